@@ -1,0 +1,1 @@
+"""Real processes, network namespaces and firewalls: what tests and demos run nodes in."""

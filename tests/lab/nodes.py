@@ -1,0 +1,349 @@
+"""A node as a process, driven as a user drives it: by the command line and JSON, nothing else."""
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAY = (sys.executable, "-m", "overlay")
+"""The ordinary build; `tests.builds` has others."""
+START_TIMEOUT = 30.0
+"""Seconds for one process to come up on a loaded machine (guess)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+Json = dict[str, Any]
+Enter = Callable[[], None]
+"""What a child does between fork and exec, e.g. enter a network namespace."""
+T = TypeVar("T")
+
+
+def die_with_parent() -> None:
+    """In a child before exec: end when the thread that forked us ends (prctl(2))."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wait_for(found: Callable[[], T], timeout: float, what: str, interval: float = 0.1) -> T:
+    """The first true value of `found()`; AssertionError naming `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = found()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what} (last: {value!r})"
+        time.sleep(interval)
+
+
+class Lines:
+    """The lines of a pipe, collected as they come; reading never blocks the writer."""
+
+    def __init__(self, pipe: IO[str]) -> None:
+        self.all: list[str] = []
+        self._fresh: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._collect, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def _collect(self, pipe: IO[str]) -> None:
+        with pipe, contextlib.suppress(ValueError):
+            for line in pipe:
+                self.all.append(line)
+                self._fresh.put(line)
+        self._fresh.put(None)
+
+    def next(self, timeout: float) -> str:
+        """The next unread line; TimeoutError, or EOFError when the pipe has ended."""
+        try:
+            line = self._fresh.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError(f"no line within {timeout:g} s") from None
+        if line is None:
+            self._fresh.put(None)
+            raise EOFError("the process has closed its output")
+        return line
+
+    def finish(self, timeout: float = 5.0) -> None:
+        """Wait until the pipe has ended and all its lines are in `all`."""
+        self._thread.join(timeout)
+
+
+class Process:
+    """A child with its output collected; killed when its owner goes."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        enter: Enter | None = None,
+        env: dict[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> None:
+        def before_exec() -> None:
+            die_with_parent()
+            if enter is not None:
+                enter()
+
+        self.popen = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(env),
+            preexec_fn=before_exec,  # noqa: PLW1509 (it takes no lock)
+        )
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        self.out, self.err = Lines(self.popen.stdout), Lines(self.popen.stderr)
+        if stdin is not None:
+            assert self.popen.stdin is not None
+            self.popen.stdin.write(stdin)
+            self.popen.stdin.close()
+
+    @property
+    def log(self) -> str:
+        """All that it wrote to stderr so far."""
+        return "".join(self.err.all)
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone and its pipes are closed."""
+        self.popen.kill()
+        self.popen.wait()
+        self.out.finish()
+        self.err.finish()
+
+    def end(self, timeout: float = 10.0) -> int:
+        """SIGINT as from Ctrl-C, then wait; its exit code."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.popen.wait(timeout)
+
+
+class Node:
+    """One data directory, the node process that runs on it, and the commands that speak to it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        argv: Sequence[str] = OVERLAY,
+        enter: Enter | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.name = directory.name
+        self.argv, self.enter, self.env = tuple(argv), enter, env
+        self.process: Process | None = None
+        self.subscriptions: list[Process] = []
+        self.ready: Json = {}
+
+    def start(
+        self, *args: str, join: str | None = None, listen: str | None = "127.0.0.1:0"
+    ) -> Process:
+        """Run `up` and return at once; an invite goes in by stdin."""
+        argv = [*self.argv, "up", "--data-dir", str(self.directory), "--name", self.name, "--json"]
+        argv += ["--listen", listen] if listen else []
+        argv += ["--join", "-"] if join is not None else []
+        stdin = None if join is None else join + "\n"
+        self.process = Process([*argv, *args], enter=self.enter, env=self.env, stdin=stdin)
+        return self.process
+
+    def wait_ready(self, timeout: float = START_TIMEOUT) -> "Node":
+        """Wait for the first line of `up --json`."""
+        assert self.process is not None
+        try:
+            self.ready = json.loads(self.process.out.next(timeout))
+        except (TimeoutError, EOFError) as error:
+            self.process.err.finish(1.0)
+            raise AssertionError(f"{self.name}: {error}\n{self.process.log}") from None
+        assert self.ready["event"] == "ready"
+        return self
+
+    def up(self, *args: str, join: str | None = None, listen: str | None = "127.0.0.1:0") -> "Node":
+        """Run `up` and wait until it is ready."""
+        self.start(*args, join=join, listen=listen)
+        return self.wait_ready()
+
+    @property
+    def peer_id(self) -> str:
+        return str(self.ready["peer_id"])
+
+    @property
+    def log(self) -> str:
+        """What the running process has logged so far."""
+        return self.process.log if self.process else ""
+
+    def run(
+        self, *args: str, stdin: str | None = None, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """`overlay ARGS` for this data directory, to its end."""
+        return overlay(
+            *args, "--data-dir", str(self.directory), stdin=stdin, timeout=timeout, enter=self.enter
+        )
+
+    def ok(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+        """As `run`, and it must exit 0; its stdout."""
+        done = self.run(*args, stdin=stdin, timeout=timeout)
+        assert done.returncode == 0, (
+            f"{self.name}: overlay {args}: {done.returncode}\n{done.stderr}"
+        )
+        return done.stdout
+
+    def json(self, *args: str) -> Json:
+        """The one JSON object that a command prints."""
+        answer: Json = json.loads(self.ok(*args, "--json"))
+        return answer
+
+    def peers(self) -> list[Json]:
+        """The lines of `overlay peers --json`."""
+        return [json.loads(line) for line in self.ok("peers", "--json").splitlines()]
+
+    def peer(self, other: "Node") -> Json | None:
+        """Our line for a peer, if we are linked to it."""
+        found = [line for line in self.peers() if line["peer_id"] == other.peer_id]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    def invite(self, *args: str) -> str:
+        return str(self.json("invite", *args)["link"])
+
+    def wait_peers(self, count: int, timeout: float = 30.0) -> None:
+        """Wait, by `overlay wait`, until at least `count` links are up."""
+        try:
+            self.ok("wait", "--peers", str(count), timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name}: fewer than {count} links, {timeout:g} s") from None
+
+    def subscribe(self, topic: str) -> Process:
+        """Start `overlay subscribe TOPIC --json`; wait with `heard`."""
+        argv = [*OVERLAY, "subscribe", topic, "--json", "--data-dir", str(self.directory)]
+        process = Process(argv, enter=self.enter)
+        self.subscriptions.append(process)
+        return process
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        self.process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        assert self.process is not None
+        self.process.kill()
+
+    def close(self) -> None:
+        for process in [*self.subscriptions, *([self.process] if self.process else [])]:
+            process.kill()
+
+
+class Crew:
+    """Nodes under one directory, all of them gone when the block ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.nodes: list[Node] = []
+
+    def node(
+        self,
+        name: str,
+        *,
+        argv: Sequence[str] = OVERLAY,
+        enter: Enter | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Node:
+        """A node with an empty data directory; not yet running."""
+        node = Node(self.directory / name, argv=argv, enter=enter, env=env)
+        self.nodes.append(node)
+        return node
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """Ours without any overlay setting, with the repository importable."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OVERLAY_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+def overlay(
+    *args: str,
+    stdin: str | None = None,
+    timeout: float = 60.0,
+    enter: Enter | None = None,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """`overlay ARGS` to its end."""
+    return subprocess.run(
+        [*OVERLAY, *args],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env=environment(env),
+        preexec_fn=enter,
+        check=False,
+    )
+
+
+def heard(subscription: Process, data: str, timeout: float = 20.0) -> Json:
+    """The next message of a subscription that says `data`; others before it are skipped."""
+    deadline = time.monotonic() + timeout
+    while True:
+        line = subscription.out.next(max(0.0, deadline - time.monotonic()))
+        message: Json = json.loads(line)
+        if message.get("data") == data:
+            return message
+
+
+def settled(nodes: Sequence[Node], timeout: float = 40.0) -> None:
+    """Wait until every node is linked to every other."""
+    for node in nodes:
+        node.wait_peers(len(nodes) - 1, timeout)
+
+
+def subscribed(nodes: Sequence[Node], topic: str, timeout: float = 30.0) -> list[Process]:
+    """Subscribe at every node, and return once each subscription is live."""
+    subscriptions = [node.subscribe(topic) for node in nodes]
+    for node, subscription in zip(nodes, subscriptions, strict=True):
+        deadline = time.monotonic() + timeout
+        while not _probe(node, topic, subscription):
+            assert time.monotonic() < deadline, f"{node.name}: the subscription never came alive"
+    return subscriptions
+
+
+def _probe(node: Node, topic: str, subscription: Process) -> bool:
+    """Publish at the node itself; whether its own subscription delivers that."""
+    probe = f"probe {os.urandom(6).hex()}"
+    node.ok("publish", topic, probe)
+    with contextlib.suppress(TimeoutError):
+        heard(subscription, probe, 1.0)
+        return True
+    return False

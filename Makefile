@@ -1,0 +1,121 @@
+# The developer's loop. `make` alone lists it; every target installs what it needs first.
+#
+#   make run                      a node in the foreground, from nothing but Python and make
+#   make check && make test       before every commit
+#   make test T=tests/core        one directory, file or test
+#
+# PYTHON=…  the interpreter to build .venv from (>= 3.11; found by itself)
+# ARGS=…    more arguments for `overlay up`, pytest, the benchmarks
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+T ?= tests
+ARGS ?=
+
+# gcc, libgmp-dev and python3-dev build libp2p's fastecdsa; the rest make networks for the tests.
+SYSTEM_PACKAGES := gcc libgmp-dev python3-dev nftables iproute2 util-linux procps
+EXTRAS := lan,portmap,metrics,sim,sweep,test,dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt
+ROOT_ON_DEBIAN := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
+
+# --- using it ----------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: $(VENV)/.run ## start a node in the foreground: prints its invite link, a QR code, the command for the second machine
+	@exec $(BIN)/overlay up $(ARGS)
+
+.PHONY: demo
+demo: $(VENV)/.run ## eight processes on this machine become a mesh and outlive its creator
+	@exec $(BIN)/python -m demos.mesh $(ARGS)
+
+.PHONY: demo-firewalled
+demo-firewalled: $(VENV)/.run $(VENV)/.system ## eight nodes behind firewalls: only negotiation through the mesh can link them
+	@exec $(BIN)/python -m demos.firewalled $(ARGS)
+
+# --- working on it -----------------------------------------------------------------------------
+
+.PHONY: test
+test: $(VENV)/.test ## every test (T=tests/core for some); coverage of the core is part of it
+	@$(BIN)/python -m pytest $(T) $(ARGS)
+
+.PHONY: quick
+quick: $(VENV)/.test ## the tests that take seconds
+	@$(BIN)/python -m pytest -m "not slow and not netns" --ignore=tests/acceptance $(T) $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.test ## format, lint, types, arrows and docs, in seconds
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy overlay tests
+	@$(BIN)/lint-imports --no-logo | tail -n 3
+	@$(BIN)/python -m pytest --quiet tests/test_style.py tests/docs -m "not slow"
+
+.PHONY: format
+format: $(VENV)/.test ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: $(VENV)/.test ## write the generated parts of docs/ again
+	@$(BIN)/python -m docs.generate
+
+.PHONY: bench
+bench: $(VENV)/.test ## measure against the bars; writes benchmarks/results.json and docs/benchmarks.md
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: wheel
+wheel: $(VENV)/.test ## build the wheel and try it alone in a new environment
+	@$(BIN)/python .ci/wheel.py
+
+.PHONY: clean
+clean: ## forget what was built and installed
+	rm -rf $(VENV) build dist .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# --- what the targets need: each stamp is made once and again when what it depends on changes ---
+
+$(BIN)/python:
+	@python="$(PYTHON)"; \
+	for found in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	  [ -n "$$python" ] && break; \
+	  if "$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$found; fi; \
+	done; \
+	[ -n "$$python" ] || { echo "No Python >= 3.11 found. Install one, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  if $(ROOT_ON_DEBIAN); then apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null; \
+	  else echo "$$python cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; fi; \
+	fi; \
+	echo "making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing overlay (a minute, once)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run $(VENV)/.system
+	@echo "installing what development needs (a few minutes, once)"
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
+	@$(INSTALL) --editable '.[libp2p]' || echo "libp2p did not install (it needs gcc and libgmp's headers): its tests will be skipped" >&2
+	@touch $@
+
+$(VENV)/.system: | $(BIN)/python
+	@if ! $(ROOT_ON_DEBIAN); then \
+	  echo "not root on Debian: tests that need one of these are skipped if it is missing: $(SYSTEM_PACKAGES)"; \
+	elif ! dpkg-query --show --showformat='$${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \
+	    | awk '$$1 == "installed" { n++ } END { exit n != $(words $(SYSTEM_PACKAGES)) }'; then \
+	  echo "installing $(SYSTEM_PACKAGES)"; \
+	  apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; \
+	fi
+	@touch $@

@@ -1,0 +1,113 @@
+"""Write the parts of the documentation that the code already says: ``python -m docs.generate``.
+
+A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``; a test compares.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from overlay.cli.main import cli
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WIDTH = 88
+MESSAGES = ROOT / "overlay" / "core" / "messages.py"
+
+
+def structs(path: Path) -> Iterator[tuple[int | None, ast.ClassDef]]:
+    """Each struct of a module, with the small integer that tags it if it is a message."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            tags = [word.value for word in node.keywords if word.arg == "tag"]
+            yield (ast.literal_eval(tags[0]) if tags else None), node
+
+
+def fields(struct: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    """Name, type and meaning of each field, in the order of the wire."""
+    for here, after in zip(struct.body, [*struct.body[1:], None], strict=True):
+        if not isinstance(here, ast.AnnAssign):
+            continue
+        match after:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                meaning = " ".join(text.split())
+            case _:
+                meaning = ""
+        yield ast.unparse(here.target), ast.unparse(here.annotation), meaning
+
+
+def describe(tag: int | None, struct: ast.ClassDef) -> str:
+    """One struct as a heading, its contract, and a table of its fields."""
+    title = f"#### {struct.name}" if tag is None else f"#### {tag} · {struct.name}"
+    lines = [title, "", " ".join((ast.get_docstring(struct) or "").split()), ""]
+    lines += ["| field | type | |", "|---|---|---|"]
+    for name, kind, meaning in fields(struct):
+        shown = kind.replace("|", "\\|")
+        lines.append(f"| `{name}` | `{shown}` | {meaning} |".replace("|  |", "| |"))
+    return "\n".join(lines) + "\n"
+
+
+def messages() -> str:
+    """The control messages, by kind."""
+    return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is not None)
+
+
+def documents() -> str:
+    """What is signed or sealed, and what those carry."""
+    return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is None)
+
+
+def commands() -> str:
+    """The help of every command, as the terminal shows it."""
+    return "\n".join(
+        f"## {name}\n\n```text\n{text.rstrip()}\n```\n"
+        for name, text in _helps(cli, "overlay", None)
+    )
+
+
+def _helps(
+    command: click.Command, name: str, parent: click.Context | None
+) -> Iterator[tuple[str, str]]:
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    yield context.command_path, context.get_help()
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            if found is not None and not found.hidden:
+                yield from _helps(found, child, context)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "messages": messages,
+    "documents": documents,
+    "commands": commands,
+}
+
+
+def generated(text: str) -> str:
+    """A page with its generated parts as they should be."""
+    return PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
+
+
+def pages() -> list[Path]:
+    """Every page that has a generated part."""
+    return [page for page in sorted(DOCS.rglob("*.md")) if PART.search(page.read_text())]
+
+
+def main() -> None:
+    """Write what differs and name it."""
+    for page in pages():
+        before = page.read_text()
+        after = generated(before)
+        if after != before:
+            page.write_text(after)
+            sys.stdout.write(f"wrote {page.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The documentation: its code runs, its sessions run, its links lead somewhere."""

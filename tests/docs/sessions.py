@@ -1,0 +1,167 @@
+"""Run the terminal sessions of a page, as a reader would type them, in a directory of their own.
+
+A block ``console`` or ``console NAME`` belongs to the terminal of that name. ``$ `` starts a
+command, ``^C`` interrupts the one in the foreground, and every other line must appear in what the
+command prints, in this order; ``…`` stands for anything. What stays in the foreground (a node, a
+subscription) goes on running while the other terminals do their part, until the page ends.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$")
+PATIENCE = 40.0
+"""Seconds for any one command to end, or to print what the page shows (guess)."""
+
+
+@dataclass
+class Step:
+    """A command of a page and what it shows beneath."""
+
+    terminal: str
+    command: str
+    shown: list[str] = field(default_factory=list)
+
+
+def blocks(text: str, *languages: str) -> list[tuple[str, str]]:
+    """The fenced blocks in these languages: the rest of the info string, and the body."""
+    return [(info.strip(), body) for name, info, body in BLOCK.findall(text) if name in languages]
+
+
+def steps(text: str) -> list[Step]:
+    """The commands of a page in the order in which it shows them."""
+    found: list[Step] = []
+    for terminal, body in blocks(text, "console"):
+        for line in body.replace("\\\n", " ").splitlines():
+            if line.startswith("$ "):
+                found.append(Step(terminal, line[2:]))
+            elif line == "^C":
+                found.append(Step(terminal, line))
+            elif line.strip():
+                found[-1].shown.append(line.rstrip())
+    return found
+
+
+class Running:
+    """One command line under bash, its output collected as it comes."""
+
+    def __init__(self, step: Step, directory: Path) -> None:
+        self.step = step
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", step.command],
+            cwd=directory,
+            env=environment(directory),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+
+    def finish(self) -> None:
+        """Wait for the end; it must be a good one and show what the page shows."""
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running: {self}") from None
+        self._reader.join(5)
+        assert code == 0, f"exit {code}: {self}"
+        assert self.shows(), f"does not show what the page shows: {self}"
+
+    def settle(self) -> None:
+        """Wait until what stays in the foreground has printed what the page shows."""
+        deadline = time.monotonic() + PATIENCE
+        while not (self.lines and self.shows()):
+            assert self.process.poll() is None, f"has ended: {self}"
+            assert time.monotonic() < deadline, f"does not show what the page shows: {self}"
+            time.sleep(0.05)
+
+    def interrupt(self) -> None:
+        """Ctrl-C: everything in this terminal ends, and quietly."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        code = self.process.wait(PATIENCE)
+        assert code in {0, 130, -signal.SIGINT}, f"exit {code} on Ctrl-C: {self}"
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def shows(self) -> bool:
+        """Whether the page's lines are among ours, in the page's order."""
+        printed = iter(list(self.lines))
+        return all(any(_matches(shown, line) for line in printed) for shown in self.step.shown)
+
+    def __str__(self) -> str:
+        return f"$ {self.step.command}\n" + "\n".join(self.lines)
+
+
+def _matches(shown: str, line: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in re.sub(r"\s+", " ", shown).split("…"))
+    return re.fullmatch(pattern, re.sub(r"\s+", " ", line).rstrip()) is not None
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """A home of its own, this tree's `overlay` on the path, loopback alone."""
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("OVERLAY", "XDG"))
+    }
+    return {
+        **kept,
+        "HOME": str(directory),
+        "XDG_RUNTIME_DIR": str(directory),
+        "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "120",
+        "OVERLAY_LISTEN": "127.0.0.1:0",
+    }
+
+
+def play(text: str, directory: Path) -> None:
+    """Run a page's sessions from first to last; nothing of them is left running."""
+    _install(directory)
+    foreground: dict[str, Running] = {}
+    try:
+        for step in steps(text):
+            if step.command == "^C":
+                foreground.pop(step.terminal).interrupt()
+                continue
+            assert step.terminal not in foreground, f"terminal busy: {step}"
+            running = foreground[step.terminal] = Running(step, directory)
+            if STAYS.search(step.command):
+                running.settle()
+            else:
+                running.finish()
+                del foreground[step.terminal]
+        for running in foreground.values():
+            running.interrupt()
+    finally:
+        for running in foreground.values():
+            running.kill()
+
+
+def _install(directory: Path) -> None:
+    """An `overlay` command of this very tree and interpreter."""
+    command = directory / "bin" / "overlay"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m overlay "$@"\n')
+    command.chmod(0o755)

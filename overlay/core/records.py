@@ -1,0 +1,165 @@
+"""Records: what each node says of itself, signed, sequenced and expiring; and the book of them."""
+
+from overlay.core import documents
+from overlay.core.bounds import RECORD_MAX
+from overlay.core.messages import PrekeyEntry, Record, Signed
+from overlay.core.types import Crypto, PeerId
+from overlay.errors import LocalProtocolError
+
+DAY = 86_400
+RECORD_LIFE = 3 * DAY
+"""Seconds (guess): a node that was off for a weekend is still known."""
+RECORD_LIFE_MAX = 7 * DAY
+"""Seconds (guess): nobody keeps a place in the book for longer than this with one record."""
+FUTURE_MAX = DAY
+"""Seconds (guess): records from further ahead are refused, whoever's clock is wrong."""
+BOOK_MAX = 1024
+PREKEYS_LIVE = 2
+"""Today's key and yesterday's: whoever holds yesterday's record can still seal to us."""
+PREKEYS_FORGOTTEN = 30
+"""Days before that whose keys are destroyed at each change (a node may have slept for long)."""
+SUITE = 1
+"""HPKE with X25519, HKDF-SHA256, AES-128-GCM."""
+
+
+def make_record(record: Record, crypto: Crypto) -> bytes:
+    """Our record as it travels. Raises LocalProtocolError when nobody would accept it."""
+    assert record.peer_id == crypto.peer_id, "a record of somebody else"
+    data = documents.pack(documents.sign(record, crypto))
+    if len(data) > RECORD_MAX:
+        raise LocalProtocolError(f"a record of {len(data)} bytes is too large")
+    return data
+
+
+def open_record(data: bytes, network: bytes, wall: float, crypto: Crypto) -> Record | str:
+    """The record, or why it is refused: ``malformed: …``, ``network``, ``expired``, ``future``,
+    ``life``, ``signature``. Never raises; the signature comes last, since it costs most.
+    """
+    if len(data) > RECORD_MAX:
+        return "malformed: too large"
+    signed = documents.unpack(data)
+    if isinstance(signed, str):
+        return signed
+    record = documents.peek(signed, Record)
+    if isinstance(record, str):
+        return record
+    return _refusal(record, network, wall) or documents.verified(signed, Record, crypto)
+
+
+def rotate_prekeys(wall: float, crypto: Crypto) -> list[PrekeyEntry]:
+    """The live prekeys, today's first; older ones are destroyed. Call it daily, and at the start.
+
+    A prekey's id is its day, so the same day gives the same keys after a restart.
+    """
+    today = int(wall // DAY)
+    oldest = today - PREKEYS_LIVE
+    for day in range(max(0, oldest - PREKEYS_FORGOTTEN), oldest + 1):
+        crypto.forget_prekey(day)
+    days = [day for day in range(today, oldest, -1) if day >= 0]
+    return [
+        PrekeyEntry(day, SUITE, crypto.new_prekey(day), (day + PREKEYS_LIVE) * DAY) for day in days
+    ]
+
+
+def next_rotation(wall: float) -> float:
+    """When `rotate_prekeys` next has something to do, Unix seconds."""
+    return float((wall // DAY + 1) * DAY)
+
+
+def usable_prekey(record: Record, wall: float) -> PrekeyEntry | None:
+    """The first prekey of a record that we can seal to and that its owner still holds."""
+    for prekey in record.prekeys:
+        if prekey.suite == SUITE and len(prekey.public) == 32 and prekey.expires_at > wall:
+            return prekey
+    return None
+
+
+class RecordBook:
+    """The newest valid record of every member we have heard of.
+
+    When it is full, the record that expires first gives way; `counters` says how often that and
+    each refusal happened.
+    """
+
+    def __init__(self, network: bytes, crypto: Crypto, capacity: int = BOOK_MAX) -> None:
+        self.counters: dict[str, int] = {}
+        self._network = network
+        self._crypto = crypto
+        self._capacity = capacity
+        self._records: dict[PeerId, tuple[Record, bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._records
+
+    def add(self, data: bytes, wall: float) -> Record | None:
+        """The record if it is valid and news to us; otherwise None, counted. Never raises."""
+        if self._is_old(data):
+            self._count("old")
+            return None
+        record = open_record(data, self._network, wall, self._crypto)
+        if isinstance(record, str):
+            self._count(record.partition(":")[0])
+            return None
+        peer = PeerId(record.peer_id)
+        if peer not in self._records and len(self._records) >= self._capacity:
+            self._evict()
+        self._records[peer] = (record, data)
+        return record
+
+    def expire(self, wall: float) -> list[PeerId]:
+        """Forget every record that has expired; whose they were."""
+        gone = [peer for peer, (record, _) in self._records.items() if record.expires_at <= wall]
+        for peer in gone:
+            del self._records[peer]
+        return gone
+
+    def forget(self, peer: PeerId) -> None:
+        """Drop a peer's record, known or not."""
+        self._records.pop(peer, None)
+
+    def get(self, peer: PeerId) -> Record | None:
+        """The newest record of a peer."""
+        entry = self._records.get(peer)
+        return entry[0] if entry else None
+
+    def bytes_of(self, peer: PeerId) -> bytes | None:
+        """The same as it was signed, to be passed on."""
+        entry = self._records.get(peer)
+        return entry[1] if entry else None
+
+    def peers(self) -> list[PeerId]:
+        """Whose records we hold, longest known first."""
+        return list(self._records)
+
+    def _is_old(self, data: bytes) -> bool:
+        """Whether this says nothing newer than what we hold: known before any costly check."""
+        signed: Signed | str = documents.unpack(data)
+        record = signed if isinstance(signed, str) else documents.peek(signed, Record)
+        if isinstance(record, str):
+            return False
+        known = self._records.get(PeerId(record.peer_id))
+        return known is not None and record.sequence <= known[0].sequence
+
+    def _evict(self) -> None:
+        peer = min(self._records, key=lambda peer: self._records[peer][0].expires_at)
+        del self._records[peer]
+        self._count("evicted")
+
+    def _count(self, what: str) -> None:
+        self.counters[what] = self.counters.get(what, 0) + 1
+
+
+def _refusal(record: Record, network: bytes, wall: float) -> str | None:
+    """Why a record that its author may well have signed is not to be used, or None."""
+    if record.network != network:
+        return "network"
+    if record.expires_at <= wall:
+        return "expired"
+    if record.issued_at > wall + FUTURE_MAX:
+        return "future"
+    if not 0 < record.expires_at - record.issued_at <= RECORD_LIFE_MAX:
+        return "life"
+    return None

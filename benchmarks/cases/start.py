@@ -1,0 +1,55 @@
+"""How long a person waits: from ``overlay join`` to the first link, and the import alone."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks.measure import Bar, Case, Measure
+from benchmarks.peer import ROOT, Peer
+
+NODE = "benchmarks.node"
+STOP_TIMEOUT = 15.0
+JOIN = Measure("join-start", "`overlay join` from process start to first link", "s", Bar(1.5))
+IMPORT = Measure("import", "`import overlay`", "s", Bar(0.4))
+_IMPORT = """
+from time import perf_counter
+started = perf_counter()
+import overlay
+print(perf_counter() - started)
+"""
+
+
+def join() -> dict[str, float]:
+    """The command itself, on an empty data directory; the invite goes in by stdin."""
+    with Peer(NODE) as listener, tempfile.TemporaryDirectory() as directory:
+        listener.ask("start")
+        link = listener.ask("invite")["link"]
+        command = [sys.executable, "-m", "overlay", "join", "-", "--data-dir", directory]
+        started = time.monotonic()
+        joiner = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        try:
+            assert joiner.stdin is not None
+            joiner.stdin.write(link.encode() + b"\n")
+            joiner.stdin.close()
+            linked_at = listener.ask("wait", links=1)["at"]
+        finally:
+            joiner.terminate()
+            joiner.wait(STOP_TIMEOUT)
+    return {JOIN.name: linked_at - started}
+
+
+def import_package() -> dict[str, float]:
+    """The import alone, in a fresh interpreter."""
+    command = [sys.executable, "-c", _IMPORT]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return {IMPORT.name: json.loads(done.stdout)}
+
+
+CASES = (
+    Case("join", (JOIN,), join),
+    Case("import", (IMPORT,), import_package),
+)

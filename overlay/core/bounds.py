@@ -20,8 +20,8 @@ TOPIC_MAX = 256
 PUBLISHED_MAX = 60 * 1024
 """Bytes of one published message: with its envelope it fits into one control message."""
 SEALED_MAX = 16 * 1024
-RECORD_MAX = 4096
-"""Bytes of a signed record."""
+RECORD_MAX = 4000
+"""Bytes of a signed record: sixteen fit into one message."""
 ADMISSION_MAX = 1024
 ADDRESSES_MAX = 32
 CANDIDATES_MAX = 8

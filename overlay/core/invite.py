@@ -132,19 +132,10 @@ def explain(body: InviteBody, wall: float) -> Explanation:
 # --- grants and admissions ---------------------------------------------------------------------
 
 
-def make_grant(
-    network: bytes,
-    invite_id: bytes,
-    invite_key: bytes,
-    expires_at: int,
-    crypto: Crypto,
-    *,
-    role: str = "member",
-    uses: int = 0,
-) -> Signed:
+def make_grant(grant: Grant, crypto: Crypto) -> Signed:
     """Our word that whoever holds the invite key may join."""
-    body = Grant(network, invite_id, invite_key, crypto.peer_id, role, uses, expires_at)
-    return documents.sign(body, crypto)
+    assert grant.issuer == crypto.peer_id, "a grant of somebody else"
+    return documents.sign(grant, crypto)
 
 
 def open_grant(signed: Signed, wall: float, crypto: Crypto) -> Grant | str:

@@ -29,19 +29,24 @@ Enter = Callable[[], None]
 T = TypeVar("T")
 
 
+class Failed(AssertionError):
+    """A node did not do, or not in time, what was expected of it."""
+
+
 def die_with_parent() -> None:
     """In a child before exec: end when the thread that forked us ends (prctl(2))."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_for(found: Callable[[], T], timeout: float, what: str, interval: float = 0.1) -> T:
-    """The first true value of `found()`; AssertionError naming `what` after `timeout` seconds."""
+    """The first true value of `found()`; `Failed` naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         value = found()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what} (last: {value!r})"
+        if time.monotonic() > deadline:
+            raise Failed(f"not within {timeout:g} s: {what} (last: {value!r})")
         time.sleep(interval)
 
 
@@ -168,7 +173,7 @@ class Node:
             self.ready = json.loads(self.process.out.next(timeout))
         except (TimeoutError, EOFError) as error:
             self.process.err.finish(1.0)
-            raise AssertionError(f"{self.name}: {error}\n{self.process.log}") from None
+            raise Failed(f"{self.name}: {error}\n{self.process.log}") from None
         assert self.ready["event"] == "ready"
         return self
 
@@ -197,9 +202,8 @@ class Node:
     def ok(self, *args: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         """As `run`, and it must exit 0; its stdout."""
         done = self.run(*args, stdin=stdin, timeout=timeout)
-        assert done.returncode == 0, (
-            f"{self.name}: overlay {args}: {done.returncode}\n{done.stderr}"
-        )
+        if done.returncode:
+            raise Failed(f"{self.name}: overlay {args} exits {done.returncode}\n{done.stderr}")
         return done.stdout
 
     def json(self, *args: str) -> Json:
@@ -225,7 +229,7 @@ class Node:
         try:
             self.ok("wait", "--peers", str(count), timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name}: fewer than {count} links, {timeout:g} s") from None
+            raise Failed(f"{self.name}: fewer than {count} links, {timeout:g} s") from None
 
     def subscribe(self, topic: str) -> Process:
         """Start `overlay subscribe TOPIC --json`; wait with `heard`."""
@@ -335,7 +339,8 @@ def subscribed(nodes: Sequence[Node], topic: str, timeout: float = 30.0) -> list
     for node, subscription in zip(nodes, subscriptions, strict=True):
         deadline = time.monotonic() + timeout
         while not _probe(node, topic, subscription):
-            assert time.monotonic() < deadline, f"{node.name}: the subscription never came alive"
+            if time.monotonic() > deadline:
+                raise Failed(f"{node.name}: the subscription never came alive")
     return subscriptions
 
 

@@ -1,0 +1,1 @@
+"""The sans-IO core, machine by machine and composed."""

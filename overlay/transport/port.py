@@ -1,0 +1,88 @@
+"""What the node needs of a transport: UDP in production, memory in tests, the same to the core."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from overlay.core.events import Admit, Dial, Event, Hangup, Negotiate, Prepare, Transmit
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
+
+TransportEffect = Dial | Prepare | Negotiate | Transmit | Admit | Hangup
+"""The effects of the core that a transport performs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """An open link as its transport sees it, at one moment."""
+
+    bytes_in: int
+    """Bytes of messages received, without any header."""
+    bytes_out: int
+    """Bytes of messages that the application handed over."""
+    queued: int
+    """Bytes handed over that have not been sent for the first time yet."""
+    rtt: float | None
+    """Smoothed round trip in seconds, None until one was measured."""
+    remote: Address
+    local: Address
+    path: PathKind
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDescription:
+    """What a session description of a link says: enough to write both sides' SDP."""
+
+    local: IceCredentials
+    remote: IceCredentials | None
+    """None when nothing of the dialler was needed: it dialled us directly."""
+    local_candidates: tuple[Candidate, ...]
+    remote_candidates: tuple[Candidate, ...]
+    dtls_role: str
+    """Ours: ``client`` or ``server``."""
+    local_fingerprint: bytes
+    remote_fingerprint: bytes
+
+
+class Starting(Protocol):
+    """trio's `TaskStatus[None]`, as much of it as is used."""
+
+    def started(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Opens, feeds and ends links; every fact about them leaves through `emit`."""
+
+    listen: tuple[Address, ...]
+    """Where it is bound, ports filled in; empty before `run` has started."""
+    internal_errors: int
+    """Our own faults so far: each cost one link or one datagram and is in the log."""
+
+    async def run(
+        self,
+        emit: Callable[[Event], None],
+        *,
+        task_status: Starting = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Bind, emit `Listening`, and serve until cancelled; then end every link without events.
+
+        `emit` never blocks and may call `perform`. ConfigError: cannot listen there.
+        """
+        ...
+
+    def perform(self, effect: TransportEffect) -> None:
+        """Do it; never awaits, never raises for an unknown or ended link."""
+        ...
+
+    def clock_set(self, wall: float) -> None:
+        """The wall clock reads `wall` (Unix seconds) now."""
+        ...
+
+    def statistics(self, link: LinkId) -> LinkStatistics | None:
+        """None unless the link is open."""
+        ...
+
+    def description(self, link: LinkId) -> LinkDescription | None:
+        """None unless the link is open."""
+        ...

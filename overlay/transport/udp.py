@@ -1,0 +1,207 @@
+"""UDP sockets that trio reads itself: one for each address family, answers from where it was asked.
+
+Measured: asyncio's datagram transport allocates 256 KiB a call and wakes once a packet; one wait
+and then reading until the kernel has no more moves twice the bytes.
+"""
+
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+import ifaddr
+import trio
+
+from overlay.core.types import Address
+from overlay.errors import ConfigError
+
+BUFFER_BYTES = 4 << 20
+"""Asked for in both directions; the kernel may grant less. measured"""
+DATAGRAM_BYTES = 2048
+BURST = 64
+"""Datagrams read before the other tasks get a turn. measured"""
+
+# Linux's numbers; Python names only some of them on each platform.
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
+_IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
+_IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)
+_IN_PKTINFO = struct.Struct("=i4s4s")
+_IN6_PKTINFO = struct.Struct("=16si")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
+_MAX_KNOWN_LOCALS = 256
+
+OnDatagram = Callable[[bytes, Address, Address | None], None]
+
+log = logging.getLogger("overlay.transport")
+
+
+class UdpSocket:
+    """One bound socket. With a wildcard address it knows which address each datagram came to."""
+
+    def __init__(self, address: Address) -> None:
+        """Bind to `address`; port 0 takes a free one. ConfigError: it cannot."""
+        self._family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._wildcard = address.host in {"0.0.0.0", "::"}
+        self._locals: dict[bytes, str] = {}
+        self._ancillary: dict[str, list[tuple[int, int, bytes]]] = {}
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            self._prepare()
+            self._socket.bind(address)
+        except OSError as error:
+            self._socket.close()
+            raise ConfigError(_cannot_listen(address, error)) from None
+        name = self._socket.getsockname()
+        self.address = Address(name[0], name[1])
+
+    def _prepare(self) -> None:
+        sock = self._socket
+        sock.settimeout(0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        if self._family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if self._wildcard and self._family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        elif self._wildcard:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    @property
+    def is_ipv6(self) -> bool:
+        return self._family == socket.AF_INET6
+
+    async def read(self, on_datagram: OnDatagram, after_burst: Callable[[], None]) -> None:
+        """Hand on every datagram, for ever; `after_burst` once after each batch of them."""
+        receive = self._receive_with_info if self._wildcard else self._receive
+        while True:
+            await trio.lowlevel.wait_readable(self._socket.fileno())
+            for _ in range(BURST):
+                try:
+                    received = receive()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # An ICMP error for something sent earlier: says nothing about this socket.
+                    log.debug("receiving: %s", error)
+                    continue
+                if received is not None:
+                    on_datagram(*received)
+            after_burst()
+
+    def _receive(self) -> tuple[bytes, Address, Address | None] | None:
+        data, remote = self._socket.recvfrom(DATAGRAM_BYTES)
+        # A link-local address means nothing without its zone, which `Address` does not carry.
+        if not data or "%" in remote[0]:
+            return None
+        return data, Address(remote[0], remote[1]), None
+
+    def _receive_with_info(self) -> tuple[bytes, Address, Address | None] | None:
+        data, ancillary, _, remote = self._socket.recvmsg(DATAGRAM_BYTES, _ANCILLARY_BYTES)
+        if not data or "%" in remote[0]:
+            return None
+        local = self._local_of(ancillary[0][2]) if ancillary else None
+        return data, Address(remote[0], remote[1]), local
+
+    def _local_of(self, info: bytes) -> Address:
+        host = self._locals.get(info)
+        if host is None:
+            if self.is_ipv6:
+                host = socket.inet_ntop(socket.AF_INET6, info[:16])
+            else:
+                host = socket.inet_ntoa(info[8:12])
+            if len(self._locals) >= _MAX_KNOWN_LOCALS:
+                self._locals.clear()
+            self._locals[info] = host
+        return Address(host, self.address.port)
+
+    def send(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send, from `local` if we have several; what cannot be sent now is lost, as on any net."""
+        try:
+            if self._wildcard and local is not None:
+                self._socket.sendmsg((data,), self._info(local.host), 0, remote)
+            else:
+                self._socket.sendto(data, remote)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno not in _UNREACHABLE:
+                log.debug("sending to %s: %s", remote, error)
+
+    def _info(self, host: str) -> list[tuple[int, int, bytes]]:
+        info = self._ancillary.get(host)
+        if info is None:
+            packed = socket.inet_pton(self._family, host)
+            if self.is_ipv6:
+                info = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, 0))]
+            else:
+                info = [(socket.IPPROTO_IP, _IP_PKTINFO, _IN_PKTINFO.pack(0, packed, packed))]
+            if len(self._ancillary) >= _MAX_KNOWN_LOCALS:
+                self._ancillary.clear()
+            self._ancillary[host] = info
+        return info
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+_UNREACHABLE = {
+    errno.ECONNREFUSED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EPERM,  # a firewall of our own
+    errno.ENOBUFS,
+    errno.EADDRNOTAVAIL,
+}
+
+
+def _cannot_listen(address: Address, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"cannot listen on {address}: the port is in use; "
+            "stop the program that uses it, or choose another with --listen"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"cannot listen on {address}: this machine has no such address; "
+            "choose another with --listen"
+        )
+    return f"cannot listen on {address}: {reason}; choose another address with --listen"
+
+
+def open_sockets(listen: Address) -> list[UdpSocket]:
+    """The sockets for an address: ``::`` also takes the IPv4 wildcard, on the same port.
+
+    ConfigError: cannot listen there.
+    """
+    first = UdpSocket(listen)
+    if listen.host != "::":
+        return [first]
+    try:
+        return [first, UdpSocket(Address("0.0.0.0", first.address.port))]
+    except ConfigError:
+        first.close()
+        raise
+
+
+def reachable_at(bound: Address) -> Iterator[Address]:
+    """The addresses under which others reach a bound socket: a wildcard's are the interfaces'.
+
+    Loopback addresses only if there is nothing else; link-local ones never.
+    """
+    if bound.host not in {"0.0.0.0", "::"}:
+        yield bound
+        return
+    hosts = [host for host in _interface_hosts() if (":" in host) == (bound.host == "::")]
+    loopback = [host for host in hosts if host == "::1" or host.startswith("127.")]
+    for host in [host for host in hosts if host not in loopback] or loopback:
+        yield Address(host, bound.port)
+
+
+def _interface_hosts() -> Iterator[str]:
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            host = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+            if not host.startswith("fe80:"):
+                yield host

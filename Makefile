@@ -35,13 +35,16 @@ help: ## list the targets
 run: $(VENV)/.run ## start a node in the foreground: prints its invite link, a QR code, the command for the second machine
 	@exec $(BIN)/overlay up $(ARGS)
 
+.PHONY: install
+install: $(VENV)/.run ## only install: puts the overlay command into .venv/bin
+
 .PHONY: demo
 demo: $(VENV)/.run ## eight processes on this machine become a mesh and outlive its creator
-	@exec $(BIN)/python -m demos.mesh $(ARGS)
+	@exec $(BIN)/python demos/mesh.py $(ARGS)
 
 .PHONY: demo-firewalled
 demo-firewalled: $(VENV)/.run $(VENV)/.system ## eight nodes behind firewalls: only negotiation through the mesh can link them
-	@exec $(BIN)/python -m demos.firewalled $(ARGS)
+	@exec $(BIN)/python demos/firewalled.py $(ARGS)
 
 # --- working on it -----------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
-from overlay.cli.main import cli
+from overlay.node import config
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -43,7 +44,7 @@ def fields(struct: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
 
 def describe(tag: int | None, struct: ast.ClassDef) -> str:
     """One struct as a heading, its contract, and a table of its fields."""
-    title = f"#### {struct.name}" if tag is None else f"#### {tag} · {struct.name}"
+    title = f"### {struct.name}" if tag is None else f"### {tag} · {struct.name}"
     lines = [title, "", " ".join((ast.get_docstring(struct) or "").split()), ""]
     lines += ["| field | type | |", "|---|---|---|"]
     for name, kind, meaning in fields(struct):
@@ -62,18 +63,35 @@ def documents() -> str:
     return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is None)
 
 
+def helps() -> dict[str, str]:
+    """The help of every command, by its full name, as the terminal shows it."""
+    from overlay.cli.main import overlay as cli
+
+    return dict(_helps(cli, "overlay", None))
+
+
 def commands() -> str:
-    """The help of every command, as the terminal shows it."""
+    """Every command's help under a heading of its own."""
     return "\n".join(
-        f"## {name}\n\n```text\n{text.rstrip()}\n```\n"
-        for name, text in _helps(cli, "overlay", None)
+        f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in helps().items()
     )
+
+
+def configuration() -> str:
+    """Every key: its default, what is allowed, what it is for, the variable that sets it."""
+    lines = []
+    for name, key in config.keys().items():
+        default = msgspec.json.encode(key.default).decode()
+        lines += [f"### {name}", "", key.about, ""]
+        lines += [f"Default `{default}`; {key.allowed}. Environment: `{key.variable}`.", ""]
+    return "\n".join(lines)
 
 
 def _helps(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[tuple[str, str]]:
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=WIDTH)
+    settings = {**command.context_settings, "terminal_width": WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield context.command_path, context.get_help()
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
@@ -86,6 +104,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "messages": messages,
     "documents": documents,
     "commands": commands,
+    "configuration": configuration,
 }
 
 

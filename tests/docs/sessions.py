@@ -1,9 +1,10 @@
 """Run the terminal sessions of a page, as a reader would type them, in a directory of their own.
 
 A block ``console`` or ``console NAME`` belongs to the terminal of that name. ``$ `` starts a
-command, ``^C`` interrupts the one in the foreground, and every other line must appear in what the
-command prints, in this order; ``…`` stands for anything. What stays in the foreground (a node, a
-subscription) goes on running while the other terminals do their part, until the page ends.
+command, ``^C`` interrupts the one in the foreground, and every other line has to appear in what
+the terminal's command prints, in this order; ``…`` stands for anything. What stays in the
+foreground (a node, a subscription) goes on while other terminals do their part; a later block of
+its terminal may show what it has printed meanwhile. It is interrupted when the page ends.
 """
 
 import os
@@ -16,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$")
@@ -25,10 +28,10 @@ PATIENCE = 40.0
 
 @dataclass
 class Step:
-    """A command of a page and what it shows beneath."""
+    """A command of a page and what the page shows beneath; none: the one before has gone on."""
 
     terminal: str
-    command: str
+    command: str = ""
     shown: list[str] = field(default_factory=list)
 
 
@@ -41,6 +44,7 @@ def steps(text: str) -> list[Step]:
     """The commands of a page in the order in which it shows them."""
     found: list[Step] = []
     for terminal, body in blocks(text, "console"):
+        found.append(Step(terminal))
         for line in body.replace("\\\n", " ").splitlines():
             if line.startswith("$ "):
                 found.append(Step(terminal, line[2:]))
@@ -48,17 +52,18 @@ def steps(text: str) -> list[Step]:
                 found.append(Step(terminal, line))
             elif line.strip():
                 found[-1].shown.append(line.rstrip())
-    return found
+    return [step for step in found if step.command or step.shown]
 
 
 class Running:
     """One command line under bash, its output collected as it comes."""
 
     def __init__(self, step: Step, directory: Path) -> None:
-        self.step = step
+        self.command = step.command
         self.lines: list[str] = []
+        self._seen = 0
         self.process = subprocess.Popen(
-            ["bash", "-o", "pipefail", "-c", step.command],
+            ["bash", "-o", "pipefail", "-c", self.command],
             cwd=directory,
             env=environment(directory),
             stdin=subprocess.DEVNULL,
@@ -72,9 +77,10 @@ class Running:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
+        with self.process.stdout as lines:
+            self.lines.extend(line.rstrip("\n") for line in lines)
 
-    def finish(self) -> None:
+    def finish(self, shown: list[str]) -> None:
         """Wait for the end; it must be a good one and show what the page shows."""
         try:
             code = self.process.wait(PATIENCE)
@@ -83,15 +89,22 @@ class Running:
             raise AssertionError(f"still running: {self}") from None
         self._reader.join(5)
         assert code == 0, f"exit {code}: {self}"
-        assert self.shows(), f"does not show what the page shows: {self}"
+        assert self._shows(shown), f"does not show what the page shows: {shown} {self}"
 
-    def settle(self) -> None:
-        """Wait until what stays in the foreground has printed what the page shows."""
+    def settle(self, shown: list[str]) -> None:
+        """Wait until what stays in the foreground has printed what the page shows, or anything."""
         deadline = time.monotonic() + PATIENCE
-        while not (self.lines and self.shows()):
+        while not (self._is_up() and self._shows(shown)):
             assert self.process.poll() is None, f"has ended: {self}"
-            assert time.monotonic() < deadline, f"does not show what the page shows: {self}"
+            assert time.monotonic() < deadline, f"does not show what the page shows: {shown} {self}"
             time.sleep(0.05)
+
+    def _is_up(self) -> bool:
+        """A node says so; of a subscription only its connection to the node can be seen."""
+        if "overlay subscribe" not in self.command:
+            return bool(self.lines)
+        process = psutil.Process(self.process.pid)
+        return any(p.net_connections("unix") for p in [process, *process.children(recursive=True)])
 
     def interrupt(self) -> None:
         """Ctrl-C: everything in this terminal ends, and quietly."""
@@ -105,13 +118,19 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def shows(self) -> bool:
-        """Whether the page's lines are among ours, in the page's order."""
-        printed = iter(list(self.lines))
-        return all(any(_matches(shown, line) for line in printed) for shown in self.step.shown)
+    def _shows(self, shown: list[str]) -> bool:
+        """Whether these lines are among ours, in this order, behind those already found."""
+        at = self._seen
+        for pattern in shown:
+            found = [n for n in range(at, len(self.lines)) if _matches(pattern, self.lines[n])]
+            if not found:
+                return False
+            at = found[0] + 1
+        self._seen = at
+        return True
 
     def __str__(self) -> str:
-        return f"$ {self.step.command}\n" + "\n".join(self.lines)
+        return f"$ {self.command}\n" + "\n".join(self.lines)
 
 
 def _matches(shown: str, line: str) -> bool:
@@ -142,21 +161,27 @@ def play(text: str, directory: Path) -> None:
     foreground: dict[str, Running] = {}
     try:
         for step in steps(text):
-            if step.command == "^C":
-                foreground.pop(step.terminal).interrupt()
-                continue
-            assert step.terminal not in foreground, f"terminal busy: {step}"
-            running = foreground[step.terminal] = Running(step, directory)
-            if STAYS.search(step.command):
-                running.settle()
-            else:
-                running.finish()
-                del foreground[step.terminal]
+            _take(step, foreground, directory)
         for running in foreground.values():
             running.interrupt()
     finally:
         for running in foreground.values():
             running.kill()
+
+
+def _take(step: Step, foreground: dict[str, Running], directory: Path) -> None:
+    if step.command == "^C":
+        foreground.pop(step.terminal).interrupt()
+    elif not step.command:
+        foreground[step.terminal].settle(step.shown)
+    else:
+        assert step.terminal not in foreground, f"terminal busy: {step}"
+        running = foreground[step.terminal] = Running(step, directory)
+        if STAYS.search(step.command):
+            running.settle(step.shown)
+        else:
+            running.finish(step.shown)
+            del foreground[step.terminal]
 
 
 def _install(directory: Path) -> None:

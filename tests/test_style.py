@@ -107,6 +107,7 @@ def test_each_rule_can_be_broken(rule: Callable[[str], Iterator[str]], source: s
     [
         "from random import Random\ndraw = Random(1).random()",
         "import random\nrng: random.Random",
+        "def f(random: Random): return random.choice(peers)",
         "seen: set[int] = set()\nfor peer in sorted(seen): pass",
         "import hashlib, hmac, heapq, struct",
     ],

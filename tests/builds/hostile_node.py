@@ -129,11 +129,17 @@ class Attack:
     def obey(self, path: str) -> None:
         """Wait for orders, carry them out, report."""
         with open(path) as orders:
-            self.carry_out(json.loads(orders.readline()))
-        checks = [data.hex() for data in self.stun if data[:2] == b"\0\1"]
-        report = {"event": "storm", "sent": self.sent, "checks": checks[-20:]}
-        sys.stdout.write(json.dumps(report) + "\n")
-        sys.stdout.flush()
+            order = json.loads(orders.readline())
+        checks = [data.hex() for data in list(self.stun) if data[:2] == b"\0\1"]
+        say({"event": "storm_begins", "checks": checks})
+        self.carry_out(order)
+        say({"event": "storm", "sent": self.sent})
+
+
+def say(event: dict[str, Any]) -> None:
+    """A line among those of ``up --json``."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 ATTACK = Attack()

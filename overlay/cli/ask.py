@@ -1,0 +1,146 @@
+"""The commands that ask the running node; they import next to nothing, so they start fast."""
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from overlay.cli import tables
+from overlay.cli.options import asks_node, print_json, read_argument
+from overlay.errors import CommandFailed
+from overlay.node.client import Client
+
+SLACK = 10.0
+"""Seconds that the node gets on top of a time limit of the user."""
+
+
+@click.command()
+@asks_node
+def status(data_dir: Path, as_json: bool) -> None:
+    """Show what the node is and how it fares."""
+    answer = Client(data_dir).get("/status")
+    print_json(answer) if as_json else tables.print_status(answer)
+
+
+@click.command()
+@click.option("--sdp", metavar="PEER", help="Print both session descriptions of a link instead.")
+@asks_node
+def peers(data_dir: Path, as_json: bool, sdp: str | None) -> None:
+    """List the links of the node.
+
+    With --json a line each. PEER is a peer id, a unique prefix of one, or a unique name.
+    """
+    if sdp is not None:
+        answer = Client(data_dir).post("/descriptions", {"peer": sdp})
+        print_json(answer) if as_json else tables.print_descriptions(answer)
+        return
+    rows = Client(data_dir).get("/peers")["peers"]
+    if as_json:
+        for row in rows:
+            print_json(row)
+    else:
+        tables.print_peers(rows)
+
+
+@click.command()
+@click.argument("peer")
+@asks_node
+def connect(data_dir: Path, as_json: bool, peer: str) -> None:
+    """Open a link to PEER, by whatever way reaches it."""
+    answer = Client(data_dir).post("/connect", {"peer": peer})
+    print_json(answer) if as_json else tables.print_connected(answer)
+
+
+@click.command()
+@click.argument("peer")
+@asks_node
+def ping(data_dir: Path, as_json: bool, peer: str) -> None:
+    """Measure the round trip to PEER over its link."""
+    answer = Client(data_dir).post("/ping", {"peer": peer})
+    print_json(answer) if as_json else print(f"{answer['peer_id']}: {1000 * answer['rtt']:.1f} ms")
+
+
+@click.command()
+@click.option("--peers", default=1, show_default=True, type=click.IntRange(0), metavar="N")
+@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Exit 1 after S seconds.")
+@asks_node
+def wait(data_dir: Path, as_json: bool, peers: int, timeout: float | None) -> None:
+    """Wait until the node has links to at least N peers."""
+    body = {"peers": peers, "timeout": timeout}
+    patience = None if timeout is None else timeout + SLACK
+    answer = Client(data_dir).post("/wait", body, patience)
+    if as_json:
+        print_json(answer)
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("data", default="-", metavar="[DATA|-]")
+@asks_node
+def publish(data_dir: Path, as_json: bool, topic: str, data: str) -> None:
+    """Send DATA, or standard input, to every subscriber of TOPIC in the mesh.
+
+    What is not UTF-8 is sent as bytes.
+    """
+    content = read_argument(data)
+    body = {"topic": topic}
+    try:
+        body["data"] = content.decode()
+    except UnicodeDecodeError:
+        body["data_b64"] = base64.b64encode(content).decode()
+    answer = Client(data_dir).post("/publish", body)
+    if as_json:
+        print_json(answer)
+
+
+@click.command()
+@click.argument("topic")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N messages.")
+@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="End after S seconds.")
+@asks_node
+def subscribe(
+    data_dir: Path, as_json: bool, topic: str, count: int | None, timeout: float | None
+) -> None:
+    """Print each message published on TOPIC, until interrupted.
+
+    With --count and --timeout both, fewer messages than N within S seconds are exit 1.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    path = f"/subscribe?topic={quote(topic, safe='')}"
+    seen = 0
+    try:
+        with Client(data_dir).stream(path) as stream:
+            for message in stream.until(deadline):
+                _print_message(message, as_json)
+                seen += 1
+                if seen == count:
+                    return
+    except KeyboardInterrupt:
+        return
+    if deadline is None or time.monotonic() < deadline:
+        raise CommandFailed("closed", "the node has ended the subscription: it is leaving")
+    if count is not None:
+        raise CommandFailed("timeout", f"only {seen} of {count} messages came in {timeout:g} s")
+
+
+def _print_message(message: dict[str, Any], as_json: bool) -> None:
+    if "error" in message:
+        raise CommandFailed(message["error"]["code"], message["error"]["text"])
+    print_json(message) if as_json else tables.print_message(message)
+
+
+@click.command()
+@asks_node
+def leave(data_dir: Path, as_json: bool) -> None:
+    """Say goodbye to all peers and end the node; returns when it is gone."""
+    node = Client(data_dir)
+    node.post("/leave", {})
+    node.wait_until_gone()
+    if as_json:
+        print_json({"left": True})
+
+
+COMMANDS = (status, peers, connect, ping, wait, publish, subscribe, leave)

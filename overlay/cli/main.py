@@ -1,0 +1,74 @@
+"""`overlay`: reads the command line, runs one command, turns every error into a line and a code.
+
+Exit codes: 0 done, 1 failed, 2 usage or unreachable, 3 no node is running, 70 a bug of ours.
+Heavy modules are imported by the command that needs them and by no other.
+"""
+
+import os
+import sys
+
+import click
+
+from overlay import __version__
+from overlay.cli.ask import COMMANDS
+from overlay.cli.invites import invite
+from overlay.cli.up import join, up
+from overlay.errors import CommandFailed, NoNode, UsageError
+
+FAILED, USAGE, NO_NODE, INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="overlay")
+def overlay() -> None:
+    """A peer-to-peer mesh that needs no server.
+
+    Start a node with `overlay up`; it prints a link. Give that to another machine's
+    `overlay join`. Every other command asks the node that runs on this machine.
+    """
+
+
+for command in (up, join, invite, *COMMANDS):
+    overlay.add_command(command)
+
+
+def main() -> None:
+    """The entry point of the command `overlay`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command to its end; the exit code. An error is one line on standard error."""
+    try:
+        result = overlay.main(arguments, prog_name="overlay", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        return complain(one_line(error), USAGE)
+    except NoNode as error:
+        return complain(str(error), NO_NODE)
+    except UsageError as error:
+        return complain(str(error), USAGE)
+    except CommandFailed as error:
+        return complain(error.text, FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def one_line(error: click.ClickException) -> str:
+    """What was wrong with the command line, and where to read more."""
+    text = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{text} (see `{context.command_path} --help`)" if context else text
+
+
+def complain(text: str, code: int) -> int:
+    """Say what is wrong in one line; `code`."""
+    click.echo(f"error: {' '.join(text.split())}", err=True)
+    return code

@@ -1,0 +1,64 @@
+"""The options that commands share, and how they print."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from overlay.errors import UsageError
+from overlay.node.directory import default_path
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MAX_STDIN = 1 << 20
+"""Bytes read from standard input for ``-`` (guess); more than a message or a link may have."""
+
+
+def data_dir_option(command: Command) -> Command:
+    """``--data-dir``: which of several nodes of this machine is meant."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=default_path,
+        show_default="the user's data directory",
+        envvar="OVERLAY_DATA_DIR",
+        help="Where the node keeps its keys and its control socket.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def asks_node(command: Command) -> Command:
+    """A command that asks the running node: ``--data-dir`` and ``--json``."""
+    return data_dir_option(json_option(command))
+
+
+def print_json(value: Any) -> None:
+    """One object, one line."""
+    print(json.dumps(value), flush=True)
+
+
+def read_argument(value: str) -> bytes:
+    """What was given on the command line, or all of standard input for ``-``."""
+    if value != "-":
+        return os.fsencode(value)
+    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise UsageError(f"standard input holds more than {MAX_STDIN} bytes")
+    return data
+
+
+def read_link(value: str) -> str:
+    """An invite link from the command line, or from standard input for ``-``."""
+    if value != "-":
+        return value
+    if sys.stdin.isatty():
+        print("Paste the invite link:", file=sys.stderr)
+        return sys.stdin.readline(MAX_STDIN)
+    return read_argument("-").decode(errors="replace")

@@ -1,0 +1,122 @@
+"""What people see: tables, links to hand on, codes to scan.
+
+A peer chooses its own name, so whatever came from the mesh is printed without control characters.
+"""
+
+import shutil
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from overlay.cli.words import span
+from overlay.node.words import plain
+
+SHORT_ID = 16
+"""Characters of a peer id that tell peers apart at a glance; all begin with 12D3KooW."""
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """A line for each fact."""
+    signalling = ", ".join(f"{count} {what}" for what, count in status["signalling"].items())
+    rows = {
+        "peer id": status["peer_id"],
+        "name": plain(status["name"]),
+        "network": plain(status["network"]),
+        "listening on": ", ".join(status["listen"]),
+        "links": str(status["links"]),
+        "up for": span(status["uptime"]),
+        "signalling": signalling,
+        "refused": ", ".join(f"{n} {why}" for why, n in status["refused"].items()) or "nothing",
+        "own faults": str(status["internal_errors"]),
+        "version": f"{status['version']} (wire {status['wire']})",
+    }
+    for what, value in rows.items():
+        print(f"{what:>12}  {value}")
+
+
+def print_peers(peers: list[dict[str, Any]]) -> None:
+    """A row for each link."""
+    if not peers:
+        print("no links")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "peer id", "dir", "negotiated", "via", "hops", "path", "remote"):
+        table.add_column(column, no_wrap=True)
+    for column in ("rtt", "age", "in", "out"):
+        table.add_column(column, justify="right", no_wrap=True)
+    now = datetime.now(UTC).timestamp()
+    for peer in peers:
+        rtt = peer["rtt"]
+        table.add_row(
+            plain(peer["name"]),
+            short(peer["peer_id"]),
+            peer["direction"],
+            peer["negotiated"],
+            short(peer["via"] or ""),
+            str(peer["hops"]),
+            peer["path"],
+            peer["remote"],
+            "" if rtt is None else f"{1000 * rtt:.1f} ms",
+            span(max(0.0, now - peer["since"])),
+            size(peer["bytes_in"]),
+            size(peer["bytes_out"]),
+        )
+    width = None if sys.stdout.isatty() else 200  # a pipe has no width of its own
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_descriptions(answer: dict[str, Any]) -> None:
+    """Both sides of a link as SDP."""
+    print(f"# ours\n{answer['local']}\n# theirs, {answer['peer_id']}\n{answer['remote']}", end="")
+
+
+def print_connected(peer: dict[str, Any]) -> None:
+    """One line on a link."""
+    via = f" via {peer['via']}, {peer['hops']} hops" if peer["via"] else ""
+    print(f"linked to {peer['peer_id']} at {peer['remote']} ({peer['negotiated']}{via})")
+
+
+def print_message(message: dict[str, Any]) -> None:
+    """One line on a published message."""
+    data = message.get("data")
+    text = f"(base64) {message['data_b64']}" if data is None else plain(data)
+    print(f"{short(message['from'])}: {text}", flush=True)
+
+
+def short(peer_id: str) -> str:
+    """Enough of a peer id to recognise it by, and to pass to a command."""
+    return peer_id[:SHORT_ID]
+
+
+def size(count: int) -> str:
+    """Bytes, roughly."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def qr_code(link: str, columns: int | None = None) -> str:
+    """The link as a code to scan, in half-height blocks; or a line saying that it has no room."""
+    import io
+
+    import segno
+
+    out = io.StringIO()
+    code = segno.make(link, error="l", micro=False)
+    if columns is None:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 16
+    if code.symbol_size(border=2)[0] > columns:
+        return "(the terminal is too narrow for a QR code)\n"
+    code.terminal(out, border=2, compact=True)
+    return out.getvalue()
+
+
+def moment(seconds: float) -> str:
+    """An instant in local time."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -1,0 +1,1 @@
+"""The running node: configuration, driver, store, control API."""

@@ -1,0 +1,281 @@
+"""The one loop in which the core meets a clock: events in, effects out, nothing awaited between.
+
+Whatever the core raises is a bug of ours; it ends `Driver.run`, and with it the node.
+"""
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never
+
+import trio
+
+from overlay.core.events import (
+    Admit,
+    ClockSet,
+    Deliver,
+    Dial,
+    Effect,
+    Event,
+    Hangup,
+    LinkLost,
+    Malformed,
+    Negotiate,
+    Prepare,
+    Received,
+    Rejected,
+    Remember,
+    Report,
+    Resolved,
+    Transmit,
+    Wakeup,
+)
+from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.errors import CommandFailed
+
+MAX_INBOX = 20_000
+"""Messages that may wait for the core; a link that sends more is ended (guess)."""
+MAX_BATCH = 64
+"""Events handled before other tasks have their turn (guess)."""
+SUBSCRIPTION_QUEUE = 1_024
+"""Messages that may wait for one subscriber; beyond it the subscription ends (guess)."""
+MAX_SUBSCRIPTIONS = 256
+MAX_COMMANDS = 1_024
+CLOCK_INTERVAL = 1.0
+CLOCK_TOLERANCE = 1.0
+"""Seconds by which wall time may drift from the monotone clock before the core is told."""
+
+
+class Core(Protocol):
+    """What the loop needs of `overlay.core.overlay.Overlay`."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """The only door."""
+        ...
+
+    def next_deadline(self) -> float | None:
+        """When to come back with a `Wakeup` at the latest."""
+        ...
+
+
+class Performer(Protocol):
+    """What the loop needs of a transport."""
+
+    def perform(self, effect: Dial | Prepare | Negotiate | Transmit | Admit | Hangup) -> None:
+        """Carry it out; never awaits."""
+        ...
+
+    def clock_set(self, wall: float) -> None:
+        """Wall time is this now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """A link to a proven peer has come or gone, for those who watch the node."""
+
+    peer: PeerId
+    up: bool
+    reason: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """A bounded queue of what was published on one topic."""
+
+    topic: str
+    queue: deque[Deliver] = field(default_factory=deque)
+    overflowed: bool = False
+    _arrived: trio.Event = field(default_factory=trio.Event)
+
+    def put(self, message: Deliver) -> None:
+        """Queue it, or end the subscription: a gap must not go unnoticed."""
+        if len(self.queue) >= SUBSCRIPTION_QUEUE:
+            self.overflowed = True
+        else:
+            self.queue.append(message)
+        self._arrived.set()
+
+    async def get(self) -> Deliver:
+        """The next message; CommandFailed ``overflow`` once the reader is too far behind."""
+        while not self.queue:
+            if self.overflowed:
+                raise CommandFailed(
+                    "overflow",
+                    f"messages arrived faster than they were read ({SUBSCRIPTION_QUEUE} waited): "
+                    "the subscription has ended; subscribe again",
+                )
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self.queue.popleft()
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    done: trio.Event = field(default_factory=trio.Event)
+    outcome: Resolved | Rejected | None = None
+
+
+class Driver:
+    """Feeds one core for ever and performs what it decides."""
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Performer,
+        *,
+        remember: Callable[[PeerId, bytes], None],
+        report: Callable[[Report], None],
+        changed: Callable[[LinkChange], None] = lambda _: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._core = core
+        self._transport = transport
+        self._remember = remember
+        self._report = report
+        self._changed = changed
+        self._wall = wall
+        self._offset = math.nan
+        self._inbox: deque[Event] = deque()
+        self._arrived = trio.Event()
+        self._moved = trio.Event()
+        self._requests = itertools.count(1)
+        self._waiting: dict[RequestId, _Waiter] = {}
+        self._subscriptions: list[Subscription] = []
+        self._admitted: dict[LinkId, PeerId] = {}
+
+    # --- in ------------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Hand the core an event; a link that floods the inbox is ended instead."""
+        if len(self._inbox) >= MAX_INBOX and isinstance(event, Received | Malformed):
+            self._transport.perform(Hangup(event.link, "overflow"))
+            event = LinkLost(event.link, "overflow")
+        self._inbox.append(event)
+        self._arrived.set()
+
+    async def call(self, command: Callable[[RequestId], Event], timeout: float = 60.0) -> Any:
+        """The value to which a command resolves; CommandFailed: rejected, or took longer."""
+        if len(self._waiting) >= MAX_COMMANDS:
+            raise CommandFailed("busy", f"{MAX_COMMANDS} commands are under way: try again later")
+        request = RequestId(next(self._requests))
+        waiter = self._waiting[request] = _Waiter()
+        try:
+            self.emit(command(request))
+            with trio.move_on_after(timeout):
+                await waiter.done.wait()
+        finally:
+            del self._waiting[request]
+        match waiter.outcome:
+            case Resolved(value=value):
+                return value
+            case Rejected(code=code, text=text):
+                raise CommandFailed(code, text)
+            case None:
+                raise CommandFailed("timeout", f"no answer within {timeout:g} s")
+            case _:
+                assert_never(waiter.outcome)
+
+    @contextmanager
+    def subscribe(self, topic: str) -> Iterator[Subscription]:
+        """What is published on `topic` from now on, as long as the context is open."""
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise CommandFailed("busy", f"{MAX_SUBSCRIPTIONS} subscriptions are open: end one")
+        subscription = Subscription(topic)
+        self._subscriptions.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)
+
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()` does; asked again after whatever the core has handled."""
+        while not holds():
+            await self._moved.wait()
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Feed the core for ever: the one place where it meets a clock."""
+        self._set_clock()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            task_status.started()
+            while True:
+                await self._due()
+                for _ in range(MAX_BATCH):
+                    self._step(self._inbox.popleft() if self._inbox else Wakeup())
+                    if not self._inbox:
+                        break
+                self._moved.set()
+                self._moved = trio.Event()
+
+    async def _due(self) -> None:
+        """Returns with the next event or deadline, and always after a checkpoint."""
+        if self._inbox:
+            await trio.lowlevel.checkpoint()
+            return
+        self._arrived = trio.Event()
+        deadline = self._core.next_deadline()
+        with trio.move_on_at(math.inf if deadline is None else deadline):
+            await self._arrived.wait()
+
+    def _step(self, event: Event) -> None:
+        for effect in self._core.handle(event, trio.current_time()):
+            self._perform(effect)
+        if isinstance(event, LinkLost):
+            self._unlinked(event.link, event.reason)
+
+    def _perform(self, effect: Effect) -> None:
+        """Never awaits."""
+        match effect:
+            case Transmit() | Dial() | Prepare() | Negotiate():
+                self._transport.perform(effect)
+            case Admit(link, peer):
+                self._transport.perform(effect)
+                self._linked(link, peer)
+            case Hangup(link, reason):
+                self._transport.perform(effect)
+                self._unlinked(link, reason)
+            case Deliver(topic):
+                for subscription in self._subscriptions:
+                    if subscription.topic == topic:
+                        subscription.put(effect)
+            case Resolved(request) | Rejected(request):
+                if (waiter := self._waiting.get(request)) is not None:
+                    waiter.outcome = effect
+                    waiter.done.set()
+            case Remember(peer, record):
+                self._remember(peer, record)
+            case Report():
+                self._report(effect)
+            case _:
+                assert_never(effect)
+
+    def _linked(self, link: LinkId, peer: PeerId) -> None:
+        if peer not in self._admitted.values():  # else this link replaces another
+            self._changed(LinkChange(peer, up=True))
+        self._admitted[link] = peer
+
+    def _unlinked(self, link: LinkId, reason: str) -> None:
+        peer = self._admitted.pop(link, None)
+        if peer is not None and peer not in self._admitted.values():
+            self._changed(LinkChange(peer, up=False, reason=reason))
+
+    # --- the clocks ----------------------------------------------------------------------------
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await trio.sleep(CLOCK_INTERVAL)
+            if abs(self._wall() - trio.current_time() - self._offset) > CLOCK_TOLERANCE:
+                self._set_clock()
+
+    def _set_clock(self) -> None:
+        wall = self._wall()
+        self._offset = wall - trio.current_time()
+        self._transport.clock_set(wall)
+        self.emit(ClockSet(wall))

@@ -1,0 +1,6 @@
+"""What peers say, made safe to show."""
+
+
+def plain(text: str) -> str:
+    """A peer's words without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

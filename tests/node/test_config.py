@@ -1,0 +1,213 @@
+"""Settings: three sources, the last one wins, and whatever is wrong is one line."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.core.types import Address
+from overlay.errors import ConfigError
+from overlay.node.config import (
+    Config,
+    advertised_addresses,
+    keys,
+    listen_address,
+    load,
+    parse_address,
+    parse_duration,
+)
+from overlay.node.reference import as_markdown, as_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    return file
+
+
+def refusal(path: Path | None = None, **sources: object) -> str:
+    """The one line with which `load` refuses."""
+    with pytest.raises(ConfigError) as caught:
+        load(path, **{"environ": {}, **sources})  # type: ignore[arg-type]
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    assert load(None, {}) == Config()
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = written(tmp_path, 'name = "file"\n[links]\nmax = 5\ndirect = false\n')
+    environ = {"OVERLAY_LINKS_MAX": "6", "OVERLAY_NAME": "environment", "HOME": "x"}
+    assert load(file, {}).links.max == 5
+    assert load(file, environ).links.max == 6
+    assert load(file, environ, ["links.max=7"]).links.max == 7
+    chosen = load(file, environ, ["name=set"], {"name": ("--name", "flag")})
+    assert (chosen.name, chosen.links.max, chosen.links.direct) == ("flag", 6, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("false", False), ("true", True), ("0", False), ("1", True)]
+)
+def test_text_stands_for_a_truth_value(text: str, value: bool) -> None:
+    assert load(None, {"OVERLAY_LINKS_AUTO": text}).links.auto is value
+    assert load(None, {}, [f"links.auto={text}"]).links.auto is value
+
+
+def test_advertise_takes_a_list_or_text_with_commas(tmp_path: Path) -> None:
+    file = written(tmp_path, 'advertise = ["192.0.2.1:7", "[2001:db8::1]:8"]\n')
+    expected = (Address("192.0.2.1", 7), Address("2001:db8::1", 8))
+    assert advertised_addresses(load(file, {})) == expected
+    environ = {"OVERLAY_ADVERTISE": "192.0.2.1:7, [2001:db8::1]:8"}
+    assert advertised_addresses(load(None, environ)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("*:0", Address("*", 0)),
+        ("127.0.0.1:7000", Address("127.0.0.1", 7000)),
+        ("[::1]:7000", Address("::1", 7000)),
+        ("0.0.0.0:0", Address("0.0.0.0", 0)),
+    ],
+)
+def test_listen_is_an_address(text: str, address: Address) -> None:
+    assert listen_address(load(None, {}, [f"listen={text}"])) == address
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
+    line = refusal(written(tmp_path, "[links]\natuo = false\n"))
+    assert "node.toml" in line
+    assert "links.atuo" in line
+    assert "did you mean links.auto?" in line
+    assert "--set" in refusal(assignments=["links.atuo=1"])
+    assert "OVERLAY_LINKS_AUTO" in refusal(environ={"OVERLAY_LINKS_ATUO": "1"})
+
+
+def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
+    line = refusal(assignments=["zzzz=1"])
+    assert all(name in line for name in keys())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("links.max=1000", "a whole number from 2 to 128, not 1000"),
+        ("links.max=many", "a whole number from 2 to 128, not many"),
+        ("links.direct=perhaps", "true or false"),
+        ("log.level=loud", "debug, info, warning or error"),
+        ("log.format=xml", "text or json"),
+        ("invite.expires=soon", "7d"),
+        ("invite.expires=0", "7d"),
+        ("invite.expires=366d", "365d"),
+        ("invite.members=5", "1 to 4"),
+        ("listen=localhost:7000", "IP:PORT"),
+        ("listen=127.0.0.1", "IP:PORT"),
+        ("listen=127.0.0.1:70000", "IP:PORT"),
+        ("listen=::1:7000", "IP:PORT"),
+        ("advertise=192.0.2.1:0", "IP:PORT"),
+        ("advertise=*:7", "IP:PORT"),
+        ("name=" + 65 * "x", "64 characters"),
+        ("name=a\x1b[2Jb", "64 characters"),
+        ("network.name=", "1 to 64"),
+        ("nothing", "KEY=VALUE"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_what_is_allowed(assignment: str, says: str) -> None:
+    assert says in refusal(assignments=[assignment])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[links]\nmax = "5"\n', 'links.max: expected a whole number from 2 to 128, not "5"'),
+        ("[links]\nmax = true\n", "links.max"),
+        ("[links]\ndirect = 0\n", "links.direct: expected true or false, not 0"),
+        ("links = 3\n", "write [links]"),
+        ("[name]\nx = 1\n", "name: expected"),
+        ('advertise = "192.0.2.1:7"\n', "advertise"),
+        ("[links\n", "not valid TOML"),
+        ("\udcff", "not UTF-8"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong_in_it(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    line = refusal(file)
+    assert line.startswith(str(file))
+    assert says in line
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "none.toml")
+    assert "directory" in refusal(tmp_path)
+
+
+def test_variables_of_the_command_line_are_no_keys() -> None:
+    assert load(None, {"OVERLAY_DATA_DIR": "x", "OVERLAY_CONFIG": "y"}) == Config()
+
+
+def test_every_key_is_documented_and_its_default_is_allowed() -> None:
+    table = keys()
+    assert {"name", "listen", "advertise", "network.name", "links.direct", "links.auto",
+            "links.max", "links.full_mesh", "invite.expires", "log.level",
+            "log.format"} <= set(table)  # fmt: skip
+    for key in table.values():
+        assert len(key.about) > 20, key.name
+        assert key.allowed, key.name
+        text = ",".join(key.default) if isinstance(key.default, list) else str(key.default)
+        assert load(None, {key.variable: text}) == Config(), key.name
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda f: f.stem)
+def test_every_shipped_configuration_loads_and_is_commented(file: Path) -> None:
+    load(file, {})
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert len(comments) >= 3
+
+
+def test_the_reference_configuration_has_every_key_at_its_default() -> None:
+    file = ROOT / "configs" / "reference.toml"
+    assert load(file, {}) == Config()
+    content = tomllib.loads(file.read_text())
+    present = {
+        f"{name}.{inner}" if isinstance(value, dict) else name
+        for name, value in content.items()
+        for inner in (value if isinstance(value, dict) else [""])
+    }
+    assert present == set(keys())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("12h", 43_200), ("7d", 604_800), (" 7 d ", 604_800)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@given(st.text(max_size=30))
+def test_no_text_makes_a_duration_or_address_raise_anything_else(text: str) -> None:
+    for parse in (parse_duration, parse_address):
+        try:
+            parse(text)
+        except ValueError:
+            pass
+
+
+def test_the_reference_configuration_is_written_from_the_table() -> None:
+    assert (ROOT / "configs" / "reference.toml").read_text() == as_toml()
+
+
+def test_the_reference_table_has_a_row_for_every_key() -> None:
+    rows = as_markdown().splitlines()
+    assert len(rows) == len(keys()) + 2
+    assert all(row.count(" | ") == 4 for row in rows[2:])

@@ -63,8 +63,6 @@ class Link:
         self.remote, self.local = secure.remote, secure.local
         self.path = secure.path
         self.bytes_in = self.bytes_out = 0
-        self.heard_at = 0.0
-        """When the door was last told that a record from here made sense."""
         self.is_open = False
         self.reason: str | None = None
         """Why it ended; None while it lives."""

@@ -198,7 +198,9 @@ HARMLESS: dict[str, Callable[[End], list[bytes]]] = {
     "a foreign COOKIE ECHO": lambda end: [chunk(10, bytes(24))],
     "duplicate data": lambda end: [data(end, 0)],
     "data far ahead": lambda end: [data(end, TSN_WINDOW + 1)],
-    "an old FORWARD TSN": lambda end: [chunk(192, bytes(4))],
+    "an old FORWARD TSN": lambda end: [
+        chunk(192, struct.pack("!L", (end.association._last_received_tsn - 5) % 2**32))
+    ],
     "a late SHUTDOWN COMPLETE": lambda end: [chunk(14, b"")],
     "an unknown parameter": lambda end: [chunk(130, struct.pack("!HH", 99, 4))],
 }

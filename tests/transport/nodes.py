@@ -1,0 +1,172 @@
+"""Transports with the events that they have emitted, for tests to wait on."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TypeVar
+
+import trio
+
+from overlay.core import dial
+from overlay.core.events import Dial, Event, LinkOpened, Negotiate, Received, Transmit
+from overlay.core.messages import Message
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId
+from overlay.transport.endpoint import UdpTransport
+from overlay.transport.port import Transport
+from tests.transport.certificates import credentials, pem
+
+Kind = TypeVar("Kind")
+WALL = 1_800_000_000.0
+PATIENCE = 30.0
+"""Seconds before a condition that should hold soon counts as failed."""
+HOST_PRIORITY = 2_130_706_431
+
+
+class Node:
+    """A transport, its events, and what the core would do with it."""
+
+    def __init__(self, name: str, transport: Transport) -> None:
+        self.name = name
+        self.transport = transport
+        self.events: list[Event] = []
+        self.on_event: Callable[[Event], None] | None = None
+        self._changed = trio.Event()
+        self._links = 0
+
+    @property
+    def dial_key(self) -> bytes:
+        return dial_key(self.name)
+
+    @property
+    def fingerprint(self) -> bytes:
+        return credentials(self.name).fingerprint
+
+    @property
+    def address(self) -> Address:
+        return self.transport.listen[0]
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+        if self.on_event is not None:
+            self.on_event(event)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds; it is looked at after each event."""
+        with trio.fail_after(PATIENCE):
+            while not condition():
+                await self._changed.wait()
+
+    def all_of(self, kind: type[Kind]) -> list[Kind]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def next_of(self, kind: type[Kind], already: int = 0) -> Kind:
+        """The event of this kind that follows the first `already` ones."""
+        await self.until(lambda: len(self.all_of(kind)) > already)
+        return self.all_of(kind)[already]
+
+    async def opened(self, link: LinkId | None = None) -> LinkOpened:
+        def found() -> list[LinkOpened]:
+            return [event for event in self.all_of(LinkOpened) if link in (None, event.link)]
+
+        await self.until(lambda: bool(found()))
+        return found()[0]
+
+    def new_link(self) -> LinkId:
+        self._links += 2
+        return LinkId(self._links - 2)
+
+    def send(self, link: LinkId, *messages: Message) -> None:
+        for message in messages:
+            self.transport.perform(Transmit(link, message))
+
+    def received(self, link: LinkId | None = None) -> list[Message]:
+        return [event.message for event in self.all_of(Received) if link in (None, event.link)]
+
+    def dial(
+        self,
+        other: "Node",
+        *,
+        attempt: bytes = bytes(range(16)),
+        fingerprint: bytes | None = None,
+        address: Address | None = None,
+        expires_at: int = int(WALL) + 3600,
+        token: bytes | None = None,
+        timeout: float = 10.0,
+    ) -> LinkId:
+        """Dial another node directly, as if an invite had named it."""
+        link = self.new_link()
+        claim = dial.Claim(dial.INVITE, b"invite 1", expires_at, attempt)
+        made = dial.make_token(other.dial_key, claim.kind, claim.token_id, claim.expires_at)
+        self.transport.perform(
+            Dial(
+                link=link,
+                address=address or other.address,
+                fingerprint=fingerprint or other.fingerprint,
+                remote=dial.listener_credentials(token or made, claim),
+                local=IceCredentials(f"{self.name}{link}dial", "p" * 24),
+                attempt=attempt,
+                timeout=timeout,
+            )
+        )
+        return link
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        return tuple(Candidate("host", address, HOST_PRIORITY) for address in self.transport.listen)
+
+    def negotiate(
+        self,
+        remote: IceCredentials,
+        candidates: Sequence[Candidate],
+        fingerprint: bytes,
+        *,
+        controlling: bool,
+        local: IceCredentials | None = None,
+        attempt: bytes = bytes(16),
+        timeout: float = 10.0,
+    ) -> LinkId:
+        """Start full ICE with what an offer or answer said."""
+        link = self.new_link()
+        self.transport.perform(
+            Negotiate(
+                link=link,
+                controlling=controlling,
+                local=local or self.credentials,
+                remote=remote,
+                fingerprint=fingerprint,
+                attempt=attempt,
+                candidates=self.candidates(),
+                remote_candidates=tuple(candidates),
+                timeout=timeout,
+            )
+        )
+        return link
+
+    @property
+    def credentials(self) -> IceCredentials:
+        return IceCredentials(f"{self.name}ufrag", f"{self.name}password".ljust(24, "x"))
+
+
+def dial_key(name: str) -> bytes:
+    return name.encode().ljust(32, b"k")
+
+
+def make_udp(name: str, listen: Address) -> UdpTransport:
+    return UdpTransport(listen, dial_key=dial_key(name), certificate=pem(name), random=Random(name))
+
+
+@asynccontextmanager
+async def udp_nodes(
+    *names: str, listen: Address = Address("127.0.0.1", 0)
+) -> AsyncGenerator[list[Node], None]:
+    """Running UDP transports that end with the block, without any internal error."""
+    nodes = [Node(name, make_udp(name, listen)) for name in names]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            await nursery.start(node.transport.run, node.emit)
+            node.transport.clock_set(WALL)
+        yield nodes
+        nursery.cancel_scope.cancel()
+    for node in nodes:
+        assert node.transport.internal_errors == 0, node.name

@@ -1,0 +1,403 @@
+"""Wire version 1, byte by byte: what is in ``tests/vectors/wire-1.json`` is never changed.
+
+``python -m tests.test_vectors`` appends the vectors of samples that have none yet.
+"""
+
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from overlay.core import bounds, codec, dial, documents, invite, messages
+from overlay.core.messages import (
+    AddressEntry,
+    Admission,
+    Answer,
+    AnswerBody,
+    Bounce,
+    CandidateEntry,
+    Goodbye,
+    Gossip,
+    Grant,
+    Hello,
+    InviteBody,
+    InviteMember,
+    Neighbours,
+    Offer,
+    OfferBody,
+    Ping,
+    Pong,
+    PrekeyEntry,
+    Proof,
+    Record,
+    Records,
+    SignalAck,
+    Signed,
+    TokenEntry,
+    TokenGrant,
+    TokenRequest,
+)
+from overlay.identity import peer_id_text
+from tests.core.strategies import MESSAGE_KINDS
+from tests.keys import keys_of, seeded
+
+VECTORS = Path(__file__).parent / "vectors" / "wire-1.json"
+DIGESTS = Path(__file__).parent / "vectors" / "wire-1.sha256"
+"""One line an entry, ``digest  name``: lines are only ever added."""
+Entry = dict[str, Any]
+
+ALICE, BOB = keys_of("alice"), keys_of("bob")
+NETWORK, REQUEST, ATTEMPT = seeded("network"), seeded("request")[:16], seeded("attempt")[:16]
+FINGERPRINT, SESSION, SEED = seeded("fingerprint"), seeded("session"), seeded("invite key")
+TOKEN_ID, TOKEN = seeded("invite id")[:8], seeded("token")[:16]
+START = 1_800_000_000
+ADDRESSES = [
+    AddressEntry("192.0.2.1", 4433, proven=True),
+    AddressEntry("2001:db8::1", 4433, proven=False),
+]
+CANDIDATES = [
+    CandidateEntry("host", "192.0.2.1", 4433, 2130706431),
+    CandidateEntry("srflx", "198.51.100.7", 61000, 1694498815),
+]
+
+
+# --- samples -----------------------------------------------------------------------------------
+
+
+def record() -> Record:
+    return Record(
+        network=NETWORK,
+        peer_id=ALICE.peer_id,
+        sequence=1_800_000_000_000,
+        issued_at=START,
+        expires_at=START + 3 * 86_400,
+        name="alice",
+        fingerprint=FINGERPRINT,
+        addresses=ADDRESSES,
+        token=TokenEntry(dial.MEMBER, TOKEN_ID, START + 4 * 86_400, TOKEN),
+        prekeys=[PrekeyEntry(20_833, 1, seeded("prekey"), START + 2 * 86_400)],
+        wire_min=1,
+        wire_max=1,
+    )
+
+
+def offer() -> OfferBody:
+    return OfferBody(
+        network=NETWORK,
+        sender=ALICE.peer_id,
+        recipient=BOB.peer_id,
+        request=REQUEST,
+        attempt=ATTEMPT,
+        boot=3,
+        expires_at=START + 20,
+        ttl=8,
+        fingerprint=FINGERPRINT,
+        ufrag="0123456789abcdef0123456789abcdef",
+        password="fedcba9876543210fedcba9876543210",
+        candidates=CANDIDATES,
+        record=signed(record()),
+    )
+
+
+def answer() -> AnswerBody:
+    return AnswerBody(
+        network=NETWORK,
+        sender=BOB.peer_id,
+        recipient=ALICE.peer_id,
+        request=REQUEST,
+        offer_hash=hashlib.sha256(signed(offer())).digest(),
+        boot=2**62,
+        accepted=True,
+        reason="",
+        hops=2,
+        fingerprint=FINGERPRINT,
+        ufrag="00112233445566778899aabbccddeeff",
+        password="ffeeddccbbaa99887766554433221100",
+        candidates=CANDIDATES[:1],
+    )
+
+
+def grant() -> Grant:
+    return Grant(
+        network=NETWORK,
+        invite_id=TOKEN_ID,
+        invite_key=ALICE.public_of(SEED),
+        issuer=ALICE.peer_id,
+        role="member",
+        uses=0,
+        expires_at=START + 7 * 86_400,
+    )
+
+
+def invitation() -> InviteBody:
+    members = [
+        InviteMember(ALICE.peer_id, FINGERPRINT, TOKEN, ADDRESSES),
+        InviteMember(BOB.peer_id, seeded("bob's fingerprint"), seeded("bob's token")[:16], []),
+    ]
+    return InviteBody(documents.sign(grant(), ALICE), SEED, members, "garden")
+
+
+def admission() -> bytes:
+    return invite.make_admission(documents.sign(grant(), ALICE), SEED, SESSION, BOB)
+
+
+def signed(body: Any) -> bytes:
+    """The document signed by its author."""
+    author = getattr(body, documents.KINDS[type(body)].author)
+    return documents.pack(documents.sign(body, ALICE if author == ALICE.peer_id else BOB))
+
+
+def samples() -> dict[str, msgspec.Struct]:
+    """At least one of everything; a name, once used, keeps its sample."""
+    own = signed(record())
+    refusal = {"ufrag": "", "password": "", "fingerprint": b"", "candidates": []}
+    bare = {"token": None, "prekeys": [], "addresses": [], "name": "", "sequence": 0}
+    structs = msgspec.structs
+    return {
+        "hello": Hello(1, 1, seeded("nonce")[:16], START),
+        "proof of a joiner": Proof(
+            BOB.peer_id, 1, NETWORK, "invite", admission(), seeded("s") * 2, own
+        ),
+        "proof of a listener": Proof(
+            ALICE.peer_id, 2**62, NETWORK, "invite", b"", seeded("t") * 2, own
+        ),
+        "goodbye": Goodbye("leave", "the node is shutting down – until later"),
+        "ping": Ping(0x0102030405060708),
+        "pong": Pong(0),
+        "neighbours": Neighbours([ALICE.peer_id, BOB.peer_id]),
+        "no neighbours": Neighbours([]),
+        "records": Records([own]),
+        "offer": Offer(BOB.peer_id, REQUEST, 8, 20_833, seeded("sealed offer") * 8),
+        "answer": Answer(REQUEST, 20_833, seeded("sealed answer") * 8),
+        "acknowledged offer": SignalAck(REQUEST, answer=False),
+        "acknowledged answer": SignalAck(REQUEST, answer=True),
+        "bounce": Bounce(REQUEST, "no_route"),
+        "gossip of text": Gossip(
+            message_id=REQUEST,
+            origin=ALICE.peer_id,
+            topic="news/örtlich",
+            data="grüß dich".encode(),
+            text=True,
+            hops=1,
+            signature=seeded("g") * 2,
+        ),
+        "gossip of bytes": Gossip(
+            message_id=REQUEST,
+            origin=ALICE.peer_id,
+            topic="t",
+            data=bytes(range(256)),
+            text=False,
+            hops=255,
+            signature=seeded("h") * 2,
+        ),
+        "token request": TokenRequest(7, dial.INVITE, TOKEN_ID, START + 86_400),
+        "token grant": TokenGrant(7, TOKEN),
+        "record": record(),
+        "bare record": structs.replace(record(), **bare),
+        "offer body": offer(),
+        "answer body": answer(),
+        "refusing answer body": structs.replace(
+            answer(), accepted=False, reason="links.auto is off", **refusal
+        ),
+        "grant": grant(),
+        "limited grant": structs.replace(grant(), role="relay", uses=5),
+        "admission": msgspec.msgpack.decode(admission(), type=Admission),
+        "signed grant": documents.sign(grant(), ALICE),
+        "invite": invitation(),
+    }
+
+
+def dial_entry() -> Entry:
+    """How a dial token makes credentials: both ends derive them alike."""
+    claim = dial.Claim(dial.INVITE, TOKEN_ID, START, ATTEMPT)
+    token = dial.make_token(seeded("dial key"), claim.kind, claim.token_id, claim.expires_at)
+    credentials = dial.listener_credentials(token, claim)
+    return {
+        "name": "dial token",
+        "kind": "dial",
+        "fields": {
+            "dial_key": seeded("dial key").hex(),
+            "token_kind": claim.kind,
+            "token_id": claim.token_id.hex(),
+            "expires_at": claim.expires_at,
+            "attempt": claim.attempt.hex(),
+        },
+        "hex": token.hex(),
+        "ufrag": credentials.ufrag,
+        "password": credentials.password,
+    }
+
+
+# --- entries -----------------------------------------------------------------------------------
+
+
+def entry_of(name: str, struct: msgspec.Struct) -> Entry:
+    """What the file says of a sample."""
+    kind = type(struct)
+    entry = {
+        "name": name,
+        "kind": kind.__name__,
+        "fields": plain(struct),
+        "hex": encoded(struct).hex(),
+    }
+    if kind in documents.KINDS:
+        author = getattr(struct, documents.KINDS[kind].author)
+        entry |= {"author": peer_id_text(author), "signed": signed(struct).hex()}
+    if isinstance(struct, InviteBody):
+        entry["link"] = invite.encode(struct)
+    return entry
+
+
+def encoded(struct: msgspec.Struct) -> bytes:
+    if type(struct) in MESSAGE_KINDS:
+        return codec.encode(typing.cast(messages.Message, struct))
+    return msgspec.msgpack.encode(struct)
+
+
+def plain(value: Any) -> Any:
+    """JSON by which a person can check it: structs as objects, bytes as hexadecimal."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, bytes):
+        return value.hex()
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def struct_from(annotation: Any, value: Any) -> Any:
+    """The reverse of `plain`, by the types that the fields are declared with."""
+    if isinstance(annotation, types.UnionType):
+        return None if value is None else struct_from(annotation.__args__[0], value)
+    if typing.get_origin(annotation) is list:
+        return [struct_from(typing.get_args(annotation)[0], each) for each in value]
+    if annotation is bytes:
+        return bytes.fromhex(value)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        fields = {f.name: f.type for f in msgspec.structs.fields(annotation)}
+        return annotation(**{name: struct_from(fields[name], value[name]) for name in fields})
+    return value
+
+
+def load() -> list[Entry]:
+    entries: list[Entry] = json.loads(VECTORS.read_text()) if VECTORS.exists() else []
+    return entries
+
+
+def digest_of(entry: Entry) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
+def changed(entries: list[Entry], digests: str) -> list[str]:
+    """The names of entries that were altered, removed or never listed."""
+    listed = dict(reversed(line.split("  ", 1)) for line in digests.splitlines())
+    found = {entry["name"]: digest_of(entry) for entry in entries}
+    return sorted(name for name in listed | found if listed.get(name) != found.get(name))
+
+
+def append_missing() -> list[str]:
+    """Write the vectors of new samples behind the old ones; their names."""
+    entries = load()
+    names = {entry["name"] for entry in entries}
+    new = [entry_of(name, struct) for name, struct in samples().items() if name not in names]
+    new += [dial_entry()] if "dial token" not in names else []
+    text = json.dumps(entries + new, indent=1, ensure_ascii=False)
+    VECTORS.write_text(text + "\n")
+    with DIGESTS.open("a") as file:
+        file.writelines(f"{digest_of(entry)}  {entry['name']}\n" for entry in new)
+    return [entry["name"] for entry in new]
+
+
+# --- the tests ---------------------------------------------------------------------------------
+
+ENTRIES = load()
+STRUCTS = [entry for entry in ENTRIES if entry["kind"] != "dial"]
+
+
+def kind_of(entry: Entry) -> type[msgspec.Struct]:
+    kind: type[msgspec.Struct] = getattr(messages, entry["kind"])
+    return kind
+
+
+@pytest.mark.parametrize("entry", STRUCTS, ids=lambda entry: entry["name"])
+def test_a_vector_is_what_we_send_and_what_we_read(entry: Entry) -> None:
+    kind, data = kind_of(entry), bytes.fromhex(entry["hex"])
+    struct = struct_from(kind, entry["fields"])
+    assert bounds.violation(struct) is None
+    assert encoded(struct) == data
+    if kind in MESSAGE_KINDS:
+        assert codec.decode(data) == struct
+    else:
+        assert codec.Reader(kind).read(data, bounds.SEALED_MAX) == struct
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in STRUCTS if "signed" in entry], ids=lambda entry: entry["name"]
+)
+def test_a_signed_vector_holds(entry: Entry) -> None:
+    kind, data = kind_of(entry), bytes.fromhex(entry["signed"])
+    struct = struct_from(kind, entry["fields"])
+    assert documents.opened(data, kind, BOB) == struct  # type: ignore[type-var]
+    assert peer_id_text(getattr(struct, documents.KINDS[kind].author)) == entry["author"]
+    assert signed(struct) == data, "Ed25519 has one signature a key and message (RFC 8032)"
+
+
+def test_the_admission_vector_admits_its_joiner() -> None:
+    (entry,) = [entry for entry in STRUCTS if entry["kind"] == "Admission"]
+    data = bytes.fromhex(entry["hex"])
+    admitted = invite.check_admission(data, SESSION, BOB.peer_id, NETWORK, START, ALICE)
+    assert admitted == grant()
+
+
+def test_the_invite_vector_is_its_link() -> None:
+    for entry in STRUCTS:
+        if entry["kind"] == "InviteBody":
+            body = struct_from(InviteBody, entry["fields"])
+            assert invite.decode(entry["link"]) == body
+            assert invite.encode(body) == entry["link"]
+            assert invite.check(body, START, BOB) == grant()
+
+
+def test_the_dial_vector_is_what_both_ends_derive() -> None:
+    (entry,) = [entry for entry in ENTRIES if entry["kind"] == "dial"]
+    assert entry == dial_entry()
+    claim = dial.parse_ufrag(entry["ufrag"])
+    assert claim is not None
+    assert claim.attempt.hex() == entry["fields"]["attempt"]
+    assert dial.listener_password(bytes.fromhex(entry["hex"]), entry["ufrag"]) == entry["password"]
+
+
+def test_every_message_and_every_document_has_a_vector() -> None:
+    have = {entry["kind"] for entry in ENTRIES}
+    shown = {Signed, Admission, InviteBody, *documents.KINDS, *MESSAGE_KINDS}
+    assert {kind.__name__ for kind in shown} - have == set()
+
+
+def test_every_sample_has_its_vector() -> None:
+    """If this fails for a new sample: run ``python -m tests.test_vectors``. Otherwise the wire
+    has changed, and with it every node that is already out there.
+    """
+    have = {entry["name"]: entry for entry in ENTRIES}
+    for name, struct in samples().items():
+        assert have.get(name) == entry_of(name, struct), name
+
+
+def test_vectors_are_only_ever_added() -> None:
+    assert changed(ENTRIES, DIGESTS.read_text()) == []
+    assert len({entry["name"] for entry in ENTRIES}) == len(ENTRIES)
+
+
+def test_a_changed_a_removed_and_an_unlisted_vector_are_noticed() -> None:
+    digests = DIGESTS.read_text()
+    first, *others = ENTRIES
+    assert changed(others, digests) == [first["name"]]
+    assert changed([{**first, "hex": "00"}, *others], digests) == [first["name"]]
+    assert changed([*ENTRIES, {**first, "name": "new"}], digests) == ["new"]
+
+
+if __name__ == "__main__":
+    for appended in append_missing():
+        print(f"appended: {appended}")

@@ -1,0 +1,59 @@
+"""What every machine of the core is given: settings, keys, randomness, wall time, an outbox."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from overlay.core.events import Effect, Report
+from overlay.core.types import Crypto, PeerId, Random
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node is born with; the configuration file decides most of it."""
+
+    network: bytes
+    """The network's id, 32 bytes."""
+    network_name: str
+    name: str
+    boot: int
+    """Greater at each start of this node: tells an old link from a new one."""
+    dial_key: bytes
+    sequence: int = 0
+    """Our records continue after this sequence number."""
+    direct: bool = True
+    """Whether records that came by gossip may be dialled (``links.direct``)."""
+    auto: bool = True
+    """Whether links open that no command asked for (``links.auto``)."""
+    mesh_size: int = 8
+    """Up to this many nodes the mesh is full (``links.full_mesh``)."""
+    links_max: int = 12
+    """Links beyond this are guests, handed on within 30 s (``links.max``)."""
+
+
+class Context:
+    """The shared ground of the machines of one node; it decides nothing."""
+
+    def __init__(self, settings: Settings, crypto: Crypto, random: Random) -> None:
+        self.settings = settings
+        self.crypto = crypto
+        self.random = random
+        self.peer_id: PeerId = crypto.peer_id
+        self.wall_offset = 0.0
+        self._effects: list[Effect] = []
+
+    def emit(self, effect: Effect) -> None:
+        """Put an effect into the outbox; it is performed when the event has been handled."""
+        self._effects.append(effect)
+
+    def report(self, level: str, event: str, **fields: Any) -> None:
+        """Have the log name something."""
+        self._effects.append(Report(level, event, fields))
+
+    def wall(self, now: float) -> float:
+        """Unix seconds."""
+        return now + self.wall_offset
+
+    def drain(self) -> list[Effect]:
+        """All effects since the last drain, in order."""
+        effects, self._effects = self._effects, []
+        return effects

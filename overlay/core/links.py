@@ -1,0 +1,316 @@
+"""The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
+
+A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
+Where two come about at once, both ends keep the same one (DESIGN, glare and restarts).
+"""
+
+from dataclasses import dataclass, field
+
+from overlay.core.context import Context
+from overlay.core.events import Admit, Hangup, LinkOpened, Transmit
+from overlay.core.hello import Accepted, Handshake, Refusal
+from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
+from overlay.core.timers import Timers
+from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId, RequestId
+
+HELLO_TIMEOUT = 10.0
+"""Seconds (guess) from the open channel to the verified proof."""
+GLARE_WINDOW = 5.0
+"""Seconds (guess): links of one peer that open closer together than this are simultaneous."""
+PENDING_HELLOS_MAX = 256
+PINGS_MAX = 256
+PING_TIMEOUT = 10.0
+
+
+@dataclass(slots=True)
+class Expected:
+    """What an attempt of ours is meant to become."""
+
+    peer: PeerId
+    negotiated: Negotiated
+    inbound: bool
+    via: PeerId | None = None
+    hops: int = 0
+    invite: InviteBody | None = None
+
+
+@dataclass(slots=True)
+class Link:
+    """An open link; `peer` stays None until the hello has succeeded."""
+
+    id: LinkId
+    facts: LinkFacts
+    inbound: bool
+    handshake: Handshake
+    opened_at: float
+    expected: Expected | None
+    peer: PeerId | None = None
+    boot: int = 0
+    negotiated: Negotiated = Negotiated.DIRECT
+    since: float = 0.0
+    state: str = "hello"
+    """``hello``, ``up``, ``suspect`` or ``silent``."""
+    rtt: float | None = None
+
+    @property
+    def via(self) -> PeerId | None:
+        """The neighbour that handed us the offer or the answer."""
+        return self.expected.via if self.expected else None
+
+    @property
+    def hops(self) -> int:
+        """How many links the offer travelled; 0 where there was none."""
+        return self.expected.hops if self.expected else 0
+
+
+# What `Links` tells the composed node: facts, returned by its methods.
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A peer has its first link: it is a neighbour now."""
+
+    peer: PeerId
+    link: Link
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A neighbour's link was replaced by another."""
+
+    peer: PeerId
+    link: Link
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """A neighbour's link has ended."""
+
+    peer: PeerId
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A link of ours never came to a verified hello."""
+
+    link: LinkId
+    code: str
+    text: str
+
+
+LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed
+
+
+@dataclass(slots=True)
+class _Ping:
+    link: LinkId
+    sent_at: float
+    request: RequestId | None
+    peer: PeerId
+
+
+@dataclass(slots=True)
+class Links:
+    """Every link of the node by id, and by peer once the peer is known."""
+
+    context: Context
+    by_id: dict[LinkId, Link] = field(default_factory=dict)
+    by_peer: dict[PeerId, Link] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    """How many hellos failed, by code."""
+    _expected: dict[LinkId, Expected] = field(default_factory=dict)
+    _timers: Timers[LinkId] = field(default_factory=Timers)
+    _pings: dict[int, _Ping] = field(default_factory=dict)
+    _next_id: int = 0
+
+    def new_id(self) -> LinkId:
+        """The next even link id: attempts that the core starts."""
+        self._next_id += 2
+        return LinkId(self._next_id - 2)
+
+    def expect(self, link: LinkId, expected: Expected) -> None:
+        """Remember what an attempt is meant to become when it opens."""
+        self._expected[link] = expected
+
+    def forget(self, link: LinkId) -> Expected | None:
+        """An attempt is over before it opened."""
+        return self._expected.pop(link, None)
+
+    def alive(self) -> list[Link]:
+        """The neighbours' links that are not silent, in the order in which they came up."""
+        return [link for link in self.by_peer.values() if link.state != "silent"]
+
+    def peer_of(self, link: LinkId) -> PeerId | None:
+        """Whose link this is, once the hello has succeeded."""
+        found = self.by_id.get(link)
+        return found.peer if found else None
+
+    def next_deadline(self) -> float | None:
+        """When `on_time` next has something to do."""
+        return self._timers.next_deadline()
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def on_opened(self, event: LinkOpened, now: float) -> None:
+        """A channel stands: say hello."""
+        expected = self._expected.pop(event.link, None)
+        pending = sum(1 for link in self.by_id.values() if link.peer is None)
+        if pending >= PENDING_HELLOS_MAX:
+            self.context.emit(Hangup(event.link, "busy"))
+            return
+        handshake = Handshake(
+            self.context,
+            event.facts,
+            dialler=not event.inbound,
+            expected=expected.peer if expected else None,
+            negotiated=expected.negotiated if expected else None,
+            invite_body=expected.invite if expected else None,
+        )
+        link = Link(event.link, event.facts, event.inbound, handshake, now, expected)
+        self.by_id[link.id] = link
+        self._timers.set(link.id, now + HELLO_TIMEOUT)
+        self.context.emit(Transmit(link.id, handshake.hello(now)))
+
+    def on_hello(self, link: Link, message: Hello, record: bytes, now: float) -> list[LinkFact]:
+        """The peer's hello: the dialler answers with its proof."""
+        refusal = link.handshake.on_hello(message, now)
+        if refusal is not None:
+            return self._refuse(link, refusal)
+        if not link.inbound:
+            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+        return []
+
+    def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
+        """The peer's proof: the link is its link from here on, if it holds."""
+        if link.peer is not None:
+            return self.end(link, "protocol", "a second proof on one link")
+        result = link.handshake.on_proof(message, now)
+        if isinstance(result, Refusal):
+            return self._refuse(link, result)
+        rival = self.by_peer.get(result.peer)
+        if rival is not None and not self._displaces(link, result, rival):
+            return self._refuse(link, Refusal("duplicate", "another link to this peer stands"))
+        if link.inbound:
+            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+        return [self._establish(link, result, rival, now)]
+
+    def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
+        link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
+        link.since, link.state = self.context.wall(now), "up"
+        self._timers.stop(link.id)
+        self.context.emit(Admit(link.id, result.peer))
+        self.ping(link, None, now)
+        if rival is None:
+            self.by_peer[result.peer] = link
+            return PeerUp(result.peer, link, result.record)
+        self.by_peer[result.peer] = link
+        self._close(rival, "duplicate", "another link to this peer stands")
+        return PeerMoved(result.peer, link, result.record)
+
+    def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
+        """Whether a new link replaces a peer's old one; both ends must decide alike.
+
+        A newer boot of the peer wins. A peer that dials again long after its link stood has
+        lost it. Otherwise both were made at once, and the lower attempt wins.
+        """
+        if new.boot != old.boot:
+            return new.boot > old.boot
+        if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state == "silent":
+            return True
+        return link.facts.attempt < old.facts.attempt
+
+    def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
+        self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+        if refusal.code != "duplicate":
+            self.context.report(
+                "warning", "hello_refused", code=refusal.code, text=refusal.text,
+                remote=str(link.facts.remote),
+            )  # fmt: skip
+        return self.end(link, refusal.code, refusal.text)
+
+    # --- ending ------------------------------------------------------------------------------
+
+    def end(self, link: Link, code: str, text: str) -> list[LinkFact]:
+        """Say goodbye, hang up, and say what that means for the node."""
+        self._close(link, code, text)
+        return self._ended(link, code, text)
+
+    def on_goodbye(self, link: Link, message: Goodbye) -> list[LinkFact]:
+        """The peer ends the link and says why."""
+        self._drop(link)
+        self.context.emit(Hangup(link.id, "closed"))
+        return self._ended(link, message.code, message.text)
+
+    def on_lost(self, link_id: LinkId, reason: str) -> list[LinkFact]:
+        """The transport has lost an open link."""
+        link = self.by_id.get(link_id)
+        if link is None:
+            return []
+        self._drop(link)
+        return self._ended(link, reason, f"the link was lost ({reason})")
+
+    def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
+        if link.peer is None:
+            return [] if link.expected is None else [AttemptFailed(link.id, code, text)]
+        if self.by_peer.get(link.peer) is not link:
+            return []
+        del self.by_peer[link.peer]
+        return [PeerDown(link.peer, code)]
+
+    def _close(self, link: Link, code: str, text: str) -> None:
+        self._drop(link)
+        self.context.emit(Transmit(link.id, Goodbye(code, text)))
+        self.context.emit(Hangup(link.id, code))
+
+    def _drop(self, link: Link) -> None:
+        self.by_id.pop(link.id, None)
+        self._timers.stop(link.id)
+
+    # --- liveness and round trips ------------------------------------------------------------
+
+    def on_state(self, link_id: LinkId, state: str) -> PeerId | None:
+        """Note a link as ``up``, ``suspect`` or ``silent``; returns its peer if that is news."""
+        link = self.by_id.get(link_id)
+        if link is None or link.peer is None or link.state == state:
+            return None
+        link.state = state
+        return link.peer
+
+    def ping(self, link: Link, request: RequestId | None, now: float) -> None:
+        """Ask for a pong, for a command or to know the round trip."""
+        token = int.from_bytes(self.context.crypto.token(7), "big")
+        while len(self._pings) >= PINGS_MAX:
+            self._pings.pop(next(iter(self._pings)))
+        assert link.peer is not None
+        self._pings[token] = _Ping(link.id, now, request, link.peer)
+        self.context.emit(Transmit(link.id, Ping(token)))
+
+    def on_pong(self, link: Link, message: Pong, now: float) -> tuple[RequestId, float] | None:
+        """The round trip of a ping; returned when a command waits for it."""
+        sent = self._pings.get(message.token)
+        if sent is None or sent.link != link.id:
+            return None
+        del self._pings[message.token]
+        link.rtt = now - sent.sent_at
+        return None if sent.request is None else (sent.request, link.rtt)
+
+    def pinging(self) -> bool:
+        """Whether a command waits for a pong."""
+        return any(ping.request is not None for ping in self._pings.values())
+
+    def overdue_pings(self, now: float) -> list[RequestId]:
+        """Commands whose ping went unanswered for 10 s."""
+        late = [t for t, ping in self._pings.items() if now - ping.sent_at >= PING_TIMEOUT]
+        pings = [self._pings.pop(token) for token in late]
+        return [ping.request for ping in pings if ping.request is not None]
+
+    def on_time(self, now: float) -> list[LinkFact]:
+        """End the links whose hello takes too long."""
+        facts: list[LinkFact] = []
+        for link_id in list(self._timers.pop_due(now)):
+            link = self.by_id[link_id]
+            facts += self._refuse(link, Refusal("timeout", "the hello took too long"))
+        return facts

@@ -1,0 +1,543 @@
+"""The node's brain: composes the machines of the core behind one door and one clock.
+
+Machines never call each other. They emit effects into one outbox and return facts; what a fact
+means for the others is decided here, and only here.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from overlay.core.bounds import PUBLISHED_MAX, TOPIC_MAX, Topic
+from overlay.core.context import Context, Settings
+from overlay.core.dissemination import Dissemination
+from overlay.core.events import (
+    ClockSet,
+    Connect,
+    DialFailed,
+    Effect,
+    Event,
+    Join,
+    Leave,
+    LinkAlive,
+    LinkLost,
+    LinkOpened,
+    LinkSilent,
+    LinkSuspect,
+    Listening,
+    MakeInvite,
+    Malformed,
+    Mapped,
+    PathMoved,
+    PingPeer,
+    Publish,
+    Recall,
+    Received,
+    Rejected,
+    Remember,
+    Resolved,
+    Transmit,
+    Wakeup,
+)
+from overlay.core.inviting import Inviting
+from overlay.core.ladder import Climb, Ladder, Target
+from overlay.core.links import (
+    AttemptFailed,
+    Link,
+    LinkFact,
+    Links,
+    PeerDown,
+    PeerMoved,
+    PeerUp,
+)
+from overlay.core.membership import Membership
+from overlay.core.messages import (
+    Answer,
+    Bounce,
+    Goodbye,
+    Gossip,
+    Hello,
+    Message,
+    Neighbours,
+    Offer,
+    Ping,
+    Pong,
+    Proof,
+    Record,
+    Records,
+    SignalAck,
+    TokenGrant,
+    TokenRequest,
+)
+from overlay.core.records import RecordBook
+from overlay.core.reflexive import Reflexive
+from overlay.core.responding import Responder
+from overlay.core.routing import (
+    AnswerArrived,
+    Counters,
+    OfferArrived,
+    Routing,
+    RoutingFact,
+    Undeliverable,
+)
+from overlay.core.timers import Timers
+from overlay.core.types import Crypto, LinkFacts, LinkId, Negotiated, PeerId, Random
+
+__all__ = ["Overlay", "PeerView", "Settings", "Status"]
+
+LEAVE_CODE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `overlay status` shows of the core."""
+
+    links: int
+    signalling: Counters
+    refused: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What `overlay peers` shows of a link."""
+
+    peer: PeerId
+    name: str
+    link: LinkId
+    direction: str
+    negotiated: Negotiated
+    via: PeerId | None
+    hops: int
+    since_wall: float
+    facts: LinkFacts
+    rtt: float | None
+    state: str
+
+
+class Overlay:
+    """`handle` an event, perform the effects, come back at `next_deadline`."""
+
+    def __init__(self, settings: Settings, crypto: Crypto, random: Random) -> None:
+        self._context = context = Context(settings, crypto, random)
+        self._reflexive = Reflexive()
+        self._book = RecordBook(settings.network, crypto)
+        self._links = Links(context)
+        self._ladder = Ladder(context, self._links)
+        self._routing = Routing(context)
+        self._dissemination = Dissemination(context)
+        self._membership = Membership(context, self._links, self._reflexive, self._book)
+        self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
+        self._responder = Responder(context, self._ladder, self._routing)
+        self._met: dict[PeerId, None] = {}
+        """Peers whom an invite or the cache named: they may be dialled even if others may not."""
+        self._timers: Timers[str] = Timers()
+
+    # --- the only door -----------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in one event; returns what is to be done. Never raises on what a peer can send."""
+        self._on_time(now)
+        match event:
+            case Received():
+                self._on_received(event.link, event.message, now)
+            case Wakeup():
+                pass  # The due timers above were the point.
+            case ClockSet() | Listening() | Mapped() | PathMoved():
+                self._on_surroundings(event, now)
+            case LinkSuspect() | LinkAlive() | LinkSilent():
+                self._on_liveness(event, now)
+            case LinkOpened() | DialFailed() | LinkLost() | Malformed():
+                self._on_link(event, now)
+            case Join() | MakeInvite() | Connect() | PingPeer() | Publish() | Leave() | Recall():
+                self._on_command(event, now)
+            case _:
+                assert_never(event)
+        return self._context.drain()
+
+    def next_deadline(self) -> float | None:
+        """When `handle(Wakeup(), …)` next has something to do; None for never."""
+        machines = (
+            self._timers,
+            self._links,
+            self._ladder,
+            self._routing,
+            self._membership,
+            self._inviting,
+        )
+        deadlines = [machine.next_deadline() for machine in machines]
+        return min((each for each in deadlines if each is not None), default=None)
+
+    # --- for looking at ----------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """A snapshot of counts."""
+        return Status(len(self._links.by_peer), self._routing.counters, dict(self._links.refused))
+
+    def peers(self) -> list[PeerView]:
+        """A snapshot of the neighbours, in the order in which they came."""
+        return [self._view(peer, link) for peer, link in self._links.by_peer.items()]
+
+    def known(self) -> list[Record]:
+        """Every other member known by its record."""
+        records = [self._book.get(peer) for peer in self._book.peers()]
+        return [each for each in records if each and each.peer_id != self._context.peer_id]
+
+    def _view(self, peer: PeerId, link: Link) -> PeerView:
+        record = self._book.get(peer)
+        return PeerView(
+            peer=peer,
+            name=record.name if record else "",
+            link=link.id,
+            direction="in" if link.inbound else "out",
+            negotiated=link.negotiated,
+            via=link.via,
+            hops=link.hops,
+            since_wall=link.since,
+            facts=link.facts,
+            rtt=link.rtt,
+            state=link.state,
+        )
+
+    # --- surroundings ------------------------------------------------------------------------
+
+    def _on_surroundings(
+        self, event: ClockSet | Listening | Mapped | PathMoved, now: float
+    ) -> None:
+        match event:
+            case ClockSet(wall):
+                self._context.wall_offset = wall - now
+                self._membership.renew_soon(now)
+            case Listening(addresses, advertised):
+                self._reflexive.listen(addresses, advertised)
+                self._membership.renew(now)
+            case Mapped(link_id, address):
+                peer = self._links.peer_of(link_id)
+                if peer is not None and self._reflexive.vote(peer, address):
+                    self._membership.renew_soon(now)
+            case PathMoved(link_id, facts):
+                link = self._links.by_id.get(link_id)
+                if link is not None:
+                    link.facts = facts
+
+    def _on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent, now: float) -> None:
+        states = {LinkSuspect: "suspect", LinkAlive: "up", LinkSilent: "silent"}
+        peer = self._links.on_state(event.link, states[type(event)])
+        if peer is None:
+            return
+        if isinstance(event, LinkSilent):
+            self._on_routing(self._routing.remove(peer, now), now)
+        elif isinstance(event, LinkAlive):
+            self._routing.add(peer, event.link, now)
+        if not isinstance(event, LinkSuspect):
+            self._membership.tell_soon(now)
+            self._context.report("info", "peer_" + states[type(event)], peer=peer)
+
+    # --- links -------------------------------------------------------------------------------
+
+    def _on_link(self, event: LinkOpened | DialFailed | LinkLost | Malformed, now: float) -> None:
+        match event:
+            case LinkOpened():
+                dialled = event.inbound and event.facts.token_kind is not None
+                if dialled and self._reflexive.prove(event.facts.local):
+                    self._membership.renew_soon(now)
+                self._links.on_opened(event, now)
+            case DialFailed(link_id, reason):
+                self._links.forget(link_id)
+                text = f"the connection attempt failed ({reason})"
+                self._on_facts([AttemptFailed(link_id, reason, text)], now)
+            case LinkLost(link_id, reason):
+                self._on_facts(self._links.on_lost(link_id, reason), now)
+            case Malformed(link_id, why):
+                self._misbehaved(link_id, why, now)
+
+    def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
+        """A peer's fault costs it its link and nobody else anything."""
+        link = self._links.by_id.get(link_id)
+        if link is not None:
+            self._context.report("warning", "peer_misbehaved", peer=link.peer, why=why)
+            self._on_facts(self._links.end(link, "protocol", why), now)
+
+    def _on_facts(self, facts: list[LinkFact], now: float) -> None:
+        for fact in facts:
+            match fact:
+                case PeerUp() | PeerMoved():
+                    self._on_peer_up(fact, now)
+                case PeerDown(peer, code):
+                    self._on_peer_down(peer, code, now)
+                case AttemptFailed(link_id, code, text):
+                    self._inviting.on_attempt_failed(link_id, code, text)
+                    peer_to_retry = self._ladder.on_attempt_failed(link_id, code, text, now)
+                    if peer_to_retry is not None and code != "duplicate":
+                        self._fall_back(peer_to_retry, now)
+                case _:
+                    assert_never(fact)
+
+    def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
+        peer, link = fact.peer, fact.link
+        if isinstance(fact, PeerUp) and not self._membership.seat(peer, now):
+            self._on_facts(self._links.end(link, "full", "this node has no room for a guest"), now)
+            return
+        self._routing.add(peer, link.id, now)
+        self._ladder.on_up(peer, link.id)
+        self._inviting.on_up(link.id, peer)
+        self._membership.add(fact.record, peer, now)
+        data = self._book.bytes_of(peer)
+        if data is not None:
+            self._context.emit(Remember(peer, data))
+        self._membership.welcome(link)
+        self._membership.tell_soon(now)
+        self._context.report(
+            "info", "peer_up", peer=peer, negotiated=link.negotiated.value, via=link.via
+        )
+
+    def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
+        self._reflexive.forget(peer)
+        self._inviting.forget(peer)
+        self._membership.unseat(peer)
+        if code == LEAVE_CODE:
+            self._membership.on_left(peer)
+        self._on_routing(self._routing.remove(peer, now), now)
+        self._membership.tell_soon(now)
+        self._context.report("info", "peer_down", peer=peer, code=code)
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def _on_received(self, link_id: LinkId, message: Message, now: float) -> None:
+        link = self._links.by_id.get(link_id)
+        if link is None:
+            return
+        own = self._membership.own
+        match message:
+            case Hello():
+                self._on_facts(self._links.on_hello(link, message, own, now), now)
+            case Proof():
+                self._on_facts(self._links.on_proof(link, message, own, now), now)
+            case Goodbye():
+                self._on_facts(self._links.on_goodbye(link, message), now)
+            case _ if link.peer is None:
+                self._misbehaved(link_id, "a message before the hello was done", now)
+            case _:
+                self._on_peer_message(link, link.peer, message, now)
+
+    def _on_peer_message(self, link: Link, peer: PeerId, message: Message, now: float) -> None:
+        """A message of a peer that has proven itself; hellos were dealt with above."""
+        match message:
+            case Offer():
+                self._on_routing(self._routing.on_offer(peer, message, now), now)
+            case Answer():
+                self._on_routing(self._routing.on_answer(peer, message, now), now)
+            case SignalAck():
+                self._routing.on_ack(peer, message)
+            case Bounce():
+                self._on_routing(self._routing.on_bounce(peer, message, now), now)
+            case Neighbours(peers):
+                self._routing.learn(peer, peers)
+            case Records(records):
+                for data in records:
+                    self._membership.add(data, peer, now)
+            case Gossip():
+                self._on_gossip(link, message, now)
+            case Ping(token):
+                self._context.emit(Transmit(link.id, Pong(token)))
+            case Pong():
+                answered = self._links.on_pong(link, message, now)
+                if answered is not None:
+                    self._context.emit(Resolved(*answered))
+                if link.rtt is not None and peer in self._routing.neighbours:
+                    self._routing.neighbours[peer].srtt = link.rtt
+            case TokenRequest():
+                grant = self._inviting.grant_token(peer, message, now)
+                if grant is not None:
+                    self._context.emit(Transmit(link.id, grant))
+            case TokenGrant():
+                self._inviting.on_token_grant(peer, message)
+            case Hello() | Proof() | Goodbye():
+                pass
+            case _:
+                assert_never(message)
+
+    def _on_gossip(self, link: Link, message: Gossip, now: float) -> None:
+        onward = self._dissemination.on_gossip(message)
+        if isinstance(onward, str):
+            self._misbehaved(link.id, onward, now)
+        elif onward is not None:
+            self._flood(onward, link.peer)
+
+    def _flood(self, message: Gossip, bearer: PeerId | None) -> None:
+        for peer, link in self._links.by_peer.items():
+            if peer not in (bearer, message.origin):
+                self._context.emit(Transmit(link.id, message))
+
+    # --- signalling --------------------------------------------------------------------------
+
+    def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
+        for fact in facts:
+            match fact:
+                case OfferArrived():
+                    self._on_offer(fact, now)
+                case AnswerArrived():
+                    failed = self._ladder.on_answer(fact, now)
+                    if failed is not None:
+                        self._fall_back(failed, now)
+                case Undeliverable(request, code):
+                    failed = self._ladder.on_undeliverable(request, code, now)
+                    if failed is not None:
+                        self._fall_back(failed, now)
+                case _:
+                    assert_never(fact)
+
+    def _on_offer(self, arrived: OfferArrived, now: float) -> None:
+        opened = self._responder.check(arrived, now)
+        if opened is None:
+            return
+        body = opened.body
+        self._membership.add(body.record, arrived.via, now)
+        record = self._book.get(PeerId(body.sender))
+        if record is not None:
+            target = self._target(PeerId(body.sender))
+            full = len(self._links.by_peer) >= self._context.settings.links_max
+            self._responder.respond(arrived, opened, target, record, full, now)
+
+    # --- the ladder --------------------------------------------------------------------------
+
+    def _target(self, peer: PeerId) -> Target:
+        """What is known of a peer at this moment."""
+        record = self._book.get(peer)
+        met = peer in self._met
+        addresses = []
+        if record is not None and (met or self._context.settings.direct):
+            addresses = self._reflexive.dialable(record.addresses, claimed=met)
+        return Target(
+            record=record,
+            addresses=addresses,
+            negotiated=Negotiated.CACHE if met else Negotiated.DIRECT,
+            candidates=self._reflexive.candidates(),
+            own_record=self._membership.own,
+        )
+
+    def _climb(self, climb: Climb, now: float) -> None:
+        """Take the first step that there is: direct dial, else an offer through the mesh."""
+        if climb.busy or climb.peer in self._links.by_peer:
+            return
+        target = self._target(climb.peer)
+        if climb.failures % 2 == 0 and self._ladder.dial_record(climb, target):
+            return
+        self._offer(climb, target, now)
+
+    def _offer(self, climb: Climb, target: Target, now: float) -> None:
+        offer = self._ladder.offer(climb, target, now)
+        if offer is not None:
+            self._on_routing(self._routing.send(offer, now), now)
+        elif self._ladder.dial_record(climb, target):
+            return
+        else:
+            self._ladder.stuck(climb, now)
+
+    def _fall_back(self, peer: PeerId, now: float) -> None:
+        """A step has failed with nothing else under way: after dials, offer at once."""
+        climb = self._ladder.climbs.get(peer)
+        if climb is not None and climb.after_dial and peer not in self._links.by_peer:
+            climb.after_dial = False
+            if self._routing.neighbours:
+                self._offer(climb, self._target(peer), now)
+
+    def _link_up_wanted(self, now: float) -> None:
+        """Open the links that the membership wishes for and that are due."""
+        for peer in self._membership.wanted(now):
+            climb = self._ladder.climbs.get(peer)
+            if climb is None or (not climb.busy and climb.retry_at <= now):
+                self._climb(self._ladder.climb(peer), now)
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def _on_command(
+        self,
+        command: Join | MakeInvite | Connect | PingPeer | Publish | Leave | Recall,
+        now: float,
+    ) -> None:
+        match command:
+            case Join():
+                for member in command.invite.members:
+                    self._met[PeerId(member.peer_id)] = None
+                self._inviting.join(command, now)
+            case MakeInvite():
+                self._inviting.make(command, now)
+            case Connect():
+                self._on_connect(command, now)
+            case PingPeer():
+                self._on_ping(command, now)
+            case Publish():
+                self._on_publish(command)
+            case Leave():
+                for link in list(self._links.by_id.values()):
+                    self._links.end(link, LEAVE_CODE, "the node is leaving")
+                self._context.emit(Resolved(command.request, None))
+            case Recall(records):
+                self._on_recall(records, now)
+
+    def _on_connect(self, command: Connect, now: float) -> None:
+        peer = command.peer
+        if peer == self._context.peer_id:
+            text = "that is this node itself"
+            self._context.emit(Rejected(command.request, "self", text))
+        elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
+            self._context.emit(Resolved(command.request, None))
+        elif self._book.get(peer) is None:
+            text = "no record of this peer has been heard of: is it in this network?"
+            self._context.emit(Rejected(command.request, "unknown_peer", text))
+        else:
+            self._climb(self._ladder.wait(peer, command.request, now), now)
+
+    def _on_ping(self, command: PingPeer, now: float) -> None:
+        link = self._links.by_peer.get(command.peer)
+        if link is None:
+            text = "there is no link to this peer: connect first"
+            self._context.emit(Rejected(command.request, "not_linked", text))
+            return
+        self._links.ping(link, command.request, now)
+        self._timers.set("pings", now + 1.0)
+
+    def _on_publish(self, command: Publish) -> None:
+        if len(command.data) > PUBLISHED_MAX or not Topic().holds(command.topic):
+            text = (
+                f"a message has at most {PUBLISHED_MAX} bytes, and its topic 1 to {TOPIC_MAX}, "
+                "all printable"
+            )
+            self._context.emit(Rejected(command.request, "too_large", text))
+            return
+        message = self._dissemination.publish(command.topic, command.data, command.text)
+        self._flood(message, None)
+        self._context.emit(Resolved(command.request, message.message_id))
+
+    def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
+        for data in records:
+            record = self._membership.add(data, None, now)
+            if record is None:
+                continue
+            self._met[PeerId(record.peer_id)] = None
+            if self._context.settings.auto:
+                self._climb(self._ladder.climb(PeerId(record.peer_id)), now)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def _on_time(self, now: float) -> None:
+        self._on_facts(self._links.on_time(now), now)
+        for peer in self._ladder.on_time(now):
+            climb = self._ladder.climbs.get(peer)
+            if climb is not None and (climb.waiting or peer in self._membership.wanted(now)):
+                self._climb(climb, now)
+        self._on_routing(self._routing.on_time(now), now)
+        for guest in self._membership.on_time(now):
+            link = self._links.by_peer.get(guest)
+            if link is not None:
+                text = "a guest's stay is over; the records it was given lead on"
+                self._on_facts(self._links.end(link, "full", text), now)
+        self._inviting.on_time(now)
+        for _ in list(self._timers.pop_due(now)):
+            self._on_overdue_pings(now)
+        self._link_up_wanted(now)
+
+    def _on_overdue_pings(self, now: float) -> None:
+        for request in self._links.overdue_pings(now):
+            self._context.emit(Rejected(request, "timeout", "the peer did not answer within 10 s"))
+        if self._links.pinging():
+            self._timers.set("pings", now + 1.0)

@@ -1,0 +1,99 @@
+"""The other end of an offer: check it, accept or decline, answer.
+
+An offer is probing on behalf of another, so it is checked before anything is sent anywhere: sealed
+to us, signed by its sender, fresh, not a replay, at most one live offer a peer (DESIGN, the door).
+"""
+
+from dataclasses import dataclass, field
+
+from overlay.core.context import Context
+from overlay.core.hello import MAX_CLOCK_SKEW
+from overlay.core.ladder import Ladder, Target
+from overlay.core.messages import AnswerBody, Record
+from overlay.core.negotiation import (
+    OFFER_LIFE,
+    OpenedOffer,
+    Refused,
+    open_offer,
+    seal_answer,
+    to_entries,
+)
+from overlay.core.records import usable_prekey
+from overlay.core.routing import OfferArrived, Routing
+from overlay.core.types import IceCredentials, PeerId
+
+INBOUND_MAX = 64
+"""Offers that we are answering at once; more are declined as busy."""
+SEEN_MAX = 4096
+
+
+@dataclass(slots=True)
+class Responder:
+    """Answers offers."""
+
+    context: Context
+    ladder: Ladder
+    routing: Routing
+    _seen: dict[bytes, float] = field(default_factory=dict)
+    """Requests accepted, and until when a replay could still pass as fresh."""
+
+    def check(self, arrived: OfferArrived, now: float) -> OpenedOffer | None:
+        """Open an offer; what does not hold is refused, counted and named in the log."""
+        try:
+            opened = open_offer(self.context, arrived.offer, now)
+            if opened.body.attempt in self._seen:
+                raise Refused("replay")
+        except Refused as refused:
+            self.routing.counters.dropped += 1
+            self.ladder.refuse("offer_refused", str(refused), arrived.via)
+            return None
+        self._remember(opened.body.attempt, now)
+        return opened
+
+    def respond(
+        self,
+        arrived: OfferArrived,
+        opened: OpenedOffer,
+        target: Target,
+        sender: Record,
+        full: bool,
+        now: float,
+    ) -> None:
+        """Accept and start ICE, or decline; say nothing when our own offer stands (glare)."""
+        peer, body = PeerId(opened.body.sender), opened.body
+        prekey = usable_prekey(sender, self.context.wall(now))
+        if prekey is None or self.ladder.wins_glare(peer, body.attempt):
+            return
+        climb = self.ladder.climb(peer)
+        self.ladder.abandon(climb)
+        reason = ""
+        if full:
+            reason = "full"
+        elif self.ladder.answering() >= INBOUND_MAX:
+            reason = "busy"
+        hops = body.ttl - arrived.offer.ttl + 1
+        local = IceCredentials("", "")
+        if not reason:
+            local = self.ladder.accept(opened, target, arrived.via, hops)
+        answer = AnswerBody(
+            network=self.context.settings.network,
+            sender=self.context.peer_id,
+            recipient=peer,
+            request=body.request,
+            offer_hash=opened.digest,
+            boot=self.context.settings.boot,
+            accepted=not reason,
+            reason=reason,
+            hops=hops,
+            fingerprint=self.context.crypto.fingerprint,
+            ufrag=local.ufrag,
+            password=local.password,
+            candidates=to_entries(target.candidates) if not reason else [],
+        )
+        self.routing.answer(seal_answer(self.context, answer, prekey), now)
+
+    def _remember(self, attempt: bytes, now: float) -> None:
+        until = now + OFFER_LIFE + 2 * MAX_CLOCK_SKEW
+        while self._seen and (len(self._seen) >= SEEN_MAX or next(iter(self._seen.values())) < now):
+            del self._seen[next(iter(self._seen))]
+        self._seen[attempt] = until

@@ -1,0 +1,135 @@
+"""The vocabulary that all machines of the core share: ids, addresses, the crypto port."""
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, NewType, Protocol
+
+PeerId = NewType("PeerId", bytes)
+"""A node's raw Ed25519 public key, 32 bytes; its text form (``12D3KooW…``) is made elsewhere."""
+
+LinkId = NewType("LinkId", int)
+"""Names one link within one process. The core counts 0, 2, 4, …; the transport 1, 3, 5, …"""
+
+RequestId = NewType("RequestId", int)
+"""Pairs a command of the user with its `Resolved` or `Rejected`."""
+
+
+class Address(NamedTuple):
+    """An IP address in text form (no zone, no brackets) and a UDP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Negotiated(StrEnum):
+    """How a link came about: the same word at both ends."""
+
+    INVITE = "invite"
+    DIRECT = "direct"
+    MESH = "mesh"
+    CACHE = "cache"
+    MANUAL = "manual"
+
+
+class PathKind(StrEnum):
+    """What kind of path carries a link."""
+
+    HOST = "host"
+    REFLEXIVE = "reflexive"
+    RELAYED = "relayed"
+
+
+@dataclass(frozen=True, slots=True)
+class IceCredentials:
+    """One side's ICE user fragment (4–256 ice-chars) and password (22–256), RFC 8445 §5.3."""
+
+    ufrag: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An ICE candidate of component 1 over UDP (RFC 8445 §5.1)."""
+
+    kind: str
+    """``host``, ``srflx``, ``prflx`` or ``relay``."""
+    address: Address
+    priority: int
+    foundation: str = "1"
+    base: Address | None = None
+    """The local address that it was learnt from; None for a host candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """What the transport knows of a link once DTLS and SCTP stand; the hello signs most of it."""
+
+    remote: Address
+    local: Address
+    path: PathKind
+    dtls_role: str
+    """Ours: ``client`` or ``server``."""
+    remote_fingerprint: bytes
+    """SHA-256 of the peer's DTLS certificate, 32 bytes."""
+    exporter: bytes
+    """RFC 5705 keying material of this DTLS session, 32 bytes; the same at both ends."""
+    attempt: bytes
+    """16 bytes, chosen by the dialler, the same at both ends."""
+    token_kind: int | None = None
+    """For an inbound direct dial: the kind of dial token that opened it (`overlay.core.dial`)."""
+    token_id: bytes = b""
+
+
+class Crypto(Protocol):
+    """The node's keys, and the only source of secrets and nonces for the core.
+
+    libsodium and HPKE in production; in the world a tagged stand-in that refuses forgeries.
+    """
+
+    peer_id: PeerId
+    fingerprint: bytes
+    """SHA-256 of our DTLS certificate, 32 bytes."""
+
+    def token(self, size: int) -> bytes:
+        """Fresh random bytes."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """Our Ed25519 signature, 64 bytes."""
+        ...
+
+    def verify(self, signer: PeerId, data: bytes, signature: bytes) -> bool:
+        """Whether `signer` signed exactly `data`. Never raises."""
+        ...
+
+    def sign_with(self, seed: bytes, data: bytes) -> bytes:
+        """The signature of the key with this 32-byte seed (an invite key)."""
+        ...
+
+    def public_of(self, seed: bytes) -> PeerId:
+        """The public key of the key with this 32-byte seed."""
+        ...
+
+    def new_prekey(self, prekey_id: int) -> bytes:
+        """Make and keep an X25519 key; return its public half, 32 bytes. Same id, same key."""
+        ...
+
+    def forget_prekey(self, prekey_id: int) -> None:
+        """Destroy a prekey: what was sealed to it can no longer be opened."""
+        ...
+
+    def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
+        """HPKE base mode (RFC 9180) to a peer's prekey."""
+        ...
+
+    def open(self, prekey_id: int, info: bytes, sealed: bytes) -> bytes | None:
+        """The plaintext, or None when the key is gone or the seal broken. Never raises."""
+        ...
+
+
+Random = random.Random
+"""Injected everywhere: what is random without being secret is drawn from here."""

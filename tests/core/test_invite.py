@@ -123,6 +123,7 @@ def test_a_mistyped_link_is_called_that() -> None:
     assert "mistyped" in complaint(swapped)
     assert "mistyped" in complaint(LINK[:middle] + "!" + LINK[middle:])
     assert "mistyped" in complaint(LINK[:middle] + "ü" + LINK[middle:])
+    assert "mistyped" in complaint("overlay:AZA"), "all of some MessagePack, but no invite"
 
 
 def test_a_link_of_a_newer_version_names_both_versions() -> None:

@@ -138,6 +138,11 @@ def test_what_was_sealed_to_an_old_prekey_cannot_be_opened(days: int) -> None:
     assert keys.open(today.prekey_id, b"", sealed) is None
 
 
+def test_prekeys_turn_at_the_next_midnight() -> None:
+    assert records.next_rotation(20_000 * DAY + 1.5) == 20_001 * DAY
+    assert records.next_rotation(20_000.0 * DAY) == 20_001 * DAY, "not twice at the same one"
+
+
 def test_no_prekey_is_older_than_time() -> None:
     assert [prekey.prekey_id for prekey in records.rotate_prekeys(5.0, keys_of("carol"))] == [0]
 

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from overlay.errors import CommandFailed, UsageError
 from overlay.node.driver import Subscription
 from overlay.node.node import Node
+from overlay.transport.port import Starting
 
 MAX_BODY = 1 << 20
 """Bytes of a request (guess); more than any command needs."""
@@ -231,7 +232,7 @@ async def serve(
     node: Node,
     listener: socket.socket,
     *,
-    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+    task_status: Starting = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on `listener` (bound, listening; ours from now on) until the node leaves."""
     config = hypercorn.Config()

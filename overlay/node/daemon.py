@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from overlay.node.driver import Driver, LinkChange
 from overlay.node.logs import Log, log_report, open_log
 from overlay.node.node import Node
 from overlay.node.store import RECORDS_PER_BOOT, Store
-from overlay.transport.udp import UdpTransport
+from overlay.transport.endpoint import UdpTransport
 
 CRASHED = 70
 """The exit code of a node that ended by a bug of ours (sysexits.h, EX_SOFTWARE)."""
@@ -69,14 +69,12 @@ def run(options: Options) -> int:
         store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
         identity = load_or_create(directory.path)
         network = choose_network(options, store)
-        daemon = Daemon(options, log, store, identity, network)
         control = directory.listen()
         try:
-            trio.run(daemon.run, control)
-        except BaseExceptionGroup as group:
-            fault, rest = group.split(UsageError)
-            if fault is not None and rest is None:
-                raise first_leaf(fault) from None
+            trio.run(_live, options, log, store, identity, network, control)
+        except Exception as error:
+            if (fault := users_fault(error)) is not None:
+                raise fault from None
             log.logger.exception("crashed")
             return CRASHED
         finally:
@@ -84,12 +82,11 @@ def run(options: Options) -> int:
     return 0
 
 
-def first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The first exception that is no group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
+def users_fault(error: BaseException) -> UsageError | None:
+    """The one thing that the user did wrong, if that is all there is; tasks wrap it in groups."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    return error
+    return error if isinstance(error, UsageError) else None
 
 
 def choose_network(options: Options, store: Store) -> tuple[bytes, str]:
@@ -111,6 +108,17 @@ def choose_network(options: Options, store: Store) -> tuple[bytes, str]:
         ours = (secrets.token_bytes(32), options.config.network.name)
         store.set_network(*ours)
     return ours
+
+
+async def _live(
+    options: Options,
+    log: Log,
+    store: Store,
+    identity: Identity,
+    network: tuple[bytes, str],
+    control: socket.socket,
+) -> None:
+    await Daemon(options, log, store, identity, network).run(control)
 
 
 def any_host() -> str:
@@ -173,6 +181,7 @@ class Daemon:
             dial_key=identity.dial_key,
             certificate=identity.certificate,
             random=random.Random(),
+            advertise=advertised_addresses(self._options.config),
         )
 
     # --- a life --------------------------------------------------------------------------------
@@ -182,8 +191,8 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._on_signals, signals, nursery.cancel_scope)
-                await nursery.start(self._driver.run)
-                await nursery.start(self._transport.run, self._emit)
+                await nursery.start(self._driver.run)  # type: ignore[arg-type, unused-ignore]
+                await nursery.start(self._transport.run, self._emit)  # type: ignore[arg-type, unused-ignore]
                 self._store.set_port(self._transport.listen[0].port)
                 async with trio.open_nursery() as commands:
                     commands.start_soon(self._serve_control, control)
@@ -223,7 +232,7 @@ class Daemon:
             {
                 "event": "ready",
                 "peer_id": peer_id_text(self.node.peer_id),
-                "listen": [str(address) for address in self._transport.listen],
+                "listen": [str(address) for address in self.node.listen],
                 "invite": made["link"],
                 "expires_at": made["expires_at"],
                 "name": self.node.settings.name,
@@ -275,9 +284,8 @@ class Daemon:
     # --- what the core and the transport say ---------------------------------------------------
 
     def _emit(self, event: Event) -> None:
-        """Pass on an event of the transport; it does not know what the user advertises."""
         if isinstance(event, Listening):
-            event = replace(event, advertised=advertised_addresses(self._options.config))
+            self.node.listen = event.addresses
         self._driver.emit(event)
 
     def _remember(self, peer: PeerId, record: bytes) -> None:

@@ -36,6 +36,7 @@ from overlay.core.events import (
 )
 from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.errors import CommandFailed
+from overlay.transport.port import Starting, TransportEffect
 
 MAX_INBOX = 20_000
 """Messages that may wait for the core; a link that sends more is ended (guess)."""
@@ -65,7 +66,7 @@ class Core(Protocol):
 class Performer(Protocol):
     """What the loop needs of a transport."""
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Transmit | Admit | Hangup) -> None:
+    def perform(self, effect: TransportEffect) -> None:
         """Carry it out; never awaits."""
         ...
 
@@ -199,7 +200,7 @@ class Driver:
 
     # --- the loop ------------------------------------------------------------------------------
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: Starting = trio.TASK_STATUS_IGNORED) -> None:
         """Feed the core for ever: the one place where it meets a clock."""
         self._set_clock()
         async with trio.open_nursery() as nursery:

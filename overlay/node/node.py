@@ -13,7 +13,7 @@ from overlay.core import dial, invite, sdp
 from overlay.core.events import Connect, Deliver, MakeInvite, PingPeer, Publish
 from overlay.core.messages import WIRE_VERSION, InviteBody
 from overlay.core.overlay import Overlay, PeerView, Settings
-from overlay.core.types import Candidate, IceCredentials, LinkId, PeerId, RequestId
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId, RequestId
 from overlay.errors import CommandFailed, UsageError
 from overlay.identity import parse_peer_id, peer_id_text
 from overlay.node.config import MAX_DURATION, Config, parse_duration
@@ -34,6 +34,8 @@ class Node:
     config: Config
     settings: Settings
     peer_id: PeerId
+    listen: tuple[Address, ...] = ()
+    """Where others on our networks reach us: a wildcard stands for its interfaces."""
     started_at: float = field(default_factory=trio.current_time)
     leaving: trio.Event = field(default_factory=trio.Event)
     """Set when the node is to say goodbye and end."""
@@ -53,7 +55,7 @@ class Node:
             "name": self.settings.name,
             "network": self.settings.network_name,
             "network_id": self.settings.network.hex(),
-            "listen": [str(address) for address in self.transport.listen],
+            "listen": [str(address) for address in self.listen],
             "links": self.links(),
             "uptime": trio.current_time() - self.started_at,
             "internal_errors": self.internal_errors + self.transport.internal_errors,

@@ -1,0 +1,289 @@
+"""Every message that crosses a link, and every document that is signed: wire version 1.
+
+A control message is a MessagePack array ``[kind, field, …]``. Unknown kinds and further fields
+are ignored, so that later versions can add; a malformed message ends the link.
+"""
+
+import msgspec
+
+WIRE_VERSION = 1
+MAX_MESSAGE_BYTES = 65_536
+"""A control message beyond this ends the link."""
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """First on every link, both ends at once: wire versions, nonce and clock; no identity yet."""
+
+    wire_min: int
+    wire_max: int
+    nonce: bytes
+    clock: int
+    """The sender's wall time, Unix seconds: clocks far apart are refused with a reason."""
+
+
+class Proof(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """Who I am, and that this DTLS session is mine; first the dialler's, then the listener's."""
+
+    peer_id: bytes
+    boot: int
+    network: bytes
+    negotiated: str
+    admission: bytes
+    """What the dialler shows to be let in (an encoded `Admission`), empty from the listener."""
+    signature: bytes
+    record: bytes
+    """The sender's own signed record."""
+
+
+class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """The last message on a link: a code for programs, a line for people."""
+
+    code: str
+    text: str
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """Asks for a `Pong` with the same token."""
+
+    token: int
+
+
+class Pong(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """Answers a `Ping`."""
+
+    token: int
+
+
+class Neighbours(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """The peers that the sender is linked to, sent whenever that changes."""
+
+    peers: list[bytes]
+
+
+class Records(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Signed records of members, the sender's own among them when it changed."""
+
+    records: list[bytes]
+
+
+class Offer(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """A sealed offer on its way to `target`: all that a hop sees."""
+
+    target: bytes
+    request: bytes
+    """16 random bytes that name this request; hops de-duplicate on it and remember the way back."""
+    ttl: int
+    prekey: int
+    """Which prekey of the target opens the seal."""
+    sealed: bytes
+
+
+class Answer(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """A sealed answer on its way back along the offer's path."""
+
+    request: bytes
+    prekey: int
+    sealed: bytes
+
+
+class SignalAck(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """The next hop has taken charge of an `Offer` (or of its `Answer`)."""
+
+    request: bytes
+    answer: bool
+
+
+class Bounce(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """The sender of this could not pass the offer on; the receiver tries its next best."""
+
+    request: bytes
+    code: str
+
+
+class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """A published message, signed by its origin."""
+
+    message_id: bytes
+    """16 random bytes."""
+    origin: bytes
+    topic: str
+    data: bytes
+    text: bool
+    """Whether `data` was published as text (UTF-8)."""
+    hops: int
+    signature: bytes
+
+
+class TokenRequest(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """Asks a neighbour for a dial token that an invite will carry."""
+
+    request: int
+    kind: int
+    token_id: bytes
+    expires_at: int
+
+
+class TokenGrant(msgspec.Struct, array_like=True, frozen=True, tag=14):
+    """The token asked for, and where its issuer can be dialled."""
+
+    request: int
+    token: bytes
+
+
+Message = (
+    Hello
+    | Proof
+    | Goodbye
+    | Ping
+    | Pong
+    | Neighbours
+    | Records
+    | Offer
+    | Answer
+    | SignalAck
+    | Bounce
+    | Gossip
+    | TokenRequest
+    | TokenGrant
+)
+
+# --- signed and sealed documents -------------------------------------------------------------
+
+
+class Signed(msgspec.Struct, array_like=True, frozen=True):
+    """A document and its author's signature over a label and these exact bytes."""
+
+    body: bytes
+    signature: bytes
+
+
+class AddressEntry(msgspec.Struct, array_like=True, frozen=True):
+    """One address of a node, as records and invites carry it."""
+
+    host: str
+    port: int
+    proven: bool
+    """Whether a stranger has come in there; otherwise merely claimed."""
+
+
+class TokenEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A dial token: lets its holder dial the node that made it, until it expires."""
+
+    kind: int
+    token_id: bytes
+    expires_at: int
+    token: bytes
+
+
+class PrekeyEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A day's sealing key."""
+
+    prekey_id: int
+    suite: int
+    """The HPKE suite; 1 is X25519, HKDF-SHA256, AES-128-GCM."""
+    public: bytes
+    expires_at: int
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """What a node says of itself: signed by it, sequenced, expiring."""
+
+    network: bytes
+    peer_id: bytes
+    sequence: int
+    issued_at: int
+    expires_at: int
+    name: str
+    fingerprint: bytes
+    addresses: list[AddressEntry]
+    token: TokenEntry | None
+    prekeys: list[PrekeyEntry]
+    wire_min: int
+    wire_max: int
+
+
+class CandidateEntry(msgspec.Struct, array_like=True, frozen=True):
+    """An ICE candidate in an offer or answer."""
+
+    kind: str
+    host: str
+    port: int
+    priority: int
+
+
+class OfferBody(msgspec.Struct, array_like=True, frozen=True):
+    """The inside of an offer; signed by the sender, then sealed to the recipient's prekey."""
+
+    network: bytes
+    sender: bytes
+    recipient: bytes
+    request: bytes
+    attempt: bytes
+    boot: int
+    expires_at: int
+    ttl: int
+    """The TTL it set out with: the difference on arrival is the number of hops."""
+    fingerprint: bytes
+    ufrag: str
+    password: str
+    candidates: list[CandidateEntry]
+    record: bytes
+
+
+class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
+    """The inside of an answer; it also signs the hash of the offer that it answers."""
+
+    network: bytes
+    sender: bytes
+    recipient: bytes
+    request: bytes
+    offer_hash: bytes
+    boot: int
+    accepted: bool
+    reason: str
+    hops: int
+    fingerprint: bytes
+    ufrag: str
+    password: str
+    candidates: list[CandidateEntry]
+
+
+class Grant(msgspec.Struct, array_like=True, frozen=True):
+    """The issuer's word that whoever holds the invite key may join; signed by the issuer."""
+
+    network: bytes
+    invite_id: bytes
+    """8 random bytes; also the id of the invite's dial tokens."""
+    invite_key: bytes
+    """The public half of the invite key."""
+    issuer: bytes
+    role: str
+    uses: int
+    """0 is without limit."""
+    expires_at: int
+
+
+class Admission(msgspec.Struct, array_like=True, frozen=True):
+    """What a joiner shows: the grant, and its new key and this session signed by the invite key."""
+
+    grant: Signed
+    signature: bytes
+
+
+class InviteMember(msgspec.Struct, array_like=True, frozen=True):
+    """A member whom the holder of an invite can dial."""
+
+    peer_id: bytes
+    fingerprint: bytes
+    token: bytes
+    addresses: list[AddressEntry]
+
+
+class InviteBody(msgspec.Struct, array_like=True, frozen=True):
+    """All that an invite link carries."""
+
+    grant: Signed
+    seed: bytes
+    """The invite key's seed: this is what makes the link a secret."""
+    members: list[InviteMember]
+    network_name: str

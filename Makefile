@@ -61,7 +61,7 @@ check: $(VENV)/.test ## format, lint, types, arrows and docs, in seconds
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy overlay tests
-	@$(BIN)/lint-imports --no-logo | tail -n 3
+	@arrows=$$($(BIN)/lint-imports --no-logo) || { echo "$$arrows"; exit 1; }
 	@$(BIN)/python -m pytest --quiet tests/test_style.py tests/docs -m "not slow"
 
 .PHONY: format

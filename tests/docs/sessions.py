@@ -102,7 +102,7 @@ class Running:
     def _is_up(self) -> bool:
         """A node says so; of a subscription only its connection to the node can be seen."""
         if "overlay subscribe" not in self.command:
-            return bool(self.lines)
+            return any("Ctrl-C leaves" in line for line in self.lines)
         process = psutil.Process(self.process.pid)
         return any(p.net_connections("unix") for p in [process, *process.children(recursive=True)])
 
@@ -162,7 +162,7 @@ def play(text: str, directory: Path) -> None:
     try:
         for step in steps(text):
             _take(step, foreground, directory)
-        for running in foreground.values():
+        for running in reversed(foreground.values()):
             running.interrupt()
     finally:
         for running in foreground.values():

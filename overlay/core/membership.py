@@ -68,6 +68,7 @@ class Membership:
         """Sign our record anew, because something in it changed or a day began."""
         context = self.context
         wall = context.wall(now)
+        self.book.expire(wall)
         day = int(wall // DAY)
         sequence = max(self._sequence, context.settings.sequence) + 1
         self._sequence = max(sequence, int(wall * 1000))

@@ -7,9 +7,9 @@ from overlay.core.types import Crypto, PeerId
 from overlay.errors import LocalProtocolError
 
 DAY = 86_400
-RECORD_LIFE = 3 * DAY
-"""Seconds (guess): a node that was off for a weekend is still known."""
-RECORD_LIFE_MAX = 7 * DAY
+RECORD_LIFE = 14 * DAY
+"""Seconds (guess): a node that was off for a holiday can still dial the peers that it met."""
+RECORD_LIFE_MAX = 30 * DAY
 """Seconds (guess): nobody keeps a place in the book for longer than this with one record."""
 FUTURE_MAX = DAY
 """Seconds (guess): records from further ahead are refused, whoever's clock is wrong."""

@@ -202,7 +202,7 @@ class Network:
         pipe.arrives[side] = arrival
 
         def deliver() -> None:
-            if (other.name, other_link) in self._pipes:
+            if self._pipes.get((other.name, other_link)) is pipe:
                 world.feed(other, Received(other_link, effect.message))
 
         world.at((arrival - world.now_us) / 1_000_000, deliver)
@@ -231,7 +231,8 @@ class Network:
         """Everybody at the other end notices in time; the node's own ends are gone."""
         self._fall_silent(node)
         for key in [key for key in self._pipes if key[0] == node.name]:
-            del self._pipes[key]
+            self._pipes.pop(key).open = False
+        self._called_off = {key: None for key in self._called_off if key[0] != node.name}
 
     def on_left(self, node: "SimNode") -> None:
         """The node said its goodbyes; nothing of it remains."""

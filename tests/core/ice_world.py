@@ -152,9 +152,8 @@ class Host:
             if isinstance(output, ice.SendStun):
                 self.send(output.data, output.remote, output.local)
                 continue
-            changed = isinstance(output, ice.Selected | ice.Observed) and self.route is not None
             self.facts.append((self.world.now, output))
-            if changed and self.pokes:
+            if self.pokes and isinstance(output, ice.Selected | ice.Observed):
                 self.send_record()
 
     def thaw(self) -> None:

@@ -325,11 +325,12 @@ class Door:
 
     def _on_handshake(self, route: Route | None, data: bytes, pair: Pair) -> None:
         """A plain record: for a handshake under way, or for one that is about to begin."""
-        waiting = next(iter(route.waiting), None) if route and not route.opening else None
+        opening = route.opening if route else ()
+        waiting = next(iter(route.waiting), None) if route and not opening else None
         if waiting is not None and len(waiting.early) < EARLY_MAX:
             waiting.early.append(data)
         else:
-            self._record(route.opening if route else (), data, pair)
+            self._record(tuple(each.link for each in opening if each.takes(data)), data, pair)
 
     def _on_client_hello(self, hello: ClientHello, data: bytes, pair: Pair, now: float) -> bool:
         """Take a ClientHello for a direct dial; False when an association that we have wants it."""
@@ -379,7 +380,7 @@ class Door:
         Both ends hold the same attempts and so decide alike. Between two direct dials that come
         in, the newer wins: its dialler has sent a fresh ClientHello and so dropped the older.
         """
-        rivals = list(self._routes.opening_at(pair))
+        rivals = self._routes.opening_at(pair)
         for rival in rivals:
             older_dial = inbound and isinstance(rival.ice, LiteSession)
             if not older_dial and rival.attempt <= attempt:

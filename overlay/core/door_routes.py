@@ -1,12 +1,18 @@
 """Who is to be heard at which pair of addresses: the door's index of associations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from overlay.core import stun
 from overlay.core.dial import Claim
 from overlay.core.door_lite import PAIRS_MAX, Pair
+from overlay.core.dtls_cookie import (
+    ONLY_OF_CLIENTS,
+    ONLY_OF_SERVERS,
+    SERVER_GREETINGS,
+    handshake_type,
+)
 from overlay.core.ice import IceOutput
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
 
@@ -76,6 +82,8 @@ class Association:
     """Where authenticated checks came from, and `pair`: where it may be heard."""
     targets: dict[Address, None] = field(default_factory=dict)
     """Where its checks may go unasked: what was signalled, and what has answered us since."""
+    greeted: bool = False
+    """As client: the server's hello has come."""
     early: list[bytes] = field(default_factory=list)
     """Records that came before our side of the path stood."""
     quiet_until: float = float("-inf")
@@ -86,6 +94,18 @@ class Association:
         """The listener that this direct dial of ours has not reached yet, if it is one."""
         dial = self.direct and not self.inbound and not self.established
         return self.remote_candidates[0].address if dial else None
+
+    def takes(self, data: bytes) -> bool:
+        """Whether this plain record can belong to its handshake.
+
+        On a pair where another handshake has just lost, records of that one still come in, and a
+        message out of turn ends a handshake for good.
+        """
+        kind = handshake_type(data)
+        if self.dtls_role == "server":
+            return kind not in ONLY_OF_SERVERS
+        self.greeted |= kind in SERVER_GREETINGS
+        return self.greeted and kind not in ONLY_OF_CLIENTS
 
     def next_deadline(self) -> float | None:
         """When it wants to be looked at."""
@@ -122,7 +142,7 @@ class Route:
     def arrange(self) -> None:
         """Decide who hears what: established ones first, at home before elsewhere."""
         members = sorted(self.members, key=self._rank)
-        self.opening = tuple(m.link for m in members if m.secured and not m.established)
+        self.opening = tuple(m for m in members if m.secured and not m.established)
         """Handshakes under way: they get records of epoch 0."""
         self.sealed = tuple(m.link for m in members if m.secured)
         """Encrypted records go to the first that can read them."""
@@ -186,9 +206,10 @@ class Routes:
             if route.sealed[:1] != (association.link,):
                 route.prefer(association)
 
-    def opening_at(self, pair: Pair) -> Iterator[Association]:
+    def opening_at(self, pair: Pair) -> tuple[Association, ...]:
         """Handshakes under way there."""
-        return (m for m in self.members(pair) if m.secured and not m.established)
+        route = self._routes.get(pair)
+        return () if route is None else route.opening
 
     def _leave(self, association: Association, pair: Pair) -> None:
         del association.pairs[pair]

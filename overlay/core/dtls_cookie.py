@@ -15,6 +15,12 @@ COOKIE_BYTES = 16
 COOKIE_SLICE = 30.0
 """Seconds of one time slice; a cookie is good in its own slice and in the next. guess"""
 
+SERVER_GREETINGS = frozenset({2, 3})
+"""ServerHello, HelloVerifyRequest: what a client hears first."""
+ONLY_OF_SERVERS = frozenset({2, 3, 4, 12, 13, 14})
+"""ServerKeyExchange, CertificateRequest, …: what no client sends (RFC 5246 §7.4)."""
+ONLY_OF_CLIENTS = frozenset({1, 15, 16})
+
 _ALERT = 21
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
@@ -51,6 +57,11 @@ def is_plain(data: bytes) -> bool:
 def is_alert(data: bytes) -> bool:
     """Whether the first record is an alert."""
     return data[0] == _ALERT
+
+
+def handshake_type(data: bytes) -> int | None:
+    """The handshake message that a plain record begins with; None when it holds something else."""
+    return data[_RECORD_BYTES] if data[0] == _HANDSHAKE and len(data) > _RECORD_BYTES else None
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:

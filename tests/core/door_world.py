@@ -134,6 +134,11 @@ class Shell:
     def lost(self) -> dict[LinkId, str]:
         return {each.link: each.reason for each in self.outputs if isinstance(each, Lost)}
 
+    def said_kinds(self) -> list[str]:
+        """What was last said of the liveness of links, in order, without repeats of `Suspect`."""
+        kinds = [type(each).__name__ for each in self.outputs]
+        return [kind for kind in kinds if kind in {"Alive", "Silent"}]
+
     def up(self) -> list[LinkId]:
         """Links whose handshake is complete."""
         return [link for link, dtls in self.dtls.items() if dtls.done]
@@ -241,8 +246,9 @@ class World:
             )
             if self._queue and self._queue[0][0] <= min(at, end):
                 self.now, _, data, source, target = heapq.heappop(self._queue)
+                reached = target not in self.nat  # whoever has moved is not at home any more
                 target = inside.get(target, target)
-                if target in self.shells and not self.shells[target].frozen:
+                if reached and target in self.shells and not self.shells[target].frozen:
                     self.shells[target].receive(data, source, target)
             elif shell is not None and at <= end:
                 self.now = max(self.now, at)

@@ -18,6 +18,8 @@ HELLO_TIMEOUT = 10.0
 GLARE_WINDOW = 5.0
 """Seconds (guess): links of one peer that open closer together than this are simultaneous."""
 PENDING_HELLOS_MAX = 256
+GOODBYE_MAX = 200
+"""Characters of a farewell."""
 PINGS_MAX = 256
 PING_TIMEOUT = 10.0
 
@@ -262,7 +264,8 @@ class Links:
 
     def _close(self, link: Link, code: str, text: str) -> None:
         self._drop(link)
-        self.context.emit(Transmit(link.id, Goodbye(code, text)))
+        line = "".join(filter(str.isprintable, text))[:GOODBYE_MAX]
+        self.context.emit(Transmit(link.id, Goodbye(code, line)))
         self.context.emit(Hangup(link.id, code))
 
     def _drop(self, link: Link) -> None:

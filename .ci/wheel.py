@@ -1,6 +1,7 @@
 """Build the wheel, install it alone in a new environment, ask its version, join two nodes."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ALONE = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+"""The environment: this tree must not help the wheel."""
 LONG = 300.0
 """Seconds that an installation may take."""
 SHORT = 30.0
@@ -64,7 +67,12 @@ def start(overlay: Path, data: Path, link: str | None) -> subprocess.Popen[str]:
     if link is not None:
         command += ["--join", "-"]
     node = subprocess.Popen(
-        command, cwd=data.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=data.parent,
+        env=ALONE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert node.stdin is not None
     node.stdin.write(f"{link}\n" if link is not None else "")
@@ -93,7 +101,13 @@ def stop(node: subprocess.Popen[str]) -> None:
 def run(*command: str | Path, timeout: float = SHORT, cwd: Path = ROOT) -> str:
     """What the command prints; its failure is ours."""
     done = subprocess.run(
-        command, cwd=cwd, timeout=timeout, text=True, stdout=subprocess.PIPE, check=True
+        command,
+        cwd=cwd,
+        env=ALONE,
+        timeout=timeout,
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     return done.stdout
 

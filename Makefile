@@ -60,7 +60,7 @@ quick: $(VENV)/.test ## the tests that take seconds
 check: $(VENV)/.test ## format, lint, types, arrows and docs, in seconds
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy overlay tests
+	@$(BIN)/mypy overlay tests demos docs benchmarks .ci/wheel.py
 	@arrows=$$($(BIN)/lint-imports --no-logo) || { echo "$$arrows"; exit 1; }
 	@$(BIN)/python -m pytest --quiet tests/test_style.py tests/docs -m "not slow"
 

@@ -39,7 +39,7 @@ def install(wheel: Path, scratch: Path) -> Path:
     """The `overlay` command of a new environment that holds the wheel and what it asks for."""
     environment = scratch / "environment"
     venv.create(environment, with_pip=True)
-    pip = [environment / "bin" / "python", "-m", "pip", "--quiet", "install"]
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "--quiet", "install"]
     run(*pip, "--constraint", ROOT / "constraints.txt", wheel, timeout=LONG, cwd=scratch)
     return environment / "bin" / "overlay"
 
@@ -63,7 +63,7 @@ def join(overlay: Path, scratch: Path) -> None:
 
 def start(overlay: Path, data: Path, link: str | None) -> subprocess.Popen[str]:
     """A node in the background; an invite link goes in on stdin, where nobody can read it."""
-    command = [overlay, "up", "--json", "--listen", "127.0.0.1:0", "--data-dir", data]
+    command = [str(overlay), "up", "--json", "--listen", "127.0.0.1:0", "--data-dir", str(data)]
     if link is not None:
         command += ["--join", "-"]
     node = subprocess.Popen(

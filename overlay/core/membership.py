@@ -108,9 +108,12 @@ class Membership:
     def add(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         """Take in a record; returns it when it is newer than what we had, and passes it on."""
         record = self.book.add(data, self.context.wall(now))
-        if record is None or record.peer_id == self.context.peer_id:
+        if record is None:
             return None
         peer = PeerId(record.peer_id)
+        if peer == self.context.peer_id:
+            self.book.forget(peer)  # our own, come back to us: nobody to link to
+            return None
         self._known_since.setdefault(peer, now)
         while len(self._known_since) > KNOWN_MAX:
             del self._known_since[next(iter(self._known_since))]

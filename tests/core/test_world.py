@@ -65,6 +65,8 @@ def test_eight_nodes_that_join_by_each_others_invites_form_a_full_mesh(seed: int
     world.run_for(20.0)
     assert is_full_mesh(nodes), "links did not last"
     assert len(world.heard(b"hello")) == 8, "delivered twice"
+    for node in nodes:
+        assert node.peer_id not in node.core._book, "a node may come to call itself"
 
 
 @pytest.mark.parametrize("seed", range(12))

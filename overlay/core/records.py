@@ -116,6 +116,10 @@ class RecordBook:
             del self._records[peer]
         return gone
 
+    def forget(self, peer: PeerId) -> None:
+        """Drop a peer's record, known or not."""
+        self._records.pop(peer, None)
+
     def get(self, peer: PeerId) -> Record | None:
         """The newest record of a peer."""
         entry = self._records.get(peer)

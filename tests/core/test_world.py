@@ -5,7 +5,16 @@ import hashlib
 import msgspec
 import pytest
 
-from overlay.core.events import ClockSet, Connect, Event, PingPeer, Recall, Rejected, Resolved, Transmit
+from overlay.core.events import (
+    ClockSet,
+    Connect,
+    Event,
+    PingPeer,
+    Recall,
+    Rejected,
+    Resolved,
+    Transmit,
+)
 from overlay.core.messages import Gossip, Offer
 from overlay.core.types import Negotiated, RequestId
 from overlay.sim.network import Conditions

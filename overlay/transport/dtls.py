@@ -67,6 +67,8 @@ def _context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> 
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.set_cipher_list(_CIPHERS)
+    # A stock aiortc peer fails a handshake without an SRTP profile, data channels or not.
+    context.set_tlsext_use_srtp(b"SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
     # The door has checked the cookie (its own, stateless); OpenSSL is only told to expect one.
     context.set_cookie_generate_callback(lambda _: b"the door makes cookies")
     context.set_cookie_verify_callback(lambda *_: True)

@@ -56,6 +56,7 @@ def invite(
 @invite.command()
 @click.argument("link", metavar="LINK|-")
 @click.option("--sdp", is_flag=True, help="Print a session description that answers an offer.")
+@click.option("--data-dir", hidden=True, expose_value=False, help="Taken, as by every command.")
 @json_option
 def show(link: str, as_json: bool, sdp: bool) -> None:
     """Explain LINK without using it; no node needs to run.

@@ -31,7 +31,7 @@ from overlay.core.door_attempts import (
     start,
 )
 from overlay.core.door_limits import HalfOpen, Recent
-from overlay.core.door_lite import NODE_PACE, Knock, LiteSession, Pair
+from overlay.core.door_lite import Knock, LiteSession, Pair
 from overlay.core.door_outputs import (
     Alive,
     Description,
@@ -180,11 +180,11 @@ class Door:
         association.ice.heard(association.pair[0], now)
         self._settle(association)
 
-    def admitted(self, link: LinkId, now: float) -> None:  # noqa: ARG002 - one shape for all calls
+    def admitted(self, link: LinkId, now: float) -> None:
         """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""
         association = self._links.get(link)
         if association is not None and isinstance(association.ice, LiteSession):
-            association.ice.pace = NODE_PACE
+            association.ice.admit(now)
             self._settle(association)
 
     def close(self, link: LinkId, now: float) -> None:  # noqa: ARG002 - one shape for all calls

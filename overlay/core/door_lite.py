@@ -185,9 +185,9 @@ class LiteSession:
         self.remote: IceCredentials | None = None
         """A listener never learns the dialler's password."""
         self.rtt: float | None = None
-        self.pace = STOCK_PACE
+        self._pace = STOCK_PACE
         self._key = local.password.encode()
-        self._address, self._local = pair
+        self._address = pair[0]
         self._state = _State.UP
         self._heard_at = now
         self._patient_until = now
@@ -216,10 +216,16 @@ class LiteSession:
         if remote != self._address and remote in self._checked:
             local, checked_at = self._checked[remote]
             if now - checked_at < MOVE_TIMEOUT:
-                self._address, self._local = remote, local
+                self._address = remote
                 # HOST: we are asked at our own address, and cannot see what the dialler's is.
                 self._outputs.append(Selected(remote, local, PathKind.HOST))
         self._hear(now)
+
+    def admit(self, now: float) -> None:
+        """The dialler is an overlay node: expect it to check as often as nodes do."""
+        self._pace = NODE_PACE
+        # What was patience until now is no lateness of ours.
+        self._patient_until = max(self._patient_until, now)
 
     def handle_timeout(self, now: float) -> None:
         """Judge the silence."""
@@ -245,9 +251,9 @@ class LiteSession:
         """When the silence next means something."""
         match self._state:
             case _State.UP:
-                timeout = self.pace.suspect
+                timeout = self._pace.suspect
             case _State.SUSPECT:
-                timeout = self.pace.silent
+                timeout = self._pace.silent
             case _State.SILENT:
                 timeout = LOST_TIMEOUT
         return max(self._heard_at + timeout, self._patient_until)

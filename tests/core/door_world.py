@@ -1,10 +1,10 @@
 """Doors in a world of their own: a network of virtual time, and shells that speak real DTLS."""
 
-import datetime
+import datetime as dt
 import heapq
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 
@@ -36,7 +36,7 @@ def dtls_context() -> SSL.Context:
     """A DTLS context with a certificate, which takes any certificate and any cookie."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "door")])
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -44,7 +44,7 @@ def dtls_context() -> SSL.Context:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=36_500))
+        .not_valid_after(start + dt.timedelta(days=36_500))
         .sign(key, hashes.SHA256())
     )
     context = SSL.Context(SSL.DTLS_METHOD)
@@ -108,8 +108,9 @@ class Shell:
         self.world = world
         self.addresses = addresses
         self.dial_key = Random(seed).randbytes(32)
+        self.cookie_key = Random(1000 + seed).randbytes(32)
         self.door = Door(
-            dial_key=self.dial_key, cookie_key=Random(-seed).randbytes(32), random=Random(seed)
+            dial_key=self.dial_key, cookie_key=self.cookie_key, random=Random(2000 + seed)
         )
         self.door.set_wall(WALL)
         self.door.set_local(addresses)
@@ -304,13 +305,27 @@ def negotiate(
     now = offerer.world.now
     if prepare:
         offerer.door.prepare(Prepare(LinkId(link), ours, attempt, mine), now)
-    answerer.door.negotiate(
-        Negotiate(LinkId(link), False, theirs, ours, bytes(32), attempt, others, mine, 10.0), now
+    answer = Negotiate(
+        link=LinkId(link),
+        controlling=False,
+        local=theirs,
+        remote=ours,
+        fingerprint=bytes(32),
+        attempt=attempt,
+        candidates=others,
+        remote_candidates=mine,
+        timeout=10.0,
     )
+    answerer.door.negotiate(answer, now)
     answerer.flush()
     offerer.world.run(0.02)
-    offerer.door.negotiate(
-        Negotiate(LinkId(link), True, ours, theirs, bytes(32), attempt, mine, others, 10.0),
-        offerer.world.now,
+    start = replace(
+        answer,
+        controlling=True,
+        local=ours,
+        remote=theirs,
+        candidates=mine,
+        remote_candidates=others,
     )
+    offerer.door.negotiate(start, offerer.world.now)
     offerer.flush()

@@ -230,7 +230,7 @@ def test_a_client_hello_that_overtakes_the_last_check_is_kept(world: World) -> N
 
 
 def test_a_prepared_link_answers_checks_and_can_be_closed(world: World) -> None:
-    a, b = pair_of(world)
+    a = Shell(world, A, seed=1)
     ours = IceCredentials("ours", "password of the offerer")
     a.door.prepare(Prepare(LinkId(0), ours, LOW, candidates_of(a)), world.now)
     assert a.door.description(LinkId(0)) == (ours, None, candidates_of(a), ())

@@ -1,0 +1,43 @@
+"""Deadlines fall due in order, once, and move when they are set again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlay.core.timers import Timers
+
+NAMES = st.sampled_from("abcdef")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), NAMES, st.integers(0, 50)),
+        st.tuples(st.just("stop"), NAMES, st.just(0)),
+        st.tuples(st.just("pop"), st.just(""), st.integers(0, 50)),
+    )
+)
+
+
+@given(STEPS)
+def test_timers_agree_with_a_plain_table(steps: list[tuple[str, str, int]]) -> None:
+    timers: Timers[str] = Timers()
+    table: dict[str, float] = {}
+    for what, name, at in steps:
+        if what == "set":
+            timers.set(name, at)
+            table[name] = at
+        elif what == "stop":
+            timers.stop(name)
+            table.pop(name, None)
+        else:
+            popped = list(timers.pop_due(at))
+            assert sorted(popped) == sorted(n for n, t in table.items() if t <= at)
+            assert [table[n] for n in popped] == sorted(table[n] for n in popped)
+            table = {n: t for n, t in table.items() if t > at}
+        assert len(timers) == len(table)
+        assert timers.next_deadline() == (min(table.values()) if table else None)
+        assert all(n in timers for n in table)
+
+
+def test_setting_one_name_for_ever_keeps_no_history() -> None:
+    timers: Timers[str] = Timers()
+    for at in range(10_000):
+        timers.set("a", float(at))
+    assert len(timers._heap) < 200

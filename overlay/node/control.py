@@ -5,6 +5,8 @@ with status 400 when the request was wrong and 502 when the mesh could not do it
 """
 
 import base64
+import contextlib
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,6 +33,8 @@ USAGE = frozenset({"ambiguous", "self", "too_large", "unknown_peer", "usage"})
 """Codes that mean that the request was wrong: status 400, exit 2."""
 GRACE = 1.0
 """Seconds that answers under way get at the end (guess)."""
+
+log = logging.getLogger("overlay.control")
 
 Answer = Callable[[Node, Any], Awaitable[Any]]
 
@@ -172,6 +176,11 @@ def make_app(node: Node) -> Starlette:
 
         return Route(path, endpoint, methods=[method])
 
+    async def on_bug(_: Request, error: Exception) -> Response:
+        node.internal_errors += 1
+        log.error("internal error in a command", exc_info=error)
+        return _json(_error("internal", "the node has a bug; its log says more"), 500)
+
     return Starlette(
         routes=[
             Route("/subscribe", subscribe, methods=["GET"]),
@@ -189,16 +198,18 @@ def make_app(node: Node) -> Starlette:
             UsageError: _on_usage_error,
             CommandFailed: _on_command_failed,
             HTTPException: _on_http_exception,
+            Exception: on_bug,
         },
     )
 
 
 async def _decoded(request: Request, kind: type[Any]) -> Any:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise UsageError(f"the request is longer than {MAX_BODY} bytes")
+    async with contextlib.aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise UsageError(f"the request is longer than {MAX_BODY} bytes")
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:

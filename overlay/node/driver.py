@@ -193,6 +193,11 @@ class Driver:
         finally:
             self._subscriptions.remove(subscription)
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions are open."""
+        return len(self._subscriptions)
+
     async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()` does; asked again after whatever the core has handled."""
         while not holds():

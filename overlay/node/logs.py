@@ -164,6 +164,10 @@ class Background(io.TextIOBase):
         """Whether a person reads it."""
         return self._stream.isatty()
 
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return self._waiting.empty()
+
     def release(self) -> None:
         """Write what waits, and from now on what comes."""
         self._released.set()

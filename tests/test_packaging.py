@@ -1,10 +1,12 @@
 """What is installed where: pins, constraints, licence, version, and the manual in the Makefile."""
 
+import importlib.metadata
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -40,6 +42,20 @@ def test_what_we_subclass_is_pinned_exactly_and_the_rest_only_bounded_from_below
     assert exact == {"aiortc", "aioice"}
     for requirement in wanted():
         assert {s.operator for s in requirement.specifier} <= {"==", ">="}, requirement
+
+
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_every_extra_is_installed_where_all_is_tested(extra: str) -> None:
+    """As its constraints say; a machine that could not build one skips, and CI does not."""
+    held = dict(line.split("==") for line in CONSTRAINTS)
+    held = {canonicalize_name(name): version for name, version in held.items()}
+    for text in PROJECT["optional-dependencies"][extra]:
+        name = Requirement(text).name
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"{name} of the extra {extra!r} is not installed: `make test` does it")
+        assert version == held[canonicalize_name(name)], name
 
 
 def test_the_licence_is_here_in_full() -> None:

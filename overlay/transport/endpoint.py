@@ -312,6 +312,11 @@ class UdpTransport:
         """trio's clock, in seconds."""
         return trio.current_time()
 
+    @property
+    def receive_window(self) -> int:
+        """What the smallest of our sockets' buffers holds, in bytes of user data."""
+        return min(socket.window for socket in self._sockets)
+
     def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
         """Call `ring` once, `delay` seconds from now."""
         alarm = self._alarms.call_later(delay, ring)

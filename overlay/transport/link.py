@@ -39,6 +39,11 @@ class Host(Protocol):
     credentials: Credentials
     internal_errors: int
 
+    @property
+    def receive_window(self) -> int:
+        """Bytes that a peer may have in flight towards us."""
+        ...
+
     def now(self) -> float: ...
     def call_later(self, delay: float, ring: Callable[[], None], /) -> Alarm: ...
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None: ...
@@ -160,7 +165,7 @@ class Link:
     def _on_plaintexts(self, plaintexts: list[bytes]) -> None:
         if self._sctp is None:
             if self._dtls.state == "connected":
-                self._sctp = Sctp(self._dtls, self)
+                self._sctp = Sctp(self._dtls, self, self._host.receive_window)
                 self._sctp.begin()
             else:
                 self._arm_handshake_timer()

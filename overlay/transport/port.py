@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -45,10 +45,8 @@ class LinkDescription:
     remote_fingerprint: bytes
 
 
-class Starting(Protocol):
-    """trio's `TaskStatus[None]`, as much of it as is used."""
-
-    def started(self) -> None: ...
+Starting = Any
+"""``trio.TaskStatus[None]``: the stubs of an older trio, which libp2p brings, lack the name."""
 
 
 class Transport(Protocol):

@@ -49,6 +49,8 @@ RTO_MAX = 2.0
 """Seconds. Deviation: RFC 9260 §16 says 60; a link whose path comes back resumes at once. guess"""
 SACK_DELAY = 0.02
 """Seconds. RFC 9260 §6.2 allows 0.2. measured"""
+MAX_WINDOW = 1 << 20
+"""Bytes in flight towards us at most. aiortc's"""
 MAX_STREAMS = 1024
 """Data channels that a peer may use."""
 TSN_WINDOW = 4096
@@ -110,11 +112,13 @@ class Sctp(RTCSctpTransport):
     _sent_queue: Any
     _t3_handle: Any
 
-    def __init__(self, dtls: Dtls, clock: Clock) -> None:
+    def __init__(self, dtls: Dtls, clock: Clock, window: int = MAX_WINDOW) -> None:
+        """`window`: bytes that the peer may have in flight towards us."""
         super().__init__(cast(RTCDtlsTransport, dtls), SCTP_PORT)
         self._dtls = dtls
         self._loop = clock
         self._rto = RTO_INITIAL
+        self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
         self.over = False

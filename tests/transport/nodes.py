@@ -19,6 +19,7 @@ Kind = TypeVar("Kind")
 WALL = 1_800_000_000.0
 PATIENCE = 30.0
 """Seconds before a condition that should hold soon counts as failed."""
+LOOPBACK = Address("127.0.0.1", 0)
 HOST_PRIORITY = 2_130_706_431
 
 
@@ -157,9 +158,7 @@ def make_udp(name: str, listen: Address) -> UdpTransport:
 
 
 @asynccontextmanager
-async def udp_nodes(
-    *names: str, listen: Address = Address("127.0.0.1", 0)
-) -> AsyncGenerator[list[Node], None]:
+async def udp_nodes(*names: str, listen: Address = LOOPBACK) -> AsyncGenerator[list[Node], None]:
     """Running UDP transports that end with the block, without any internal error."""
     nodes = [Node(name, make_udp(name, listen)) for name in names]
     async with trio.open_nursery() as nursery:

@@ -17,6 +17,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 T ?= tests
 ARGS ?=
+# Tests run make too: what this run was told is not for them.
+unexport T ARGS
+PYTEST := env --unset=MAKEFLAGS --unset=MAKELEVEL $(BIN)/python -m pytest
 
 # gcc, libgmp-dev and python3-dev build libp2p's fastecdsa; the rest make networks for the tests.
 SYSTEM_PACKAGES := gcc libgmp-dev python3-dev nftables iproute2 util-linux procps
@@ -53,11 +56,11 @@ demo-firewalled: $(VENV)/.run $(VENV)/.system ## eight nodes behind firewalls: o
 
 .PHONY: test
 test: $(VENV)/.test ## every test (T=tests/core for some); coverage of the core is part of it
-	@$(BIN)/python -m pytest $(COVERAGE) $(T) $(ARGS)
+	@$(PYTEST) $(COVERAGE) $(T) $(ARGS)
 
 .PHONY: quick
 quick: $(VENV)/.test ## the tests that take seconds
-	@$(BIN)/python -m pytest -m "not slow and not netns" --ignore=tests/acceptance $(T) $(ARGS)
+	@$(PYTEST) -m "not slow and not netns" --ignore=tests/acceptance $(T) $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.test ## format, lint, types, arrows and docs, in seconds
@@ -65,7 +68,7 @@ check: $(VENV)/.test ## format, lint, types, arrows and docs, in seconds
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy overlay tests demos docs benchmarks .ci/wheel.py
 	@arrows=$$($(BIN)/lint-imports --no-logo) || { echo "$$arrows"; exit 1; }
-	@$(BIN)/python -m pytest --quiet tests/test_style.py tests/docs -m "not slow"
+	@$(PYTEST) --quiet tests/test_style.py tests/docs -m "not slow"
 
 .PHONY: format
 format: $(VENV)/.test ## let ruff format and fix what it can

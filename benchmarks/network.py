@@ -1,7 +1,8 @@
 """A network of our own: a namespace with one address, so that nothing leaves and nobody disturbs.
 
 Stock aiortc gathers no candidate on 127.0.0.1, so loopback alone will not do; both stacks get one
-and the same address on a pair of virtual Ethernet ends.
+and the same address on a pair of virtual Ethernet ends. There is no ``::1``: it would be a second
+address to dial, which only ours has.
 """
 
 import os
@@ -14,6 +15,7 @@ ADDRESS = "198.18.0.1"
 _INSIDE = "OVERLAY_BENCHMARKS_NAMESPACE"
 _BUILD = f"""
 ip link set lo up &&
+ip -6 address flush dev lo &&
 ip link add bench0 type veth peer name bench1 &&
 ip address add {ADDRESS}/24 dev bench0 &&
 ip link set bench0 up && ip link set bench1 up &&

@@ -40,6 +40,8 @@ KNOWN_MAX = 1024
 GUESTS_MAX = 128
 GUEST_STAY = 30.0
 """DESIGN, joins in bursts."""
+FULL_REST = 120.0
+"""Seconds (guess) that a peer without room is left alone."""
 SECOND_ASK = 1.5
 """Seconds (guess) that the lower peer id leaves to the higher before it dials as well."""
 
@@ -58,6 +60,8 @@ class Membership:
     """Records to be passed on, and who brought each."""
     _left: dict[PeerId, int] = field(default_factory=dict)
     """Peers that said goodbye, and the sequence of their record then."""
+    _full: dict[PeerId, float] = field(default_factory=dict)
+    """Peers without room for us, and when to ask again."""
     _known_since: dict[PeerId, float] = field(default_factory=dict)
     _guests: dict[PeerId, None] = field(default_factory=dict)
     _timers: Timers[tuple[str, PeerId]] = field(default_factory=Timers)
@@ -140,6 +144,12 @@ class Membership:
         while len(self._left) > KNOWN_MAX:
             del self._left[next(iter(self._left))]
 
+    def on_full(self, peer: PeerId, now: float) -> None:
+        """A peer has no room for us: do not call it again for a while."""
+        self._full[peer] = now + FULL_REST
+        while len(self._full) > KNOWN_MAX:
+            del self._full[next(iter(self._full))]
+
     # --- telling the neighbours --------------------------------------------------------------
 
     def tell_soon(self, now: float) -> None:
@@ -177,7 +187,9 @@ class Membership:
         missing = [
             peer
             for peer in self.book.peers()
-            if peer not in self.links.by_peer and peer not in self._left
+            if peer not in self.links.by_peer
+            and peer not in self._left
+            and self._full.get(peer, now) <= now
         ]
         if len(missing) > room:
             missing = self.context.random.sample(missing, room)

@@ -84,8 +84,6 @@ from overlay.core.types import Crypto, LinkFacts, LinkId, Negotiated, PeerId, Ra
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
 
-LEAVE_CODE = "leave"
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -293,8 +291,10 @@ class Overlay:
         self._reflexive.forget(peer)
         self._inviting.forget(peer)
         self._membership.unseat(peer)
-        if code == LEAVE_CODE:
+        if code == "leave":
             self._membership.on_left(peer)
+        elif code == "full":
+            self._membership.on_full(peer, now)
         self._on_routing(self._routing.remove(peer, now), now)
         self._membership.tell_soon(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
@@ -469,7 +469,7 @@ class Overlay:
                 self._on_publish(command)
             case Leave():
                 for link in list(self._links.by_id.values()):
-                    self._links.end(link, LEAVE_CODE, "the node is leaving")
+                    self._links.end(link, "leave", "the node is leaving")
                 self._context.emit(Resolved(command.request, None))
             case Recall(records):
                 self._on_recall(records, now)

@@ -362,3 +362,44 @@ def history(seed: int) -> str:
 def test_the_same_seed_makes_the_same_world() -> None:
     assert history(1) == history(1)
     assert history(1) != history(2)
+
+
+def test_an_invite_does_not_wait_for_a_neighbour_that_says_nothing() -> None:
+    world = World(4)
+    nodes = chain(world, 3)
+    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
+    world.freeze(nodes[1])
+    before = world.now
+    invite = world.invite(nodes[0], members=4)
+    assert nodes[1].peer_id not in [member.peer_id for member in invite.members]
+    assert world.now - before <= 1.1
+
+
+def test_guests_are_handed_on_and_the_view_stays_within_its_limit() -> None:
+    world = World(12)
+    host = world.spawn(links_max=3, mesh_size=4)
+    guests = []
+    for _ in range(8):
+        guests.append(world.spawn(links_max=3, mesh_size=4))
+        world.join(guests[-1], world.invite(host))
+    world.run_for(10.0)
+    assert len(host.neighbours()) > 3, "newcomers were turned away"
+    world.run_for(60.0)
+    assert len(host.neighbours()) <= 3
+    world.publish(guests[0], b"all")
+    world.run_for(3.0)
+    assert len(world.heard(b"all")) == 9, "a guest was not handed on"
+
+
+def test_a_record_that_is_too_old_or_another_networks_joins_nobody() -> None:
+    world = World(13)
+    one, two = chain(world, 2)
+    world.run_for(2.0)
+    stranger = world.spawn(network=b"\3" * 32)
+    world.feed(stranger, Recall((one.cache[two.peer_id], b"garbage")))
+    assert stranger.core.known() == []
+    world.feed(stranger, ClockSet(EPOCH + world.now + 100 * 86_400))
+    late = world.spawn()
+    world.feed(late, ClockSet(EPOCH + world.now + 100 * 86_400))
+    world.feed(late, Recall((one.cache[two.peer_id],)))
+    assert late.core.known() == []

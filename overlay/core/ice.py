@@ -17,7 +17,7 @@ from random import Random
 from overlay.core import stun
 from overlay.core.ice_checklist import CheckList, Pair, PairState
 from overlay.core.ice_checks import RTO, TA, Pacer, Transaction, Transactions
-from overlay.core.ice_liveness import LATENESS, Liveliness, Liveness
+from overlay.core.ice_nomination import Nomination
 from overlay.core.ice_outputs import (
     Alive,
     Failed,
@@ -28,6 +28,7 @@ from overlay.core.ice_outputs import (
     Silent,
     Suspect,
 )
+from overlay.core.ice_path import Path
 from overlay.core.ice_session import Session
 from overlay.core.types import Address, Candidate, IceCredentials
 
@@ -43,8 +44,6 @@ __all__ = [
     "Suspect",
 ]
 
-NOMINATION_GRACE = 0.1
-"""At most so long, and no longer than its RTT, a valid pair waits for a better one. `guess`"""
 NOMINATION_SENDS = 4
 """Retransmissions of a nomination before the next best pair has its turn. `guess`"""
 LATE_SENDS = 3
@@ -85,17 +84,11 @@ class IceAgent:
         self._remote_lite = False
         self._checking = False
         self._deadline = now + timeout
-        self._grace_at: float | None = None
-        self._nominating = False
-        self._selected: Pair | None = None
-        self._route: tuple[Address, Address | None] | None = None
-        self._observed: Address | None = None
-        self._secured = False
-        """An encrypted packet has been heard: from here on the strict rule moves the path."""
-        self._liveness: Liveness | None = None
+        self._nomination = Nomination()
         self._rescues = 0
         self._failed = False
         self._outputs: list[IceOutput] = []
+        self._path = Path(self._outputs)
 
     @property
     def controlling(self) -> bool:
@@ -163,7 +156,7 @@ class IceAgent:
         self._session.remote = remote
         self._checking = True
         self._deadline = now + self._timeout
-        self._grace_at, self._nominating = None, False
+        self._nomination.withdraw()
         for candidate in candidates:
             self._check_list.add_remote(candidate)
         early, self._early = self._early, {}
@@ -191,26 +184,29 @@ class IceAgent:
 
     def heard(self, remote: Address, now: float) -> None:
         """A packet from `remote` was decrypted: the peer is alive, and confirms a new address."""
-        liveness, selected = self._liveness, self._selected
-        if liveness is None or selected is None or self._failed:
+        path = self._path
+        if path.pair is None or self._failed:
             return
-        self._secured = True
-        if liveness.heard(now):
-            self._outputs.append(Alive())
-        if remote != selected.remote:
+        path.secured = True
+        path.heard(now)
+        if remote != path.pair.remote and not self._checking:
             self._on_packet_from_elsewhere(remote, now)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
         if self._failed:
             return
-        self._forgive_lateness(now)
+        self._path.forgive(self.next_deadline(), now)
         if self._checking and now >= self._deadline:
             self._give_up_checking()
-        if self._grace_at is not None and now >= self._grace_at:
+        grace_at = self._nomination.grace_at
+        if grace_at is not None and now >= grace_at:
             self._consider_nomination(now)
         self._send_due(now)
-        self._watch(now)
+        if self._path.question_due(self.controlling, now):
+            self._probe(now)
+        if not self._path.judge(now):
+            self._fail("silent")
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called; None: not before something else happens."""
@@ -219,20 +215,22 @@ class IceAgent:
         deadlines: list[float] = []
         if self._checking:
             deadlines.append(self._deadline)
-            if self._grace_at is not None:
-                deadlines.append(self._grace_at)
+            if self._nomination.grace_at is not None:
+                deadlines.append(self._nomination.grace_at)
             if self._check_list.next_waiting() is not None:
                 deadlines.append(self._pacer.at)
         resend = self._transactions.next_resend()
         if resend is not None:
             deadlines.append(max(resend.resend_at, self._pacer.at))
-        if self._liveness is not None:
-            deadlines.append(self._liveness.next_deadline(self.controlling))
+        watch = self._path.next_deadline(self.controlling)
+        if watch is not None:
+            deadlines.append(watch)
         return min(deadlines, default=None)
 
     def take(self) -> list[IceOutput]:
         """What there is to do and to know since the last call."""
-        outputs, self._outputs = self._outputs, []
+        outputs = self._outputs.copy()
+        self._outputs.clear()
         return outputs
 
     # --- the peer's checks ----------------------------------------------------------------------
@@ -254,7 +252,7 @@ class IceAgent:
             pass  # that was the end
         else:
             self._answer(stun.binding_success(request, remote), key, remote, local)
-            self._heard(now)
+            self._path.heard(now)
             self._on_check(remote, local, request.priority, request.use_candidate, now)
 
     def _answer(
@@ -279,7 +277,7 @@ class IceAgent:
         if pair is None:
             return
         pair.nominated |= use_candidate and not self.controlling
-        if pair is self._selected:
+        if pair is self._path.pair:
             return
         if not self._checking:
             pair.proven_at = now if pair.proven_at is None else pair.proven_at
@@ -367,7 +365,7 @@ class IceAgent:
         if not error and response.mapped_address is None:
             return
         self._transactions.remove(transaction)
-        self._heard(now)
+        self._path.heard(now)
         if error:
             self._on_error(transaction, response.error_code, now)
         else:
@@ -379,28 +377,29 @@ class IceAgent:
             # RFC 8445 §7.2.5.1: change roles, unless that has happened since, and check again.
             if transaction.controlling is not self.controlling or self._switch_role():
                 self._check(transaction.pair, now, CHECK_SENDS if self._checking else 0)
-        elif transaction.pair is not self._selected:
+        elif transaction.pair is not self._path.pair:
             self._on_failure(transaction, now)
 
     def _on_failure(self, transaction: Transaction, now: float) -> None:
         """The pair does not work; the next best has its turn (RFC 8445 §7.2.5.2)."""
         transaction.pair.state = PairState.FAILED
         if transaction.nominate:
-            self._nominating = False
+            self._nomination.withdraw()
         self._consider_nomination(now)
 
     def _on_success(self, transaction: Transaction, now: float) -> None:
         """The pair works both ways (RFC 8445 §7.2.5.3)."""
         pair = transaction.pair
-        pair.state = PairState.SUCCEEDED
+        pair.state, pair.answered_at = PairState.SUCCEEDED, now
         if transaction.sends == 1:
             sample = now - transaction.sent_at
             self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
-        if pair is self._selected:
-            self._announce()
+        if pair is self._path.pair:
+            self._path.announce(self._check_list.kind_of(pair))
         elif not self._checking:
             pair.proven_at = now if pair.proven_at is None else pair.proven_at
-            if transaction.rescue and self._selected and pair.remote == self._selected.remote:
+            selected = self._path.pair
+            if transaction.rescue and selected and selected.answered_at < transaction.sent_at:
                 self._select(pair, now)
             else:
                 self._follow(pair, now)
@@ -410,36 +409,27 @@ class IceAgent:
             self._consider_nomination(now)
         else:
             self._follow(pair, now)
-        self._observe(pair)
+        self._path.observe(pair)
 
     # --- nomination -----------------------------------------------------------------------------
 
     def _consider_nomination(self, now: float) -> None:
-        """Nominate the best valid pair: at once, or when none better has come up for a while."""
-        pair = self._check_list.best_valid()
-        if not self.controlling or not self._checking or self._nominating or pair is None:
-            self._grace_at = None
-        elif not self._check_list.may_improve_on(pair) or self._grace_over(now):
-            self._grace_at, self._nominating = None, True
-            self._check(pair, now, NOMINATION_SENDS, nominate=True)
-        elif self._grace_at is None:
-            # A better path as quick as this one answers within its round trip.
-            self._grace_at = now + min(NOMINATION_GRACE, (self.rtt or 0.0) + TA)
-
-    def _grace_over(self, now: float) -> bool:
-        return self._grace_at is not None and now >= self._grace_at
+        if self.controlling and self._checking:
+            pair = self._nomination.choose(self._check_list, self.rtt, now)
+            if pair is not None:
+                self._check(pair, now, NOMINATION_SENDS, nominate=True)
 
     def _follow(self, pair: Pair, now: float) -> None:
         """The peer may have nominated this valid pair, or moved its end of the path there."""
-        follows = pair.nominated and not self.controlling and (self._checking or not self._secured)
+        follows = (
+            pair.nominated and not self.controlling and (self._checking or not self._path.secured)
+        )
         moved = not self._checking and None not in (pair.proven_at, pair.heard_at)
         if follows or moved:
             self._select(pair, now)
 
     def _on_packet_from_elsewhere(self, remote: Address, now: float) -> None:
         """The peer's mapping may have changed without its knowing: ask there, and then believe."""
-        if self._checking:
-            return
         pairs = [pair for pair in self._check_list if pair.remote == remote]
         if not pairs:
             pair = self._check_list.learn(None, remote, 1)
@@ -455,85 +445,45 @@ class IceAgent:
                 self._trigger(pair, now)
 
     def _select(self, pair: Pair, now: float) -> None:
-        self._checking, self._nominating, self._grace_at = False, False, None
-        self._selected = pair
+        self._stop_checking(pair)
+        self._path.select(pair, self._check_list.kind_of(pair), now)
+
+    def _stop_checking(self, pair: Pair) -> None:
+        """The path is this one; all that was tried beside it is forgotten (RFC 8445 §8.1.2)."""
+        self._checking = False
+        self._nomination.withdraw()
         self._check_list.keep_only(pair)
         self._transactions.keep_only(pair)
-        if self._liveness is None:
-            self._liveness = Liveness(now)
-        self._announce()
-
-    def _announce(self) -> None:
-        pair = self._selected
-        assert pair is not None
-        route = (pair.remote, pair.local or pair.seen_local)
-        if route != self._route:
-            self._route = route
-            self._outputs.append(Selected(*route, self._check_list.kind_of(pair)))
-
-    def _observe(self, pair: Pair) -> None:
-        if self._selected in (None, pair) and pair.mapped not in (None, self._observed):
-            self._observed = pair.mapped
-            self._outputs.append(Observed(pair.mapped))
 
     # --- roles, liveness, ends ------------------------------------------------------------------
 
     def _switch_role(self) -> bool:
         """Take the other role. False: the two of us cannot agree, and that was the end."""
         if self._session.switch_role():
-            self._nominating = False
+            self._nomination.withdraw()
             self._check_list.set_role(self.controlling)
-        elif self._selected is None:
+        elif self._path.pair is None:
             self._fail("conflict")
         return not self._failed
 
-    def _heard(self, now: float) -> None:
-        if self._liveness is not None and self._liveness.heard(now):
-            self._outputs.append(Alive())
-
-    def _watch(self, now: float) -> None:
-        liveness = self._liveness
-        if liveness is None:
-            return
-        if liveness.due(self.controlling, now):
-            self._probe(now)
-        match liveness.judge(now):
-            case Liveliness.SUSPECT:
-                self._outputs.append(Suspect())
-            case Liveliness.SILENT:
-                self._outputs.append(Silent())
-            case Liveliness.DEAD:
-                self._fail("silent")
-            case _:
-                pass
-
     def _probe(self, now: float) -> None:
         """Ask on the path and, when in doubt, from one of our other addresses by turns."""
-        selected, liveness = self._selected, self._liveness
+        selected = self._path.pair
         assert selected is not None
-        assert liveness is not None
         self._check(selected, now, 0)
-        if liveness.state is Liveliness.ALIVE or self._checking:
+        if self._checking or not self._path.is_doubtful():
             return
         others = self._check_list.alternatives_to(selected)
         if others:
             self._rescues += 1
             self._check(others[self._rescues % len(others)], now, 0, rescue=True)
 
-    def _forgive_lateness(self, now: float) -> None:
-        """A timeout that comes late says that our process stood still, not that the peer did."""
-        deadline = self.next_deadline()
-        if self._liveness is not None and deadline is not None and now > deadline + LATENESS:
-            self._liveness.forgive(now - deadline, now)
-
     def _give_up_checking(self) -> None:
         """No pair worked in time; after a restart the old path lives or dies by its own silence."""
-        if self._selected is None:
+        if self._path.pair is None:
             self._fail("timeout")
-            return
-        self._checking, self._grace_at = False, None
-        self._check_list.keep_only(self._selected)
-        self._transactions.keep_only(self._selected)
+        else:
+            self._stop_checking(self._path.pair)
 
     def _fail(self, reason: str) -> None:
         self._failed, self._checking = True, False

@@ -77,6 +77,8 @@ class Pair:
     """What the last answer calls our address."""
     checked_at: float = float("-inf")
     """When the last check went out."""
+    answered_at: float = float("-inf")
+    """When a check on it was last answered."""
     proven_at: float | None = None
     """When the peer first proved itself there since the path last moved."""
     heard_at: float | None = None

@@ -29,7 +29,7 @@ class Shell(asyncio.DatagramProtocol):
         self.data: list[bytes] = []
         self.answered = 0
         self.served = 0
-        self.changed = asyncio.Event()
+        self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -68,18 +68,19 @@ class Shell(asyncio.DatagramProtocol):
                 self.transport.sendto(output.data, output.remote)
             else:
                 self.facts.append(output)
-        self.changed.set()
+        self.stop()
+        deadline = self.agent.next_deadline()
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_at(deadline / SPEED, self.on_timeout)
 
-    async def run_timers(self) -> None:
-        while True:
-            deadline = self.agent.next_deadline()
-            wait = None if deadline is None else max(0.0, (deadline - self.now) / SPEED)
-            self.changed.clear()
-            try:
-                await asyncio.wait_for(self.changed.wait(), wait)
-            except TimeoutError:
-                self.agent.handle_timeout(self.now)
-                self.perform()
+    def on_timeout(self) -> None:
+        self.agent.handle_timeout(self.now)
+        self.perform()
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -102,7 +103,6 @@ async def converse(
     """Introduce the two to each other, then do `deed`."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: shell, local_addr=(host, 0))
-    timers = loop.create_task(shell.run_timers())
     try:
         await connection.gather_candidates()
         for mine in shell.candidates:
@@ -119,10 +119,9 @@ async def converse(
         shell.perform()
         await deed(connection, shell)
     finally:
-        timers.cancel()
-        await asyncio.gather(timers, return_exceptions=True)
-        await connection.close()
+        shell.stop()
         transport.close()
+        await connection.close()
 
 
 def run(monkeypatch: pytest.MonkeyPatch, host: str, conversation: Any) -> None:

@@ -290,6 +290,22 @@ def test_our_own_end_moves_when_its_address_is_gone() -> None:
     assert len(a.said(ice.Selected)) == len(b.said(ice.Selected)) == 2
 
 
+def test_our_own_end_stays_when_only_the_peer_slept() -> None:
+    """Both the path and the way around it are answered at last: then there is nothing to mend."""
+    world = World(22)
+    a, b = world.host("a", "10.0.0.1", "192.168.7.1"), world.host("b", "10.0.0.2")
+    meet(a, b)
+    assert world.run_until(9.0, lambda: connected(a, b))
+    for sleep in (3.0, 5.0, 20.0):
+        world.run_until(world.now + 5.0)
+        b.frozen = True
+        world.run_until(world.now + sleep)
+        b.thaw()
+        world.run_until(world.now + 5.0)
+        assert worries(a)[-1] == ice.Alive()
+    assert len(a.said(ice.Selected)) == len(b.said(ice.Selected)) == 1
+
+
 def test_a_path_does_not_flap_between_two_that_work() -> None:
     world = World(14, loss=0.1)
     a = world.host("a", "10.0.0.1", "192.168.7.1")

@@ -4,7 +4,6 @@ Machines never call each other. They emit effects into one outbox and return fac
 means for the others is decided here, and only here.
 """
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from overlay.core.bounds import PUBLISHED_MAX, TOPIC_MAX, Topic
@@ -73,42 +72,16 @@ from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
 from overlay.core.routing import (
     AnswerArrived,
-    Counters,
     OfferArrived,
     Routing,
     RoutingFact,
     Undeliverable,
 )
 from overlay.core.timers import Timers
-from overlay.core.types import Crypto, LinkFacts, LinkId, Negotiated, PeerId, Random
+from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
+from overlay.core.views import PeerView, Status, view_of
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What `overlay status` shows of the core."""
-
-    links: int
-    signalling: Counters
-    refused: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PeerView:
-    """What `overlay peers` shows of a link."""
-
-    peer: PeerId
-    name: str
-    link: LinkId
-    direction: str
-    negotiated: Negotiated
-    via: PeerId | None
-    hops: int
-    since_wall: float
-    facts: LinkFacts
-    rtt: float | None
-    state: str
 
 
 class Overlay:
@@ -172,28 +145,13 @@ class Overlay:
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""
-        return [self._view(peer, link) for peer, link in self._links.by_peer.items()]
+        links = self._links.by_peer.items()
+        return [view_of(peer, link, self._book.get(peer)) for peer, link in links]
 
     def known(self) -> list[Record]:
         """Every other member known by its record."""
         records = [self._book.get(peer) for peer in self._book.peers()]
         return [each for each in records if each and each.peer_id != self._context.peer_id]
-
-    def _view(self, peer: PeerId, link: Link) -> PeerView:
-        record = self._book.get(peer)
-        return PeerView(
-            peer=peer,
-            name=record.name if record else "",
-            link=link.id,
-            direction="in" if link.inbound else "out",
-            negotiated=link.negotiated,
-            via=link.via,
-            hops=link.hops,
-            since_wall=link.since,
-            facts=link.facts,
-            rtt=link.rtt,
-            state=link.state,
-        )
 
     # --- surroundings ------------------------------------------------------------------------
 

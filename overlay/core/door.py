@@ -45,7 +45,7 @@ from overlay.core.door_outputs import (
     Silent,
     Suspect,
 )
-from overlay.core.door_routes import Association, Route, Routes
+from overlay.core.door_routes import Association, Routes
 from overlay.core.door_strangers import Strangers
 from overlay.core.dtls_cookie import (
     ClientHello,
@@ -78,8 +78,6 @@ INBOUND_MAX = 1024
 """Associations that direct dials may make. guess"""
 PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all. guess"""
-EARLY_MAX = 4
-"""Records kept that overtake the last check of their path. guess"""
 HEARD_INTERVAL = 0.1
 """An agent is told at most this often that a link is heard: liveness needs no finer grain. guess"""
 
@@ -320,17 +318,10 @@ class Door:
             self.counters["plain_alert"] += 1
         else:
             hello = parse_client_hello(data)
-            if hello is None or not self._on_client_hello(hello, data, pair, now):
-                self._on_handshake(route, data, pair)
-
-    def _on_handshake(self, route: Route | None, data: bytes, pair: Pair) -> None:
-        """A plain record: for a handshake under way, or for one that is about to begin."""
-        opening = route.opening if route else ()
-        waiting = next(iter(route.waiting), None) if route and not opening else None
-        if waiting is not None and len(waiting.early) < EARLY_MAX:
-            waiting.early.append(data)
-        else:
-            self._record(tuple(each.link for each in opening if each.takes(data)), data, pair)
+            if hello is not None and self._on_client_hello(hello, data, pair, now):
+                return
+            if route is None or not route.keep(data):
+                self._record(route.plain(data) if route else (), data, pair)
 
     def _on_client_hello(self, hello: ClientHello, data: bytes, pair: Pair, now: float) -> bool:
         """Take a ClientHello for a direct dial; False when an association that we have wants it."""
@@ -406,7 +397,7 @@ class Door:
 
     def _on_selected(self, association: Association, selected: ice.Selected) -> None:
         """The agent has found a path, or follows it to other addresses."""
-        pair = association.home(selected.remote, selected.local)
+        pair = (selected.remote, selected.local)
         association.path = selected.path
         if association.secured:
             association.pair = pair

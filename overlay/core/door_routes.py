@@ -16,6 +16,8 @@ from overlay.core.dtls_cookie import (
 from overlay.core.ice import IceOutput
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
 
+EARLY_MAX = 4
+"""Records kept that overtake the last check of their path. guess"""
 TARGETS_MAX = 24
 """Addresses of one link, signalled or verified; the one verified longest ago goes. guess"""
 
@@ -112,15 +114,6 @@ class Association:
         deadlines = (self.deadline, self.ice.next_deadline())
         return min((each for each in deadlines if each is not None), default=None)
 
-    def home(self, remote: Address, local: Address | None) -> Pair:
-        """The pair of addresses at which datagrams of this path will come in.
-
-        An agent that lets the routing table choose our address does not know it: it is the one
-        that the peer was heard at.
-        """
-        heard = [pair for pair in self.pairs if pair[0] == remote]
-        return heard[-1] if heard and local is None else (remote, local)
-
     def vouch(self, remote: Address) -> None:
         """`remote` was signalled, or has proven that it receives what we send there."""
         self.targets.pop(remote, None)
@@ -148,6 +141,19 @@ class Route:
         """Encrypted records go to the first that can read them."""
         self.waiting = [m for m in members if not m.secured and m.started]
         self.only = self.sealed[0] if len(self.sealed) == 1 else None
+
+    def plain(self, data: bytes) -> tuple[LinkId, ...]:
+        """Whose handshake a record of epoch 0 can belong to."""
+        return tuple(each.link for each in self.opening if each.takes(data))
+
+    def keep(self, data: bytes) -> bool:
+        """Keep a record of epoch 0 for a handshake that is about to begin; False: there is none."""
+        if self.opening or not self.waiting:
+            return False
+        early = self.waiting[0].early
+        if len(early) < EARLY_MAX:
+            early.append(data)
+        return True
 
     def prefer(self, association: Association) -> None:
         """It has just been heard here: ask it first among its like."""

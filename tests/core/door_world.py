@@ -144,9 +144,18 @@ class Shell:
         """Links whose handshake is complete."""
         return [link for link, dtls in self.dtls.items() if dtls.done]
 
-    def dial(self, link: int, to: "Shell", attempt: bytes, **changes: object) -> None:
+    def dial(
+        self,
+        link: int,
+        to: "Shell",
+        attempt: bytes,
+        *,
+        expires_at: float = WALL + 3600,
+        address: Address | None = None,
+    ) -> None:
         """Dial another node with a token of its own making."""
-        self.door.dial(make_dial(link, to, attempt, **changes), self.world.now)
+        effect = make_dial(link, to, attempt, expires_at=expires_at, address=address)
+        self.door.dial(effect, self.world.now)
         self.flush()
 
     def write(self, link: LinkId, data: bytes) -> None:

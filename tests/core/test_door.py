@@ -3,7 +3,7 @@
 import pytest
 
 from overlay.core import dial
-from overlay.core.door import Lost, Observed, Secure, Selected
+from overlay.core.door import Lost, Observed, Record, Secure, Selected
 from overlay.core.events import Dial, Prepare
 from overlay.core.types import Address, IceCredentials, LinkId, PathKind
 from tests.core.door_world import (
@@ -303,6 +303,10 @@ def test_a_restarted_dialler_comes_in_beside_its_old_self(world: World) -> None:
     assert (reborn.up(), b.up()) == ([0], [1, 3])
     assert talks(world, reborn, 0, b, 3)
     assert b.lost() == {}, "only a hello may displace the old one"
+    b.door.receive(b"\x17\xfe\xfd\x00\x01" + bytes(20), A, B, world.now)
+    (record,) = b.door.take()
+    assert isinstance(record, Record)
+    assert record.links == (3, 1), "who was heard last is asked first"
     world.run(70.0)
     assert b.lost() == {1: "silent"}
     assert talks(world, reborn, 0, b, 3)
@@ -381,6 +385,17 @@ def test_a_path_follows_the_dialler_after_a_check_and_a_record_from_its_new_addr
     assert b.door.route(LinkId(1)) == (moved, B)
     assert b.outputs[-1] == Selected(LinkId(1), moved, B, PathKind.HOST)
     assert talks(world, a, 0, b, 1)
+
+
+def test_a_path_follows_a_dialler_that_has_just_been_heard_where_it_was(world: World) -> None:
+    a, b = linked(world)
+    moved = Address("8.8.4.4", 9999)
+    world.nat[A] = moved
+    world.run(3.0)
+    b.door.decrypted(LinkId(1), A, world.now)
+    b.door.decrypted(LinkId(1), moved, world.now + 0.001)
+    assert b.door.route(LinkId(1)) == (moved, B)
+    assert a.dtls
 
 
 @pytest.mark.parametrize("mover", ["offerer", "answerer"])

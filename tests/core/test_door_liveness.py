@@ -133,6 +133,17 @@ def test_our_own_sleep_is_not_the_peers_silence(asleep: float) -> None:
     assert not b.said(Lost)
 
 
+def test_after_our_sleep_the_peer_has_the_rest_of_its_time() -> None:
+    world, a, b = linked()
+    a.frozen = b.frozen = True
+    world.run(20.0)
+    b.frozen = False
+    world.run(1.5)
+    a.frozen = False
+    world.run(30.0)
+    assert not b.said(Silent)
+
+
 def test_sleeping_pardons_nobody_who_stays_silent() -> None:
     world, a, b = linked()
     a.frozen = b.frozen = True

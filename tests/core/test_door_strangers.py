@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlay.core import stun
-from overlay.core.door import Door, Secure, Send
+from overlay.core.door import Door, Secure, Send, Suspect
 from overlay.core.dtls_cookie import hello_verify_request, make_cookie, parse_client_hello
 from overlay.core.types import Address, LinkId
 from tests.core.door_world import LATENCY, Dtls, Shell, World, make_dial, negotiate
@@ -138,16 +138,73 @@ def test_checks_spoofed_with_the_address_of_a_linked_peer_move_nothing() -> None
     assert_bounded(b.door)
 
 
+def test_fresh_checks_for_the_very_session_from_anywhere_move_nothing() -> None:
+    """By a member who has seen the user fragments on the wire, and so can make the password."""
+    world, a, b, link = linked()
+    random = Random(3)
+    for number in range(2000):
+        world.send(forged_check(b, LOW, number), somewhere(random), B)
+        if number % 100 == 0:
+            assert talks(world, a, b, link)
+    assert b.door.route(LinkId(link)) == (A, B)
+    assert state_of(b.door)["routes"] == 5, "its own addresses and the last four"
+    assert (b.secured()[1:], b.lost(), a.lost()) == ([], {}, {})
+
+
 def test_a_spoofer_of_the_linked_peers_address_drains_no_bucket_that_the_link_needs() -> None:
     world, a, b, link = linked()
-    for number in range(3000):
+    b.door.admitted(LinkId(link), world.now)
+    for number in range(6000):
         world.send(b"\0\1\0\0\x21\x12\xa4\x42" + number.to_bytes(12, "big"), A, B)
-        if number % 30 == 0:
-            world.run(0.1)
-    assert b.door.counters["rate_limited"] > 0
-    assert not b.said_kinds()
+        if number % 60 == 0:
+            world.run(0.2)
+    assert b.door.counters["rate_limited"] > 4000
+    assert not b.said(Suspect)
+    assert not a.said(Suspect)
     assert talks(world, a, b, link)
-    assert not a.said_kinds()
+
+
+def test_an_answer_from_another_address_than_was_asked_is_none() -> None:
+    world = World()
+    a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
+    answers: list[bytes] = []
+
+    def capture(data: bytes, source: Address, target: Address) -> bool:
+        answers.extend([data] * (target == A))
+        return target != A
+
+    world.filter = capture
+    a.dial(0, b, LOW)
+    world.run(0.1)
+    a.door.receive(answers[0], M, A, world.now)
+    assert state_of(a.door)["routes"] == 0
+    assert a.door.counters["unknown"] == 1
+    a.door.receive(answers[0], B, A, world.now)
+    assert [type(each).__name__ for each in a.door.take()] == ["Secure"]
+
+
+def test_a_repeated_client_hello_stays_with_its_handshake_when_another_knocks_meanwhile() -> None:
+    world = World()
+    a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
+    hellos: list[bytes] = []
+
+    def capture(data: bytes, source: Address, target: Address) -> bool:
+        flight = source == A and data[0] == 22
+        hellos.extend([data] * (flight and data[13] == 1))
+        return not flight or data[13] == 1
+
+    world.filter = capture
+    a.dial(0, b, HIGH)
+    world.run(0.1)
+    assert len(b.secured()) == 1
+    world.send(forged_check(b, LOW, 1), A, B)
+    world.send(hellos[-1], A, B)
+    world.run(0.1)
+    assert b.lost() == {}
+    assert len(b.secured()) == 1
+    world.send(client_hello(cookie=make_cookie(b.cookie_key, A, world.now)), A, B)
+    world.run(0.1)
+    assert b.lost() == {1: "glare"}, "a fresh one is another client's"
 
 
 def test_a_handshake_is_not_ended_by_alerts_that_anybody_can_write() -> None:
@@ -304,6 +361,17 @@ def test_handshakes_at_once_are_limited_in_all() -> None:
     assert_bounded(b.door)
 
 
+def test_established_links_leave_room_for_more_of_their_prefix() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    for number in range(1, 31):
+        a = Shell(world, Address(f"8.8.8.{number}", 1111), seed=10 + number)
+        a.dial(0, b, number.to_bytes(16, "big"))
+        world.run(0.1)
+        assert a.up() == [0]
+    assert len(b.up()) == 30
+
+
 # --- cookies ------------------------------------------------------------------------------------
 
 
@@ -349,6 +417,71 @@ def test_a_wrong_cookie_opens_nothing(wrong: str) -> None:
     right = make_cookie(b.cookie_key, A, 1000.0)
     b.door.receive(client_hello(cookie=right), A, B, world.now)
     assert [type(each).__name__ for each in b.door.take()] == ["Secure", "Record"]
+
+
+def test_a_flood_of_client_hellos_is_not_answered_for_long() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    b.door.receive(forged_check(b, LOW, 1), A, B, world.now)
+    b.door.take()
+    data = client_hello()
+    answers = [hello_answers(world, b, data, A) for _ in range(300)]
+    assert 50 < sum(map(len, answers)) <= 100
+    assert state_of(b.door)["links"] == 0
+
+
+def test_a_knock_does_not_take_the_client_hello_of_a_lower_negotiated_attempt() -> None:
+    """Somebody with a token spoofs the address of a peer whose offer we have just answered."""
+    world = World()
+    a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
+    world.send(forged_check(b, HIGH, 1), A, B)
+    negotiate(a, b, 0, LOW)
+    world.run(1.0)
+    assert talks(world, a, b, 0)
+    assert len(b.secured()) == 1
+
+
+def test_records_that_come_early_are_kept_up_to_a_bound() -> None:
+    world = World()
+    a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
+    world.filter = lambda data, source, target: data[:2] != b"\x01\x01" or source == B
+    negotiate(a, b, 0, LOW)
+    world.run(0.05)
+    stray = b"\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x09\x00\x0c\x0b" + bytes(11)
+    for _ in range(100):
+        b.door.receive(stray, A, B, world.now)
+    (association,) = b.door._links.values()
+    assert len(association.early) == 4
+
+
+def test_plain_stun_is_served_and_unknown_attributes_are_named() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    bare = stun.encode(stun.binding_request(bytes(12)), None, fingerprint=False)
+    b.door.receive(bare, A, B, world.now)
+    odd = bare[:2] + b"\0\4" + bare[4:] + b"\x77\x77\0\0"
+    b.door.receive(odd, A, B, world.now)
+    answers = [stun.parse(each.data) for each in b.door.take() if isinstance(each, Send)]
+    assert [getattr(each, "mapped_address", None) for each in answers] == [A, None]
+    assert [getattr(each, "unknown_attributes", None) for each in answers] == [(), (0x7777,)]
+    assert b.door.counters["stun_served"] == 1
+
+
+def test_a_knock_that_claims_our_role_is_told_to_switch_and_not_let_in() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    dialled = make_dial(0, b, LOW)
+    request = stun.binding_request(
+        bytes(12), username=f"{dialled.remote.ufrag}:x", priority=1, controlled=1
+    )
+    key = dialled.remote.password.encode()
+    b.door.receive(stun.encode(request, key), A, B, world.now)
+    (send,) = b.door.take()
+    assert isinstance(send, Send)
+    answer = stun.parse(send.data)
+    assert isinstance(answer, stun.Message)
+    assert (answer.error_code, answer.integrity_ok(key)) == (487, True)
+    assert state_of(b.door)["knocks"] == 0
 
 
 # --- any bytes ----------------------------------------------------------------------------------

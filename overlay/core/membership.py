@@ -55,6 +55,8 @@ class Membership:
     reflexive: Reflexive
     book: RecordBook
     own: bytes = b""
+    restless: bool = False
+    """Whether something has happened since that may make us want other links."""
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
@@ -118,6 +120,7 @@ class Membership:
         if peer == self.context.peer_id:
             self.book.forget(peer)  # our own, come back to us: nobody to link to
             return None
+        self.restless = True
         self._known_since.setdefault(peer, now)
         while len(self._known_since) > KNOWN_MAX:
             del self._known_since[next(iter(self._known_since))]
@@ -147,6 +150,7 @@ class Membership:
     def on_full(self, peer: PeerId, now: float) -> None:
         """A peer has no room for us: do not call it again for a while."""
         self._full[peer] = now + FULL_REST
+        self._timers.set(("turn", peer), now + FULL_REST)
         while len(self._full) > KNOWN_MAX:
             del self._full[next(iter(self._full))]
 
@@ -208,6 +212,7 @@ class Membership:
 
     def seat(self, peer: PeerId, now: float) -> bool:
         """Find a new neighbour a place: in the view, as a guest, or none at all."""
+        self.restless = True
         over = len(self.links.by_peer) - self.context.settings.links_max
         if over <= 0:
             return True
@@ -219,6 +224,7 @@ class Membership:
 
     def unseat(self, peer: PeerId) -> None:
         """A neighbour is gone: its place is free."""
+        self.restless = True
         self._guests.pop(peer, None)
         self._timers.stop(("guest", peer))
 
@@ -238,6 +244,8 @@ class Membership:
                 self._tell_records()
             elif kind == "digest":
                 self._tell_digest()
+            elif kind == "turn":
+                self.restless = True
             elif kind == "guest":
                 self._guests.pop(peer, None)
                 if len(self.links.by_peer) > self.context.settings.links_max:

@@ -400,6 +400,9 @@ class Overlay:
 
     def _link_up_wanted(self, now: float) -> None:
         """Open the links that the membership wishes for and that are due."""
+        if not self._membership.restless:
+            return
+        self._membership.restless = False
         for peer in self._membership.wanted(now):
             climb = self._ladder.climbs.get(peer)
             if climb is None or (not climb.busy and climb.retry_at <= now):
@@ -480,8 +483,9 @@ class Overlay:
     def _on_time(self, now: float) -> None:
         self._on_facts(self._links.on_time(now), now)
         for peer in self._ladder.on_time(now):
+            self._membership.restless = True
             climb = self._ladder.climbs.get(peer)
-            if climb is not None and (climb.waiting or peer in self._membership.wanted(now)):
+            if climb is not None and climb.waiting:
                 self._climb(climb, now)
         self._on_routing(self._routing.on_time(now), now)
         for guest in self._membership.on_time(now):

@@ -375,20 +375,21 @@ def test_an_invite_does_not_wait_for_a_neighbour_that_says_nothing() -> None:
     assert world.now - before <= 1.1
 
 
-def test_guests_are_handed_on_and_the_view_stays_within_its_limit() -> None:
-    world = World(12)
-    host = world.spawn(links_max=3, mesh_size=4)
+@pytest.mark.parametrize("seed", range(6))
+def test_guests_are_handed_on_and_the_view_stays_within_its_limit(seed: int) -> None:
+    world = World(seed)
+    host = world.spawn(links_max=6, mesh_size=5)
     guests = []
-    for _ in range(8):
-        guests.append(world.spawn(links_max=3, mesh_size=4))
+    for _ in range(12):
+        guests.append(world.spawn(links_max=6, mesh_size=5))
         world.join(guests[-1], world.invite(host))
     world.run_for(10.0)
-    assert len(host.neighbours()) > 3, "newcomers were turned away"
+    assert len(host.neighbours()) > 6, "newcomers were turned away"
     world.run_for(60.0)
-    assert len(host.neighbours()) <= 3
+    assert len(host.neighbours()) <= 6
     world.publish(guests[0], b"all")
     world.run_for(3.0)
-    assert len(world.heard(b"all")) == 9, "a guest was not handed on"
+    assert len(world.heard(b"all")) == 13, "a guest was not handed on"
 
 
 def test_a_record_that_is_too_old_or_another_networks_joins_nobody() -> None:

@@ -6,6 +6,7 @@ means for the others is decided here, and only here.
 
 from typing import assert_never
 
+from overlay.core import messages as m
 from overlay.core.bounds import PUBLISHED_MAX, TOPIC_MAX, Topic
 from overlay.core.context import Context, Settings
 from overlay.core.dissemination import Dissemination
@@ -49,24 +50,6 @@ from overlay.core.links import (
     PeerUp,
 )
 from overlay.core.membership import Membership
-from overlay.core.messages import (
-    Answer,
-    Bounce,
-    Goodbye,
-    Gossip,
-    Hello,
-    Message,
-    Neighbours,
-    Offer,
-    Ping,
-    Pong,
-    Proof,
-    Record,
-    Records,
-    SignalAck,
-    TokenGrant,
-    TokenRequest,
-)
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
@@ -148,7 +131,7 @@ class Overlay:
         links = self._links.by_peer.items()
         return [view_of(peer, link, self._book.get(peer)) for peer, link in links]
 
-    def known(self) -> list[Record]:
+    def known(self) -> list[m.Record]:
         """Every other member known by its record."""
         records = [self._book.get(peer) for peer in self._book.peers()]
         return [each for each in records if each and each.peer_id != self._context.peer_id]
@@ -259,68 +242,68 @@ class Overlay:
 
     # --- messages ----------------------------------------------------------------------------
 
-    def _on_received(self, link_id: LinkId, message: Message, now: float) -> None:
+    def _on_received(self, link_id: LinkId, message: m.Message, now: float) -> None:
         link = self._links.by_id.get(link_id)
         if link is None:
             return
         own = self._membership.own
         match message:
-            case Hello():
+            case m.Hello():
                 self._on_facts(self._links.on_hello(link, message, own, now), now)
-            case Proof():
+            case m.Proof():
                 self._on_facts(self._links.on_proof(link, message, own, now), now)
-            case Goodbye():
+            case m.Goodbye():
                 self._on_facts(self._links.on_goodbye(link, message), now)
             case _ if link.peer is None:
                 self._misbehaved(link_id, "a message before the hello was done", now)
             case _:
                 self._on_peer_message(link, link.peer, message, now)
 
-    def _on_peer_message(self, link: Link, peer: PeerId, message: Message, now: float) -> None:
+    def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven itself; hellos were dealt with above."""
         match message:
-            case Offer():
+            case m.Offer():
                 self._on_routing(self._routing.on_offer(peer, message, now), now)
-            case Answer():
+            case m.Answer():
                 self._on_routing(self._routing.on_answer(peer, message, now), now)
-            case SignalAck():
+            case m.SignalAck():
                 self._routing.on_ack(peer, message)
-            case Bounce():
+            case m.Bounce():
                 self._on_routing(self._routing.on_bounce(peer, message, now), now)
-            case Neighbours(peers):
+            case m.Neighbours(peers):
                 self._routing.learn(peer, peers)
-            case Records(records):
+            case m.Records(records):
                 for data in records:
                     self._membership.add(data, peer, now)
-            case Gossip():
+            case m.Gossip():
                 self._on_gossip(link, message, now)
-            case Ping(token):
-                self._context.emit(Transmit(link.id, Pong(token)))
-            case Pong():
+            case m.Ping(token):
+                self._context.emit(Transmit(link.id, m.Pong(token)))
+            case m.Pong():
                 answered = self._links.on_pong(link, message, now)
                 if answered is not None:
                     self._context.emit(Resolved(*answered))
                 if link.rtt is not None and peer in self._routing.neighbours:
                     self._routing.neighbours[peer].srtt = link.rtt
-            case TokenRequest():
+            case m.TokenRequest():
                 grant = self._inviting.grant_token(peer, message, now)
                 if grant is not None:
                     self._context.emit(Transmit(link.id, grant))
-            case TokenGrant():
+            case m.TokenGrant():
                 self._inviting.on_token_grant(peer, message)
-            case Hello() | Proof() | Goodbye():
+            case m.Hello() | m.Proof() | m.Goodbye():
                 pass
             case _:
                 assert_never(message)
 
-    def _on_gossip(self, link: Link, message: Gossip, now: float) -> None:
+    def _on_gossip(self, link: Link, message: m.Gossip, now: float) -> None:
         onward = self._dissemination.on_gossip(message)
         if isinstance(onward, str):
             self._misbehaved(link.id, onward, now)
         elif onward is not None:
             self._flood(onward, link.peer)
 
-    def _flood(self, message: Gossip, bearer: PeerId | None) -> None:
+    def _flood(self, message: m.Gossip, bearer: PeerId | None) -> None:
         for peer, link in self._links.by_peer.items():
             if peer not in (bearer, message.origin):
                 self._context.emit(Transmit(link.id, message))

@@ -100,11 +100,31 @@ def _helps(
                 yield from _helps(found, child, context)
 
 
+def modules() -> str:
+    """Every module by package, with the line that it opens with."""
+    lines: list[str] = []
+    for package in sorted({path.parent for path in (ROOT / "overlay").rglob("*.py")}):
+        lines += [f"### {package.relative_to(ROOT)}", "", _theory(package / "__init__.py"), ""]
+        files = [path for path in sorted(package.glob("*.py")) if path.name[0] != "_"]
+        if files:
+            lines += ["| | |", "|---|---|"]
+            lines += [f"| `{path.name}` | {_theory(path)} |" for path in files]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _theory(path: Path) -> str:
+    """The first paragraph of a module's docstring, on one line of a table."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "messages": messages,
     "documents": documents,
     "commands": commands,
     "configuration": configuration,
+    "modules": modules,
 }
 
 

@@ -17,11 +17,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$")
+READY = re.compile(r"Ctrl-C (?:leaves|ends it)")
 PATIENCE = 40.0
 """Seconds for any one command to end, or to print what the page shows (guess)."""
 
@@ -100,11 +99,8 @@ class Running:
             time.sleep(0.05)
 
     def _is_up(self) -> bool:
-        """A node says so; of a subscription only its connection to the node can be seen."""
-        if "overlay subscribe" not in self.command:
-            return any("Ctrl-C leaves" in line for line in self.lines)
-        process = psutil.Process(self.process.pid)
-        return any(p.net_connections("unix") for p in [process, *process.children(recursive=True)])
+        """Whether it says how to end it: what stays does that once it is ready."""
+        return any(READY.search(line) for line in self.lines)
 
     def interrupt(self) -> None:
         """Ctrl-C: everything in this terminal ends, and quietly."""

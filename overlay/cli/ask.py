@@ -1,6 +1,7 @@
 """The commands that ask the running node; they import next to nothing, so they start fast."""
 
 import base64
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def subscribe(
     seen = 0
     try:
         with Client(data_dir).stream(path) as stream:
+            print(f"subscribed to {topic}; Ctrl-C ends it", file=sys.stderr, flush=True)
             for message in stream.until(deadline):
                 _print_message(message, as_json)
                 seen += 1

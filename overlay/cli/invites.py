@@ -15,10 +15,12 @@ from overlay.node.words import plain
 
 def duration(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
     """Seconds of ``90``, ``90s``, ``30m``, ``12h``, ``7d``."""
+    if value is None:
+        return None
     from overlay.node.config import parse_duration
 
     try:
-        return None if value is None else parse_duration(value)
+        return parse_duration(value)
     except ValueError:
         text = f"{value!r} is no duration such as 90s, 30m, 12h or 7d (at most 365d)"
         raise click.BadParameter(text) from None

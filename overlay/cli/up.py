@@ -91,22 +91,12 @@ def be_a_node(
     with background(sys.stdout) as out:
 
         def announce(event: dict[str, Any]) -> None:
-            out.write(json.dumps(event) + "\n" if as_json else words(event))
+            if as_json:
+                out.write(json.dumps(event) + "\n")
+            elif event["event"] == "ready":
+                out.write(welcome(event))  # people read the rest in the log
 
         return run(Options(chosen, data_dir, invite, announce))
-
-
-def words(event: dict[str, Any]) -> str:
-    """An event of the node for people."""
-    match event["event"]:
-        case "ready":
-            return welcome(event)
-        case "linked":
-            return f"linked to {event['peer_id']}\n"
-        case "unlinked":
-            return f"no longer linked to {event['peer_id']} ({plain(event['reason'])})\n"
-        case _:
-            return f"{event['event']}\n"
 
 
 def welcome(ready: dict[str, Any]) -> str:

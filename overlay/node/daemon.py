@@ -27,7 +27,7 @@ from overlay.core.events import Event, Join, Leave, Listening, Recall
 from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.types import Address, PeerId
-from overlay.errors import CommandFailed, InviteError, UsageError
+from overlay.errors import CommandFailed, ConfigError, InviteError, UsageError
 from overlay.identity import Identity, Keys, load_or_create, peer_id_text
 from overlay.node.config import WILDCARD, Config, advertised_addresses, listen_address
 from overlay.node.directory import DataDirectory
@@ -36,13 +36,15 @@ from overlay.node.logs import Log, log_report, open_log
 from overlay.node.node import Node
 from overlay.node.store import RECORDS_PER_BOOT, Store
 from overlay.transport.endpoint import UdpTransport
+from overlay.transport.udp import open_sockets
 
 CRASHED = 70
 """The exit code of a node that ended by a bug of ours (sysexits.h, EX_SOFTWARE)."""
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
-STUCK_TIMEOUT = 8.0
-"""Seconds after which a node that was told to leave ends anyhow (guess)."""
+STUCK_TIMEOUT = 5.0
+"""Seconds after which a node that was told to leave ends anyhow (guess): the HTTP server cannot
+be kept from waiting for a client that has stopped reading."""
 CHECKPOINT_INTERVAL = 60.0
 CONTROL_PATIENCE = 1.0
 """Seconds that commands wait at most while the first dials are out (guess)."""
@@ -131,6 +133,16 @@ def any_host() -> str:
     return "::"
 
 
+def is_free(address: Address) -> bool:
+    """Whether we could listen there."""
+    try:
+        for each in open_sockets(address):
+            each.close()
+    except ConfigError:
+        return False
+    return True
+
+
 class Daemon:
     """One life of a node, from the bound port to the last goodbye."""
 
@@ -174,15 +186,23 @@ class Daemon:
         self.node = Node(core, self._transport, self._driver, config, settings, identity.peer_id)
 
     def _make_transport(self, identity: Identity) -> UdpTransport:
-        listen = listen_address(self._options.config)
-        host = any_host() if listen.host == WILDCARD else listen.host
+        config = self._options.config
         return UdpTransport(
-            Address(host, listen.port or self._store.port()),
+            self._listen_address(listen_address(config)),
             dial_key=identity.dial_key,
             certificate=identity.certificate,
             random=random.Random(),
-            advertise=advertised_addresses(self._options.config),
+            advertise=advertised_addresses(config),
         )
+
+    def _listen_address(self, wanted: Address) -> Address:
+        """A port that was left to us is the last life's, or a new one if that is taken."""
+        host = any_host() if wanted.host == WILDCARD else wanted.host
+        last = Address(host, wanted.port or self._store.port())
+        if wanted.port or is_free(last):
+            return last
+        self._log.logger.warning("port_taken", port=last.port, why="invites made before name it")
+        return Address(host, 0)
 
     # --- a life --------------------------------------------------------------------------------
 

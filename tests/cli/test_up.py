@@ -1,0 +1,180 @@
+"""A node's life: up, ready, joined, left, back again."""
+
+import json
+import re
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.complaints import leave
+from tests.lab.nodes import OVERLAY, Crew, Node, Process, overlay, settled, wait_for
+
+
+def gone(node: Node) -> bool:
+    """Whether a node left nothing behind but its memory."""
+    names = {file.name for file in node.directory.iterdir()}
+    return names == {"certificate.pem", "dial.key", "identity.key", "lock", "overlay.db"}
+
+
+def test_for_people_up_prints_the_link_a_code_and_the_next_command(crew: Crew) -> None:
+    process = Process([*OVERLAY, "up", "--data-dir", str(crew.directory / "a"), "--name", "kitchen",
+                       "--listen", "127.0.0.1:0"])  # fmt: skip
+    try:
+        wait_for(lambda: "Ctrl-C" in "".join(process.out.all), 60.0, "the welcome")
+        text = "".join(process.out.all)
+        assert "kitchen" in text
+        (link,) = re.findall(r"^(overlay:\S+)$", text, re.MULTILINE)
+        assert any(block in text for block in "█▀▄")
+        (command,) = re.findall(r"^ +(\S.*overlay join \S+)$", text, re.MULTILINE)
+        assert command.endswith(link)
+        assert re.search(r"12D3KooW\w{44}", text)
+        assert re.search(r"127\.0\.0\.1:\d+", text)
+    finally:
+        assert process.end() == 0
+
+
+def test_the_printed_command_works_as_it_is(crew: Crew) -> None:
+    first = Process([*OVERLAY, "up", "--data-dir", str(crew.directory / "a")])
+    try:
+        printed = wait_for(
+            lambda: re.search(r"^ +(\S.*overlay join \S+)$", "".join(first.out.all), re.MULTILINE),
+            60.0,
+            "the command",
+        )
+        assert printed is not None
+        env = {"OVERLAY_DATA_DIR": str(crew.directory / "b"), "OVERLAY_NAME": "second"}
+        second = Process(["sh", "-c", f"exec {printed[1]} --json"], env=env)
+        try:
+            assert json.loads(second.out.next(60.0))["name"] == "second"
+            told = overlay("peers", "--json", env=env).stdout.splitlines()
+            assert len(told) == 1
+        finally:
+            assert second.end() == 0
+    finally:
+        assert first.end() == 0
+
+
+def test_for_programs_ready_is_the_first_line_and_then_a_line_an_event(crew: Crew) -> None:
+    first = crew.node("a").up()
+    second = crew.node("b").up(join=first.ready["invite"])
+    second.wait_peers(1)
+    leave(second)
+    assert first.process is not None
+    assert second.process is not None
+    events = [json.loads(line) for line in second.process.out.all]
+    assert [event["event"] for event in events[:2]] == ["ready", "linked"]
+    assert events[-1] == {"event": "left"}
+    heard = [json.loads(first.process.out.next(10.0)) for _ in range(2)]
+    assert [(event["event"], event["peer_id"]) for event in heard] == [
+        ("linked", second.peer_id),
+        ("unlinked", second.peer_id),
+    ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "leave"])
+def test_a_graceful_end_says_goodbye_and_leaves_nothing_behind(
+    crew: Crew, how: signal.Signals | str
+) -> None:
+    stays = crew.node("stays").up()
+    goes = crew.node("goes").up(join=stays.invite())
+    stays.wait_peers(1)
+    assert goes.process is not None
+    if isinstance(how, signal.Signals):
+        goes.process.signal(how)
+    else:
+        goes.ok(how)
+        assert gone(goes), "leave returns when the node has gone"
+    assert goes.process.popen.wait(30) == 0
+    assert gone(goes)
+    wait_for(lambda: stays.peers() == [], 3.0, "a goodbye is heard at once")
+    assert "leave" in stays.log
+
+
+def test_up_again_right_after_leave_is_no_race(crew: Crew) -> None:
+    node = crew.node("a").up()
+    identity = node.peer_id
+    for _ in range(3):
+        leave(node)
+        node.up()
+        assert node.peer_id == identity
+
+
+def test_a_killed_node_comes_back_by_its_memory_alone(crew: Crew) -> None:
+    first = crew.node("a").up()
+    second = crew.node("b").up(join=first.invite())
+    settled([first, second])
+    port = second.ready["listen"]
+    second.kill()
+    second.up()
+    assert second.ready["listen"] == port, "a random port is kept"
+    settled([second, first])
+    peer = second.peer(first)
+    assert peer is not None
+    assert peer["negotiated"] == "cache"
+    assert second.json("status")["network_id"] == first.json("status")["network_id"]
+
+
+def test_a_kept_port_that_is_taken_is_no_reason_to_stay_down(crew: Crew) -> None:
+    node = crew.node("a").up()
+    address = node.ready["listen"][0]
+    leave(node)
+    crew.node("thief").up(listen=address)
+    node.up()
+    assert node.ready["listen"][0] != address
+    wait_for(lambda: "port_taken" in node.log, 10.0, "the log")
+
+
+def test_the_data_directory_is_private(crew: Crew) -> None:
+    node = crew.node("a").up()
+    assert stat.S_IMODE(node.directory.stat().st_mode) == 0o700
+    for file in node.directory.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+
+
+def test_a_data_directory_may_lie_very_deep(tmp_path: Path) -> None:
+    with Crew(tmp_path / ("deep" * 40) / ("deeper" * 30)) as crew:
+        node = crew.node("a").up()
+        assert node.json("status")["peer_id"] == node.peer_id
+        leave(node)
+
+
+def test_a_link_may_come_as_an_argument_or_wrapped_by_mail(crew: Crew) -> None:
+    first = crew.node("a").up()
+    link = first.invite()
+    wrapped = "\n".join(link[at : at + 60] for at in range(0, len(link), 60))
+    crew.node("mail").up(join="\n  " + wrapped + "\n\n")
+    argument = crew.node("argument")
+    argument.process = Process(
+        [*OVERLAY, "join", link, "--json", "--data-dir", str(argument.directory)]
+    )
+    argument.wait_ready()
+    first.wait_peers(2)
+
+
+def test_an_interrupted_join_ends_in_peace(crew: Crew) -> None:
+    first = crew.node("a").up()
+    link = first.invite()
+    first.freeze()
+    late = crew.node("b")
+    process = late.start(join=link)
+    socket = late.directory / "control.sock"
+    wait_for(socket.exists, 30.0, "the dials are out")
+    process.signal(signal.SIGINT)
+    assert process.popen.wait(30) == 0
+    process.out.finish()
+    assert process.out.all == ['{"event": "left"}\n']
+    first.thaw()
+
+
+def test_a_stopped_reader_of_a_subscription_does_not_hold_the_node(crew: Crew) -> None:
+    node = crew.node("a").up()
+    subscription = node.subscribe("news")
+    wait_for(lambda: "subscribed" in subscription.log, 30.0, "the subscription")
+    subscription.signal(signal.SIGSTOP)
+    for _ in range(12):
+        node.ok("publish", "news", "-", stdin=30_000 * "x")
+    node.ok("leave", timeout=40.0)
+    assert node.process is not None
+    assert node.process.popen.wait(30) == 0

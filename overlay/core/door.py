@@ -91,7 +91,9 @@ class Door:
 
     def __init__(self, *, dial_key: bytes, cookie_key: bytes, random: Random) -> None:
         self.counters: Counter[str] = Counter()
-        """What was refused or served, by kind; see docs/threats.md."""
+        """By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
+        unknown (for nobody here), unverified (more than three times its bytes), plain_alert, glare,
+        crowded (handshakes beyond the limits)."""
         self._random = random
         self._strangers = Strangers(dial_key, cookie_key, self.counters)
         self._links: dict[LinkId, Association] = {}
@@ -160,9 +162,9 @@ class Door:
         if now < association.quiet_until and remote == association.pair[0]:
             return
         association.quiet_until = now + HEARD_INTERVAL
+        self._routes.prefer(association, association.pair)
         association.ice.heard(remote, now)
         self._settle(association)
-        self._routes.prefer(association)
 
     def established(self, link: LinkId, now: float) -> None:
         """DTLS and SCTP stand: no longer half-open; `Suspect` and its like may follow."""
@@ -242,7 +244,7 @@ class Door:
         for link in list(self._timers.pop_due(now)):
             association = self._links.get(link)
             if association is None:
-                continue
+                continue  # lost to another that was due
             association.due = None
             if association.deadline is not None and now >= association.deadline:
                 self._lose(association, "timeout")
@@ -437,12 +439,9 @@ class Door:
             if association.link not in self._links:
                 return
         due = association.next_deadline()
-        if due != association.due:
+        if due is not None and due != association.due:
             association.due = due
-            if due is None:
-                self._timers.stop(association.link)
-            else:
-                self._timers.set(association.link, due)
+            self._timers.set(association.link, due)
 
     def _send(self, association: Association, output: ice.SendStun, pair: Pair | None) -> None:
         """A check or an answer of an agent."""

@@ -205,12 +205,11 @@ class Routes:
         for pair in association.pairs:
             self._routes[pair].arrange()
 
-    def prefer(self, association: Association) -> None:
-        """Ask it first where its datagrams go."""
-        if association.pair is not None:
-            route = self._routes[association.pair]
-            if route.sealed[:1] != (association.link,):
-                route.prefer(association)
+    def prefer(self, association: Association, pair: Pair) -> None:
+        """Ask it first at `pair`, where its datagrams go."""
+        route = self._routes[pair]
+        if route.sealed[:1] != (association.link,):
+            route.prefer(association)
 
     def opening_at(self, pair: Pair) -> tuple[Association, ...]:
         """Handshakes under way there."""

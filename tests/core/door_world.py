@@ -87,8 +87,8 @@ class Dtls:
         """Go on with the handshake."""
         try:
             self.connection.do_handshake()
-        except SSL.WantReadError:
-            return
+        except SSL.Error:
+            return  # it wants more, or is broken: then the attempt runs into its deadline
         self.done = True
 
     def outgoing(self) -> list[bytes]:

@@ -460,6 +460,7 @@ def test_plain_stun_is_served_and_unknown_attributes_are_named() -> None:
     b.door.receive(bare, A, B, world.now)
     odd = bare[:2] + b"\0\4" + bare[4:] + b"\x77\x77\0\0"
     b.door.receive(odd, A, B, world.now)
+    b.door.receive(b"\0\x11" + bare[2:], A, B, world.now)  # an indication wants no answer
     answers = [stun.parse(each.data) for each in b.door.take() if isinstance(each, Send)]
     assert [getattr(each, "mapped_address", None) for each in answers] == [A, None]
     assert [getattr(each, "unknown_attributes", None) for each in answers] == [(), (0x7777,)]

@@ -167,6 +167,15 @@ def test_a_freeze_of_our_own_process_is_not_the_peers_silence(sleep: float) -> N
     assert thawed_at + 3.9 <= a.when(ice.Silent)[0] <= thawed_at + 6.1
 
 
+def test_a_freeze_while_a_question_is_out_gives_the_answer_its_time() -> None:
+    liveness = Liveness(0.0)
+    assert liveness.due(True, 2.0)  # noqa: FBT003
+    liveness.forgive(28.0, 30.0)
+    assert liveness.judge(30.0) is None
+    assert liveness.judge(31.4) is None
+    assert liveness.judge(31.5) is Liveliness.SUSPECT
+
+
 def test_a_frozen_node_finds_its_path_again() -> None:
     world, a, b = linked(10)
     a.frozen = True
@@ -252,6 +261,21 @@ def test_an_encrypted_packet_from_a_new_address_is_followed_once_it_has_answered
     a.send_record()
     world.run_until(world.now + 0.1)
     assert len(b.said(ice.Selected)) == 2
+
+
+def test_an_address_that_packets_come_from_is_asked_again_while_they_come() -> None:
+    """The question there may be lost; and the answer must not be awaited for ever."""
+    world, _, b = linked(23)
+    elsewhere = Address("10.0.0.77", 5000)
+    assert b.agent is not None
+    b.sent.clear()
+    for _ in range(200):
+        b.agent.heard(elsewhere, world.now)
+        b.perform()
+        world.run_until(world.now + 0.1)
+    questions = [at for at, datagram in b.sent if datagram.target == elsewhere]
+    assert 16 <= len(questions) <= 40, "four questions every three seconds or so"
+    assert len(b.said(ice.Selected)) == 1
 
 
 def test_a_replayed_check_and_packet_from_a_spoofed_address_do_not_move_a_path() -> None:

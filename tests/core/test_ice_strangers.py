@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from overlay.core import ice, stun
 from overlay.core.types import Address, Candidate
 from tests.core.ice_by_hand import a_key, answers, b_key, check, give, started
-from tests.core.ice_world import World, connected, credentials, host_candidates, make_agent
+from tests.core.ice_world import World, connected, credentials, host_candidates, make_agent, meet
 
 
 def test_a_check_with_a_wrong_password_costs_nothing_and_gets_a_401() -> None:
@@ -111,6 +111,52 @@ def test_a_flood_of_genuine_checks_from_everywhere_stays_bounded() -> None:
     assert len(a.agent._transactions) <= 128
     world.run_until(11.0)
     assert a.said(ice.Failed) == [ice.Failed("timeout")]
+
+
+def test_checks_that_come_before_the_answer_are_kept_in_bounds() -> None:
+    world = World(23)
+    a = world.host("a", "10.0.0.1")
+    agent = make_agent(a, controlling=False, candidates=host_candidates(a))
+    random = Random(23)
+    for n in range(100):
+        give(world, a, check(random=random), Address("10.0.0.2", 1000 + n))
+    assert len(answers(a)) == 100, "each is answered"
+    assert len(agent._early) == 16, "but few are remembered"
+    a.sent.clear()
+    agent.start(credentials("b"), [], world.now)
+    a.perform()
+    targets = {datagram.target for _, datagram in a.sent}
+    assert targets == {Address("10.0.0.2", 1000 + n) for n in range(16)}
+
+
+def test_a_peer_that_changes_roles_without_end_is_given_up() -> None:
+    world, remote = World(24), Address("10.0.0.2", 5000)
+    a = started(world, remote)
+    for _ in range(10):
+        assert a.agent is not None
+        if a.agent.controlling:
+            give(world, a, check(controlling=2**64 - 1), remote)
+        else:
+            give(world, a, check(controlling=None, controlled=0), remote)
+    assert a.said(ice.Failed) == [ice.Failed("conflict")]
+
+
+def test_an_established_path_outlives_a_quarrel_about_roles() -> None:
+    world = World(25)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    meet(a, b)
+    assert world.run_until(5.0, lambda: connected(a, b))
+    for _ in range(20):
+        assert a.agent is not None
+        if a.agent.controlling:
+            give(world, a, check(controlling=2**64 - 1), b.addresses[0])
+        else:
+            give(world, a, check(controlling=None, controlled=0), b.addresses[0])
+        world.run_until(world.now + 0.5)
+    assert not a.said(ice.Failed)
+    world.run_until(world.now + 20.0)
+    assert not a.said(ice.Silent)
+    assert not b.said(ice.Silent)
 
 
 # --- any message at any time ---------------------------------------------------------------------

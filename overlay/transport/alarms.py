@@ -7,14 +7,15 @@ from collections.abc import Callable
 class Alarm:
     """One pending call; `cancel` makes it never happen."""
 
-    __slots__ = ("at", "ring")
+    __slots__ = ("at", "order", "ring")
 
-    def __init__(self, at: float, ring: Callable[[], None] | None) -> None:
+    def __init__(self, at: float, order: int, ring: Callable[[], None] | None) -> None:
         self.at = at
+        self.order = order
         self.ring = ring
 
     def __lt__(self, other: "Alarm") -> bool:
-        return self.at < other.at
+        return (self.at, self.order) < (other.at, other.order)
 
     def cancel(self) -> None:
         """Forget the call; harmless when it has been made already."""
@@ -22,15 +23,17 @@ class Alarm:
 
 
 class Alarms:
-    """A heap of alarms. Time is that of `clock`, in seconds."""
+    """A heap of alarms, ties in the order in which they were set. Time is `clock`'s, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._heap: list[Alarm] = []
+        self._count = 0
 
     def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
         """Call `ring` once, `delay` seconds from now."""
-        alarm = Alarm(self._clock() + delay, ring)
+        self._count += 1
+        alarm = Alarm(self._clock() + delay, self._count, ring)
         heapq.heappush(self._heap, alarm)
         return alarm
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -12,6 +12,7 @@ from overlay.core.events import Dial, Event, LinkOpened, Negotiate, Received, Tr
 from overlay.core.messages import Message
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId
 from overlay.transport.endpoint import UdpTransport
+from overlay.transport.memory import MemoryNetwork, MemoryTransport
 from overlay.transport.port import Transport
 from tests.transport.certificates import credentials, pem
 
@@ -33,6 +34,15 @@ class Node:
         self.on_event: Callable[[Event], None] | None = None
         self._changed = trio.Event()
         self._links = 0
+        self.scope = trio.CancelScope()
+
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the transport until `stop`."""
+        with self.scope:
+            await self.transport.run(self.emit, task_status=task_status)
+
+    def stop(self) -> None:
+        self.scope.cancel()
 
     @property
     def dial_key(self) -> bytes:
@@ -149,6 +159,13 @@ class Node:
         return IceCredentials(f"{self.name}ufrag", f"{self.name}password".ljust(24, "x"))
 
 
+async def linked(alice: Node, bob: Node) -> tuple[LinkId, LinkId]:
+    """A direct dial from alice to bob: the link's id at each end."""
+    link = alice.dial(bob)
+    opened = await alice.opened(link)
+    return opened.link, (await bob.opened()).link
+
+
 def dial_key(name: str) -> bytes:
     return name.encode().ljust(32, b"k")
 
@@ -159,13 +176,39 @@ def make_udp(name: str, listen: Address) -> UdpTransport:
 
 @asynccontextmanager
 async def udp_nodes(*names: str, listen: Address = LOOPBACK) -> AsyncGenerator[list[Node], None]:
-    """Running UDP transports that end with the block, without any internal error."""
+    """Running UDP transports that end with the block."""
     nodes = [Node(name, make_udp(name, listen)) for name in names]
+    async with running(nodes):
+        yield nodes
+
+
+@asynccontextmanager
+async def memory_nodes(
+    *names: str, network: MemoryNetwork | None = None
+) -> AsyncGenerator[list[Node], None]:
+    """The same within memory, at 10.0.0.1 and so on."""
+    network = network or MemoryNetwork(Random(1))
+    nodes = []
+    for number, name in enumerate(names, 1):
+        transport = MemoryTransport(
+            network,
+            Address(f"10.0.0.{number}", 4000),
+            dial_key=dial_key(name),
+            fingerprint=credentials(name).fingerprint,
+        )
+        nodes.append(Node(name, transport))
+    async with running(nodes):
+        yield nodes
+
+
+@asynccontextmanager
+async def running(nodes: list[Node]) -> AsyncGenerator[None, None]:
+    """Run the transports; in the end none of them may have met an internal error."""
     async with trio.open_nursery() as nursery:
         for node in nodes:
-            await nursery.start(node.transport.run, node.emit)
+            await nursery.start(node.run)
             node.transport.clock_set(WALL)
-        yield nodes
+        yield
         nursery.cancel_scope.cancel()
     for node in nodes:
         assert node.transport.internal_errors == 0, node.name

@@ -12,8 +12,6 @@ from overlay.transport.outbox import CONTROL, DATAGRAMS
 from overlay.transport.sctp import BINARY, MAX_STREAMS, TSN_WINDOW, Channel
 from tests.transport.wire import End, Wire, pair
 
-pytestmark = pytest.mark.usefixtures("loop")
-
 
 def up(seed: int = 1) -> tuple[Wire, End, End]:
     """A wire and two associated ends."""
@@ -33,7 +31,7 @@ def heard(end: End, stream_id: int = 0) -> list[bytes]:
     return [data for stream, _, data in end.received if stream == stream_id]
 
 
-async def test_messages_of_all_sizes_arrive_whole_and_in_order() -> None:
+async def test_messages_of_all_sizes_arrive_whole_and_in_order(loop: None) -> None:
     wire, alice, bob = up()
     messages = [bytes([size % 251]) * size for size in (1, 2, 100, 1171, 1172, 1173, 5000, 65_536)]
     say(alice, *messages)
@@ -44,7 +42,7 @@ async def test_messages_of_all_sizes_arrive_whole_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_a_lossy_reordering_duplicating_wire_loses_nothing(seed: int) -> None:
+async def test_a_lossy_reordering_duplicating_wire_loses_nothing(loop: None, seed: int) -> None:
     wire, alice, bob = up(seed)
     wire.loss, wire.duplication, wire.jitter, wire.corruption = 0.1, 0.05, 0.02, 0.05
     messages = [wire.random.randbytes(wire.random.choice((20, 300, 4000))) for _ in range(150)]
@@ -57,7 +55,7 @@ async def test_a_lossy_reordering_duplicating_wire_loses_nothing(seed: int) -> N
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_an_association_comes_about_whatever_is_lost_of_its_handshake(seed: int) -> None:
+async def test_an_association_survives_losses_in_its_handshake(loop: None, seed: int) -> None:
     wire = Wire(seed)
     alice, bob = pair(wire)
     assert wire.run(lambda: alice.dtls.state == "connected")
@@ -68,7 +66,7 @@ async def test_an_association_comes_about_whatever_is_lost_of_its_handshake(seed
     assert wire.run(lambda: bool(alice.received and bob.received))
 
 
-async def test_datagrams_are_lost_rather_than_late() -> None:
+async def test_datagrams_are_lost_rather_than_late(loop: None) -> None:
     wire, alice, bob = up()
     wire.loss = 1.0
     say(alice, b"lost", channel=DATAGRAMS)
@@ -81,7 +79,7 @@ async def test_datagrams_are_lost_rather_than_late() -> None:
     assert heard(bob, 1) == [b"kept"]
 
 
-async def test_small_messages_share_packets() -> None:
+async def test_small_messages_share_packets(loop: None) -> None:
     wire, alice, bob = up()
     before = wire.carried
     say(alice, *[bytes(100)] * 100)
@@ -89,7 +87,7 @@ async def test_small_messages_share_packets() -> None:
     assert wire.carried - before < 40, "100 messages in some 10 packets, and their SACKs"
 
 
-async def test_only_every_second_packet_is_acknowledged_at_once() -> None:
+async def test_only_every_second_packet_is_acknowledged_at_once(loop: None) -> None:
     wire, alice, bob = up()
     wire.run(lambda: alice.association.idle and bob.association.idle)
     before = wire.carried
@@ -99,7 +97,7 @@ async def test_only_every_second_packet_is_acknowledged_at_once() -> None:
     assert wire.carried - before == 10 + 5
 
 
-async def test_what_is_in_flight_is_repeated_as_soon_as_the_path_is_back() -> None:
+async def test_what_is_in_flight_is_repeated_as_soon_as_the_path_is_back(loop: None) -> None:
     wire, alice, bob = up()
     wire.loss = 1.0
     say(alice, b"into the void")
@@ -111,13 +109,13 @@ async def test_what_is_in_flight_is_repeated_as_soon_as_the_path_is_back() -> No
     assert wire.time - back < 0.1
 
 
-async def test_an_abort_ends_the_other_side() -> None:
+async def test_an_abort_ends_the_other_side(loop: None) -> None:
     wire, alice, bob = up()
     alice.association.abort()
     assert wire.run(lambda: bob.association.over)
 
 
-async def test_a_peer_that_resets_channel_0_has_ended_the_link() -> None:
+async def test_a_peer_that_resets_channel_0_has_ended_the_link(loop: None) -> None:
     _, alice, bob = up()
     reset = struct.pack("!HHLLLH", 13, 18, 7, 0, bob.association._last_received_tsn, 0)
     feed(bob, chunk(130, reset))
@@ -180,7 +178,7 @@ FAULTS: dict[str, Callable[[End], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_what_no_correct_peer_sends_is_the_peers_fault(fault: str) -> None:
+async def test_what_no_correct_peer_sends_is_the_peers_fault(loop: None, fault: str) -> None:
     _, _, bob = up()
     chunks = FAULTS[fault](bob)
     with pytest.raises(RemoteProtocolError, match="SCTP"):
@@ -207,7 +205,7 @@ HARMLESS: dict[str, Callable[[End], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_what_is_to_be_ignored_leaves_the_association_as_it_was(name: str) -> None:
+async def test_what_is_to_be_ignored_leaves_the_association_alone(loop: None, name: str) -> None:
     wire, alice, bob = up()
     say(alice, b"before")
     assert wire.run(lambda: len(bob.received) == 1)
@@ -218,7 +216,7 @@ async def test_what_is_to_be_ignored_leaves_the_association_as_it_was(name: str)
     assert heard(bob) == [b"before", b"after", b"all"]
 
 
-async def test_a_late_duplicate_of_the_init_does_not_rewind_the_association() -> None:
+async def test_a_late_duplicate_of_the_init_does_not_rewind_the_association(loop: None) -> None:
     wire = Wire()
     alice, bob = pair(wire)
     assert wire.run(lambda: alice.sctp is not None)
@@ -234,7 +232,7 @@ async def test_a_late_duplicate_of_the_init_does_not_rewind_the_association() ->
     assert wire.run(lambda: len(bob.received) == 3)
 
 
-async def test_packets_with_a_wrong_tag_or_checksum_are_ignored() -> None:
+async def test_packets_with_a_wrong_tag_or_checksum_are_ignored(loop: None) -> None:
     _, _, bob = up()
     good = packet(bob.association._local_verification_tag, data(bob, 1))
     for wrong in (packet(1, data(bob, 1)), good[:-1] + b"\xff", good[:11], b""):
@@ -244,7 +242,7 @@ async def test_packets_with_a_wrong_tag_or_checksum_are_ignored() -> None:
     assert len(bob.association.take()) == 1
 
 
-async def test_a_peer_cannot_make_us_hoard_pieces_of_messages() -> None:
+async def test_a_peer_cannot_make_us_hoard_pieces_of_messages(loop: None) -> None:
     _, _, bob = up()
 
     def hoard() -> None:
@@ -255,7 +253,7 @@ async def test_a_peer_cannot_make_us_hoard_pieces_of_messages() -> None:
         hoard()
 
 
-async def test_sparse_data_is_acknowledged_within_a_packet() -> None:
+async def test_sparse_data_is_acknowledged_within_a_packet(loop: None) -> None:
     wire, _, bob = up()
     before = wire.carried
     for ahead in range(2, 1500, 2):
@@ -265,7 +263,7 @@ async def test_sparse_data_is_acknowledged_within_a_packet() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_random_chunks_either_leave_an_association_or_are_the_peers_fault(seed: int) -> None:
+async def test_random_chunks_do_no_harm_or_are_the_peers_fault(loop: None, seed: int) -> None:
     wire, _, bob = up(seed)
     random = wire.random
     kinds = [*range(16), 64, 128, 130, 192, 193, 255]

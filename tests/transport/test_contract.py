@@ -1,0 +1,128 @@
+"""What every transport promises the core, held by the one on sockets and the one in memory."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from overlay.core.dial import INVITE
+from overlay.core.events import DialFailed, Hangup, LinkLost
+from overlay.core.messages import Goodbye, Ping, Pong
+from overlay.core.types import Address
+from tests.transport.nodes import Node, linked, memory_nodes, udp_nodes
+
+Nodes = Callable[..., AbstractAsyncContextManager[list[Node]]]
+NOBODY = Address("127.0.0.1", 9)
+"""Where nobody listens."""
+
+
+@pytest.fixture(params=[udp_nodes, memory_nodes], ids=["udp", "memory"])
+def nodes(request: pytest.FixtureRequest) -> Nodes:
+    made: Nodes = request.param
+    return made
+
+
+async def test_a_direct_dial_opens_the_same_link_at_both_ends(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        link = alice.dial(bob)
+        ours, theirs = await alice.opened(link), await bob.opened()
+        assert (ours.inbound, theirs.inbound) == (False, True)
+        assert theirs.link % 2 == 1
+        assert ours.facts.exporter == theirs.facts.exporter != b""
+        assert ours.facts.attempt == theirs.facts.attempt
+        assert ours.facts.remote_fingerprint == bob.fingerprint
+        assert theirs.facts.remote_fingerprint == alice.fingerprint
+        assert (ours.facts.dtls_role, theirs.facts.dtls_role) == ("client", "server")
+        assert (theirs.facts.token_kind, theirs.facts.token_id) == (INVITE, b"invite 1")
+        assert (ours.facts.remote, theirs.facts.remote) == (bob.address, alice.address)
+
+
+async def test_messages_cross_both_ways_in_order(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours, theirs = await linked(alice, bob)
+        alice.send(ours, Goodbye("first", "of all"), *[Ping(token) for token in range(500)])
+        bob.send(theirs, *[Pong(token) for token in range(500)])
+        await bob.until(lambda: len(bob.received()) == 501)
+        await alice.until(lambda: len(alice.received()) == 500)
+        assert bob.received() == [
+            Goodbye("first", "of all"),
+            *[Ping(token) for token in range(500)],
+        ]
+        assert alice.received() == [Pong(token) for token in range(500)]
+        statistics = alice.transport.statistics(ours)
+        assert statistics is not None
+        assert statistics.bytes_out > statistics.bytes_in > 0
+        assert statistics.remote == bob.address
+        assert statistics.rtt is not None
+
+
+async def test_a_negotiated_link_opens_whoever_controls(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours = alice.negotiate(bob.credentials, bob.candidates(), bob.fingerprint, controlling=True)
+        theirs = bob.negotiate(
+            alice.credentials, alice.candidates(), alice.fingerprint, controlling=False
+        )
+        first, second = await alice.opened(ours), await bob.opened(theirs)
+        assert first.facts.exporter == second.facts.exporter
+        assert (first.inbound, second.inbound) == (False, True)
+        described = alice.transport.description(ours)
+        assert described is not None
+        assert described.local == alice.credentials
+        assert described.remote == bob.credentials
+        assert described.remote_fingerprint == bob.fingerprint
+
+
+async def test_a_wrong_fingerprint_is_refused_and_nothing_opens(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        link = alice.dial(bob, fingerprint=bytes(32))
+        assert await alice.next_of(DialFailed) == DialFailed(link, "certificate")
+        assert not bob.events[1:]
+
+
+@pytest.mark.parametrize("fault", ["token", "expired"])
+async def test_a_dial_without_a_good_token_fails(nodes: Nodes, fault: str) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        if fault == "token":
+            link = alice.dial(bob, token=bytes(16), timeout=0.5)
+        else:
+            link = alice.dial(bob, expires_at=1_000_000_000, timeout=0.5)
+        failed = await alice.next_of(DialFailed)
+        assert failed.link == link
+        assert failed.reason in {"timeout", "unreachable"}
+        assert not bob.events[1:]
+
+
+async def test_a_dial_into_the_void_fails_by_its_deadline(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        link = alice.dial(bob, address=NOBODY, timeout=0.3)
+        assert await alice.next_of(DialFailed) == DialFailed(link, "timeout")
+
+
+async def test_a_hangup_lets_the_last_messages_arrive_and_says_nothing_here(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours, theirs = await linked(alice, bob)
+        alice.send(ours, *[Ping(token) for token in range(2000)], Goodbye("leave", "bye"))
+        alice.transport.perform(Hangup(ours, "leave"))
+        lost = await bob.next_of(LinkLost)
+        assert lost == LinkLost(theirs, "closed")
+        assert bob.received()[-1] == Goodbye("leave", "bye")
+        assert len(bob.received()) == 2001
+        assert not alice.all_of(LinkLost)
+        assert alice.transport.statistics(ours) is None
+        alice.send(ours, Ping(1))  # harmless
+
+
+async def test_a_hangup_of_an_attempt_leaves_no_trace(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        link = alice.dial(bob, address=NOBODY, timeout=0.2)
+        alice.transport.perform(Hangup(link, "cancelled"))
+        other = alice.dial(bob, address=NOBODY, timeout=0.3)
+        await alice.next_of(DialFailed)
+        assert [event.link for event in alice.all_of(DialFailed)] == [other]
+
+
+async def test_a_node_that_stops_tells_its_peers(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        _, theirs = await linked(alice, bob)
+        alice.stop()
+        assert await bob.next_of(LinkLost) == LinkLost(theirs, "closed")

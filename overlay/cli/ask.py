@@ -27,9 +27,10 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--all", "everybody", is_flag=True, help="Also members without a link.")
 @click.option("--sdp", metavar="PEER", help="Print both session descriptions of a link instead.")
 @asks_node
-def peers(data_dir: Path, as_json: bool, sdp: str | None) -> None:
+def peers(data_dir: Path, as_json: bool, everybody: bool, sdp: str | None) -> None:
     """List the links of the node.
 
     With --json a line each. PEER is a peer id, a unique prefix of one, or a unique name.
@@ -38,7 +39,7 @@ def peers(data_dir: Path, as_json: bool, sdp: str | None) -> None:
         answer = Client(data_dir).post("/descriptions", {"peer": sdp})
         print_json(answer) if as_json else tables.print_descriptions(answer)
         return
-    rows = Client(data_dir).get("/peers")["peers"]
+    rows = Client(data_dir).get("/peers/all" if everybody else "/peers")["peers"]
     if as_json:
         for row in rows:
             print_json(row)

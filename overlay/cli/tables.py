@@ -5,6 +5,8 @@ A peer chooses its own name, so whatever came from the mesh is printed without c
 
 import shutil
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,25 +49,23 @@ def print_peers(peers: list[dict[str, Any]]) -> None:
         table.add_column(column, no_wrap=True)
     for column in ("rtt", "age", "in", "out"):
         table.add_column(column, justify="right", no_wrap=True)
-    now = datetime.now(UTC).timestamp()
     for peer in peers:
-        rtt = peer["rtt"]
-        table.add_row(
-            plain(peer["name"]),
-            short(peer["peer_id"]),
-            peer["direction"],
-            peer["negotiated"],
-            short(peer["via"] or ""),
-            str(peer["hops"]),
-            peer["path"],
-            peer["remote"],
-            "" if rtt is None else f"{1000 * rtt:.1f} ms",
-            span(max(0.0, now - peer["since"])),
-            size(peer["bytes_in"]),
-            size(peer["bytes_out"]),
-        )
+        table.add_row(*_cells(peer))
     width = None if sys.stdout.isatty() else 200  # a pipe has no width of its own
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def _cells(peer: dict[str, Any]) -> Iterator[str]:
+    yield plain(peer["name"])
+    yield short(peer["peer_id"])
+    if peer["direction"] is None:
+        yield "no link"
+        return
+    yield from (peer["direction"], peer["negotiated"], short(peer["via"] or ""), str(peer["hops"]))
+    yield from (peer["path"], peer["remote"])
+    yield "" if peer["rtt"] is None else f"{1000 * peer['rtt']:.1f} ms"
+    yield span(max(0.0, time.time() - peer["since"]))
+    yield from (size(peer["bytes_in"]), size(peer["bytes_out"]))
 
 
 def print_descriptions(answer: dict[str, Any]) -> None:

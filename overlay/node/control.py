@@ -79,6 +79,10 @@ async def _peers(node: Node, _: Nothing) -> Any:
     return {"peers": node.peers()}
 
 
+async def _everybody(node: Node, _: Nothing) -> Any:
+    return {"peers": node.peers(everybody=True)}
+
+
 async def _descriptions(node: Node, request: PeerRequest) -> Any:
     return node.descriptions(node.resolve(request.peer))
 
@@ -186,6 +190,7 @@ def make_app(node: Node) -> Starlette:
             Route("/subscribe", subscribe, methods=["GET"]),
             route("GET", "/status", Nothing, _status),
             route("GET", "/peers", Nothing, _peers),
+            route("GET", "/peers/all", Nothing, _everybody),
             route("POST", "/descriptions", PeerRequest, _descriptions),
             route("POST", "/invite", InviteRequest, _invite),
             route("POST", "/connect", PeerRequest, _connect),

@@ -72,9 +72,18 @@ class Node:
         """How many peers we are linked to, those that have fallen silent left out."""
         return sum(view.state != "silent" for view in self.core.peers())
 
-    def peers(self) -> list[dict[str, Any]]:
-        """What `overlay peers` prints: an object for every link that is not silent."""
-        return [self._peer(view) for view in self.core.peers() if view.state != "silent"]
+    def peers(self, *, everybody: bool = False) -> list[dict[str, Any]]:
+        """What `overlay peers` prints: an object for every link that is not silent.
+
+        With `everybody` also for the silent ones, and for each member known by its record alone.
+        """
+        views = self.core.peers()
+        rows = [self._peer(view) for view in views if everybody or view.state != "silent"]
+        if everybody:
+            linked = {view.peer for view in views}
+            known = [each for each in self.core.known() if each.peer_id not in linked]
+            rows += [_known(PeerId(record.peer_id), record.name) for record in known]
+        return rows
 
     def _peer(self, view: PeerView) -> dict[str, Any]:
         statistics = self.transport.statistics(view.link)
@@ -197,6 +206,19 @@ class Node:
         if (links := self.links()) < peers:
             raise CommandFailed("timeout", f"only {links} of {peers} links are up")
         return {"links": links}
+
+
+def _known(peer: PeerId, name: str) -> dict[str, Any]:
+    """A row for a member without a link."""
+    link = ("direction", "negotiated", "via", "hops", "path", "local", "remote", "since", "rtt")
+    return {
+        "peer_id": peer_id_text(peer),
+        "name": name,
+        **dict.fromkeys(link),
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "state": "known",
+    }
 
 
 def sdp_of(link: LinkDescription) -> tuple[str, str]:

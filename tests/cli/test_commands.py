@@ -121,6 +121,12 @@ def test_ping_without_a_link_fails(crew: Crew) -> None:
         lambda: d if (d := a.run("ping", c.peer_id)).returncode == 1 else None, 20.0, "the record"
     )
     assert "connect" in complaint(done, code=1)
+    rows = {
+        row["name"]: row for row in map(json.loads, a.ok("peers", "--all", "--json").splitlines())
+    }
+    assert (rows["c"]["state"], rows["c"]["remote"], rows["b"]["state"]) == ("known", None, "up")
+    assert set(rows["c"]) == set(rows["b"])
+    assert "no link" in a.ok("peers", "--all")
     a.ok("connect", c.peer_id)
     a.ok("ping", c.peer_id)
 

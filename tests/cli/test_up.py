@@ -1,9 +1,12 @@
 """A node's life: up, ready, joined, left, back again."""
 
+import base64
 import json
 import re
 import signal
 import stat
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,53 @@ def test_a_stopped_reader_of_a_subscription_does_not_hold_the_node(crew: Crew) -
     node.ok("leave", timeout=40.0)
     assert node.process is not None
     assert node.process.popen.wait(30) == 0
+
+
+CRASHING = """
+from overlay.core.events import Publish
+from overlay.core.overlay import Overlay
+from overlay.cli.main import main
+
+whole = Overlay.handle
+
+def handle(self, event, now):
+    assert not isinstance(event, Publish), "a bug of ours"
+    return whole(self, event, now)
+
+Overlay.handle = handle
+main()
+"""
+
+
+def test_a_bug_in_the_core_ends_the_node_and_says_why(crew: Crew) -> None:
+    node = crew.node("a", argv=[sys.executable, "-c", CRASHING]).up()
+    assert node.run("publish", "t", "x").returncode in {1, 3}
+    assert node.process is not None
+    assert node.process.popen.wait(30) == 70
+    node.process.err.finish()
+    assert "crashed" in node.log
+    assert "AssertionError: a bug of ours" in node.log
+    node.argv = OVERLAY
+    node.up()
+
+
+def test_the_fullest_log_holds_no_secret(crew: Crew) -> None:
+    debug = ("--set", "log.level=debug")
+    first = crew.node("a").up(*debug)
+    link = first.invite()
+    second = crew.node("b").up(*debug, join=link)
+    settled([first, second])
+    leave(second)
+    leave(first)
+    secrets = [link, *(word for node in (first, second) for word in key_forms(node))]
+    for node in (first, second):
+        assert "peer_up" in node.log, "the counter-test: it is a log"
+        for secret in secrets:
+            assert secret not in node.log
+
+
+def key_forms(node: Node) -> Iterator[str]:
+    """Each key of a node as a log might show it."""
+    for name in ("identity.key", "dial.key"):
+        key = (node.directory / name).read_bytes()
+        yield from (key.hex(), base64.b64encode(key).decode().rstrip("="), repr(key))

@@ -2,7 +2,7 @@
 
 It keeps what it really sends (STUN, DTLS, SCTP), and floods the peer with changed copies from the
 very socket that carries the link; changed SCTP packets go inside the live association. While the
-flood lasts, two changed copies also run ahead of each genuine datagram, so that new handshakes are
+flood lasts, changed copies also run ahead of some genuine datagrams, so that new handshakes are
 met in every state. Orders are one line of JSON in the FIFO that ``HOSTILE_ORDERS`` names:
 ``{"target": "IP:PORT", "count": N, "seed": S}``; what was sent is reported as a line on stdout.
 """
@@ -29,6 +29,10 @@ from tests.lab.backlog import Pace
 KEPT = 200
 """Packets of each kind that are kept to be changed; the oldest make room."""
 BATCH = 50
+WEIGHTS = {"stun": 200, "dtls": 200, "sctp": 1}
+"""How often each kind is sent; every second changed SCTP packet costs a link and a new dial."""
+AHEAD = 0.05
+"""How often a changed copy runs ahead of a genuine datagram; most handshakes have to succeed."""
 PATIENCE = 240.0
 """Seconds after which the flood ends however much has been sent."""
 
@@ -65,9 +69,8 @@ class Attack:
         if self.target is not None and remote != self.target:
             return
         (self.stun if data[0] < 4 else self.dtls).append(data)
-        if self.active:
-            for _ in range(2):
-                self.send_changed("stun" if data[0] < 4 else "dtls", data)
+        if self.active and self.random.random() < AHEAD:
+            self.send_changed("stun" if data[0] < 4 else "dtls", data)
 
     def on_plaintext(self, link: Dtls, packet: bytes) -> None:
         """A genuine SCTP packet is about to be encrypted."""
@@ -105,7 +108,7 @@ class Attack:
         if not self.is_linked:
             return
         for _ in range(BATCH):
-            kind = self.random.choices(("stun", "dtls", "sctp"), (10, 10, 1))[0]
+            kind = self.random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
             kept: deque[bytes] = getattr(self, kind)
             if kept and self.is_linked:
                 self.send_changed(kind, self.random.choice(kept))

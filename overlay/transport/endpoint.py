@@ -123,7 +123,12 @@ class UdpTransport:
         self._emit(Listening(addresses, self._advertise))
 
     def perform(self, effect: TransportEffect) -> None:
-        """See `Transport.perform`."""
+        """See `Transport.perform`; nothing happens unless we run."""
+        if self._nursery is not None:
+            self._guarded(lambda: self._perform(effect))
+            self._rearm()
+
+    def _perform(self, effect: TransportEffect) -> None:
         now = trio.current_time()
         match effect:
             case Dial():
@@ -144,7 +149,6 @@ class UdpTransport:
             case _:
                 assert_never(effect)
         self._obey()
-        self._rearm()
 
     def clock_set(self, wall: float) -> None:
         """See `Transport.clock_set`."""
@@ -217,18 +221,17 @@ class UdpTransport:
     # --- datagrams --------------------------------------------------------------------------------
 
     def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
+        self._guarded(lambda: self._sort(data, remote, local))
+
+    def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()
-        try:
-            link_id = self._door.association_of(data, remote, local)
-            link = self._links.get(link_id) if link_id is not None else None
-            if link is not None and link.receive(data):
-                self._door.decrypted(link.id, remote, now)
-            else:
-                self._door.receive(data, remote, local, now)
-            self._obey()
-        except Exception:
-            log.exception("internal error at a datagram of %d bytes from %s", len(data), remote)
-            self.internal_errors += 1
+        link_id = self._door.association_of(data, remote, local)
+        link = self._links.get(link_id) if link_id is not None else None
+        if link is not None and link.receive(data):
+            self._door.decrypted(link.id, remote, now)
+        else:
+            self._door.receive(data, remote, local, now)
+        self._obey()
 
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram to `remote`."""
@@ -361,14 +364,22 @@ class UdpTransport:
             links, self._to_flush = self._to_flush, []
             for link in links:
                 link.flush()
-            now = trio.current_time()
-            self._alarms.run_due(now)
-            try:
-                self._door.handle_timeout(now)
-                self._obey()
-            except Exception:
-                log.exception("internal error at a timer")
-                self.internal_errors += 1
+            self._alarms.run_due(trio.current_time())
+            self._guarded(self._on_door_deadline)
+
+    def _on_door_deadline(self) -> None:
+        self._door.handle_timeout(trio.current_time())
+        self._obey()
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Our own fault outside any link costs what was being done, and is counted."""
+        try:
+            call()
+        except Exception:
+            log.exception("internal error")
+            self.internal_errors += 1
 
     def _on_loop_error(self, _loop: Any, context: dict[str, Any]) -> None:
         log.error("internal error: %s", context.get("message"), exc_info=context.get("exception"))

@@ -127,7 +127,7 @@ class Link:
             self._host.emit(
                 LinkLost(self.id, "broken" if self.reason == "timeout" else self.reason)
             )
-        elif not self.inbound:
+        elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
             self._host.emit(DialFailed(self.id, self.reason))
 
     def end(self, reason: str) -> None:

@@ -5,6 +5,7 @@ fingerprints, negotiations pair up by their credentials, messages cross the real
 latency, and a path that is cut goes suspect, silent and lost at the times of the real one.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from overlay.core.events import (
     Transmit,
 )
 from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
+from overlay.errors import LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.outbox import MAX_QUEUED_BYTES
 from overlay.transport.port import LinkDescription, LinkStatistics, Starting, TransportEffect
@@ -44,6 +46,8 @@ LATENCY = 0.01
 SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
 """Seconds without hearing anything. DESIGN: a check every 2 s, suspect 1.5 s after it."""
 HOST_PRIORITY = 2_130_706_431
+
+log = logging.getLogger("overlay.transport")
 
 
 class MemoryNetwork:
@@ -204,15 +208,16 @@ class MemoryTransport:
             self._network._leave(self)
 
     def perform(self, effect: TransportEffect) -> None:
-        """See `Transport.perform`."""
+        """See `Transport.perform`; nothing happens unless we run."""
+        if self._emit is None:
+            return
         match effect:
             case Dial():
                 self._dial(effect)
             case Negotiate():
                 self._negotiate(effect)
             case Transmit():
-                if (end := self._ends.get(effect.link)) is not None:
-                    self._transmit(end, encode(effect.message))
+                self._transmit(effect)
             case Hangup():
                 self._forget_attempt(effect.link)
                 if (end := self._ends.get(effect.link)) is not None:
@@ -358,7 +363,16 @@ class MemoryTransport:
 
     # --- messages ---------------------------------------------------------------------------------
 
-    def _transmit(self, end: _End, data: bytes) -> None:
+    def _transmit(self, effect: Transmit) -> None:
+        end = self._ends.get(effect.link)
+        if end is None:
+            return
+        try:
+            data = encode(effect.message)
+        except LocalProtocolError:
+            log.exception("link %d: a message of ours breaks the protocol", effect.link)
+            self.internal_errors += 1
+            return
         end.bytes_out += len(data)
         end.waiting += len(data)
         if end.waiting > MAX_QUEUED_BYTES:

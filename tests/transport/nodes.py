@@ -136,9 +136,10 @@ class Node:
         local: IceCredentials | None = None,
         attempt: bytes = bytes(16),
         timeout: float = 10.0,
+        link: LinkId | None = None,
     ) -> LinkId:
-        """Start full ICE with what an offer or answer said."""
-        link = self.new_link()
+        """Start full ICE with what an offer or answer said, on a prepared link or a new one."""
+        link = self.new_link() if link is None else link
         self.transport.perform(
             Negotiate(
                 link=link,

@@ -13,17 +13,18 @@ from overlay.core.types import Address
 class Relay:
     """`address` stands for `target`, like a NAT or a bad net on the way to it."""
 
-    def __init__(self, target: Address, seed: int, nursery: trio.Nursery) -> None:
+    def __init__(self, target: Address, seed: int) -> None:
         self.loss = 0.0
         self._target = target
         self._random = Random(seed)
-        self._nursery = nursery
+        self._nursery: trio.Nursery
         self._client: tuple[str, int] | None = None
         self._sockets: list[SocketType] = []
         self._front: SocketType
         self._back: SocketType
 
-    async def start(self) -> None:
+    async def start(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
         self._front = await self._bound()
         host, port = self._front.getsockname()
         self.address = Address(host, port)
@@ -61,11 +62,11 @@ class Relay:
 @asynccontextmanager
 async def relay_to(target: Address, seed: int = 1) -> AsyncGenerator[Relay, None]:
     """A running relay."""
-    async with trio.open_nursery() as nursery:
-        relay = Relay(target, seed, nursery)
-        try:
-            await relay.start()
+    relay = Relay(target, seed)
+    try:
+        async with trio.open_nursery() as nursery:
+            await relay.start(nursery)
             yield relay
             nursery.cancel_scope.cancel()
-        finally:
-            relay.close()
+    finally:
+        relay.close()

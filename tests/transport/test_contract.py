@@ -4,9 +4,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+import trio
+import trio.testing
 
 from overlay.core.dial import INVITE
-from overlay.core.events import DialFailed, Hangup, LinkLost
+from overlay.core.events import DialFailed, Hangup, LinkLost, Prepare
 from overlay.core.messages import Goodbye, Ping, Pong
 from overlay.core.types import Address
 from tests.transport.nodes import Node, linked, memory_nodes, udp_nodes
@@ -72,6 +74,29 @@ async def test_a_negotiated_link_opens_whoever_controls(nodes: Nodes) -> None:
         assert described.remote_fingerprint == bob.fingerprint
 
 
+async def test_a_prepared_link_opens_though_the_peer_began_to_check_before(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours = alice.new_link()
+        alice.transport.perform(Prepare(ours, alice.credentials, bytes(16), alice.candidates()))
+        theirs = bob.negotiate(
+            alice.credentials, alice.candidates(), alice.fingerprint, controlling=False
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        alice.negotiate(
+            bob.credentials, bob.candidates(), bob.fingerprint, controlling=True, link=ours
+        )
+        await alice.opened(ours)
+        await bob.opened(theirs)
+
+
+async def test_a_negotiation_that_nobody_answers_fails_by_its_deadline(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        link = alice.negotiate(
+            bob.credentials, bob.candidates(), bob.fingerprint, controlling=True, timeout=0.3
+        )
+        assert (await alice.next_of(DialFailed)).link == link
+
+
 async def test_a_wrong_fingerprint_is_refused_and_nothing_opens(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         link = alice.dial(bob, fingerprint=bytes(32))
@@ -126,3 +151,49 @@ async def test_a_node_that_stops_tells_its_peers(nodes: Nodes) -> None:
         _, theirs = await linked(alice, bob)
         alice.stop()
         assert await bob.next_of(LinkLost) == LinkLost(theirs, "closed")
+
+
+@pytest.mark.parametrize("controlling", [False, True])
+async def test_a_negotiation_refuses_a_certificate_that_was_not_promised(
+    nodes: Nodes, controlling: bool
+) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours = alice.negotiate(
+            bob.credentials, bob.candidates(), bytes(32), controlling=controlling, timeout=3
+        )
+        bob.negotiate(
+            alice.credentials,
+            alice.candidates(),
+            alice.fingerprint,
+            controlling=not controlling,
+            timeout=3,
+        )
+        assert await alice.next_of(DialFailed) == DialFailed(ours, "certificate")
+        await bob.next_of(DialFailed)
+
+
+async def test_a_message_that_breaks_our_own_bounds_is_our_fault_and_costs_no_link(
+    nodes: Nodes,
+) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours, _ = await linked(alice, bob)
+        alice.send(ours, Goodbye("x" * 100_000, ""))
+        alice.send(ours, Ping(1))
+        await bob.until(lambda: bob.received() == [Ping(1)])
+        assert alice.transport.internal_errors == 1
+        alice.transport.internal_errors = 0
+
+
+async def test_nothing_happens_once_a_transport_has_stopped(nodes: Nodes) -> None:
+    async with nodes("alice", "bob") as (alice, bob):
+        ours, theirs = await linked(alice, bob)
+        alice.stop()
+        await bob.next_of(LinkLost)
+        events = len(alice.events)
+        alice.send(ours, Ping(1))
+        alice.dial(bob, attempt=b"n" * 16)
+        alice.transport.perform(Hangup(ours, "late"))
+        bob.send(theirs, Ping(2))
+        assert len(alice.events) == events
+        assert alice.transport.statistics(ours) is None
+        assert alice.transport.description(ours) is None

@@ -129,7 +129,8 @@ class Door:
 
         One dial to one address at a time: a ClientHello does not say which dial it belongs to.
         """
-        if any(effect.address == each.dialling for each in self._links.values()):
+        busy = [address for each in self._links.values() for address in each.dialling]
+        if any(address in busy for address in effect.addresses):
             self._outputs.append(Lost(effect.link, "glare"))
             return
         association = begin_dial(effect, self._hosts, self._random, now)

@@ -17,7 +17,7 @@ def begin_dial(
 ) -> Association:
     """Our side of a direct dial: a full agent towards one listener.
 
-    It pins no local address: a dial has one target, and the routing table knows the way there.
+    It pins no local address: the routing table knows the way to each target.
     """
     agent = ice.IceAgent(
         controlling=True,
@@ -27,8 +27,11 @@ def begin_dial(
         now=now,
         timeout=effect.timeout,
     )
-    target = Candidate("host", effect.address, HOST_PRIORITY)
-    agent.start(effect.remote, (target,), now, remote_lite=True)
+    targets = tuple(
+        Candidate("host", address, HOST_PRIORITY - (rank << 8))
+        for rank, address in enumerate(effect.addresses)
+    )
+    agent.start(effect.remote, targets, now, remote_lite=True)
     return Association(
         link=effect.link,
         ice=agent,
@@ -39,8 +42,8 @@ def begin_dial(
         deadline=now + effect.timeout,
         direct=True,
         candidates=hosts,
-        remote_candidates=(target,),
-        targets={effect.address: None},
+        remote_candidates=targets,
+        targets=dict.fromkeys(effect.addresses),
         name=effect.local.ufrag,
     )
 

@@ -92,10 +92,11 @@ class Association:
     """Records decrypted before this instant tell the agent nothing that it does not know."""
 
     @property
-    def dialling(self) -> Address | None:
-        """The listener that this direct dial of ours has not reached yet, if it is one."""
-        dial = self.direct and not self.inbound and not self.established
-        return self.remote_candidates[0].address if dial else None
+    def dialling(self) -> tuple[Address, ...]:
+        """Where this direct dial of ours is looking for its listener, if it is one."""
+        if not self.direct or self.inbound or self.established:
+            return ()
+        return tuple(candidate.address for candidate in self.remote_candidates)
 
     def takes(self, data: bytes) -> bool:
         """Whether this plain record can belong to its handshake.

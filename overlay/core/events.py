@@ -212,7 +212,8 @@ class Dial:
     """Dial a listener directly: its answer is fabricated, nothing is signalled."""
 
     link: LinkId
-    address: Address
+    addresses: tuple[Address, ...]
+    """Where it may be, best first: checks go to all of them at once, the first to answer wins."""
     fingerprint: bytes
     remote: IceCredentials
     """The listener's, made from its dial token (`overlay.core.dial`)."""

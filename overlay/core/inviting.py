@@ -161,7 +161,8 @@ class Inviting:
             context.emit(Rejected(command.request, "network", text))
             return
         links = self.ladder.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
-        joining = _Joining(command.request, links, len(links))
+        addresses = sum(len(member.addresses) for member in command.invite.members)
+        joining = _Joining(command.request, links, addresses)
         self._joins[command.request] = joining
         if not links:
             self._failed(joining)

@@ -44,7 +44,7 @@ COMMAND_TIMEOUT = 12.0
 """Seconds (guess) that a command to connect keeps trying."""
 BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0
 ADDRESSES_MAX = 8
-"""Addresses dialled at once for one peer."""
+"""Addresses that one dial goes to (DESIGN: candidates an offer)."""
 CLIMBS_MAX = 1024
 
 
@@ -129,37 +129,37 @@ class Ladder:
     # --- step 2: direct dial -----------------------------------------------------------------
 
     def dial_record(self, climb: Climb, target: Target) -> bool:
-        """Dial the addresses of a peer's record; returns whether there was anything to dial."""
+        """Dial a peer where its record says; returns whether there was anything to dial."""
         record = target.record
         if record is None or record.token is None or not target.addresses:
             return False
         token = record.token
-        for address in target.addresses[:ADDRESSES_MAX]:
-            claim = (token.kind, token.token_id, token.expires_at)
-            expected = Expected(climb.peer, target.negotiated, inbound=False)
-            link = self._dial(address, record.fingerprint, token.token, claim, expected)
-            climb.dials[link] = None
+        claim = (token.kind, token.token_id, token.expires_at)
+        expected = Expected(climb.peer, target.negotiated, inbound=False)
+        link = self._dial(target.addresses, record.fingerprint, token.token, claim, expected)
+        climb.dials[link] = None
         climb.after_dial = True
         return True
 
     def dial_invite(self, body: InviteBody, grant: tuple[bytes, int]) -> dict[LinkId, PeerId]:
-        """Dial every address of every member that an invite names, all at once."""
+        """Dial every member that an invite names at all its addresses, all at once."""
         invite_id, expires_at = grant
         links: dict[LinkId, PeerId] = {}
         for member in body.members:
             peer = PeerId(member.peer_id)
-            for entry in member.addresses[:ADDRESSES_MAX]:
-                expected = Expected(peer, Negotiated.INVITE, inbound=False, invite=body)
-                claim = (dial.INVITE, invite_id, expires_at)
-                address = Address(entry.host, entry.port)
-                link = self._dial(address, member.fingerprint, member.token, claim, expected)
-                self.climb(peer).dials[link] = None
-                links[link] = peer
+            addresses = [Address(entry.host, entry.port) for entry in member.addresses]
+            if not addresses:
+                continue
+            expected = Expected(peer, Negotiated.INVITE, inbound=False, invite=body)
+            claim = (dial.INVITE, invite_id, expires_at)
+            link = self._dial(addresses, member.fingerprint, member.token, claim, expected)
+            self.climb(peer).dials[link] = None
+            links[link] = peer
         return links
 
     def _dial(
         self,
-        address: Address,
+        addresses: list[Address],
         fingerprint: bytes,
         token: bytes,
         claim: tuple[int, bytes, int],
@@ -170,7 +170,8 @@ class Ladder:
         local = new_credentials(self.context)
         link = self.links.new_id()
         self.links.expect(link, expected)
-        self.context.emit(Dial(link, address, fingerprint, remote, local, attempt, DIAL_TIMEOUT))
+        targets = tuple(addresses[:ADDRESSES_MAX])
+        self.context.emit(Dial(link, targets, fingerprint, remote, local, attempt, DIAL_TIMEOUT))
         return link
 
     # --- step 3: an offer through the mesh ---------------------------------------------------

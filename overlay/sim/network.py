@@ -93,7 +93,7 @@ class Network:
     def _dial(self, node: "SimNode", effect: Dial) -> None:
         latency = self._latency()
         delay = 2 * latency * HANDSHAKE_ROUND_TRIPS
-        listeners = [each for each in self._world.nodes if each.address == effect.address]
+        listeners = [each for each in self._world.nodes if each.address in effect.addresses]
         world = self._world
 
         def attempt() -> None:

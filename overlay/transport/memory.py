@@ -255,11 +255,10 @@ class MemoryTransport:
 
     def _dial(self, effect: Dial) -> None:
         self._expect(effect.link, effect.timeout)
-        target = self._network._at(effect.address, self.address)
-        if target is None:
-            return
-        claim = target._admits(effect.remote)
-        if claim is None:
+        reached = (self._network._at(address, self.address) for address in effect.addresses)
+        target = next((each for each in reached if each and each._admits(effect.remote)), None)
+        claim = target._admits(effect.remote) if target is not None else None
+        if target is None or claim is None:
             return
         if effect.fingerprint != target.fingerprint:
             self._fail_soon(effect.link, "certificate")

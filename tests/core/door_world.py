@@ -290,7 +290,7 @@ def make_dial(
     local = IceCredentials("d" + attempt.hex(), "password of the dialler")
     return Dial(
         link=LinkId(link),
-        address=address or to.address,
+        addresses=(address or to.address,),
         fingerprint=bytes(32),
         remote=dial.listener_credentials(token, claim),
         local=local,

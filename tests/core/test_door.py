@@ -138,7 +138,7 @@ def test_a_dial_that_nobody_answers_is_lost_in_time(world: World) -> None:
     a.door.dial(
         Dial(
             LinkId(0),
-            B,
+            (B,),
             bytes(32),
             dial.listener_credentials(bytes(16), claim),
             IceCredentials("ours", "password of the dialler"),

@@ -113,7 +113,7 @@ class Node:
         self.transport.perform(
             Dial(
                 link=link,
-                address=address or other.address,
+                addresses=(address or other.address,),
                 fingerprint=fingerprint or other.fingerprint,
                 remote=dial.listener_credentials(token or made, claim),
                 local=IceCredentials(f"{self.name}{link}dial", "p" * 24),

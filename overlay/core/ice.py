@@ -280,7 +280,7 @@ class IceAgent:
         if pair is self._path.pair:
             return
         if not self._checking:
-            pair.proven_at = now if pair.proven_at is None else pair.proven_at
+            pair.proven = True
         if pair.state is PairState.SUCCEEDED:
             self._follow(pair, now)
         else:
@@ -397,7 +397,7 @@ class IceAgent:
         if pair is self._path.pair:
             self._path.announce(self._check_list.kind_of(pair))
         elif not self._checking:
-            pair.proven_at = now if pair.proven_at is None else pair.proven_at
+            pair.proven = True
             selected = self._path.pair
             if transaction.rescue and selected and selected.answered_at < transaction.sent_at:
                 self._select(pair, now)
@@ -424,7 +424,7 @@ class IceAgent:
         follows = (
             pair.nominated and not self.controlling and (self._checking or not self._path.secured)
         )
-        moved = not self._checking and None not in (pair.proven_at, pair.heard_at)
+        moved = pair.heard and not self._checking
         if follows or moved:
             self._select(pair, now)
 
@@ -436,8 +436,8 @@ class IceAgent:
             if pair is not None:
                 self._trigger(pair, now)
         for pair in pairs:
-            if pair.proven_at is not None:
-                pair.heard_at = now
+            if pair.proven:
+                pair.heard = True
                 if pair.state is PairState.SUCCEEDED:
                     self._follow(pair, now)
                     return

@@ -79,10 +79,10 @@ class Pair:
     """When the last check went out."""
     answered_at: float = float("-inf")
     """When a check on it was last answered."""
-    proven_at: float | None = None
-    """When the peer first proved itself there since the path last moved."""
-    heard_at: float | None = None
-    """When an encrypted packet last came from there, since it was proven."""
+    proven: bool = False
+    """The peer has proven itself there, by a check or an answer, since the path last moved."""
+    heard: bool = False
+    """And after that an encrypted packet came from there."""
 
     @property
     def prflx_priority(self) -> int:
@@ -184,7 +184,6 @@ class CheckList:
     def keep_only(self, selected: Pair) -> None:
         """Forget the other pairs: one that comes up later proves itself anew."""
         self._pairs = {(selected.local, selected.remote): selected}
-        selected.proven_at = selected.heard_at = None
 
     def alternatives_to(self, selected: Pair) -> list[Pair]:
         """The selected remote address from each of our other bases: our own end may have moved."""

@@ -294,3 +294,20 @@ def meet(
 def connected(*hosts: Host) -> bool:
     """Whether all of them have a path."""
     return all(host.route is not None for host in hosts)
+
+
+def linked(seed: int, *, loss: float = 0.0) -> tuple[World, Host, Host]:
+    """A world, the controlling host and the controlled one, and a path between them."""
+    world = World(seed)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    meet(a, b)
+    assert world.run_until(9.0, lambda: connected(a, b))
+    world.run_until(world.now + 0.5)
+    world.loss = loss
+    return world, a, b
+
+
+def worries(host: Host) -> list[ice.IceOutput]:
+    """What the host has said about the peer's being there."""
+    kinds = ice.Suspect | ice.Silent | ice.Alive | ice.Failed
+    return [fact for _, fact in host.facts if isinstance(fact, kinds)]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.core import ice, stun
+from overlay.core.ice_checks import TA
 from overlay.core.types import Address, Candidate
 from tests.core.ice_by_hand import a_key, answers, b_key, check, give, started
 from tests.core.ice_world import World, connected, credentials, host_candidates, make_agent, meet
@@ -127,6 +128,23 @@ def test_checks_that_come_before_the_answer_are_kept_in_bounds() -> None:
     a.perform()
     targets = {datagram.target for _, datagram in a.sent}
     assert targets == {Address("10.0.0.2", 1000 + n) for n in range(16)}
+
+
+def test_two_agents_do_not_excite_each_other() -> None:
+    """Many checks at once trigger one; a little later there may be another."""
+    world, remote = World(26), Address("10.0.0.3", 5000)
+    a = started(world, Address("10.0.0.2", 5000))
+    random = Random(26)
+
+    def triggered() -> int:
+        return len(a.sent) - len(answers(a))
+
+    for _ in range(10):
+        give(world, a, check(random=random), remote)
+    assert (len(answers(a)), triggered()) == (10, 1)
+    world.run_until(TA)
+    give(world, a, check(random=random), remote)
+    assert triggered() == 2
 
 
 def test_a_peer_that_changes_roles_without_end_is_given_up() -> None:

@@ -61,7 +61,7 @@ from overlay.core.routing import (
     Undeliverable,
 )
 from overlay.core.timers import Timers
-from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
+from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
@@ -149,13 +149,27 @@ class Overlay:
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
             case Mapped(link_id, address):
-                peer = self._links.peer_of(link_id)
-                if peer is not None and self._reflexive.vote(peer, address):
-                    self._membership.renew_soon(now)
+                self._on_mapped(link_id, address, now)
             case PathMoved(link_id, facts):
                 link = self._links.by_id.get(link_id)
                 if link is not None:
                     link.facts = facts
+                    self._show_path(link, now)
+
+    def _on_mapped(self, link_id: LinkId, address: Address, now: float) -> None:
+        link = self._links.by_id.get(link_id)
+        if link is None or link.peer is None:
+            return
+        moved = self._reflexive.seen_by(link.peer) not in (None, address)
+        if self._reflexive.vote(link.peer, address):
+            self._membership.renew_soon(now)
+        if moved:
+            self._show_path(link, now)
+
+    def _show_path(self, link: Link, now: float) -> None:
+        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        if link.peer is not None:
+            self._links.ping(link, None, now)
 
     def _on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent, now: float) -> None:
         states = {LinkSuspect: "suspect", LinkAlive: "up", LinkSilent: "silent"}

@@ -47,6 +47,10 @@ class Reflexive:
         self._votes[peer] = address
         return self.mapped(VOTES_NEEDED) != before
 
+    def seen_by(self, peer: PeerId) -> Address | None:
+        """Where this neighbour last saw us."""
+        return self._votes.get(peer)
+
     def forget(self, peer: PeerId) -> None:
         """A neighbour is gone and its word with it."""
         self._votes.pop(peer, None)

@@ -1,5 +1,6 @@
 """Whole nodes of the unchanged core in seeded worlds: joining, negotiating, dying, coming back."""
 
+import dataclasses
 import hashlib
 
 import msgspec
@@ -9,14 +10,16 @@ from overlay.core.events import (
     ClockSet,
     Connect,
     Event,
+    Mapped,
+    PathMoved,
     PingPeer,
     Recall,
     Rejected,
     Resolved,
     Transmit,
 )
-from overlay.core.messages import Gossip, Offer
-from overlay.core.types import Negotiated, RequestId
+from overlay.core.messages import Gossip, Offer, Ping
+from overlay.core.types import Address, Negotiated, RequestId
 from overlay.sim.network import Conditions
 from overlay.sim.world import EPOCH, SimNode, World
 
@@ -329,6 +332,23 @@ def test_a_ping_measures_the_round_trip_and_needs_a_link() -> None:
     world.freeze(other)
     request = world.request(one, lambda r: PingPeer(r, other.peer_id))
     assert rejected(world, one, request).code == "timeout"
+
+
+def test_a_node_whose_address_changes_shows_itself_on_every_link_that_moved() -> None:
+    world = World(3)
+    one, two = chain(world, 2)
+    world.run_for(2.0)
+    (view,) = one.core.peers()
+
+    def pings(event: Event) -> int:
+        effects = one.core.handle(event, world.now)
+        return sum(isinstance(e, Transmit) and isinstance(e.message, Ping) for e in effects)
+
+    here, elsewhere = one.address, Address("198.51.100.1", 5)
+    assert pings(Mapped(view.link, here)) == 0
+    assert pings(Mapped(view.link, elsewhere)) == 1
+    assert pings(PathMoved(view.link, dataclasses.replace(view.facts, local=elsewhere))) == 1
+    assert one.core.peers()[0].facts.local == elsewhere
 
 
 def test_connecting_to_nobody_or_to_oneself_is_refused_at_once() -> None:

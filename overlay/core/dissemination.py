@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from overlay.core import documents
+from overlay.core.bounds import PUBLISHED_MAX, TOPIC_MAX, Topic
 from overlay.core.context import Context
 from overlay.core.events import Deliver
 from overlay.core.messages import Gossip
@@ -28,8 +29,13 @@ class Dissemination:
     context: Context
     _seen: dict[bytes, None] = field(default_factory=dict)
 
-    def publish(self, topic: str, data: bytes, text: bool) -> Gossip:
-        """A message of our own, signed and delivered here; the caller sends it to everyone."""
+    def publish(self, topic: str, data: bytes, *, text: bool) -> Gossip | str:
+        """A message of our own, signed and delivered here, for all neighbours; or what is wrong."""
+        if len(data) > PUBLISHED_MAX or not Topic().holds(topic):
+            return (
+                f"a message has at most {PUBLISHED_MAX} bytes, and its topic 1 to {TOPIC_MAX}, "
+                "all of them printable: send less, or name the topic otherwise"
+            )
         context = self.context
         message = Gossip(
             message_id=context.crypto.token(16),

@@ -240,6 +240,11 @@ class Links:
         self._close(link, code, text)
         return self._ended(link, code, text)
 
+    def leave(self) -> None:
+        """Say goodbye on every link."""
+        for link in list(self.by_id.values()):
+            self.end(link, "leave", "the node is leaving")
+
     def on_goodbye(self, link: Link, message: Goodbye) -> list[LinkFact]:
         """The peer ends the link and says why."""
         self._drop(link)

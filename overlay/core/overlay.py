@@ -7,7 +7,6 @@ means for the others is decided here, and only here.
 from typing import assert_never
 
 from overlay.core import messages as m
-from overlay.core.bounds import PUBLISHED_MAX, TOPIC_MAX, Topic
 from overlay.core.context import Context, Settings
 from overlay.core.dissemination import Dissemination
 from overlay.core.events import (
@@ -311,11 +310,11 @@ class Overlay:
                 assert_never(message)
 
     def _on_gossip(self, link: Link, message: m.Gossip, now: float) -> None:
-        onward = self._dissemination.on_gossip(message)
-        if isinstance(onward, str):
-            self._misbehaved(link.id, onward, now)
-        elif onward is not None:
-            self._flood(onward, link.peer)
+        match self._dissemination.on_gossip(message):
+            case str(why):
+                self._misbehaved(link.id, why, now)
+            case m.Gossip() as onward:
+                self._flood(onward, link.peer)
 
     def _flood(self, message: m.Gossip, bearer: PeerId | None) -> None:
         for peer, link in self._links.by_peer.items():
@@ -426,8 +425,7 @@ class Overlay:
             case Publish():
                 self._on_publish(command)
             case Leave():
-                for link in list(self._links.by_id.values()):
-                    self._links.end(link, "leave", "the node is leaving")
+                self._links.leave()
                 self._context.emit(Resolved(command.request, None))
             case Recall(records):
                 self._on_recall(records, now)
@@ -455,14 +453,10 @@ class Overlay:
         self._timers.set("pings", now + 1.0)
 
     def _on_publish(self, command: Publish) -> None:
-        if len(command.data) > PUBLISHED_MAX or not Topic().holds(command.topic):
-            text = (
-                f"a message has at most {PUBLISHED_MAX} bytes, and its topic 1 to {TOPIC_MAX}, "
-                "all printable"
-            )
-            self._context.emit(Rejected(command.request, "too_large", text))
+        message = self._dissemination.publish(command.topic, command.data, text=command.text)
+        if isinstance(message, str):
+            self._context.emit(Rejected(command.request, "too_large", message))
             return
-        message = self._dissemination.publish(command.topic, command.data, command.text)
         self._flood(message, None)
         self._context.emit(Resolved(command.request, message.message_id))
 

@@ -102,7 +102,7 @@ class UdpSocket:
         # A link-local address means nothing without its zone, which `Address` does not carry.
         if not data or "%" in remote[0]:
             return None
-        return data, Address(remote[0], remote[1]), None
+        return data, Address(remote[0], remote[1]), self.address
 
     def _receive_with_info(self) -> tuple[bytes, Address, Address | None] | None:
         data, ancillary, _, remote = self._socket.recvmsg(DATAGRAM_BYTES, _ANCILLARY_BYTES)

@@ -336,7 +336,7 @@ def test_a_ping_measures_the_round_trip_and_needs_a_link() -> None:
 
 def test_a_node_whose_address_changes_shows_itself_on_every_link_that_moved() -> None:
     world = World(3)
-    one, two = chain(world, 2)
+    one, _ = chain(world, 2)
     world.run_for(2.0)
     (view,) = one.core.peers()
 

@@ -181,11 +181,12 @@ class Dtls:
         self._flush()
 
     def close(self) -> None:
-        """Say close_notify if there is somebody to say it to."""
+        """Say close_notify if there is somebody to say it to; nothing is transmitted afterwards."""
         if self.state == "connected":
             self._say_goodbye()
         if self.state != "failed":
             self.state = "closed"
+        self._transmit = _nowhere
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -289,3 +290,7 @@ class Dtls:
             end += size
         if end > start:
             self._transmit(flight[start:end])
+
+
+def _nowhere(datagram: bytes) -> None:
+    """Nobody is left to send this."""

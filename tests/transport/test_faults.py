@@ -1,16 +1,20 @@
 """Bad nets, bad peers and our own bugs: who pays, and that nobody else does."""
 
+import gc
 import logging
 import socket
+import weakref
 from random import Random
 
 import pytest
+import trio
 
 import overlay.transport.link
 from overlay.core import codec
 from overlay.core.events import (
     Admit,
     DialFailed,
+    Hangup,
     LinkAlive,
     LinkLost,
     LinkSilent,
@@ -21,7 +25,7 @@ from overlay.core.messages import Ping
 from overlay.core.types import Address, LinkId, PeerId
 from overlay.transport.endpoint import UdpTransport
 from overlay.transport.sctp import Sctp
-from tests.transport.nodes import Node, linked, udp_nodes
+from tests.transport.nodes import PATIENCE, Node, linked, udp_nodes
 from tests.transport.relay import relay_to
 from tests.transport.test_sctp import FAULTS, chunk, packet
 
@@ -196,3 +200,20 @@ async def test_an_icmp_error_about_one_address_harms_no_link() -> None:
         alice.dial(bob, address=Address("127.0.0.1", 9), attempt=b"x" * 16, timeout=0.5)
         await alice.next_of(DialFailed)
         await answers(alice, ours, bob, 1)
+
+
+async def test_a_link_that_has_ended_is_freed_without_the_cycle_collector() -> None:
+    """OpenSSL's memory does not count for the collector, so it would come too late."""
+    async with udp_nodes("bob", "alice") as (bob, alice):
+        ours, theirs = await linked(alice, bob)
+        freed = [trio.Event(), trio.Event()]
+        for gone, node, link in zip(freed, (alice, bob), (ours, theirs), strict=True):
+            weakref.finalize(udp(node)._links[link]._dtls, gone.set)
+        gc.disable()
+        try:
+            alice.transport.perform(Hangup(ours, "done"))
+            with trio.fail_after(PATIENCE):
+                for gone in freed:
+                    await gone.wait()  # until the last timer that knew the link has rung
+        finally:
+            gc.enable()

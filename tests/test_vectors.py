@@ -152,11 +152,20 @@ def signed(body: Any) -> bytes:
     return documents.pack(documents.sign(body, ALICE if author == ALICE.peer_id else BOB))
 
 
+BARE: dict[str, Any] = {
+    "token": None,
+    "prekeys": [],
+    "addresses": [],
+    "name": "",
+    "sequence": 0,
+}
+"""A record that says as little as it may."""
+
+
 def samples() -> dict[str, msgspec.Struct]:
     """At least one of everything; a name, once used, keeps its sample."""
     own = signed(record())
     refusal = {"ufrag": "", "password": "", "fingerprint": b"", "candidates": []}
-    bare = {"token": None, "prekeys": [], "addresses": [], "name": "", "sequence": 0}
     structs = msgspec.structs
     return {
         "hello": Hello(1, 1, seeded("nonce")[:16], START),
@@ -198,7 +207,7 @@ def samples() -> dict[str, msgspec.Struct]:
         "token request": TokenRequest(7, dial.INVITE, TOKEN_ID, START + 86_400),
         "token grant": TokenGrant(7, TOKEN),
         "record": record(),
-        "bare record": structs.replace(record(), **bare),
+        "bare record": structs.replace(record(), **BARE),
         "offer body": offer(),
         "answer body": answer(),
         "refusing answer body": structs.replace(
@@ -293,7 +302,8 @@ def digest_of(entry: Entry) -> str:
 
 def changed(entries: list[Entry], digests: str) -> list[str]:
     """The names of entries that were altered, removed or never listed."""
-    listed = dict(reversed(line.split("  ", 1)) for line in digests.splitlines())
+    lines = (line.split("  ", 1) for line in digests.splitlines())
+    listed = {name: digest for digest, name in lines}
     found = {entry["name"]: digest_of(entry) for entry in entries}
     return sorted(name for name in listed | found if listed.get(name) != found.get(name))
 
@@ -372,7 +382,7 @@ def test_the_dial_vector_is_what_both_ends_derive() -> None:
 
 def test_every_message_and_every_document_has_a_vector() -> None:
     have = {entry["kind"] for entry in ENTRIES}
-    shown = {Signed, Admission, InviteBody, *documents.KINDS, *MESSAGE_KINDS}
+    shown: set[type] = {Signed, Admission, InviteBody, *documents.KINDS, *MESSAGE_KINDS}
     assert {kind.__name__ for kind in shown} - have == set()
 
 

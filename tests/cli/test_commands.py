@@ -120,6 +120,7 @@ def test_ping_without_a_link_fails(crew: Crew) -> None:
     done = wait_for(
         lambda: d if (d := a.run("ping", c.peer_id)).returncode == 1 else None, 20.0, "the record"
     )
+    assert done is not None
     assert "connect" in complaint(done, code=1)
     rows = {
         row["name"]: row for row in map(json.loads, a.ok("peers", "--all", "--json").splitlines())

@@ -1,5 +1,7 @@
 """Signed documents: the author, the label and the very bytes, or nothing."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -68,7 +70,8 @@ def test_a_changed_byte_anywhere_is_noticed(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_opening_raise(data: bytes) -> None:
-    for kind in (Record, OfferBody, AnswerBody, Grant):
+    kinds: tuple[Any, ...] = (Record, OfferBody, AnswerBody, Grant)
+    for kind in kinds:
         assert isinstance(documents.opened(data, kind, BOB), str)
         assert isinstance(documents.verified(Signed(data, bytes(64)), kind, BOB), str)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,7 +33,7 @@ def is_full_mesh(nodes: list[SimNode]) -> bool:
     return all(len(node.neighbours()) == len(nodes) - 1 for node in nodes)
 
 
-def chain(world: World, size: int, **settings: object) -> list[SimNode]:
+def chain(world: World, size: int, **settings: Any) -> list[SimNode]:
     """Nodes of which each joins by the invite of the one before it."""
     nodes = [world.spawn(**settings)]
     for _ in range(size - 1):
@@ -355,7 +357,7 @@ def test_connecting_to_nobody_or_to_oneself_is_refused_at_once() -> None:
     world = World(10)
     node, stranger = world.spawn(), world.spawn(network=b"\2" * 32)
     for peer, code in ((node, "self"), (stranger, "unknown_peer")):
-        request = world.request(node, lambda r, p=peer.peer_id: Connect(r, p))
+        request = world.request(node, partial(Connect, peer=peer.peer_id))
         result = node.results[request]
         assert isinstance(result, Rejected)
         assert result.code == code

@@ -289,7 +289,8 @@ async def test_a_link_that_floods_the_inbox_is_ended_and_facts_still_get_in(
     await nursery.start(harness.driver.run)
     await wait_all_tasks_blocked()
     assert harness.transport.performed == [Hangup(LinkId(1), "overflow")]
-    assert [event.why for event in harness.core.given(Malformed)] == ["0", "1", "2"]  # type: ignore[attr-defined]
+    reasons = [e.why for e in harness.core.given(Malformed) if isinstance(e, Malformed)]
+    assert reasons == ["0", "1", "2"]
     assert harness.core.given(LinkLost) == [
         LinkLost(LinkId(1), "overflow"),
         LinkLost(LinkId(5), "broken"),

@@ -16,7 +16,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 
 from benchmarks.tally import Tally
 
-HIGH_WATER = 8_192
+HIGH_WATER = 4_096
 """The sender waits while more than this is buffered (measured: from 16 KiB on, bursts overflow the
 receiver's socket and the association stalls for a second at a time)."""
 OPEN_TIMEOUT = 30.0

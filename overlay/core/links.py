@@ -160,8 +160,9 @@ class Links:
         """A channel stands: say hello."""
         expected = self._expected.pop(event.link, None)
         pending = sum(1 for link in self.by_id.values() if link.peer is None)
-        if pending >= PENDING_HELLOS_MAX:
-            self.context.emit(Hangup(event.link, "busy"))
+        called_off = expected is None and not event.inbound
+        if called_off or pending >= PENDING_HELLOS_MAX:
+            self.context.emit(Hangup(event.link, "cancelled" if called_off else "busy"))
             return
         handshake = Handshake(
             self.context,

@@ -15,6 +15,7 @@ from overlay.core import codec
 from overlay.core.events import (
     DialFailed,
     Event,
+    Hangup,
     LinkAlive,
     LinkLost,
     LinkOpened,
@@ -134,6 +135,17 @@ def test_changed_copies_of_real_messages_do_no_harm(data: st.DataObject) -> None
             name = data.draw(st.sampled_from(names))
             message = msgspec.structs.replace(message, **{name: getattr(other, name)})
         handle(victim.core, Received(link, message), world.now)
+
+
+def test_an_attempt_called_off_as_it_opens_is_hung_up() -> None:
+    """The transport's `LinkOpened` may cross our `Hangup`."""
+    world, victim, link, seen = linked()
+    facts = next(view.facts for view in victim.core.peers() if view.link == link)
+    late = LinkId(1_000)
+    opened = LinkOpened(late, inbound=False, facts=facts)
+    assert victim.core.handle(opened, world.now) == [Hangup(late, "cancelled")]
+    for message in seen:
+        assert victim.core.handle(Received(late, message), world.now) == []
 
 
 def test_floods_of_every_kind_leave_state_bounded() -> None:

@@ -2,27 +2,30 @@
 
 Each node has a network namespace of its own, on one LAN, and all but the first sit behind a
 stateful firewall that drops whatever they have not asked for. All join by the first node's invite.
-Every link that does not touch the first has to be negotiated through the mesh: nobody could have
-dialled anybody. Then the first is killed, and a message still reaches every survivor.
+Every link that does not touch the first has to be negotiated through the mesh: a stranger on the
+same LAN shows that nobody else could have been dialled. Then the first is killed, and a message
+still reaches every survivor.
 """
 
-import argparse
 import os
+import socket
+import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if __package__ in {None, ""}:  # run as a script: the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demos.stage import NODES, Link, Stage, curtain, require, table_of
+from demos.stage import Link, Stage, arguments, curtain, require, table_of
 from tests.lab.lan import STATEFUL, Lan
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nodes import Failed
 
 
-def assemble(stage: Stage, lan: Lan, firewall: str | None) -> None:
+def assemble(stage: Stage, lan: Lan, count: int, firewall: str | None) -> None:
     """Start the open node, then all others at once with its invite."""
-    for number in range(1, NODES + 1):
+    for number in range(1, count + 1):
         host = lan.host(firewall=None if number == 1 else firewall)
         node = stage.crew.node(f"n{number}", enter=host.enter)
         stage.cast.append(node)
@@ -49,16 +52,40 @@ def negotiated_through_the_mesh(links: list[Link], first: str) -> None:
             require(link.via != "–", f"{link.a} – {link.b} names nobody who handed the offer on")
 
 
-def play(stage: Stage, lan: Lan, firewall: str | None) -> None:
+def answers_strangers(lan: Lan, stage: Stage) -> list[str]:
+    """Which nodes answer the STUN question of a host that they have never sent anything to."""
+    by_address = {node.ready["listen"][0]: node for node in stage.cast}
+    question = struct.pack("!HHI", 1, 0, 0x2112A442) + bytes(12)  # RFC 8489 §5, a Binding request
+    stranger = lan.host(firewall=None)
+    with stranger.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asking:
+        asking.bind((stranger.address, 0))
+        asking.settimeout(1.0)
+        for address in by_address:
+            host, port = address.rsplit(":", 1)
+            asking.sendto(question, (host, int(port)))
+        answered: set[str] = set()
+        with suppress(TimeoutError):
+            while len(answered) < len(by_address):
+                host, port = asking.recvfrom(2048)[1]
+                answered.add(by_address[f"{host}:{port}"].name)
+    return sorted(answered)
+
+
+def play(stage: Stage, lan: Lan, count: int, firewall: str | None) -> None:
     """The whole demonstration; raises `Failed` at the first thing that does not hold."""
-    stage.step(f"{NODES} network namespaces on one switch")
-    assemble(stage, lan, firewall)
+    stage.step(f"{count} network namespaces on one switch")
+    assemble(stage, lan, count, firewall)
     stage.step("everybody links to everybody")
     stage.settle()
     links = stage.links()
-    require(len(links) == NODES * (NODES - 1) // 2, f"{len(links)} links are no full mesh")
+    require(len(links) == count * (count - 1) // 2, f"{len(links)} links are no full mesh")
     first, *survivors = stage.cast
     negotiated_through_the_mesh(links, first.name)
+    stage.step("a stranger on the same switch knocks at every door")
+    opened = answers_strangers(lan, stage)
+    require(
+        opened == [first.name], f"{', '.join(opened)} let a stranger in: others could dial them"
+    )
     stage.step("everybody subscribes")
     ears = stage.listen()
     stage.step(f"{first.name}, the only one that could be dialled, is killed with SIGKILL")
@@ -80,11 +107,11 @@ def enter_user_namespace() -> None:
 
 def main() -> None:
     """Play it; exit 0 only if all of it held."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument(
         "--no-firewall",
         action="store_true",
-        help="leave every node open: members dial directly, and the demonstration has to fail",
+        help="leave every node open: then it proves nothing, and the demonstration has to fail",
     )
     options = parser.parse_args()
     enter_user_namespace()
@@ -92,7 +119,7 @@ def main() -> None:
         if why := why_unavailable():
             raise Failed(why)
         with Lan() as lan:
-            play(stage, lan, None if options.no_firewall else STATEFUL)
+            play(stage, lan, options.nodes, None if options.no_firewall else STATEFUL)
 
 
 if __name__ == "__main__":

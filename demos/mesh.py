@@ -4,20 +4,19 @@ Each joins by the invite of a different member. Then the creator is killed with 
 message still reaches everyone.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 if __package__ in {None, ""}:  # run as a script: the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demos.stage import NODES, Stage, curtain, require, table_of
+from demos.stage import Stage, arguments, curtain, require, table_of
 
 
-def assemble(stage: Stage) -> None:
+def assemble(stage: Stage, count: int) -> None:
     """Start the nodes one after another, each with an invite that its predecessor made."""
-    stage.step(f"{NODES} processes, each joining by the invite of the one before it")
-    for number in range(1, NODES + 1):
+    stage.step(f"{count} processes, each joining by the invite of the one before it")
+    for number in range(1, count + 1):
         node = stage.crew.node(f"n{number}")
         host = stage.cast[-1] if stage.cast else None
         stage.show(node, "starting")
@@ -26,13 +25,13 @@ def assemble(stage: Stage) -> None:
         stage.show(node, f"joined by {host.name}'s invite" if host else "created the mesh")
 
 
-def play(stage: Stage, *, freeze_one: bool) -> None:
+def play(stage: Stage, count: int, *, freeze_one: bool) -> None:
     """The whole demonstration; raises `Failed` at the first thing that does not hold."""
-    assemble(stage)
+    assemble(stage, count)
     stage.step("everybody links to everybody")
     stage.settle()
     links = stage.links()
-    require(len(links) == NODES * (NODES - 1) // 2, f"{len(links)} links are no full mesh")
+    require(len(links) == count * (count - 1) // 2, f"{len(links)} links are no full mesh")
     stage.step("everybody subscribes")
     ears = stage.listen()
     creator, *survivors = stage.cast
@@ -40,7 +39,7 @@ def play(stage: Stage, *, freeze_one: bool) -> None:
     creator.kill()
     stage.show(creator, "killed")
     if freeze_one:
-        survivors[2].freeze()
+        survivors[0].freeze()
     stage.announce(survivors[-1], ears, survivors)
     stage.no_internal_errors(survivors)
     stage.step("the message reached every survivor")
@@ -49,7 +48,7 @@ def play(stage: Stage, *, freeze_one: bool) -> None:
 
 def main() -> None:
     """Play it; exit 0 only if all of it held."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument(
         "--freeze-one",
         action="store_true",
@@ -57,7 +56,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     with curtain() as stage:
-        play(stage, freeze_one=options.freeze_one)
+        play(stage, options.nodes, freeze_one=options.freeze_one)
 
 
 if __name__ == "__main__":

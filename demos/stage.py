@@ -3,6 +3,7 @@
 Each node is a process that is driven by the command line alone, as a user would.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from tests.lab.nodes import Crew, Failed, Json, Node, Process, heard
 T = TypeVar("T")
 TOPIC = "demo"
 NODES = 8
-HEARING_TIMEOUT = 15.0
+"""As many as link to everybody (``links.full_mesh``)."""
+HEARING_TIMEOUT = 10.0
 """Seconds for a message to arrive everywhere (guess: far above the milliseconds it takes)."""
 
 
@@ -176,6 +178,13 @@ def table_of(links: Sequence[Link]) -> Table:
             "–" if rtt is None else f"{rtt * 1000:.1f} ms",
         )
     return table
+
+
+def arguments(text: str | None) -> argparse.ArgumentParser:
+    """What both demonstrations can be told."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--nodes", type=int, default=NODES, help="how many play (default: 8)")
+    return parser
 
 
 @contextmanager

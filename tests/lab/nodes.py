@@ -83,7 +83,7 @@ class Lines:
 
 
 class Process:
-    """A child with its output collected; killed when its owner goes."""
+    """A child with its output collected, in a process group of its own; ended with its owner."""
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Process:
             text=True,
             cwd=ROOT,
             env=environment(env),
+            process_group=0,
             preexec_fn=before_exec,  # noqa: PLW1509 (it takes no lock)
         )
         assert self.popen.stdout is not None
@@ -125,16 +126,20 @@ class Process:
         self.popen.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone and its pipes are closed."""
-        self.popen.kill()
+        """SIGKILL to it and what it started; wait until it is gone and its pipes are closed."""
+        self._signal_group(signal.SIGKILL)
         self.popen.wait()
         self.out.finish()
         self.err.finish()
 
-    def end(self, timeout: float = 10.0) -> int:
-        """SIGINT as from Ctrl-C, then wait; its exit code."""
-        self.popen.send_signal(signal.SIGINT)
+    def end(self, timeout: float = 30.0) -> int:
+        """SIGINT as from Ctrl-C, to it and what it started; wait for its exit code."""
+        self._signal_group(signal.SIGINT)
         return self.popen.wait(timeout)
+
+    def _signal_group(self, number: int) -> None:
+        if self.popen.poll() is None:
+            os.killpg(self.popen.pid, number)
 
 
 class Node:

@@ -12,7 +12,7 @@ import sys
 
 ADDRESS = "198.18.0.1"
 """From the range reserved for benchmarks (RFC 2544)."""
-_INSIDE = "OVERLAY_BENCHMARKS_NAMESPACE"
+_INSIDE = "BENCHMARKS_NAMESPACE"
 _BUILD = f"""
 ip link set lo up &&
 ip -6 address flush dev lo &&

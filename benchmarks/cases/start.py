@@ -1,6 +1,7 @@
 """How long a person waits: from ``overlay join`` to the first link, and the import alone."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,9 +30,12 @@ def join() -> dict[str, float]:
     with Peer(NODE) as listener, tempfile.TemporaryDirectory() as directory:
         listener.ask("start")
         link = listener.ask("invite")["link"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("OVERLAY_")}
         command = [*OVERLAY, "join", "-", "--json", "--data-dir", directory]
         started = time.monotonic()
-        joiner = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        joiner = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         with joiner:
             assert joiner.stdin is not None
             assert joiner.stdout is not None

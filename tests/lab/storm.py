@@ -100,7 +100,7 @@ class Strangers:
                 self._send_openly(kind)
             self.kinds[kind] += 1
             if number % PACED == 0:
-                self._listen()
+                self.listen()
                 self._pace.wait()
 
     def _send_openly(self, kind: str) -> None:
@@ -131,7 +131,8 @@ class Strangers:
         )
         return first + random.randbytes(random.choice((0, 1, 12, 19, 20, 60, 300, 1200)))
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Take in what was sent to us and to the victims."""
         for own in [*self._own, *self._victims]:
             try:
                 while True:
@@ -141,7 +142,7 @@ class Strangers:
 
     def worst_amplification(self) -> float:
         """The most that an address of ours was sent, as a multiple of what was sent in its name."""
-        self._listen()
+        self.listen()
         return max(
             (
                 received / max(1, self.sent_for[address])

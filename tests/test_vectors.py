@@ -162,6 +162,26 @@ BARE: dict[str, Any] = {
 """A record that says as little as it may."""
 
 
+def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
+    """HyParView's and Plumtree's messages."""
+    walk, key = seeded("walk")[:8], ALICE.peer_id
+    return {
+        "join": messages.JoinView(),
+        "forward join": messages.ForwardJoin(key, 6, record),
+        "ask with high priority": messages.NeighbourAsk(high=True),
+        "ask with low priority": messages.NeighbourAsk(high=False),
+        "accepted": messages.NeighbourReply(accepted=True),
+        "not accepted": messages.NeighbourReply(accepted=False),
+        "disconnect": messages.Disconnect(),
+        "shuffle": messages.Shuffle(walk, 6, [key, BOB.peer_id]),
+        "shuffle reply": messages.ShuffleReply(walk, [BOB.peer_id]),
+        "announcement": messages.Announcement(REQUEST, 3),
+        "announcements": messages.IHave([messages.Announcement(REQUEST, 3)]),
+        "graft": messages.Graft(REQUEST),
+        "prune": messages.Prune(),
+    }
+
+
 def samples() -> dict[str, msgspec.Struct]:
     """At least one of everything; a name, once used, keeps its sample."""
     own = signed(record())
@@ -206,6 +226,7 @@ def samples() -> dict[str, msgspec.Struct]:
         ),
         "token request": TokenRequest(7, dial.INVITE, TOKEN_ID, START + 86_400),
         "token grant": TokenGrant(7, TOKEN),
+        **gossip_samples(own),
         "record": record(),
         "bare record": structs.replace(record(), **BARE),
         "offer body": offer(),

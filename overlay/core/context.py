@@ -26,6 +26,8 @@ class Settings:
     """Whether links open that no command asked for (``links.auto``)."""
     mesh_size: int = 8
     """Up to this many nodes the mesh is full (``links.full_mesh``)."""
+    active_size: int = 5
+    """Neighbours for gossip in a larger mesh (HyParView's active view)."""
     links_max: int = 12
     """Links beyond this are guests, handed on within 30 s (``links.max``)."""
 

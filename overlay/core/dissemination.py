@@ -1,11 +1,11 @@
-"""Published messages, flooded to every neighbour and delivered once (first cut; Plumtree follows).
+"""Published messages: signed by their origin, checked and delivered once; Plumtree carries them.
 
 Every message is signed by its origin over the network, its id, topic and data, so that nobody
 speaks in another's name; what does not hold costs its bringer the link.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -17,17 +17,13 @@ from overlay.core.messages import Gossip
 from overlay.core.types import PeerId
 
 LABEL = b"overlay gossip 1"
-SEEN_MAX = 8192
-"""Message ids remembered; the oldest goes when full."""
-HOPS_MAX = 64
 
 
 @dataclass(slots=True)
 class Dissemination:
-    """De-duplicating flood."""
+    """What publications have to say for themselves; how they travel is the tree's concern."""
 
     context: Context
-    _seen: dict[bytes, None] = field(default_factory=dict)
 
     def publish(self, topic: str, data: bytes, *, text: bool) -> Gossip | str:
         """A message of our own, signed and delivered here, for all neighbours; or what is wrong."""
@@ -43,33 +39,22 @@ class Dissemination:
             topic=topic,
             data=data,
             text=text,
-            hops=1,
+            hops=0,
             signature=b"",
         )
         signature = context.crypto.sign(_signed_part(context.settings.network, message))
-        self._first_time(message.message_id)
         context.emit(Deliver(topic, context.peer_id, data, text, 0))
         return msgspec.structs.replace(message, signature=signature)
 
-    def on_gossip(self, message: Gossip) -> Gossip | str | None:
-        """Deliver what is new and return it for the other neighbours; or what is wrong."""
-        if message.message_id in self._seen:
-            return None
+    def receive(self, message: Gossip) -> str | None:
+        """Deliver what is new to us if it holds; else what is wrong with it."""
         origin = PeerId(message.origin)
         signed = _signed_part(self.context.settings.network, message)
         if not self.context.crypto.verify(origin, signed, message.signature):
             return "a published message that its origin has not signed"
-        self._first_time(message.message_id)
         hops = max(1, message.hops)
         self.context.emit(Deliver(message.topic, origin, message.data, message.text, hops))
-        if hops >= HOPS_MAX:
-            return None
-        return msgspec.structs.replace(message, hops=hops + 1)
-
-    def _first_time(self, message_id: bytes) -> None:
-        if len(self._seen) >= SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
-        self._seen[message_id] = None
+        return None
 
 
 def _signed_part(network: bytes, message: Gossip) -> bytes:

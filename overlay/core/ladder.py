@@ -46,6 +46,8 @@ BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0
 ADDRESSES_MAX = 8
 """Addresses that one dial goes to (DESIGN: candidates an offer)."""
 CLIMBS_MAX = 1024
+ATTEMPT_FAILED = "attempt_failed"
+"""The report on each attempt that came to nothing; programs hear of it, too."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Climb:
     last: tuple[str, str] = ("unreachable", "no way to this peer is known")
     after_dial: bool = False
     """The last step was a direct dial: an offer through the mesh may follow at once."""
+    last_resort: bool = False
+    """Even addresses that are merely claimed have been dialled."""
 
     @property
     def busy(self) -> bool:
@@ -331,8 +335,11 @@ class Ladder:
 
     def _failed(self, climb: Climb, code: str, text: str, now: float) -> PeerId | None:
         climb.last = (code, text)
-        if climb.busy:
-            return None
+        self.context.report("debug", ATTEMPT_FAILED, peer=climb.peer, code=code, text=text)
+        return None if climb.busy else self._rest(climb, now)
+
+    def _rest(self, climb: Climb, now: float) -> PeerId:
+        """Leave the peer alone for a while, longer each time."""
         delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2**climb.failures)
         climb.failures = min(climb.failures + 1, 8)
         if climb.waiting:
@@ -343,7 +350,8 @@ class Ladder:
 
     def stuck(self, climb: Climb, now: float) -> None:
         """There is no step to take now: fail, and try again later."""
-        self._failed(climb, *climb.last, now)
+        if not climb.busy:
+            self._rest(climb, now)
 
     def answering(self) -> int:
         """How many offers of others are being answered."""
@@ -366,9 +374,10 @@ class Ladder:
         """When `on_time` next has something to do."""
         return self._timers.next_deadline()
 
-    def on_time(self, now: float) -> list[PeerId]:
-        """Time out what takes too long; returns the peers to be tried again."""
+    def on_time(self, now: float) -> tuple[list[PeerId], list[PeerId]]:
+        """Time out what takes too long; returns peers to try again, and peers not reached."""
         retry: list[PeerId] = []
+        failed: list[PeerId] = []
         for kind, peer in list(self._timers.pop_due(now)):
             climb = self.climbs[peer]
             if kind == "retry":
@@ -379,8 +388,9 @@ class Ladder:
                 unanswered = not climb.offering.answered
                 self.abandon(climb)
                 text = "no answer came back" if unanswered else "no path between the two worked"
-                self._failed(climb, "timeout", text, now)
-        return retry
+                if self._failed(climb, "timeout", text, now) is not None:
+                    failed.append(peer)
+        return retry, failed
 
     def _give_up(self, climb: Climb, now: float) -> None:
         for request, at in climb.waiting:

@@ -1,8 +1,7 @@
-"""Who is in the mesh, and whom we want to be linked to.
+"""Who is in the mesh: the book of signed records, and our own.
 
-Signed records travel by gossip: a neighbour gets all we know when it comes, and every newer record
-once. Up to eight nodes the mesh is full; beyond that each node keeps as many links (first cut;
-HyParView follows). Newcomers beyond the view are guests: handed on within 30 s.
+Records travel by gossip: a neighbour gets all we know when it comes, and every newer record once.
+Whom we link to is HyParView's concern; links that it has no use for are guests for 30 s.
 """
 
 from dataclasses import dataclass, field
@@ -35,36 +34,23 @@ DIGEST_DELAY = 0.05
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
 NEIGHBOURS_MAX = 64
-KNOWN_MAX = 1024
-"""Peers of which we keep more than their record."""
 GUESTS_MAX = 128
 GUEST_STAY = 30.0
 """DESIGN, joins in bursts."""
-FULL_REST = 120.0
-"""Seconds (guess) that a peer without room is left alone."""
-SECOND_ASK = 1.5
-"""Seconds (guess) that the lower peer id leaves to the higher before it dials as well."""
 
 
 @dataclass(slots=True)
 class Membership:
-    """The book of records, our own record, and the wish list."""
+    """The book of records, our own record, and the guests."""
 
     context: Context
     links: Links
     reflexive: Reflexive
     book: RecordBook
     own: bytes = b""
-    restless: bool = False
-    """Whether something has happened since that may make us want other links."""
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
-    _left: dict[PeerId, int] = field(default_factory=dict)
-    """Peers that said goodbye, and the sequence of their record then."""
-    _full: dict[PeerId, float] = field(default_factory=dict)
-    """Peers without room for us, and when to ask again."""
-    _known_since: dict[PeerId, float] = field(default_factory=dict)
     _guests: dict[PeerId, None] = field(default_factory=dict)
     _timers: Timers[tuple[str, PeerId]] = field(default_factory=Timers)
 
@@ -120,12 +106,6 @@ class Membership:
         if peer == self.context.peer_id:
             self.book.forget(peer)  # our own, come back to us: nobody to link to
             return None
-        self.restless = True
-        self._known_since.setdefault(peer, now)
-        while len(self._known_since) > KNOWN_MAX:
-            del self._known_since[next(iter(self._known_since))]
-        if record.sequence > self._left.get(peer, -1):
-            self._left.pop(peer, None)
         self._fresh[peer] = bearer
         self._timers.set(("tell", self.context.peer_id), now + DIGEST_DELAY)
         if peer in self.links.by_peer:
@@ -139,20 +119,6 @@ class Membership:
             chunk = peers[start : start + RECORDS_PER_MESSAGE]
             records = [self.book.bytes_of(peer) for peer in chunk]
             self.context.emit(Transmit(link.id, Records([each for each in records if each])))
-
-    def on_left(self, peer: PeerId) -> None:
-        """A peer said goodbye for good: do not call after it until it is back with a new record."""
-        record = self.book.get(peer)
-        self._left[peer] = record.sequence if record else 0
-        while len(self._left) > KNOWN_MAX:
-            del self._left[next(iter(self._left))]
-
-    def on_full(self, peer: PeerId, now: float) -> None:
-        """A peer has no room for us: do not call it again for a while."""
-        self._full[peer] = now + FULL_REST
-        self._timers.set(("turn", peer), now + FULL_REST)
-        while len(self._full) > KNOWN_MAX:
-            del self._full[next(iter(self._full))]
 
     # --- telling the neighbours --------------------------------------------------------------
 
@@ -178,41 +144,10 @@ class Membership:
                 part = chunk[start : start + RECORDS_PER_MESSAGE]
                 self.context.emit(Transmit(link.id, Records(part)))
 
-    # --- whom to link to ---------------------------------------------------------------------
-
-    def wanted(self, now: float) -> list[PeerId]:
-        """Members that we would link to now, in the order in which we heard of them."""
-        if not self.context.settings.auto:
-            return []
-        mesh_size = self.context.settings.mesh_size
-        room = min(mesh_size - 1, self.context.settings.links_max) - len(self.links.by_peer)
-        if room <= 0:
-            return []
-        missing = [
-            peer
-            for peer in self.book.peers()
-            if peer not in self.links.by_peer
-            and peer not in self._left
-            and self._full.get(peer, now) <= now
-        ]
-        if len(missing) > room:
-            missing = self.context.random.sample(missing, room)
-        return [peer for peer in missing if self._our_turn(peer, now)]
-
-    def _our_turn(self, peer: PeerId, now: float) -> bool:
-        """The higher id dials first, the lower a little later: fewer crossings."""
-        if self.context.peer_id > peer:
-            return True
-        at = self._known_since.setdefault(peer, now) + SECOND_ASK
-        if at > now:
-            self._timers.set(("turn", peer), at)
-        return at <= now
-
     # --- guests ------------------------------------------------------------------------------
 
     def seat(self, peer: PeerId, now: float) -> bool:
         """Find a new neighbour a place: in the view, as a guest, or none at all."""
-        self.restless = True
         over = len(self.links.by_peer) - self.context.settings.links_max
         if over <= 0:
             return True
@@ -222,9 +157,14 @@ class Membership:
         self._timers.set(("guest", peer), now + GUEST_STAY)
         return True
 
+    def dismiss(self, peer: PeerId, now: float) -> None:
+        """The view has no more use for this neighbour: its link may serve a little longer."""
+        if peer not in self._guests:
+            self._guests[peer] = None
+            self._timers.set(("guest", peer), now + GUEST_STAY)
+
     def unseat(self, peer: PeerId) -> None:
-        """A neighbour is gone: its place is free."""
-        self.restless = True
+        """A guest is gone, or has become a neighbour for good."""
         self._guests.pop(peer, None)
         self._timers.stop(("guest", peer))
 
@@ -235,7 +175,7 @@ class Membership:
         return self._timers.next_deadline()
 
     def on_time(self, now: float) -> list[PeerId]:
-        """Do what is due; returns the guests whose time is up while the view is still full."""
+        """Do what is due; returns the guests whose time is up."""
         leaving: list[PeerId] = []
         for kind, peer in list(self._timers.pop_due(now)):
             if kind == "renew":
@@ -244,10 +184,7 @@ class Membership:
                 self._tell_records()
             elif kind == "digest":
                 self._tell_digest()
-            elif kind == "turn":
-                self.restless = True
             elif kind == "guest":
                 self._guests.pop(peer, None)
-                if len(self.links.by_peer) > self.context.settings.links_max:
-                    leaving.append(peer)
+                leaving.append(peer)
         return leaving

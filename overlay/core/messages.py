@@ -130,6 +130,88 @@ class TokenGrant(msgspec.Struct, array_like=True, frozen=True, tag=14):
     token: bytes
 
 
+class JoinView(msgspec.Struct, array_like=True, frozen=True, tag=15):
+    """HyParView's Join: a newcomer asks its contact to take it in and send word of it."""
+
+
+class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, tag=16):
+    """Word of a newcomer on a random walk."""
+
+    newcomer: bytes
+    ttl: int
+    record: bytes
+    """The newcomer's signed record, so that whoever the walk ends at can link to it."""
+
+
+class NeighbourAsk(msgspec.Struct, array_like=True, frozen=True, tag=17):
+    """HyParView's Neighbor: take me into your active view; with high priority it is granted."""
+
+    high: bool
+
+
+class NeighbourReply(msgspec.Struct, array_like=True, frozen=True, tag=18):
+    """Whether a `NeighbourAsk` was granted."""
+
+    accepted: bool
+
+
+class Disconnect(msgspec.Struct, array_like=True, frozen=True, tag=19):
+    """You had to make room in my active view; the link may still serve."""
+
+
+class Shuffle(msgspec.Struct, array_like=True, frozen=True, tag=20):
+    """A sample of somebody's views on a random walk."""
+
+    walk: bytes
+    """8 random bytes: hops remember them, to hand the reply back."""
+    ttl: int
+    peers: list[bytes]
+
+
+class ShuffleReply(msgspec.Struct, array_like=True, frozen=True, tag=21):
+    """As many peers in return, going back along the walk."""
+
+    walk: bytes
+    peers: list[bytes]
+
+
+class Announcement(msgspec.Struct, array_like=True, frozen=True):
+    """A message that its announcer holds, and how many hops it would have come by."""
+
+    message_id: bytes
+    hops: int
+
+
+class IHave(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """Plumtree's lazy push: messages that can be had."""
+
+    announcements: list[Announcement]
+
+
+class Graft(msgspec.Struct, array_like=True, frozen=True, tag=23):
+    """Send me this message, and from now on all of them."""
+
+    message_id: bytes
+
+
+class Prune(msgspec.Struct, array_like=True, frozen=True, tag=24):
+    """Your messages come sooner from elsewhere: only announce them."""
+
+
+ViewMessage = (
+    JoinView
+    | ForwardJoin
+    | NeighbourAsk
+    | NeighbourReply
+    | Disconnect
+    | Shuffle
+    | ShuffleReply
+    | IHave
+    | Graft
+    | Prune
+)
+"""What the views and the tree say to each other: HyParView's and Plumtree's messages."""
+
 Message = (
     Hello
     | Proof
@@ -145,6 +227,7 @@ Message = (
     | Gossip
     | TokenRequest
     | TokenGrant
+    | ViewMessage
 )
 
 # --- signed and sealed documents -------------------------------------------------------------

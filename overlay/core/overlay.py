@@ -4,9 +4,11 @@ Machines never call each other. They emit effects into one outbox and return fac
 means for the others is decided here, and only here.
 """
 
+from collections import deque
 from typing import assert_never
 
 from overlay.core import messages as m
+from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
 from overlay.core.dissemination import Dissemination
 from overlay.core.events import (
@@ -37,28 +39,24 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.inviting import Inviting
-from overlay.core.ladder import Climb, Ladder, Target
-from overlay.core.links import (
-    AttemptFailed,
-    Link,
-    LinkFact,
-    Links,
-    PeerDown,
-    PeerMoved,
-    PeerUp,
+from overlay.core.hyparview import (
+    Fact,
+    HyParView,
+    NeighborDown,
+    NeighborUp,
+    Parameters,
+    Unneeded,
+    Wanted,
 )
+from overlay.core.inviting import Inviting
+from overlay.core.ladder import Ladder
+from overlay.core.links import AttemptFailed, Link, LinkFact, Links, PeerDown, PeerMoved, PeerUp
 from overlay.core.membership import Membership
+from overlay.core.plumtree import Plumtree
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
-from overlay.core.routing import (
-    AnswerArrived,
-    OfferArrived,
-    Routing,
-    RoutingFact,
-    Undeliverable,
-)
+from overlay.core.routing import Routing, RoutingFact
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
@@ -77,11 +75,24 @@ class Overlay:
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
+        self._tree = Plumtree(context)
+        parameters = Parameters(active_size=settings.active_size, full_mesh=settings.mesh_size)
+        self._views = HyParView(context, parameters, opens_links=settings.auto)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
-        self._responder = Responder(context, self._ladder, self._routing)
-        self._met: dict[PeerId, None] = {}
-        """Peers whom an invite or the cache named: they may be dialled even if others may not."""
+        self._climbing = Climbing(
+            context,
+            self._links,
+            self._ladder,
+            self._routing,
+            Responder(context, self._ladder, self._routing),
+            self._book,
+            self._reflexive,
+            self._membership,
+        )
+        self._kept: dict[PeerId, None] = {}
+        """Peers whom a command asked to be linked to: their links stay."""
+        self._view_facts: deque[Fact] = deque()
         self._timers: Timers[str] = Timers()
 
     # --- the only door -----------------------------------------------------------------------
@@ -115,6 +126,8 @@ class Overlay:
             self._routing,
             self._membership,
             self._inviting,
+            self._views,
+            self._tree,
         )
         deadlines = [machine.next_deadline() for machine in machines]
         return min((each for each in deadlines if each is not None), default=None)
@@ -177,8 +190,10 @@ class Overlay:
             return
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
-        elif isinstance(event, LinkAlive):
+            self._on_views(self._views.on_unlinked(peer, now, absent=True), now)
+        elif isinstance(event, LinkAlive) and peer not in self._views.links:
             self._routing.add(peer, event.link, now)
+            self._on_views(self._views.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
             self._context.report("info", "peer_" + states[type(event)], peer=peer)
@@ -217,9 +232,8 @@ class Overlay:
                     self._on_peer_down(peer, code, now)
                 case AttemptFailed(link_id, code, text):
                     self._inviting.on_attempt_failed(link_id, code, text)
-                    peer_to_retry = self._ladder.on_attempt_failed(link_id, code, text, now)
-                    if peer_to_retry is not None and code != "duplicate":
-                        self._fall_back(peer_to_retry, now)
+                    stuck = self._climbing.on_attempt_failed(link_id, code, text, now)
+                    self._on_stuck(stuck, now)
                 case _:
                     assert_never(fact)
 
@@ -237,6 +251,12 @@ class Overlay:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link)
         self._membership.tell_soon(now)
+        if peer in self._tree.links:
+            self._tree.add(peer, link.id)
+        join = link.negotiated is Negotiated.INVITE and not link.inbound
+        ours = not link.inbound
+        facts = self._views.on_linked(peer, link.id, ours=ours, join=join, now=now)
+        self._on_views(facts, now)
         self._context.report(
             "info", "peer_up", peer=peer, negotiated=link.negotiated.value, via=link.via
         )
@@ -245,10 +265,11 @@ class Overlay:
         self._reflexive.forget(peer)
         self._inviting.forget(peer)
         self._membership.unseat(peer)
+        self._kept.pop(peer, None)
         if code == "leave":
-            self._membership.on_left(peer)
-        elif code == "full":
-            self._membership.on_full(peer, now)
+            self._views.forget(peer)
+        absent = code == "broken"
+        self._on_views(self._views.on_unlinked(peer, now, absent=absent), now)
         self._on_routing(self._routing.remove(peer, now), now)
         self._membership.tell_soon(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
@@ -287,9 +308,9 @@ class Overlay:
                 self._routing.learn(peer, peers)
             case m.Records(records):
                 for data in records:
-                    self._membership.add(data, peer, now)
+                    self._on_record(data, peer, now)
             case m.Gossip():
-                self._on_gossip(link, message, now)
+                self._on_gossip(link, peer, message, now)
             case m.Ping(token):
                 self._context.emit(Transmit(link.id, m.Pong(token)))
             case m.Pong():
@@ -307,102 +328,81 @@ class Overlay:
             case m.Hello() | m.Proof() | m.Goodbye():
                 pass
             case _:
+                self._on_view_message(peer, message, now)
+
+    def _on_view_message(self, peer: PeerId, message: m.ViewMessage, now: float) -> None:
+        """HyParView's and Plumtree's."""
+        views, tree = self._views, self._tree
+        match message:
+            case m.JoinView():
+                record = self._book.bytes_of(peer) or b""
+                self._on_views(views.on_join(peer, record, now), now)
+            case m.ForwardJoin():
+                self._on_record(message.record, peer, now)
+                self._on_views(views.on_forward_join(peer, message, now), now)
+            case m.NeighbourAsk():
+                self._on_views(views.on_neighbour_ask(peer, message, now), now)
+            case m.NeighbourReply():
+                self._on_views(views.on_neighbour_reply(peer, message, now), now)
+            case m.Disconnect():
+                self._on_views(views.on_disconnect(peer, now), now)
+            case m.Shuffle():
+                self._on_views(views.on_shuffle(peer, message, now), now)
+            case m.ShuffleReply():
+                self._on_views(views.on_shuffle_reply(message, now), now)
+            case m.IHave():
+                tree.on_announcements(peer, message, now)
+            case m.Graft():
+                tree.on_graft(peer, message)
+            case m.Prune():
+                tree.on_prune(peer)
+            case _:
                 assert_never(message)
 
-    def _on_gossip(self, link: Link, message: m.Gossip, now: float) -> None:
-        match self._dissemination.on_gossip(message):
-            case str(why):
-                self._misbehaved(link.id, why, now)
-            case m.Gossip() as onward:
-                self._flood(onward, link.peer)
+    def _on_gossip(self, link: Link, peer: PeerId, message: m.Gossip, now: float) -> None:
+        if not self._tree.is_news(message.message_id):
+            self._tree.on_duplicate(peer)
+        elif (why := self._dissemination.receive(message)) is not None:
+            self._misbehaved(link.id, why, now)
+        else:
+            self._tree.on_news(peer, message, now)
 
-    def _flood(self, message: m.Gossip, bearer: PeerId | None) -> None:
-        for peer, link in self._links.by_peer.items():
-            if peer not in (bearer, message.origin):
-                self._context.emit(Transmit(link.id, message))
+    def _on_record(self, data: bytes, bearer: PeerId, now: float) -> None:
+        record = self._membership.add(data, bearer, now)
+        if record is not None:
+            self._on_views(self._views.on_known(PeerId(record.peer_id), now), now)
 
-    # --- signalling --------------------------------------------------------------------------
+    # --- the views ---------------------------------------------------------------------------
+
+    def _on_views(self, facts: list[Fact], now: float) -> None:
+        """What the views decided; a fact may bring about others, which wait their turn."""
+        busy = bool(self._view_facts)
+        self._view_facts.extend(facts)
+        while self._view_facts and not busy:
+            self._on_view_fact(self._view_facts[0], now)
+            self._view_facts.popleft()
 
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
-        for fact in facts:
-            match fact:
-                case OfferArrived():
-                    self._on_offer(fact, now)
-                case AnswerArrived():
-                    failed = self._ladder.on_answer(fact, now)
-                    if failed is not None:
-                        self._fall_back(failed, now)
-                case Undeliverable(request, code):
-                    failed = self._ladder.on_undeliverable(request, code, now)
-                    if failed is not None:
-                        self._fall_back(failed, now)
-                case _:
-                    assert_never(fact)
+        self._on_stuck(self._climbing.on_routing(facts, now), now)
 
-    def _on_offer(self, arrived: OfferArrived, now: float) -> None:
-        opened = self._responder.check(arrived, now)
-        if opened is None:
-            return
-        body = opened.body
-        self._membership.add(body.record, arrived.via, now)
-        record = self._book.get(PeerId(body.sender))
-        if record is not None:
-            target = self._target(PeerId(body.sender))
-            full = len(self._links.by_peer) >= self._context.settings.links_max
-            self._responder.respond(arrived, opened, target, record, full, now)
+    def _on_stuck(self, peers: list[PeerId], now: float) -> None:
+        """Nothing is left to try towards these peers for now: the views choose others."""
+        for peer in peers:
+            self._on_views(self._views.on_unreachable(peer, now), now)
 
-    # --- the ladder --------------------------------------------------------------------------
-
-    def _target(self, peer: PeerId) -> Target:
-        """What is known of a peer at this moment."""
-        record = self._book.get(peer)
-        met = peer in self._met
-        addresses = []
-        if record is not None and (met or self._context.settings.direct):
-            addresses = self._reflexive.dialable(record.addresses, claimed=met)
-        return Target(
-            record=record,
-            addresses=addresses,
-            negotiated=Negotiated.CACHE if met else Negotiated.DIRECT,
-            candidates=self._reflexive.candidates(),
-            own_record=self._membership.own,
-        )
-
-    def _climb(self, climb: Climb, now: float) -> None:
-        """Take the first step that there is: direct dial, else an offer through the mesh."""
-        if climb.busy or climb.peer in self._links.by_peer:
-            return
-        target = self._target(climb.peer)
-        if climb.failures % 2 == 0 and self._ladder.dial_record(climb, target):
-            return
-        self._offer(climb, target, now)
-
-    def _offer(self, climb: Climb, target: Target, now: float) -> None:
-        offer = self._ladder.offer(climb, target, now)
-        if offer is not None:
-            self._on_routing(self._routing.send(offer, now), now)
-        elif self._ladder.dial_record(climb, target):
-            return
-        else:
-            self._ladder.stuck(climb, now)
-
-    def _fall_back(self, peer: PeerId, now: float) -> None:
-        """A step has failed with nothing else under way: after dials, offer at once."""
-        climb = self._ladder.climbs.get(peer)
-        if climb is not None and climb.after_dial and peer not in self._links.by_peer:
-            climb.after_dial = False
-            if self._routing.neighbours:
-                self._offer(climb, self._target(peer), now)
-
-    def _link_up_wanted(self, now: float) -> None:
-        """Open the links that the membership wishes for and that are due."""
-        if not self._membership.restless:
-            return
-        self._membership.restless = False
-        for peer in self._membership.wanted(now):
-            climb = self._ladder.climbs.get(peer)
-            if climb is None or (not climb.busy and climb.retry_at <= now):
-                self._climb(self._ladder.climb(peer), now)
+    def _on_view_fact(self, fact: Fact, now: float) -> None:
+        match fact:
+            case NeighborUp(peer):
+                self._tree.add(peer, self._views.links[peer])
+                self._membership.unseat(peer)
+            case NeighborDown(peer):
+                self._tree.remove(peer)
+            case Wanted(peer):
+                self._on_stuck(self._climbing.start(peer, now), now)
+            case Unneeded(peer):
+                self._membership.dismiss(peer, now)
+            case _:
+                assert_never(fact)
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class Overlay:
         match command:
             case Join():
                 for member in command.invite.members:
-                    self._met[PeerId(member.peer_id)] = None
+                    self._climbing.met[PeerId(member.peer_id)] = None
                 self._inviting.join(command, now)
             case MakeInvite():
                 self._inviting.make(command, now)
@@ -423,7 +423,7 @@ class Overlay:
             case PingPeer():
                 self._on_ping(command, now)
             case Publish():
-                self._on_publish(command)
+                self._on_publish(command, now)
             case Leave():
                 self._links.leave()
                 self._context.emit(Resolved(command.request, None))
@@ -441,7 +441,9 @@ class Overlay:
             text = "no record of this peer has been heard of: is it in this network?"
             self._context.emit(Rejected(command.request, "unknown_peer", text))
         else:
-            self._climb(self._ladder.wait(peer, command.request, now), now)
+            self._kept[peer] = None
+            self._ladder.wait(peer, command.request, now)
+            self._on_stuck(self._climbing.start(peer, now), now)
 
     def _on_ping(self, command: PingPeer, now: float) -> None:
         link = self._links.by_peer.get(command.peer)
@@ -452,42 +454,42 @@ class Overlay:
         self._links.ping(link, command.request, now)
         self._timers.set("pings", now + 1.0)
 
-    def _on_publish(self, command: Publish) -> None:
+    def _on_publish(self, command: Publish, now: float) -> None:
         message = self._dissemination.publish(command.topic, command.data, text=command.text)
         if isinstance(message, str):
             self._context.emit(Rejected(command.request, "too_large", message))
             return
-        self._flood(message, None)
+        self._tree.broadcast(message, now)
         self._context.emit(Resolved(command.request, message.message_id))
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
-        for data in records:
-            record = self._membership.add(data, None, now)
-            if record is None:
-                continue
-            self._met[PeerId(record.peer_id)] = None
-            if self._context.settings.auto:
-                self._climb(self._ladder.climb(PeerId(record.peer_id)), now)
+        opened = [self._membership.add(data, None, now) for data in records]
+        peers = [PeerId(record.peer_id) for record in opened if record is not None]
+        self._climbing.met.update(dict.fromkeys(peers))
+        for peer in peers:
+            self._on_views(self._views.on_known(peer, now), now)
+        self._on_views(self._views.on_recalled(peers, now), now)
 
     # --- time --------------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
         self._on_facts(self._links.on_time(now), now)
-        for peer in self._ladder.on_time(now):
-            self._membership.restless = True
-            climb = self._ladder.climbs.get(peer)
-            if climb is not None and climb.waiting:
-                self._climb(climb, now)
+        self._on_stuck(self._climbing.on_time(now), now)
         self._on_routing(self._routing.on_time(now), now)
         for guest in self._membership.on_time(now):
-            link = self._links.by_peer.get(guest)
-            if link is not None:
-                text = "a guest's stay is over; the records it was given lead on"
-                self._on_facts(self._links.end(link, "full", text), now)
+            self._on_guest_over(guest, now)
+        self._on_views(self._views.on_time(now), now)
+        self._tree.on_time(now)
         self._inviting.on_time(now)
         for _ in list(self._timers.pop_due(now)):
             self._on_overdue_pings(now)
-        self._link_up_wanted(now)
+
+    def _on_guest_over(self, peer: PeerId, now: float) -> None:
+        """A link that the view has no use for has served long enough, unless it is all we have."""
+        link, active = self._links.by_peer.get(peer), self._views.active
+        if link is not None and active and peer not in active and peer not in self._kept:
+            text = "the view has no more use for this link; the records that it brought lead on"
+            self._on_facts(self._links.end(link, "unneeded", text), now)
 
     def _on_overdue_pings(self, now: float) -> None:
         for request in self._links.overdue_pings(now):

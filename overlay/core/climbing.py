@@ -1,0 +1,131 @@
+"""The steps of the ladder in order: direct dial, an offer through the mesh, a dial as last resort.
+
+`Ladder` knows how each step is taken, this machine which comes next; it also answers others'
+offers. Its methods return the peers towards whom nothing is left to try for now.
+"""
+
+from dataclasses import dataclass, field
+
+from overlay.core.context import Context
+from overlay.core.ladder import Climb, Ladder, Target
+from overlay.core.links import Links
+from overlay.core.membership import GUESTS_MAX, Membership
+from overlay.core.records import RecordBook
+from overlay.core.reflexive import Reflexive
+from overlay.core.responding import Responder
+from overlay.core.routing import AnswerArrived, OfferArrived, Routing, RoutingFact, Undeliverable
+from overlay.core.types import LinkId, Negotiated, PeerId
+
+
+@dataclass(slots=True)
+class Climbing:
+    """Decides what is tried next towards each peer."""
+
+    context: Context
+    links: Links
+    ladder: Ladder
+    routing: Routing
+    responder: Responder
+    book: RecordBook
+    reflexive: Reflexive
+    membership: Membership
+    met: dict[PeerId, None] = field(default_factory=dict)
+    """Peers whom an invite or the cache named: they may be dialled even if others may not."""
+
+    def start(self, peer: PeerId, now: float) -> list[PeerId]:
+        """Take the first step that there is."""
+        climb = self.ladder.climb(peer)
+        if climb.busy or peer in self.links.by_peer:
+            return []
+        climb.last_resort = False
+        if climb.failures % 2 == 0 and self.ladder.dial_record(climb, self._target(peer)):
+            return []
+        return self._offer(climb, now)
+
+    def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> list[PeerId]:
+        """A dial or a negotiation has come to nothing."""
+        peer = self.ladder.on_attempt_failed(link, code, text, now)
+        if peer is None or code == "duplicate":
+            return []
+        return self._next_step(peer, now)
+
+    def on_time(self, now: float) -> list[PeerId]:
+        """Time out what takes too long; try again for the commands that wait."""
+        retry, failed = self.ladder.on_time(now)
+        stuck = [peer for each in failed for peer in self._next_step(each, now)]
+        for peer in retry:
+            climb = self.ladder.climbs.get(peer)
+            if climb is not None and climb.waiting:
+                stuck += self.start(peer, now)
+        return stuck
+
+    def _next_step(self, peer: PeerId, now: float) -> list[PeerId]:
+        """A step has failed with nothing else under way: take the next one at once."""
+        climb = self.ladder.climbs.get(peer)
+        if climb is None or peer in self.links.by_peer:
+            return []
+        if climb.after_dial and not climb.last_resort and self.routing.neighbours:
+            climb.after_dial = False
+            return self._offer(climb, now)
+        return self._try_claimed(climb)
+
+    def _offer(self, climb: Climb, now: float) -> list[PeerId]:
+        offer = self.ladder.offer(climb, self._target(climb.peer), now)
+        if offer is not None:
+            return self.on_routing(self.routing.send(offer, now), now)
+        stuck = self._try_claimed(climb)
+        if stuck:
+            self.ladder.stuck(climb, now)
+        return stuck
+
+    def _try_claimed(self, climb: Climb) -> list[PeerId]:
+        """Nobody could pass an offer on: dial even addresses that are merely claimed, once."""
+        if climb.last_resort or climb.last[0] != "unreachable":
+            return [climb.peer]
+        climb.last_resort = True
+        dialling = self.ladder.dial_record(climb, self._target(climb.peer, claimed=True))
+        return [] if dialling else [climb.peer]
+
+    # --- signalling ----------------------------------------------------------------------------
+
+    def on_routing(self, facts: list[RoutingFact], now: float) -> list[PeerId]:
+        """What came of our own offers, and offers for us."""
+        stuck: list[PeerId] = []
+        for fact in facts:
+            failed: PeerId | None = None
+            if isinstance(fact, OfferArrived):
+                self._on_offer(fact, now)
+            elif isinstance(fact, AnswerArrived):
+                failed = self.ladder.on_answer(fact, now)
+            elif isinstance(fact, Undeliverable):
+                failed = self.ladder.on_undeliverable(fact.request, fact.code, now)
+            if failed is not None:
+                stuck += self._next_step(failed, now)
+        return stuck
+
+    def _on_offer(self, arrived: OfferArrived, now: float) -> None:
+        opened = self.responder.check(arrived, now)
+        if opened is None:
+            return
+        sender = PeerId(opened.body.sender)
+        self.membership.add(opened.body.record, arrived.via, now)
+        record = self.book.get(sender)
+        if record is not None:
+            full = len(self.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX
+            self.responder.respond(arrived, opened, self._target(sender), record, full, now)
+
+    def _target(self, peer: PeerId, *, claimed: bool = False) -> Target:
+        """What is known of a peer at this moment."""
+        record = self.book.get(peer)
+        met = peer in self.met
+        addresses = []
+        if record is not None and (met or self.context.settings.direct):
+            everything = claimed or met or not self.routing.neighbours
+            addresses = self.reflexive.dialable(record.addresses, claimed=everything)
+        return Target(
+            record=record,
+            addresses=addresses,
+            negotiated=Negotiated.CACHE if met else Negotiated.DIRECT,
+            candidates=self.reflexive.candidates(),
+            own_record=self.membership.own,
+        )

@@ -1,0 +1,447 @@
+"""HyParView: a small symmetric active view to send over, a larger passive one to repair it from.
+
+J. Leitão, J. Pereira, L. Rodrigues, "HyParView: a membership protocol for reliable gossip-based
+broadcast", DSN 2007; pages and sections below are of the technical report DI-FCUL TR-07-13. An
+active neighbour is a peer with an open link that both ends have agreed to use for gossip. Opening
+links is the ladder's work: this machine says whom it wants and hears who came.
+
+Deviation: the paper answers a shuffle over a fresh TCP connection; a mesh link costs a negotiation,
+so the reply goes back along the walk, whose hops remember it for half a minute.
+"""
+
+from dataclasses import dataclass, field
+
+from overlay.core import messages as m
+from overlay.core.context import Context
+from overlay.core.events import Transmit
+from overlay.core.timers import Timers
+from overlay.core.types import LinkId, PeerId
+
+SHUFFLE_INTERVAL = 10.0
+"""Seconds (guess; the paper's "cycle" has no length)."""
+ASK_TIMEOUT = 5.0
+"""Seconds (guess) that a peer gets to say whether it takes us in."""
+WANT_TIMEOUT = 20.0
+"""Seconds (guess) that a wanted link may take to come about, whatever the ladder tries."""
+WALK_LIFE = 30.0
+WALKS_MAX = 256
+REPAIRS_AT_ONCE = 2
+SECOND_ASK = 1.5
+"""Seconds (guess) that of two peers new to each other the lower id leaves to the higher."""
+REST = 30.0
+"""Seconds (guess) before a peer that refused or could not be reached is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The paper's names and its values for 10,000 nodes (§5.1), but for `full_mesh`."""
+
+    active_size: int = 5
+    passive_size: int = 30
+    active_walk: int = 6
+    """ARWL."""
+    passive_walk: int = 3
+    """PRWL."""
+    shuffle_active: int = 3
+    shuffle_passive: int = 4
+    full_mesh: int = 8
+    """Up to this many nodes everybody is everybody's neighbour (product; 0 for the paper)."""
+
+
+# Facts, for the composed node.
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborUp:
+    """A peer is in the active view now."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborDown:
+    """A peer is no longer in the active view."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Unneeded:
+    """The link to this peer is no longer of use to the view."""
+
+    peer: PeerId
+
+
+Fact = NeighborUp | NeighborDown | Wanted | Unneeded
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A shuffle that passed through, and who handed it to us."""
+
+    came_from: PeerId | None
+    sent: list[PeerId]
+
+
+@dataclass(slots=True)
+class HyParView:
+    """The views of one node. Every method returns facts and emits what is to be sent."""
+
+    context: Context
+    parameters: Parameters
+    opens_links: bool = True
+    """Whether links may be opened that no command asked for (``links.auto``)."""
+    links: dict[PeerId, LinkId] = field(default_factory=dict)
+    """Open links, in the view or not."""
+    active: dict[PeerId, None] = field(default_factory=dict)
+    passive: dict[PeerId, None] = field(default_factory=dict)
+    known: dict[PeerId, None] = field(default_factory=dict)
+    """Members that we hold a record of: only they can be linked to."""
+    _asking: dict[PeerId, bool] = field(default_factory=dict)
+    """Peers wanted for the active view; the value: with high priority."""
+    _resting: dict[PeerId, float] = field(default_factory=dict)
+    _absent: dict[PeerId, None] = field(default_factory=dict)
+    """Members that fell silent or could not be reached when last tried: not counted as there."""
+    _walks: dict[bytes, _Walk] = field(default_factory=dict)
+    _timers: Timers[tuple[str, bytes]] = field(default_factory=Timers)
+    _facts: list[Fact] = field(default_factory=list)
+    _now: float = 0.0
+    _content_until: float = 0.0
+    """A live peer has refused us: until then, one free place is no reason to ask another."""
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def on_linked(
+        self, peer: PeerId, link: LinkId, *, ours: bool, join: bool, now: float
+    ) -> list[Fact]:
+        """A link stands. `ours`: we opened it. `join`: by an invite, so the peer is our contact."""
+        self._now = now
+        self.links[peer] = link
+        self.known.setdefault(peer)
+        self._absent.pop(peer, None)
+        if join:
+            self._send(peer, m.JoinView())
+            self._activate(peer, now)
+        elif peer in self._asking or (ours and len(self.active) < self._capacity):
+            self._ask(peer, high=self._asking.get(peer, False))
+        return self._done(now)
+
+    def on_heard_again(self, peer: PeerId, link: LinkId, now: float) -> list[Fact]:
+        """A silent link is back; only one end may have noticed that it was gone."""
+        self._now = now
+        self.links[peer] = link
+        self._absent.pop(peer, None)
+        if len(self.active) < self._capacity:
+            self._ask(peer, high=False)
+        else:
+            self._send(peer, m.Disconnect())
+        return self._done(now)
+
+    def on_unlinked(self, peer: PeerId, now: float, *, absent: bool) -> list[Fact]:
+        """A link has ended; `absent`: because nothing was heard of the peer any more."""
+        self._now = now
+        self.links.pop(peer, None)
+        self._stop_asking(peer)
+        if self._deactivate(peer):
+            self._remember(peer)
+        self._rest(peer)
+        if absent and peer in self.known:
+            self._absent[peer] = None
+        return self._done(now)
+
+    def on_unreachable(self, peer: PeerId, now: float) -> list[Fact]:
+        """A wanted link did not come about (§4.3: drop it from the passive view, try another)."""
+        self._now = now
+        if peer in self._asking and peer not in self.links:
+            self._stop_asking(peer)
+            self.passive.pop(peer, None)
+            self._absent[peer] = None
+            self._rest(peer)
+        return self._done(now)
+
+    def on_known(self, peer: PeerId, now: float) -> list[Fact]:
+        """A member has been heard of by its record."""
+        self._now = now
+        self._absent.pop(peer, None)
+        if peer not in self.known:
+            self.known[peer] = None
+            if self.context.peer_id < peer:
+                self._resting[peer] = now + SECOND_ASK  # it sees us, too: let it come first
+        self._remember(peer)
+        return self._done(now)
+
+    def on_recalled(self, peers: list[PeerId], now: float) -> list[Fact]:
+        """Peers met in an earlier life: ask as many at once as the view has room for."""
+        self._now = now
+        for peer in self.context.random.sample(peers, min(self._capacity, len(peers))):
+            self._resting.pop(peer, None)
+            self._want(peer, high=False)
+        return self._done(now)
+
+    def forget(self, peer: PeerId) -> None:
+        """A member has left or its record has expired: it is nobody to link to."""
+        self.known.pop(peer, None)
+        self._absent.pop(peer, None)
+        self.passive.pop(peer, None)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def on_join(self, peer: PeerId, record: bytes, now: float) -> list[Fact]:
+        """A newcomer joins through us: take it in, and send word of it on walks (§4.2)."""
+        self._now = now
+        self._activate(peer, now)
+        for neighbour in list(self.active):
+            if neighbour != peer:
+                self._send(neighbour, m.ForwardJoin(peer, self.parameters.active_walk, record))
+        return self._done(now)
+
+    def on_forward_join(self, peer: PeerId, message: m.ForwardJoin, now: float) -> list[Fact]:
+        """Word of a newcomer: its walk ends here, or goes on (§4.2, Algorithm 1)."""
+        self._now = now
+        newcomer = PeerId(message.newcomer)
+        ttl = min(message.ttl, self.parameters.active_walk)
+        if newcomer == self.context.peer_id or newcomer not in self.known:
+            return self._done(now)
+        others = [each for each in self.active if each not in (peer, newcomer)]
+        if ttl == 0 or not others:
+            self._want(newcomer, high=True)
+        else:
+            if ttl == self.parameters.passive_walk:
+                self._remember(newcomer)
+            onward = m.ForwardJoin(message.newcomer, ttl - 1, message.record)
+            self._send(self.context.random.choice(others), onward)
+        return self._done(now)
+
+    def on_neighbour_ask(self, peer: PeerId, message: m.NeighbourAsk, now: float) -> list[Fact]:
+        """A peer wants us in its view: always with high priority, else if there is room (§4.3)."""
+        self._now = now
+        accepted = peer in self.active or message.high or len(self.active) < self._capacity
+        self._send(peer, m.NeighbourReply(accepted))
+        if accepted:
+            self._activate(peer, now)
+        return self._done(now)
+
+    def on_neighbour_reply(self, peer: PeerId, message: m.NeighbourReply, now: float) -> list[Fact]:
+        """What a peer says to our asking."""
+        self._now = now
+        if peer not in self._asking:
+            return []
+        self._stop_asking(peer)
+        if message.accepted:
+            self._activate(peer, now)
+        elif peer not in self.active:
+            self._rest(peer)
+            self._content_until = now + REST
+            self._timers.set(("rest", b""), self._content_until)
+            self._facts.append(Unneeded(peer))
+        return self._done(now)
+
+    def on_disconnect(self, peer: PeerId, now: float) -> list[Fact]:
+        """A neighbour had to make room: it goes to our passive view (Algorithm 1)."""
+        self._now = now
+        if self._deactivate(peer):
+            self._remember(peer)
+            self._rest(peer)
+            self._facts.append(Unneeded(peer))
+        return self._done(now)
+
+    # --- shuffles (§4.4) -------------------------------------------------------------------------
+
+    def _shuffle(self) -> None:
+        """Offer a random neighbour a sample of both views."""
+        if not self.active:
+            return
+        random, parameters = self.context.random, self.parameters
+        target = random.choice(list(self.active))
+        rest = [peer for peer in self.active if peer != target]
+        sample = random.sample(rest, min(parameters.shuffle_active, len(rest)))
+        passive = list(self.passive)
+        sample += random.sample(passive, min(parameters.shuffle_passive, len(passive)))
+        walk = self.context.crypto.token(8)
+        self._walks[walk] = _Walk(None, sample)
+        self._timers.set(("walk", walk), self._now + WALK_LIFE)
+        peers: list[bytes] = [self.context.peer_id, *sample]
+        self._send(target, m.Shuffle(walk, parameters.active_walk, peers))
+
+    def on_shuffle(self, peer: PeerId, message: m.Shuffle, now: float) -> list[Fact]:
+        """A sample on its walk: pass it on, or keep it and answer with as many of ours."""
+        self._now = now
+        if message.walk in self._walks or len(self._walks) >= WALKS_MAX:
+            return []
+        ttl = min(message.ttl, self.parameters.active_walk) - 1
+        others = [each for each in self.active if each != peer]
+        if ttl > 0 and others:
+            self._walks[message.walk] = _Walk(peer, [])
+            self._timers.set(("walk", message.walk), now + WALK_LIFE)
+            onward = m.Shuffle(message.walk, ttl, message.peers)
+            self._send(self.context.random.choice(others), onward)
+            return []
+        passive = list(self.passive)
+        ours = self.context.random.sample(passive, min(len(message.peers), len(passive)))
+        answer: list[bytes] = list(ours)
+        self._send(peer, m.ShuffleReply(message.walk, answer))
+        self._integrate(message.peers, ours)
+        return self._done(now)
+
+    def on_shuffle_reply(self, message: m.ShuffleReply, now: float) -> list[Fact]:
+        """The answer to a sample: for us, or for whoever handed it to us."""
+        self._now = now
+        walk = self._walks.pop(message.walk, None)
+        if walk is None:
+            return []
+        self._timers.stop(("walk", message.walk))
+        if walk.came_from is not None:
+            self._send(walk.came_from, message)
+            return []
+        self._integrate(message.peers, walk.sent)
+        return self._done(now)
+
+    def _integrate(self, peers: list[bytes], sent: list[PeerId]) -> None:
+        """Take in a sample; what we sent away makes room first (§4.4)."""
+        disposable = [peer for peer in sent if peer in self.passive]
+        for peer in map(PeerId, peers[: 1 + self.parameters.passive_size]):
+            if peer not in self.known or peer in self.passive:
+                continue
+            if len(self.passive) >= self.parameters.passive_size and disposable:
+                self.passive.pop(disposable.pop(), None)
+            self._remember(peer)
+
+    # --- the views -------------------------------------------------------------------------------
+
+    @property
+    def _capacity(self) -> int:
+        """Active neighbours that we aim for: everybody while there are few."""
+        if len(self.known) - len(self._absent) < self.parameters.full_mesh:
+            return self.parameters.full_mesh - 1
+        return self.parameters.active_size
+
+    def _activate(self, peer: PeerId, now: float) -> None:
+        """Into the active view, at a random neighbour's expense if it is full (Algorithm 1)."""
+        if peer in self.active or peer not in self.links:
+            return
+        if len(self.active) >= self._capacity:
+            self._drop_one()
+        self.passive.pop(peer, None)
+        self._resting.pop(peer, None)
+        self._stop_asking(peer)
+        self.active[peer] = None
+        self._facts.append(NeighborUp(peer))
+        if ("shuffle", b"") not in self._timers:
+            wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.5, 1.5)
+            self._timers.set(("shuffle", b""), now + wait)
+
+    def _drop_one(self) -> None:
+        """A random neighbour has to go, and is told (§4.2)."""
+        peer = self.context.random.choice(list(self.active))
+        self._send(peer, m.Disconnect())
+        self._deactivate(peer)
+        self._remember(peer)
+        self._facts.append(Unneeded(peer))
+
+    def _deactivate(self, peer: PeerId) -> bool:
+        if peer not in self.active:
+            return False
+        del self.active[peer]
+        self._facts.append(NeighborDown(peer))
+        return True
+
+    def _remember(self, peer: PeerId) -> None:
+        """Into the passive view; of too many, a random one goes."""
+        if peer in self.active or peer in self.passive or peer not in self.known:
+            return
+        if len(self.passive) >= self.parameters.passive_size:
+            del self.passive[self.context.random.choice(list(self.passive))]
+        self.passive[peer] = None
+
+    # --- repair (§4.3) ---------------------------------------------------------------------------
+
+    def _repair(self) -> None:
+        """Promote passive peers until the active view is full, a few at a time."""
+        missing = self._capacity - len(self.active) - len(self._asking)
+        if missing == 1 and self._now < self._content_until and self.active:
+            return  # everybody else is full: one place may stay free for a while
+        room = min(missing, REPAIRS_AT_ONCE - len(self._asking))
+        if room <= 0:
+            return
+        rested = self._rested(self.passive) or self._rested(self.known)
+        for peer in self.context.random.sample(rested, min(room, len(rested))):
+            self._want(peer, high=not self.active)
+        if not rested and self._resting:
+            self._timers.set(("rest", b""), min(self._resting.values()))
+
+    def _rested(self, peers: dict[PeerId, None]) -> list[PeerId]:
+        """Those that could be asked now."""
+        return [
+            peer
+            for peer in peers
+            if peer not in self._resting and peer not in self._asking and peer not in self.active
+        ]
+
+    def _want(self, peer: PeerId, *, high: bool) -> None:
+        if peer in self.active or peer in self._asking:
+            return
+        if peer in self.links:
+            self._ask(peer, high=high)
+        elif self.opens_links:
+            self._asking[peer] = high
+            self._timers.set(("ask", peer), self._now + WANT_TIMEOUT)
+            self._facts.append(Wanted(peer))
+
+    def _ask(self, peer: PeerId, *, high: bool) -> None:
+        """Over a link that stands (§4.3: with high priority when the view is empty)."""
+        if peer not in self.active:
+            self._asking[peer] = high
+            self._timers.set(("ask", peer), self._now + ASK_TIMEOUT)
+            self._send(peer, m.NeighbourAsk(high=high or not self.active))
+
+    def _rest(self, peer: PeerId) -> None:
+        if peer in self.known:
+            self._resting[peer] = self._now + REST
+
+    def _stop_asking(self, peer: PeerId) -> None:
+        self._asking.pop(peer, None)
+        self._timers.stop(("ask", peer))
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When `on_time` next has something to do."""
+        return self._timers.next_deadline()
+
+    def on_time(self, now: float) -> list[Fact]:
+        """Shuffle, forget, and ask somebody else when an answer takes too long."""
+        self._now = now
+        due = list(self._timers.pop_due(now))
+        for kind, name in due:
+            if kind == "shuffle":
+                self._shuffle()
+                if len(self.active) > self._capacity:
+                    self._drop_one()  # the mesh has outgrown being full
+                wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.9, 1.1)
+                self._timers.set(("shuffle", b""), now + wait)
+            elif kind == "walk":
+                self._walks.pop(name, None)
+            elif kind == "ask":
+                peer = PeerId(name)
+                self._stop_asking(peer)
+                self._rest(peer)
+        return self._done(now) if due else []
+
+    def _done(self, now: float) -> list[Fact]:
+        """Repair what is missing, and hand over the facts."""
+        self._resting = {peer: at for peer, at in self._resting.items() if at > now}
+        self._repair()
+        facts, self._facts = self._facts, []
+        return facts
+
+    def _send(self, peer: PeerId, message: m.Message) -> None:
+        link = self.links.get(peer)
+        if link is not None:
+            self.context.emit(Transmit(link, message))

@@ -412,6 +412,10 @@ def test_a_client_hello_without_cookie_costs_less_than_it_sent(crew: Crew) -> No
     suite("tests/transport", "cookie")
 
 
+def test_half_open_handshakes_are_bounded() -> None:
+    suite("tests/core/test_door_limits.py", "test")
+
+
 def test_the_memory_transport_has_the_same_interface() -> None:
     suite("tests/transport", "memory")
 
@@ -443,6 +447,16 @@ def test_an_invite_has_an_expiry_members_and_a_code_to_scan(crew: Crew) -> None:
     assert len(told["members"]) == 3
     assert all(member["addresses"] for member in told["members"])
     assert any(block in nodes[0].ok("invite", "--qr") for block in "█▀▄")
+
+
+def test_join_races_addresses_so_a_dead_one_does_not_matter(crew: Crew) -> None:
+    """Three of the member's four addresses lead nowhere."""
+    nowhere = [word for port in (7, 9, 13) for word in ("--advertise", f"127.0.0.1:{port}")]
+    hub = crew.node("a").up(*nowhere)
+    told = json.loads(overlay("invite", "show", hub.invite(), "--json").stdout)
+    assert len(told["members"][0]["addresses"]) == 4
+    crew.node("b").up(join=hub.invite())
+    hub.wait_peers(1)
 
 
 def test_invite_show_explains_a_link_without_using_it(crew: Crew) -> None:
@@ -608,9 +622,13 @@ def test_ping_connect_wait_leave_and_names_of_peers(crew: Crew) -> None:
     one_line_error(a.run("ping", "nobody"))
     a.ok("wait", "--peers", "2")
     c.ok("leave")
+    assert a.process is not None
     assert c.process is not None
     assert c.process.popen.wait(10) == 0
     wait_for(lambda: a.peer(c) is None, 3.0, "a graceful leave is known at once")
+    ended = next_event(a.process, "unlinked", 3.0)
+    assert ended["peer_id"] == c.peer_id
+    assert ended["reason"], "the end of a link says why"
     one_line_error(c.run("status"), code=3)
 
 
@@ -668,7 +686,7 @@ def test_direct_false_dials_nobody_from_a_gossiped_record(crew: Crew) -> None:
         for peer in node.peers():
             assert peer["negotiated"] == ("invite" if peer["peer_id"] == first.peer_id else "mesh")
             assert (peer["via"] is None) == (peer["negotiated"] == "invite")
-            assert peer["hops"] == (0 if peer["negotiated"] == "invite" else 2)
+            assert peer["hops"] >= (0 if peer["negotiated"] == "invite" else 2)
 
 
 def test_auto_false_opens_no_link_that_nobody_asked_for(line: list[Node]) -> None:
@@ -956,6 +974,14 @@ def test_a_replayed_offer_is_refused_and_counted(crew: Crew) -> None:
     after = c.peer(a)
     assert after is not None
     assert after["since"] == since["since"], "the link that the first offer made goes on"
+
+
+def test_a_node_of_another_wire_version_is_told_both_versions(crew: Crew) -> None:
+    hub = crew.node("a").up()
+    build = [sys.executable, "-m", "tests.builds.other_wire"]
+    line = failed_up(crew.node("b", argv=build), join=hub.invite())
+    assert re.search(r"version.*\b1\b.*\b2\b|version.*\b2\b.*\b1\b", line), line
+    assert hub.peers() == []
 
 
 def test_a_killed_node_is_known_within_ten_seconds(pair: list[Node]) -> None:

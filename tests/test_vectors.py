@@ -163,7 +163,7 @@ BARE: dict[str, Any] = {
 
 
 def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
-    """HyParView's and Plumtree's messages."""
+    """The messages of the views, the tree and traces."""
     walk, key = seeded("walk")[:8], ALICE.peer_id
     return {
         "join": messages.JoinView(),
@@ -179,6 +179,8 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
         "announcements": messages.IHave([messages.Announcement(REQUEST, 3)]),
         "graft": messages.Graft(REQUEST),
         "prune": messages.Prune(),
+        "trace": messages.Trace(key, REQUEST, 7, [BOB.peer_id]),
+        "trace reply": messages.TraceReply(REQUEST, [BOB.peer_id, key]),
     }
 
 

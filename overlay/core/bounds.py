@@ -204,6 +204,13 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "expires_at": _INSTANT,
     },
     m.TokenGrant: {"request": _COUNTER, "token": Bytes(0, 16)},
+    m.Trace: {
+        "target": _KEY,
+        "request": _REQUEST,
+        "ttl": _SMALL,
+        "path": Many(LIST_MAX, _KEY),
+    },
+    m.TraceReply: {"request": _REQUEST, "path": Many(LIST_MAX, _KEY)},
     m.JoinView: {},
     m.ForwardJoin: {"newcomer": _KEY, "ttl": _SMALL, "record": Blob(RECORD_MAX)},
     m.NeighbourAsk: {"high": _INSIDE},

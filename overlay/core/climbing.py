@@ -10,10 +10,12 @@ from overlay.core.context import Context
 from overlay.core.ladder import Climb, Ladder, Target
 from overlay.core.links import Links
 from overlay.core.membership import GUESTS_MAX, Membership
+from overlay.core.messages import Answer, Offer, Trace, TraceReply
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
 from overlay.core.routing import AnswerArrived, OfferArrived, Routing, RoutingFact, Undeliverable
+from overlay.core.tracing import Tracing
 from overlay.core.types import LinkId, Negotiated, PeerId
 
 
@@ -29,6 +31,7 @@ class Climbing:
     book: RecordBook
     reflexive: Reflexive
     membership: Membership
+    tracing: Tracing
     met: dict[PeerId, None] = field(default_factory=dict)
     """Peers whom an invite or the cache named: they may be dialled even if others may not."""
 
@@ -93,26 +96,34 @@ class Climbing:
         stuck: list[PeerId] = []
         for fact in facts:
             failed: PeerId | None = None
-            if isinstance(fact, OfferArrived):
-                self._on_offer(fact, now)
-            elif isinstance(fact, AnswerArrived):
-                failed = self.ladder.on_answer(fact, now)
-            elif isinstance(fact, Undeliverable):
-                failed = self.ladder.on_undeliverable(fact.request, fact.code, now)
+            match fact:
+                case OfferArrived(Trace() as trace):
+                    path = [*trace.path, bytes(self.context.peer_id)]
+                    self.routing.answer(TraceReply(trace.request, path), now)
+                case OfferArrived(Offer() as offer, via):
+                    self._on_offer(offer, via, now)
+                case AnswerArrived(TraceReply() as reply):
+                    self.tracing.on_reply(reply, now)
+                case AnswerArrived(Answer() as answer, via):
+                    failed = self.ladder.on_answer(answer, via, now)
+                case Undeliverable(request, code):
+                    self.tracing.on_undeliverable(request, code)
+                    failed = self.ladder.on_undeliverable(request, code, now)
             if failed is not None:
                 stuck += self._next_step(failed, now)
         return stuck
 
-    def _on_offer(self, arrived: OfferArrived, now: float) -> None:
-        opened = self.responder.check(arrived, now)
+    def _on_offer(self, offer: Offer, via: PeerId, now: float) -> None:
+        opened = self.responder.check(offer, via, now)
         if opened is None:
             return
         sender = PeerId(opened.body.sender)
-        self.membership.add(opened.body.record, arrived.via, now)
+        self.membership.add(opened.body.record, via, now)
         record = self.book.get(sender)
         if record is not None:
             full = len(self.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX
-            self.responder.respond(arrived, opened, self._target(sender), record, full, now)
+            hops = opened.body.ttl - offer.ttl + 1
+            self.responder.respond(opened, via, hops, self._target(sender), record, full, now)
 
     def _target(self, peer: PeerId, *, claimed: bool = False) -> Target:
         """What is known of a peer at this moment."""

@@ -165,6 +165,24 @@ class PingPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class TracePeer:
+    """See which way an offer to this peer would take; resolves to `Traced`."""
+
+    request: RequestId
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What a trace found."""
+
+    hops: tuple[PeerId, ...]
+    """The nodes it passed, the target last."""
+    rtt: float
+    """Seconds there and back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send to every subscriber in the mesh; resolves to the message id."""
 
@@ -181,6 +199,9 @@ class Leave:
     request: RequestId
 
 
+Command = Join | Recall | MakeInvite | Connect | PingPeer | TracePeer | Publish | Leave
+"""What users and programs ask for."""
+
 Event = (
     ClockSet
     | Listening
@@ -195,13 +216,7 @@ Event = (
     | Received
     | Malformed
     | Wakeup
-    | Join
-    | Recall
-    | MakeInvite
-    | Connect
-    | PingPeer
-    | Publish
-    | Leave
+    | Command
 )
 
 # --- effects -----------------------------------------------------------------------------------

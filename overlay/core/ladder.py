@@ -10,7 +10,7 @@ from overlay.core import dial
 from overlay.core.context import Context
 from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved
 from overlay.core.links import Expected, Links
-from overlay.core.messages import AnswerBody, InviteBody, Offer, OfferBody, Record
+from overlay.core.messages import Answer, AnswerBody, InviteBody, Offer, OfferBody, Record
 from overlay.core.negotiation import (
     OFFER_LIFE,
     OpenedOffer,
@@ -22,7 +22,7 @@ from overlay.core.negotiation import (
     to_entries,
 )
 from overlay.core.records import usable_prekey
-from overlay.core.routing import OFFER_TTL, AnswerArrived
+from overlay.core.routing import OFFER_TTL
 from overlay.core.timers import Timers
 from overlay.core.types import (
     Address,
@@ -211,24 +211,24 @@ class Ladder:
         self.context.emit(Prepare(link, local, attempt, target.candidates))
         return offer
 
-    def on_answer(self, arrived: AnswerArrived, now: float) -> PeerId | None:
+    def on_answer(self, answer: Answer, via: PeerId, now: float) -> PeerId | None:
         """The answer to an offer: start ICE. Returns the peer if the attempt has failed."""
-        peer = self._by_request.get(arrived.answer.request)
+        peer = self._by_request.get(answer.request)
         climb = self.climbs.get(peer) if peer is not None else None
         if climb is None or climb.offering is None or climb.offering.answered:
             return None
         offering = climb.offering
-        if offering.request != arrived.answer.request:
+        if offering.request != answer.request:
             return None
         try:
-            body = open_answer(self.context, arrived.answer, climb.peer, offering.digest)
+            body = open_answer(self.context, answer, climb.peer, offering.digest)
         except Refused as refused:
             self.refuse("answer_refused", str(refused), climb.peer)
             return None
         if not body.accepted:
             self.abandon(climb)
             return self._failed(climb, "refused", f"the peer declined: {body.reason[:80]}", now)
-        self._start_ice(climb, offering, body, arrived.via)
+        self._start_ice(climb, offering, body, via)
         return None
 
     def _start_ice(self, climb: Climb, offering: Offering, body: AnswerBody, via: PeerId) -> None:

@@ -7,7 +7,7 @@ Where two come about at once, both ends keep the same one (DESIGN, glare and res
 from dataclasses import dataclass, field
 
 from overlay.core.context import Context
-from overlay.core.events import Admit, Hangup, LinkOpened, Transmit
+from overlay.core.events import Admit, Hangup, LinkOpened, Rejected, Resolved, Transmit
 from overlay.core.hello import Accepted, Handshake, Refusal
 from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
 from overlay.core.timers import Timers
@@ -111,7 +111,6 @@ class _Ping:
     link: LinkId
     sent_at: float
     request: RequestId | None
-    peer: PeerId
 
 
 @dataclass(slots=True)
@@ -126,6 +125,7 @@ class Links:
     _expected: dict[LinkId, Expected] = field(default_factory=dict)
     _timers: Timers[LinkId] = field(default_factory=Timers)
     _pings: dict[int, _Ping] = field(default_factory=dict)
+    _ping_timers: Timers[int] = field(default_factory=Timers)
     _next_id: int = 0
 
     def new_id(self) -> LinkId:
@@ -152,7 +152,8 @@ class Links:
 
     def next_deadline(self) -> float | None:
         """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
+        deadlines = (self._timers.next_deadline(), self._ping_timers.next_deadline())
+        return min((each for each in deadlines if each is not None), default=None)
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -292,33 +293,34 @@ class Links:
         """Ask for a pong, for a command or to know the round trip."""
         token = int.from_bytes(self.context.crypto.token(7), "big")
         while len(self._pings) >= PINGS_MAX:
-            self._pings.pop(next(iter(self._pings)))
-        assert link.peer is not None
-        self._pings[token] = _Ping(link.id, now, request, link.peer)
+            self._give_up(next(iter(self._pings)))
+        self._pings[token] = _Ping(link.id, now, request)
+        self._ping_timers.set(token, now + PING_TIMEOUT)
         self.context.emit(Transmit(link.id, Ping(token)))
 
-    def on_pong(self, link: Link, message: Pong, now: float) -> tuple[RequestId, float] | None:
-        """The round trip of a ping; returned when a command waits for it."""
-        sent = self._pings.get(message.token)
-        if sent is None or sent.link != link.id:
-            return None
+    def on_pong(self, link: Link, message: Pong, now: float) -> None:
+        """The round trip of a ping; a command that waits for it resolves to it."""
+        ping = self._pings.get(message.token)
+        if ping is None or ping.link != link.id:
+            return
         del self._pings[message.token]
-        link.rtt = now - sent.sent_at
-        return None if sent.request is None else (sent.request, link.rtt)
+        self._ping_timers.stop(message.token)
+        link.rtt = now - ping.sent_at
+        if ping.request is not None:
+            self.context.emit(Resolved(ping.request, link.rtt))
 
-    def pinging(self) -> bool:
-        """Whether a command waits for a pong."""
-        return any(ping.request is not None for ping in self._pings.values())
-
-    def overdue_pings(self, now: float) -> list[RequestId]:
-        """Commands whose ping went unanswered for 10 s."""
-        late = [t for t, ping in self._pings.items() if now - ping.sent_at >= PING_TIMEOUT]
-        pings = [self._pings.pop(token) for token in late]
-        return [ping.request for ping in pings if ping.request is not None]
+    def _give_up(self, token: int) -> None:
+        ping = self._pings.pop(token)
+        self._ping_timers.stop(token)
+        if ping.request is not None:
+            text = f"the peer did not answer within {PING_TIMEOUT:g} s"
+            self.context.emit(Rejected(ping.request, "timeout", text))
 
     def on_time(self, now: float) -> list[LinkFact]:
-        """End the links whose hello takes too long."""
+        """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
+        for token in list(self._ping_timers.pop_due(now)):
+            self._give_up(token)
         for link_id in list(self._timers.pop_due(now)):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal("timeout", "the hello took too long"))

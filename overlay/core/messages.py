@@ -130,6 +130,22 @@ class TokenGrant(msgspec.Struct, array_like=True, frozen=True, tag=14):
     token: bytes
 
 
+class Trace(msgspec.Struct, array_like=True, frozen=True, tag=25):
+    """Finds its way as an offer does, and notes each node that passes it on."""
+
+    target: bytes
+    request: bytes
+    ttl: int
+    path: list[bytes]
+
+
+class TraceReply(msgspec.Struct, array_like=True, frozen=True, tag=26):
+    """The nodes that a `Trace` passed through, the target last; goes back the same way."""
+
+    request: bytes
+    path: list[bytes]
+
+
 class JoinView(msgspec.Struct, array_like=True, frozen=True, tag=15):
     """HyParView's Join: a newcomer asks its contact to take it in and send word of it."""
 
@@ -227,6 +243,8 @@ Message = (
     | Gossip
     | TokenRequest
     | TokenGrant
+    | Trace
+    | TraceReply
     | ViewMessage
 )
 

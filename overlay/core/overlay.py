@@ -13,6 +13,7 @@ from overlay.core.context import Context, Settings
 from overlay.core.dissemination import Dissemination
 from overlay.core.events import (
     ClockSet,
+    Command,
     Connect,
     DialFailed,
     Effect,
@@ -36,6 +37,7 @@ from overlay.core.events import (
     Rejected,
     Remember,
     Resolved,
+    TracePeer,
     Transmit,
     Wakeup,
 )
@@ -57,7 +59,7 @@ from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
 from overlay.core.routing import Routing, RoutingFact
-from overlay.core.timers import Timers
+from overlay.core.tracing import Tracing
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
 
@@ -80,6 +82,7 @@ class Overlay:
         self._views = HyParView(context, parameters, opens_links=settings.auto)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
+        self._tracing = Tracing(context)
         self._climbing = Climbing(
             context,
             self._links,
@@ -89,11 +92,11 @@ class Overlay:
             self._book,
             self._reflexive,
             self._membership,
+            self._tracing,
         )
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
         self._view_facts: deque[Fact] = deque()
-        self._timers: Timers[str] = Timers()
 
     # --- the only door -----------------------------------------------------------------------
 
@@ -111,16 +114,13 @@ class Overlay:
                 self._on_liveness(event, now)
             case LinkOpened() | DialFailed() | LinkLost() | Malformed():
                 self._on_link(event, now)
-            case Join() | MakeInvite() | Connect() | PingPeer() | Publish() | Leave() | Recall():
-                self._on_command(event, now)
             case _:
-                assert_never(event)
+                self._on_command(event, now)
         return self._context.drain()
 
     def next_deadline(self) -> float | None:
         """When `handle(Wakeup(), …)` next has something to do; None for never."""
         machines = (
-            self._timers,
             self._links,
             self._ladder,
             self._routing,
@@ -128,6 +128,7 @@ class Overlay:
             self._inviting,
             self._views,
             self._tree,
+            self._tracing,
         )
         deadlines = [machine.next_deadline() for machine in machines]
         return min((each for each in deadlines if each is not None), default=None)
@@ -296,9 +297,9 @@ class Overlay:
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven itself; hellos were dealt with above."""
         match message:
-            case m.Offer():
+            case m.Offer() | m.Trace():
                 self._on_routing(self._routing.on_offer(peer, message, now), now)
-            case m.Answer():
+            case m.Answer() | m.TraceReply():
                 self._on_routing(self._routing.on_answer(peer, message, now), now)
             case m.SignalAck():
                 self._routing.on_ack(peer, message)
@@ -314,9 +315,7 @@ class Overlay:
             case m.Ping(token):
                 self._context.emit(Transmit(link.id, m.Pong(token)))
             case m.Pong():
-                answered = self._links.on_pong(link, message, now)
-                if answered is not None:
-                    self._context.emit(Resolved(*answered))
+                self._links.on_pong(link, message, now)
                 if link.rtt is not None and peer in self._routing.neighbours:
                     self._routing.neighbours[peer].srtt = link.rtt
             case m.TokenRequest():
@@ -406,11 +405,7 @@ class Overlay:
 
     # --- commands ----------------------------------------------------------------------------
 
-    def _on_command(
-        self,
-        command: Join | MakeInvite | Connect | PingPeer | Publish | Leave | Recall,
-        now: float,
-    ) -> None:
+    def _on_command(self, command: Command, now: float) -> None:
         match command:
             case Join():
                 for member in command.invite.members:
@@ -422,6 +417,10 @@ class Overlay:
                 self._on_connect(command, now)
             case PingPeer():
                 self._on_ping(command, now)
+            case TracePeer():
+                trace = self._tracing.start(command, now)
+                if trace is not None:
+                    self._on_routing(self._routing.send(trace, now), now)
             case Publish():
                 self._on_publish(command, now)
             case Leave():
@@ -429,6 +428,8 @@ class Overlay:
                 self._context.emit(Resolved(command.request, None))
             case Recall(records):
                 self._on_recall(records, now)
+            case _:
+                assert_never(command)
 
     def _on_connect(self, command: Connect, now: float) -> None:
         peer = command.peer
@@ -452,7 +453,6 @@ class Overlay:
             self._context.emit(Rejected(command.request, "not_linked", text))
             return
         self._links.ping(link, command.request, now)
-        self._timers.set("pings", now + 1.0)
 
     def _on_publish(self, command: Publish, now: float) -> None:
         message = self._dissemination.publish(command.topic, command.data, text=command.text)
@@ -480,9 +480,8 @@ class Overlay:
             self._on_guest_over(guest, now)
         self._on_views(self._views.on_time(now), now)
         self._tree.on_time(now)
+        self._tracing.on_time(now)
         self._inviting.on_time(now)
-        for _ in list(self._timers.pop_due(now)):
-            self._on_overdue_pings(now)
 
     def _on_guest_over(self, peer: PeerId, now: float) -> None:
         """A link that the view has no use for has served long enough, unless it is all we have."""
@@ -490,9 +489,3 @@ class Overlay:
         if link is not None and active and peer not in active and peer not in self._kept:
             text = "the view has no more use for this link; the records that it brought lead on"
             self._on_facts(self._links.end(link, "unneeded", text), now)
-
-    def _on_overdue_pings(self, now: float) -> None:
-        for request in self._links.overdue_pings(now):
-            self._context.emit(Rejected(request, "timeout", "the peer did not answer within 10 s"))
-        if self._links.pinging():
-            self._timers.set("pings", now + 1.0)

@@ -9,6 +9,7 @@ follow with the NAT order.)
 import ipaddress
 from dataclasses import dataclass, field
 
+from overlay.core.bounds import Host
 from overlay.core.messages import AddressEntry
 from overlay.core.types import Address, Candidate, PeerId
 
@@ -41,6 +42,8 @@ class Reflexive:
 
     def vote(self, peer: PeerId, address: Address) -> bool:
         """A neighbour sees us here; returns whether what we can say of ourselves has changed."""
+        if not Host().holds(address.host) or not 0 < address.port < 65_536:
+            return False  # no address that anybody could send to: not worth a place in a record
         before = self.mapped(VOTES_NEEDED)
         if peer not in self._votes and len(self._votes) >= VOTES_MAX:
             self._votes.pop(next(iter(self._votes)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from overlay.core.context import Context
 from overlay.core.hello import MAX_CLOCK_SKEW
 from overlay.core.ladder import Ladder, Target
-from overlay.core.messages import AnswerBody, Record
+from overlay.core.messages import AnswerBody, Offer, Record
 from overlay.core.negotiation import (
     OFFER_LIFE,
     OpenedOffer,
@@ -19,7 +19,7 @@ from overlay.core.negotiation import (
     to_entries,
 )
 from overlay.core.records import usable_prekey
-from overlay.core.routing import OfferArrived, Routing
+from overlay.core.routing import Routing
 from overlay.core.types import IceCredentials, PeerId
 
 INBOUND_MAX = 64
@@ -37,23 +37,24 @@ class Responder:
     _seen: dict[bytes, float] = field(default_factory=dict)
     """Requests accepted, and until when a replay could still pass as fresh."""
 
-    def check(self, arrived: OfferArrived, now: float) -> OpenedOffer | None:
+    def check(self, offer: Offer, via: PeerId, now: float) -> OpenedOffer | None:
         """Open an offer; what does not hold is refused, counted and named in the log."""
         try:
-            opened = open_offer(self.context, arrived.offer, now)
+            opened = open_offer(self.context, offer, now)
             if opened.body.attempt in self._seen:
                 raise Refused("replay")
         except Refused as refused:
             self.routing.counters.dropped += 1
-            self.ladder.refuse("offer_refused", str(refused), arrived.via)
+            self.ladder.refuse("offer_refused", str(refused), via)
             return None
         self._remember(opened.body.attempt, now)
         return opened
 
     def respond(
         self,
-        arrived: OfferArrived,
         opened: OpenedOffer,
+        via: PeerId,
+        hops: int,
         target: Target,
         sender: Record,
         full: bool,
@@ -71,10 +72,9 @@ class Responder:
             reason = "full"
         elif self.ladder.answering() >= INBOUND_MAX:
             reason = "busy"
-        hops = body.ttl - arrived.offer.ttl + 1
         local = IceCredentials("", "")
         if not reason:
-            local = self.ladder.accept(opened, target, arrived.via, hops)
+            local = self.ladder.accept(opened, target, via, hops)
         answer = AnswerBody(
             network=self.context.settings.network,
             sender=self.context.peer_id,

@@ -12,7 +12,15 @@ import msgspec
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.messages import Answer, Bounce, Message, Offer, SignalAck
+from overlay.core.messages import (
+    Answer,
+    Bounce,
+    Message,
+    Offer,
+    SignalAck,
+    Trace,
+    TraceReply,
+)
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
@@ -27,6 +35,10 @@ OFFERS_PER_SECOND = 50.0
 OFFERS_BURST = 100.0
 DIGEST_MAX = 64
 """Neighbours of a neighbour that we remember."""
+
+
+Routed = Offer | Trace
+Reply = Answer | TraceReply
 
 
 @dataclass(slots=True)
@@ -45,7 +57,7 @@ class Neighbour:
 class _Request:
     """An offer that we have taken charge of."""
 
-    offer: Offer
+    offer: Routed
     came_from: PeerId | None
     """None: it is ours."""
     tried: dict[PeerId, None] = field(default_factory=dict)
@@ -58,7 +70,7 @@ class _Request:
 class OfferArrived:
     """An offer for us; `via` handed it over."""
 
-    offer: Offer
+    offer: Routed
     via: PeerId
 
 
@@ -66,7 +78,7 @@ class OfferArrived:
 class AnswerArrived:
     """The answer to an offer of ours; `via` handed it over."""
 
-    answer: Answer
+    answer: Reply
     via: PeerId
 
 
@@ -129,12 +141,12 @@ class Routing:
 
     # --- offers ------------------------------------------------------------------------------
 
-    def send(self, offer: Offer, now: float) -> list[RoutingFact]:
+    def send(self, offer: Routed, now: float) -> list[RoutingFact]:
         """Send an offer of our own."""
         self.counters.sent += 1
         return self._take_charge(_Request(offer, came_from=None), now)
 
-    def on_offer(self, peer: PeerId, offer: Offer, now: float) -> list[RoutingFact]:
+    def on_offer(self, peer: PeerId, offer: Routed, now: float) -> list[RoutingFact]:
         """A neighbour hands us an offer."""
         known = self._requests.get(offer.request)
         if known is not None:
@@ -151,8 +163,14 @@ class Routing:
         if offer.ttl <= 1:
             return self._drop(peer, offer, "ttl")
         self._acknowledge(peer, offer.request)
-        onward = msgspec.structs.replace(offer, ttl=min(offer.ttl, OFFER_TTL) - 1)
-        return self._take_charge(_Request(onward, came_from=peer), now)
+        return self._take_charge(_Request(self._onward(offer), came_from=peer), now)
+
+    def _onward(self, offer: Routed) -> Routed:
+        ttl = min(offer.ttl, OFFER_TTL) - 1
+        if isinstance(offer, Trace):
+            path = [*offer.path[:OFFER_TTL], bytes(self.context.peer_id)]
+            return msgspec.structs.replace(offer, ttl=ttl, path=path)
+        return msgspec.structs.replace(offer, ttl=ttl)
 
     def on_ack(self, peer: PeerId, message: SignalAck) -> None:
         """The next hop has taken charge."""
@@ -197,7 +215,7 @@ class Routing:
         self._timers.set(name, now + max(3 * neighbour.srtt, ACK_TIMEOUT_MIN))
         return []
 
-    def _hand_over(self, neighbour: Neighbour, offer: Offer) -> None:
+    def _hand_over(self, neighbour: Neighbour, offer: Routed) -> None:
         self.context.emit(Transmit(neighbour.link, offer))
 
     def _best(self, request: _Request) -> PeerId | None:
@@ -216,14 +234,14 @@ class Routing:
 
     # --- answers -----------------------------------------------------------------------------
 
-    def answer(self, answer: Answer, now: float) -> None:
+    def answer(self, answer: Reply, now: float) -> None:
         """Send our own answer back the way the offer came."""
         request = self._requests.get(answer.request)
         if request is not None and request.came_from is not None:
             self.counters.sent += 1
             self._send_back(request, answer, now)
 
-    def on_answer(self, peer: PeerId, answer: Answer, now: float) -> list[RoutingFact]:
+    def on_answer(self, peer: PeerId, answer: Reply, now: float) -> list[RoutingFact]:
         """An answer comes back: to us, or through us."""
         request = self._requests.get(answer.request)
         if request is None or request.answered or peer not in request.tried:
@@ -241,7 +259,7 @@ class Routing:
         self._send_back(request, answer, now)
         return []
 
-    def _send_back(self, request: _Request, answer: Answer, now: float) -> None:
+    def _send_back(self, request: _Request, answer: Reply, now: float) -> None:
         assert request.came_from is not None
         previous = self.neighbours.get(request.came_from)
         if previous is None:
@@ -294,7 +312,7 @@ class Routing:
         neighbour.tokens -= 1.0
         return True
 
-    def _drop(self, peer: PeerId, offer: Offer, code: str) -> list[RoutingFact]:
+    def _drop(self, peer: PeerId, offer: Routed, code: str) -> list[RoutingFact]:
         self.counters.dropped += 1
         self._bounce(peer, offer.request, code)
         return []

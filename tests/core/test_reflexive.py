@@ -1,5 +1,7 @@
 """What a node says of its own addresses, and which of another's are worth a dial."""
 
+import pytest
+
 from overlay.core.messages import AddressEntry
 from overlay.core.reflexive import Reflexive
 from overlay.core.types import Address, PeerId
@@ -34,6 +36,15 @@ def test_two_voices_that_agree_make_a_record() -> None:
     assert AddressEntry(MAPPED.host, MAPPED.port, proven=False) in reflexive.entries()
     reflexive.forget(peer(1))
     assert [entry.host for entry in reflexive.entries()] == [LAN.host]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "nowhere", "::"])
+def test_a_neighbour_cannot_make_us_say_what_nobody_would_accept(host: str) -> None:
+    """Found by Hypothesis: such a word went into our record, and signing it raised."""
+    reflexive = at(LAN)
+    for index in range(3):
+        assert not reflexive.vote(peer(index), Address(host, 4000))
+    assert [candidate.address for candidate in reflexive.candidates()] == [LAN]
 
 
 def test_an_address_is_proven_by_a_stranger_who_came_in_there() -> None:

@@ -21,10 +21,11 @@ from overlay.core.events import (
     Recall,
     Rejected,
     Resolved,
+    TracePeer,
     Transmit,
 )
 from overlay.core.messages import Gossip, Offer, Ping
-from overlay.core.types import Address, Negotiated, RequestId
+from overlay.core.types import Address, Negotiated, PeerId, RequestId
 from overlay.sim.network import Conditions
 from overlay.sim.world import EPOCH, SimNode, World
 
@@ -361,6 +362,22 @@ def test_a_node_whose_address_changes_shows_itself_on_every_link_that_moved() ->
     assert pings(Mapped(view.link, elsewhere)) == 1
     assert pings(PathMoved(view.link, dataclasses.replace(view.facts, local=elsewhere))) == 1
     assert one.core.peers()[0].facts.local == elsewhere
+
+
+def test_a_trace_names_the_nodes_on_the_way() -> None:
+    world = World(9, Conditions(latency=(0.04, 0.04), jitter=0.0))
+    one, middle, other = line(world)
+    request = world.request(one, lambda r: TracePeer(r, other.peer_id))
+    world.run_until(lambda: request in one.results, within=2.0)
+    result = one.results[request]
+    assert isinstance(result, Resolved)
+    assert result.value.hops == (middle.peer_id, other.peer_id)
+    assert result.value.rtt == pytest.approx(0.16, abs=0.001)
+    world.freeze(other)
+    request = world.request(one, lambda r: TracePeer(r, other.peer_id))
+    assert rejected(world, one, request).code == "unreachable"
+    request = world.request(one, lambda r: TracePeer(r, PeerId(bytes(32))))
+    assert rejected(world, one, request).code == "unreachable"
 
 
 def test_connecting_to_nobody_or_to_oneself_is_refused_at_once() -> None:

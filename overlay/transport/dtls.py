@@ -14,11 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from overlay.errors import ConfigError, LocalProtocolError
+from overlay.transport.dtls_records import ALERT, APPLICATION_DATA, SUITES, Records, Secrets
 
 EXPORTER_LABEL = b"EXPORTER-overlay-link"
 EXPORTER_BYTES = 32
 HANDSHAKE = 22
 RECORD_HEADER_BYTES = 13
+CLOSE_NOTIFY = b"\1\0"
+FATAL = b"\2"
+"""Alerts (RFC 5246 §7.2): warning 0, and the level of those that end the association."""
 MAX_DATAGRAM_BYTES = 1200
 """What fits the smallest IPv6 path with room for a relay's header. guess"""
 _READ_BYTES = 2048
@@ -110,7 +114,11 @@ class Dtls:
         self.exporter = b""
         """RFC 5705 keying material, the same 32 bytes at both ends."""
         self._role = role
-        self._ssl = credentials.connection(role)
+        self._ssl: SSL.Connection = credentials.connection(role)
+        self._records: Records | None = None
+        """Takes over from OpenSSL once the peer has shown that its handshake is complete."""
+        self._last_sent = b""
+        """The newest record of epoch 1 that OpenSSL has made."""
         self._transmit = transmit
         self._expected = expected
         self._listening = cookie_exchanged
@@ -144,6 +152,8 @@ class Dtls:
 
         A handshake message that moved the handshake on gives an empty list.
         """
+        if self._records is not None:
+            return self._open(self._records, datagram)
         if self.state == "connected":
             return self._decrypt(datagram) or self._is_over()
         if self.state != "connecting":
@@ -161,11 +171,15 @@ class Dtls:
         """Encrypt into one record and transmit it; nothing happens unless connected."""
         if self.state != "connected":
             return
+        if self._records is not None:
+            self._transmit(self._records.seal(APPLICATION_DATA, plaintext))
+            return
         try:
             self._ssl.send(plaintext)
             record = self._ssl.bio_read(_FLIGHT_BYTES)
         except SSL.Error as error:
             raise LocalProtocolError(f"cannot encrypt {len(plaintext)} bytes: {error}") from error
+        self._last_sent = record
         self._transmit(record)
 
     def timeout(self) -> float | None:
@@ -201,10 +215,50 @@ class Dtls:
             return self._read_all()
         self._ssl.bio_write(datagram)
         try:
-            return [self._ssl.recv(_READ_BYTES)]
+            plaintext = self._ssl.recv(_READ_BYTES)
         except SSL.Error as error:
             self._on_error(error)
             return []
+        self._take_over(datagram)
+        return [plaintext]
+
+    def _take_over(self, heard: bytes) -> None:
+        """Let OpenSSL go: data from the peer says that no flight need be sent again."""
+        ssl = self._ssl
+        suite, master = ssl.get_cipher_name(), ssl.master_key()
+        client_random, server_random = ssl.client_random(), ssl.server_random()
+        if suite in SUITES and self._last_sent and master and client_random and server_random:
+            secrets = Secrets(suite, master, client_random, server_random)
+            self._records = Records(secrets, self._role, self._last_sent, heard)
+            del self._ssl
+
+    def _open(self, records: Records, datagram: bytes) -> list[bytes] | None:
+        """The plaintexts of all records in a datagram; None if none was genuine."""
+        if self.state != "connected":
+            return None
+        plaintexts: list[bytes] = []
+        genuine, start = False, 0
+        while start + RECORD_HEADER_BYTES <= len(datagram):
+            size = int.from_bytes(datagram[start + 11 : start + 13], "big")
+            record = datagram[start : start + RECORD_HEADER_BYTES + size]
+            start += RECORD_HEADER_BYTES + size
+            if start > len(datagram) or record[0] not in {ALERT, APPLICATION_DATA}:
+                continue  # cut off, or a handshake message sent again: that has done its work
+            plaintext = records.open(record)
+            if plaintext is None:
+                continue
+            genuine = True
+            if record[0] == APPLICATION_DATA:
+                plaintexts.append(plaintext)
+            else:
+                self._on_alert(plaintext)
+        return plaintexts if genuine else None
+
+    def _on_alert(self, alert: bytes) -> None:
+        if alert == CLOSE_NOTIFY:
+            self.state = "closed"
+        elif alert[:1] == FATAL:
+            self._fail("protocol")
 
     def _read_all(self) -> list[bytes]:
         plaintexts = []
@@ -262,6 +316,9 @@ class Dtls:
         self.state = "connected"
 
     def _say_goodbye(self) -> None:
+        if self._records is not None:
+            self._transmit(self._records.seal(ALERT, CLOSE_NOTIFY))
+            return
         try:
             self._ssl.shutdown()
         except SSL.Error:
@@ -284,6 +341,8 @@ class Dtls:
         start = end = 0
         while end < len(flight):
             size = RECORD_HEADER_BYTES + int.from_bytes(flight[end + 11 : end + 13], "big")
+            if flight[end + 3 : end + 5] == b"\0\1":
+                self._last_sent = flight[end : end + size]
             if end > start and end + size - start > MAX_DATAGRAM_BYTES:
                 self._transmit(flight[start:end])
                 start = end

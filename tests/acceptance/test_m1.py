@@ -847,7 +847,7 @@ def storm(hub: Node, innocent: list[Node], hostile: Node, orders: str) -> Json:
     }
 
 
-FROM_STRANGERS, FROM_LINKED = 130_000, 90_000
+FROM_STRANGERS, FROM_LINKED = 150_000, 60_000
 
 
 def keep_linked(hostile: Node, hub: Node, over: threading.Event) -> None:

@@ -27,7 +27,7 @@ MEMBERS_MAX = 4
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30
-_TELLING = ("expired", "version", "clock", "network", "self", "refused")
+_TELLING = ("expired", "version", "clock", "network", "self", "refused", "certificate")
 """Why a join failed, the most telling first."""
 
 

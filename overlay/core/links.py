@@ -137,9 +137,21 @@ class Links:
         """Remember what an attempt is meant to become when it opens."""
         self._expected[link] = expected
 
-    def forget(self, link: LinkId) -> Expected | None:
+    def forget(self, link: LinkId) -> None:
         """An attempt is over before it opened."""
-        return self._expected.pop(link, None)
+        self._expected.pop(link, None)
+
+    def on_dial_failed(self, link: LinkId, reason: str) -> str:
+        """An attempt came to nothing; what to say of it. A wrong certificate counts as refused."""
+        self.forget(link)
+        if reason != "certificate":
+            return f"the connection attempt failed ({reason})"
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.context.report("warning", "certificate_refused", link=link)
+        return (
+            "the node that answered has another certificate than was promised: "
+            "ask for a new invite from a member whom you trust"
+        )
 
     def alive(self) -> list[Link]:
         """The neighbours' links that are not silent, in the order in which they came up."""

@@ -209,8 +209,7 @@ class Overlay:
                     self._membership.renew_soon(now)
                 self._links.on_opened(event, now)
             case DialFailed(link_id, reason):
-                self._links.forget(link_id)
-                text = f"the connection attempt failed ({reason})"
+                text = self._links.on_dial_failed(link_id, reason)
                 self._on_facts([AttemptFailed(link_id, reason, text)], now)
             case LinkLost(link_id, reason):
                 self._on_facts(self._links.on_lost(link_id, reason), now)

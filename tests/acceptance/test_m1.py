@@ -893,7 +893,6 @@ def forger(fault: str) -> list[str]:
     return [sys.executable, "-m", "tests.builds.forger", fault]
 
 
-@unbuilt
 def test_a_listener_with_another_certificate_is_refused(crew: Crew) -> None:
     """The link names a fingerprint; whoever answers with another certificate is not the member."""
     hub, other = crew.node("a").up(), crew.node("o").up()

@@ -277,6 +277,12 @@ def test_a_join_that_cannot_work_says_why() -> None:
     clock = rejected(world, skewed, world.join(skewed, invite))
     assert (clock.code, "clock" in clock.text) == ("clock", True)
 
+    wrong = msgspec.structs.replace(invite.members[0], fingerprint=bytes(32))
+    request = world.join(guest, msgspec.structs.replace(invite, members=[wrong]))
+    certificate = rejected(world, guest, request)
+    assert (certificate.code, "certificate" in certificate.text) == ("certificate", True)
+    assert guest.core.status().refused["certificate"] == 1
+
     world.crash(host)
     gone = rejected(world, guest, world.join(guest, invite))
     assert gone.code == "unreachable"

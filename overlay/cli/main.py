@@ -11,6 +11,7 @@ import click
 
 from overlay import __version__
 from overlay.cli.ask import COMMANDS
+from overlay.cli.chat import chat
 from overlay.cli.invites import invite
 from overlay.cli.up import join, up
 from overlay.errors import CommandFailed, NoNode, UsageError
@@ -28,7 +29,7 @@ def overlay() -> None:
     """
 
 
-for command in (up, join, invite, *COMMANDS):
+for command in (up, join, invite, *COMMANDS, chat):
     overlay.add_command(command)
 
 

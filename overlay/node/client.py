@@ -100,6 +100,11 @@ class Stream:
         self._connection = connection
         self._response = response
 
+    def end(self) -> None:
+        """Wake whichever thread waits for the next object: there will be none."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
     def until(self, deadline: float | None) -> Iterator[Any]:
         """Each object, until `deadline` on the monotone clock or the end of the node."""
         while deadline is None or time.monotonic() < deadline:

@@ -240,6 +240,18 @@ def load(
             for key, (option, text) in (flags or {}).items()
         ),
     ]
+    return _configured(settings)
+
+
+def of_settings(values: Mapping[str, Any]) -> Config:
+    """The configuration of a program: a value for each key named, the defaults for the rest."""
+    return _configured(
+        Setting("settings", key, value, is_text=isinstance(value, str))
+        for key, value in values.items()
+    )
+
+
+def _configured(settings: Iterable[Setting]) -> Config:
     table = keys()
     tree: dict[str, Any] = {}
     for setting in settings:

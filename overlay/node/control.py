@@ -8,7 +8,8 @@ import base64
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import hypercorn
@@ -22,8 +23,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from overlay import api
 from overlay.errors import CommandFailed, UsageError
-from overlay.node.driver import Subscription
+from overlay.identity import peer_id_text
+from overlay.node.answers import message_row, peer_row
 from overlay.node.node import Node
 from overlay.transport.port import Starting
 
@@ -37,6 +40,9 @@ GRACE = 1.0
 log = logging.getLogger("overlay.control")
 
 Answer = Callable[[Node, Any], Awaitable[Any]]
+Rows = AsyncIterator[dict[str, Any]]
+App = Callable[[api.Node, str], AbstractAsyncContextManager[Rows]]
+"""Something that goes on about a topic for as long as its context is open, told row by row."""
 
 
 class InviteRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,43 +82,46 @@ async def _status(node: Node, _: Nothing) -> Any:
 
 
 async def _peers(node: Node, _: Nothing) -> Any:
-    return {"peers": node.peers()}
+    return {"peers": [peer_row(peer) for peer in node.peers()]}
 
 
 async def _everybody(node: Node, _: Nothing) -> Any:
-    return {"peers": node.peers(everybody=True)}
+    return {"peers": [peer_row(peer) for peer in node.peers(everybody=True)]}
 
 
 async def _descriptions(node: Node, request: PeerRequest) -> Any:
-    return node.descriptions(node.resolve(request.peer))
+    return node.descriptions(request.peer)
 
 
 async def _invite(node: Node, request: InviteRequest) -> Any:
-    return await node.invite(request.expires, request.members)
+    made = await node.invite(expires=request.expires, members=request.members)
+    return {"link": made.link, "expires_at": made.expires_at}
 
 
 async def _connect(node: Node, request: PeerRequest) -> Any:
-    return await node.connect(node.resolve(request.peer))
+    return peer_row(await node.connect(request.peer))
 
 
 async def _ping(node: Node, request: PeerRequest) -> Any:
-    return await node.ping(node.resolve(request.peer))
+    peer = peer_id_text(node.resolve(request.peer))
+    return {"peer_id": peer, "rtt": await node.ping(peer)}
 
 
 async def _wait(node: Node, request: WaitRequest) -> Any:
-    return await node.wait(request.peers, request.timeout)
+    await node.wait(request.peers, request.timeout)
+    return {"links": node.links()}
 
 
 async def _publish(node: Node, request: PublishRequest) -> Any:
     if (request.data is None) == (request.data_b64 is None):
         raise UsageError("publish takes either data or data_b64")
     if request.data is not None:
-        return await node.publish(request.topic, request.data.encode(), text=True)
+        return {"message_id": await node.publish(request.topic, request.data)}
     try:
         data = base64.b64decode(request.data_b64 or "", validate=True)
     except ValueError:
         raise UsageError("data_b64 is not base64") from None
-    return await node.publish(request.topic, data, text=False)
+    return {"message_id": await node.publish(request.topic, data)}
 
 
 async def _leave(node: Node, _: Nothing) -> Any:
@@ -121,32 +130,40 @@ async def _leave(node: Node, _: Nothing) -> Any:
 
 
 class Stream:
-    """The response to ``GET /subscribe?topic=``: subscribed before its head is sent."""
+    """A response that goes on: it stands before its head is sent, then a line for each row."""
 
-    def __init__(self, node: Node, topic: str) -> None:
+    def __init__(self, node: Node, opened: AbstractAsyncContextManager[Rows]) -> None:
         self._node = node
-        self._topic = topic
+        self._opened = opened
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a line for each message until the reader or the node goes."""
-        with self._node.driver.subscribe(self._topic) as subscription:
+        """Send a line for each row until the reader or the node goes."""
+        async with self._opened as rows:
             headers = [(b"content-type", b"application/jsonl")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await _send_line(send, b"")  # the head goes out with the first bytes only
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_after, nursery.cancel_scope, _gone, receive)
                 nursery.start_soon(_cancel_after, nursery.cancel_scope, self._node.leaving.wait)
-                await self._pump(subscription, send)
+                await self._pump(rows, send)
                 nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pump(self, subscription: Subscription, send: Send) -> None:
+    async def _pump(self, rows: Rows, send: Send) -> None:
         try:
-            while True:
-                message = await subscription.get()
-                await _send_line(send, msgspec.json.encode(self._node.message(message)))
+            async for row in rows:
+                await _send_line(send, msgspec.json.encode(row))
         except CommandFailed as error:
             await _send_line(send, msgspec.json.encode(_error(error.code, error.text)))
+
+
+@contextlib.asynccontextmanager
+async def _messages(node: api.Node, topic: str) -> AsyncIterator[Rows]:
+    """What is published on a topic, for `overlay subscribe`."""
+    async with node.subscribe(topic) as messages:
+        rows = (message_row(message) async for message in messages)
+        async with contextlib.aclosing(rows):
+            yield rows
 
 
 async def _send_line(send: Send, line: bytes) -> None:
@@ -165,14 +182,17 @@ async def _cancel_after(
     scope.cancel()
 
 
-def make_app(node: Node) -> Starlette:
+def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
     """The control API of this node as an ASGI application."""
 
-    async def subscribe(request: Request) -> Any:
-        topic = request.query_params.get("topic")
-        if not topic:
-            raise UsageError("which topic? /subscribe?topic=TOPIC")
-        return Stream(node, topic)
+    def streaming(path: str, app: App) -> Route:
+        async def endpoint(request: Request) -> Any:
+            topic = request.query_params.get("topic")
+            if not topic:
+                raise UsageError(f"which topic? {path}?topic=TOPIC")
+            return Stream(node, app(node, topic))
+
+        return Route(path, endpoint, methods=["GET"])
 
     def route(method: str, path: str, kind: type[Any], answer: Answer) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -187,7 +207,8 @@ def make_app(node: Node) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/subscribe", subscribe, methods=["GET"]),
+            *(streaming(f"/{name}", app) for name, app in apps.items()),
+            streaming("/subscribe", _messages),
             route("GET", "/status", Nothing, _status),
             route("GET", "/peers", Nothing, _peers),
             route("GET", "/peers/all", Nothing, _everybody),
@@ -247,10 +268,14 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 async def serve(
     node: Node,
     listener: socket.socket,
+    apps: Mapping[str, App],
     *,
     task_status: Starting = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer on `listener` (bound, listening; ours from now on) until the node leaves."""
+    """Answer on `listener` (bound, listening; ours from now on) until the node leaves.
+
+    Each of `apps` has a path of its name, and streams its rows there.
+    """
     config = hypercorn.Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
@@ -258,7 +283,7 @@ async def serve(
     config.include_server_header = False
     config.graceful_timeout = GRACE
     await hypercorn.trio.serve(
-        make_app(node),  # type: ignore[arg-type]
+        make_app(node, apps),  # type: ignore[arg-type]
         config,
         shutdown_trigger=node.leaving.wait,
         task_status=task_status,

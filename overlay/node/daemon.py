@@ -1,4 +1,4 @@
-"""The composition root: keys, memory, core, transport, loop and control API made into one node.
+"""The node of `overlay up`: a data directory, signals, a log and a control API around a node.
 
 The order of things is chosen for a fast start: the control socket listens first (who asks early
 waits in its backlog), the UDP port comes next, then the dials go out, and only when they have
@@ -8,12 +8,10 @@ come back is the HTTP server imported, in a thread.
 import contextlib
 import os
 import random
-import secrets
 import signal
 import socket
-import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,32 +20,28 @@ from typing import Any
 
 import trio
 
-from overlay.core import invite as invites
-from overlay.core.events import Event, Join, Leave, Listening, Recall
+from overlay import api
+from overlay.apps import chat
 from overlay.core.messages import InviteBody
-from overlay.core.overlay import Overlay, Settings
-from overlay.core.types import Address, PeerId
-from overlay.errors import CommandFailed, ConfigError, InviteError, UsageError
-from overlay.identity import Identity, Keys, load_or_create, peer_id_text
-from overlay.node.config import WILDCARD, Config, advertised_addresses, listen_address
+from overlay.errors import UsageError
+from overlay.identity import Identity, load_or_create
+from overlay.node.config import Config
 from overlay.node.directory import DataDirectory
-from overlay.node.driver import Driver, LinkChange
+from overlay.node.listening import make_transport
 from overlay.node.logs import Log, log_report, open_log
-from overlay.node.node import Node
-from overlay.node.store import RECORDS_PER_BOOT, Store
-from overlay.transport.endpoint import UdpTransport
-from overlay.transport.udp import open_sockets
+from overlay.node.node import Node, Surroundings, sole
+from overlay.node.store import Store
 
 CRASHED = 70
 """The exit code of a node that ended by a bug of ours (sysexits.h, EX_SOFTWARE)."""
-LEAVE_TIMEOUT = 3.0
-"""Seconds for the goodbyes (guess)."""
 STUCK_TIMEOUT = 5.0
 """Seconds after which a node that was told to leave ends anyhow (guess): the HTTP server cannot
 be kept from waiting for a client that has stopped reading."""
-CHECKPOINT_INTERVAL = 60.0
 CONTROL_PATIENCE = 1.0
 """Seconds that commands wait at most while the first dials are out (guess)."""
+
+APPS = {"chat": chat.rows}
+"""Applications that commands reach through the control API, by name."""
 
 Announce = Callable[[dict[str, Any]], None]
 """Takes what `up --json` prints, one object at a time; ``ready`` comes first."""
@@ -70,12 +64,11 @@ def run(options: Options) -> int:
         log = stack.enter_context(open_log(options.config.log))
         store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
         identity = load_or_create(directory.path)
-        network = choose_network(options, store)
         control = directory.listen()
         try:
-            trio.run(_live, options, log, store, identity, network, control)
+            trio.run(_live, options, log, store, identity, control)
         except Exception as error:
-            if (fault := users_fault(error)) is not None:
+            if isinstance(fault := sole(error), UsageError):
                 raise fault from None
             log.logger.exception("crashed")
             return CRASHED
@@ -84,125 +77,27 @@ def run(options: Options) -> int:
     return 0
 
 
-def users_fault(error: BaseException) -> UsageError | None:
-    """The one thing that the user did wrong, if that is all there is; tasks wrap it in groups."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, UsageError) else None
-
-
-def choose_network(options: Options, store: Store) -> tuple[bytes, str]:
-    """The network to live in: the store's, else the invite's, else a new one, which is kept.
-
-    An invite's is kept only once the join has succeeded. InviteError when the two differ.
-    """
-    ours = store.network()
-    if options.invite is not None:
-        grant = invites.grant_of(options.invite)
-        theirs = (grant.network, options.invite.network_name)
-        if ours is not None and ours[0] != theirs[0]:
-            raise InviteError(
-                f"{options.data_dir} belongs to the network {ours[1]!r} and the invite to another, "
-                f"{theirs[1]!r}: choose another --data-dir"
-            )
-        return theirs
-    if ours is None:
-        ours = (secrets.token_bytes(32), options.config.network.name)
-        store.set_network(*ours)
-    return ours
-
-
 async def _live(
-    options: Options,
-    log: Log,
-    store: Store,
-    identity: Identity,
-    network: tuple[bytes, str],
-    control: socket.socket,
+    options: Options, log: Log, store: Store, identity: Identity, control: socket.socket
 ) -> None:
-    await Daemon(options, log, store, identity, network).run(control)
-
-
-def any_host() -> str:
-    """The wildcard of both families, or of IPv4 alone where there is no IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return "0.0.0.0"
-    return "::"
-
-
-def is_free(address: Address) -> bool:
-    """Whether we could listen there."""
-    try:
-        for each in open_sockets(address):
-            each.close()
-    except ConfigError:
-        return False
-    return True
+    await Daemon(options, log, store, identity).run(control)
 
 
 class Daemon:
     """One life of a node, from the bound port to the last goodbye."""
 
-    def __init__(
-        self,
-        options: Options,
-        log: Log,
-        store: Store,
-        identity: Identity,
-        network: tuple[bytes, str],
-    ) -> None:
+    def __init__(self, options: Options, log: Log, store: Store, identity: Identity) -> None:
         self._options = options
         self._log = log
         self._store = store
         self._ready = False
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
-        config, (network_id, network_name) = options.config, network
-        boot = store.next_boot()
-        settings = Settings(
-            network=network_id,
-            network_name=network_name,
-            name=config.name or socket.gethostname().partition(".")[0][:64],
-            boot=boot,
-            dial_key=identity.dial_key,
-            sequence=boot * RECORDS_PER_BOOT,
-            direct=config.links.direct,
-            auto=config.links.auto,
-            mesh_size=config.links.full_mesh,
-            links_max=config.links.max,
+        transport = make_transport(options.config, identity, store.port())
+        around = Surroundings(
+            report=partial(log_report, log.logger), notice=self._on_event, random=random.Random()
         )
-        core = Overlay(settings, Keys(identity, store.prekeys), random.Random())
-        self._transport = self._make_transport(identity)
-        self._driver = Driver(
-            core,
-            self._transport,
-            remember=self._remember,
-            report=partial(log_report, log.logger),
-            changed=self._on_link_change,
-        )
-        self.node = Node(core, self._transport, self._driver, config, settings, identity.peer_id)
-
-    def _make_transport(self, identity: Identity) -> UdpTransport:
-        config = self._options.config
-        return UdpTransport(
-            self._listen_address(listen_address(config)),
-            dial_key=identity.dial_key,
-            certificate=identity.certificate,
-            random=random.Random(),
-            advertise=advertised_addresses(config),
-        )
-
-    def _listen_address(self, wanted: Address) -> Address:
-        """A port that was left to us is the last life's, or a new one if that is taken."""
-        host = any_host() if wanted.host == WILDCARD else wanted.host
-        last = Address(host, wanted.port or self._store.port())
-        if wanted.port or is_free(last):
-            return last
-        self._log.logger.warning("port_taken", port=last.port, why="invites made before name it")
-        return Address(host, 0)
+        self.node = Node(options.config, identity, store, transport, around)
 
     # --- a life --------------------------------------------------------------------------------
 
@@ -211,12 +106,10 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._on_signals, signals, nursery.cancel_scope)
-                await nursery.start(self._driver.run)  # type: ignore[arg-type, unused-ignore]
-                await nursery.start(self._transport.run, self._emit)  # type: ignore[arg-type, unused-ignore]
-                self._store.set_port(self._transport.listen[0].port)
+                await nursery.start(self.node.run)  # type: ignore[arg-type, unused-ignore]
+                self._store.set_port(self.node.transport.listen[0].port)
                 async with trio.open_nursery() as commands:
                     commands.start_soon(self._serve_control, control)
-                    commands.start_soon(self._checkpoint)
                     await self._enter()
                     await self.node.leaving.wait()
                     await self._leave()
@@ -228,9 +121,8 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_on_leaving, nursery.cancel_scope)
             if invite is not None:
-                await self._join(invite)
-            if records := self._store.records():
-                self._driver.emit(Recall(records))
+                await self.node.enter(invite)
+            self.node.recall()
             await self._announce_ready()
             nursery.cancel_scope.cancel()
         self._entered.set()
@@ -239,24 +131,17 @@ class Daemon:
         await self.node.leaving.wait()
         scope.cancel()
 
-    async def _join(self, invite: InviteBody) -> None:
-        try:
-            await self._driver.call(lambda request: Join(request, invite))
-        except CommandFailed as error:
-            raise InviteError(error.text) from None
-        self._store.set_network(self.node.settings.network, self.node.settings.network_name)
-
     async def _announce_ready(self) -> None:
-        made = await self.node.invite(None, None)
+        made = await self.node.invite()
         self._options.announce(
             {
                 "event": "ready",
-                "peer_id": peer_id_text(self.node.peer_id),
-                "listen": [str(address) for address in self.node.listen],
-                "invite": made["link"],
-                "expires_at": made["expires_at"],
-                "name": self.node.settings.name,
-                "network": self.node.settings.network_name,
+                "peer_id": self.node.peer_id,
+                "listen": list(self.node.addresses),
+                "invite": made.link,
+                "expires_at": made.expires_at,
+                "name": self.node.name,
+                "network": self.node.network,
                 "data_dir": str(self._options.data_dir),
             }
         )
@@ -266,17 +151,11 @@ class Daemon:
             self._options.announce(event)
 
     async def _leave(self) -> None:
-        """Say goodbye on every link, and let the goodbyes get out."""
+        """Say goodbye, and end however stuck something may be."""
         watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (0,))
         watchdog.daemon = True
         watchdog.start()
-        links = [view.link for view in self.node.core.peers()]
-        with trio.move_on_after(LEAVE_TIMEOUT):
-            with contextlib.suppress(CommandFailed):
-                await self._driver.call(Leave)
-            # What we hang up ends without an event.
-            while any(self._transport.statistics(link) for link in links):  # noqa: ASYNC110
-                await trio.sleep(0.01)
+        await self.node.farewell()
         self._options.announce({"event": "left"})
 
     # --- beside the loop -----------------------------------------------------------------------
@@ -292,42 +171,24 @@ class Daemon:
         with trio.move_on_after(CONTROL_PATIENCE):
             await self._entered.wait()
         serve = await trio.to_thread.run_sync(import_control)
-        await serve(self.node, control)
+        await serve(self.node, control, APPS)
 
-    async def _checkpoint(self) -> None:
-        """Keep the write-ahead log short, until the node leaves."""
-        while not self.node.leaving.is_set():
-            with trio.move_on_after(CHECKPOINT_INTERVAL):
-                await self.node.leaving.wait()
-            await trio.to_thread.run_sync(self._store.checkpoint)
-
-    # --- what the core and the transport say ---------------------------------------------------
-
-    def _emit(self, event: Event) -> None:
-        if isinstance(event, Listening):
-            self.node.listen = event.addresses
-        self._driver.emit(event)
-
-    def _remember(self, peer: PeerId, record: bytes) -> None:
-        try:
-            self._store.remember(peer, record)
-        except sqlite3.Error as error:  # a full disk costs the cache, not the node
-            self._log.logger.warning("not_remembered", peer=peer, why=str(error))
-
-    def _on_link_change(self, change: LinkChange) -> None:
-        event: dict[str, Any] = {
-            "event": "linked" if change.up else "unlinked",
-            "peer_id": peer_id_text(change.peer),
+    def _on_event(self, event: api.Event) -> None:
+        if isinstance(event, api.DialFailed):
+            return  # the log names it
+        told: dict[str, Any] = {
+            "event": "linked" if isinstance(event, api.LinkUp) else "unlinked",
+            "peer_id": event.peer_id,
         }
-        if change.reason:
-            event["reason"] = change.reason
+        if isinstance(event, api.LinkDown) and event.reason:
+            told["reason"] = event.reason
         if self._ready:
-            self._options.announce(event)
+            self._options.announce(told)
         else:
-            self._early.append(event)
+            self._early.append(told)
 
 
-def import_control() -> Callable[[Node, socket.socket], Awaitable[None]]:
+def import_control() -> Callable[[Node, socket.socket, Mapping[str, Any]], Awaitable[None]]:
     """The HTTP server, which takes a fifth of a second to import: call it in a thread."""
     from overlay.node.control import serve
 

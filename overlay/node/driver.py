@@ -7,13 +7,13 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
 import trio
 
+from overlay.api import Message
 from overlay.core.events import (
     Admit,
     ClockSet,
@@ -36,6 +36,8 @@ from overlay.core.events import (
 )
 from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.errors import CommandFailed
+from overlay.identity import peer_id_text
+from overlay.node.feed import Feed
 from overlay.transport.port import Starting, TransportEffect
 
 MAX_INBOX = 20_000
@@ -44,10 +46,10 @@ MAX_BATCH = 4_096
 """Events handled before other tasks have their turn: more than one reading of a socket brings, so
 that an honest link, however fast, cannot fill the inbox (measured: at 64, one full of messages of
 100 bytes was ended within a second)."""
-SUBSCRIPTION_QUEUE = 1_024
-"""Messages that may wait for one subscriber; beyond it the subscription ends (guess)."""
 MAX_SUBSCRIPTIONS = 256
 MAX_COMMANDS = 1_024
+OVER = ("closed", "the node has ended: open another")
+"""What a command gets that comes too late, or whose answer does."""
 CLOCK_INTERVAL = 1.0
 CLOCK_TOLERANCE = 1.0
 """Seconds by which wall time may drift from the monotone clock before the core is told."""
@@ -87,37 +89,6 @@ class LinkChange:
 
 
 @dataclass(eq=False, slots=True)
-class Subscription:
-    """A bounded queue of what was published on one topic."""
-
-    topic: str
-    queue: deque[Deliver] = field(default_factory=deque)
-    overflowed: bool = False
-    _arrived: trio.Event = field(default_factory=trio.Event)
-
-    def put(self, message: Deliver) -> None:
-        """Queue it, or end the subscription: a gap must not go unnoticed."""
-        if len(self.queue) >= SUBSCRIPTION_QUEUE:
-            self.overflowed = True
-        else:
-            self.queue.append(message)
-        self._arrived.set()
-
-    async def get(self) -> Deliver:
-        """The next message; CommandFailed ``overflow`` once the reader is too far behind."""
-        while not self.queue:
-            if self.overflowed:
-                raise CommandFailed(
-                    "overflow",
-                    f"messages arrived faster than they were read ({SUBSCRIPTION_QUEUE} waited): "
-                    "the subscription has ended; subscribe again",
-                )
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        return self.queue.popleft()
-
-
-@dataclass(eq=False, slots=True)
 class _Waiter:
     done: trio.Event = field(default_factory=trio.Event)
     outcome: Resolved | Rejected | None = None
@@ -148,7 +119,8 @@ class Driver:
         self._moved = trio.Event()
         self._requests = itertools.count(1)
         self._waiting: dict[RequestId, _Waiter] = {}
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[Feed[Message], str] = {}
+        self._is_over = False
         self._admitted: dict[LinkId, PeerId] = {}
 
     # --- in ------------------------------------------------------------------------------------
@@ -163,6 +135,8 @@ class Driver:
 
     async def call(self, command: Callable[[RequestId], Event], timeout: float = 60.0) -> Any:
         """The value to which a command resolves; CommandFailed: rejected, or took longer."""
+        if self._is_over:
+            raise CommandFailed(*OVER)
         if len(self._waiting) >= MAX_COMMANDS:
             raise CommandFailed("busy", f"{MAX_COMMANDS} commands are under way: try again later")
         request = RequestId(next(self._requests))
@@ -183,17 +157,19 @@ class Driver:
             case _:
                 assert_never(waiter.outcome)
 
-    @contextmanager
-    def subscribe(self, topic: str) -> Iterator[Subscription]:
-        """What is published on `topic` from now on, as long as the context is open."""
+    def subscribe(self, topic: str) -> Feed[Message]:
+        """What is published on `topic` from now on, until the feed is closed."""
+        if self._is_over:
+            raise CommandFailed(*OVER)
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise CommandFailed("busy", f"{MAX_SUBSCRIPTIONS} subscriptions are open: end one")
-        subscription = Subscription(topic)
-        self._subscriptions.append(subscription)
-        try:
-            yield subscription
-        finally:
-            self._subscriptions.remove(subscription)
+
+        def forget() -> None:
+            del self._subscriptions[feed]
+
+        feed: Feed[Message] = Feed(forget)
+        self._subscriptions[feed] = topic
+        return feed
 
     @property
     def subscriptions(self) -> int:
@@ -203,24 +179,44 @@ class Driver:
     async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()` does; asked again after whatever the core has handled."""
         while not holds():
+            if self._is_over:
+                raise CommandFailed(*OVER)
             await self._moved.wait()
+
+    def replace(self, core: Core) -> None:
+        """Feed another core from now on; the one before must have nothing under way."""
+        self._core = core
+        self._set_clock()
 
     # --- the loop ------------------------------------------------------------------------------
 
     async def run(self, *, task_status: Starting = trio.TASK_STATUS_IGNORED) -> None:
         """Feed the core for ever: the one place where it meets a clock."""
         self._set_clock()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_clock)
-            task_status.started()
-            while True:
-                await self._due()
-                for _ in range(MAX_BATCH):
-                    self._step(self._inbox.popleft() if self._inbox else Wakeup())
-                    if not self._inbox:
-                        break
-                self._moved.set()
-                self._moved = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_clock)
+                task_status.started()
+                while True:
+                    await self._due()
+                    for _ in range(MAX_BATCH):
+                        self._step(self._inbox.popleft() if self._inbox else Wakeup())
+                        if not self._inbox:
+                            break
+                    self._moved.set()
+                    self._moved = trio.Event()
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Nobody is left waiting for a core that is fed no more."""
+        self._is_over = True
+        self._moved.set()
+        for request, waiter in self._waiting.items():
+            waiter.outcome = waiter.outcome or Rejected(request, *OVER)
+            waiter.done.set()
+        for feed in list(self._subscriptions):
+            feed.end()
 
     async def _due(self) -> None:
         """Returns with the next event or deadline, and always after a checkpoint."""
@@ -249,10 +245,8 @@ class Driver:
             case Hangup(link, reason):
                 self._transport.perform(effect)
                 self._unlinked(link, reason)
-            case Deliver(topic):
-                for subscription in self._subscriptions:
-                    if subscription.topic == topic:
-                        subscription.put(effect)
+            case Deliver():
+                self._deliver(effect)
             case Resolved(request) | Rejected(request):
                 if (waiter := self._waiting.get(request)) is not None:
                     waiter.outcome = effect
@@ -263,6 +257,15 @@ class Driver:
                 self._report(effect)
             case _:
                 assert_never(effect)
+
+    def _deliver(self, effect: Deliver) -> None:
+        feeds = [feed for feed, topic in self._subscriptions.items() if topic == effect.topic]
+        if not feeds:
+            return
+        origin = peer_id_text(effect.origin)
+        message = Message(effect.topic, origin, effect.data, effect.text, self._wall())
+        for feed in feeds:
+            feed.put(message)
 
     def _linked(self, link: LinkId, peer: PeerId) -> None:
         if peer not in self._admitted.values():  # else this link replaces another

@@ -1,63 +1,216 @@
-"""A running node as its commands see it: every answer that the control API gives, as plain data."""
+"""A node: core, transport and memory around one loop, as programs and commands see it.
 
-import base64
+The composition that everything runs on: the daemon (`overlay.node.daemon`) adds a control socket
+and signals, the library (`overlay.node.library`) an ``async with``, tests a transport in memory.
+"""
+
 import math
+import random
+import secrets
+import socket
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 import overlay
-from overlay.core import dial, invite, sdp
-from overlay.core.events import Connect, Deliver, MakeInvite, PingPeer, Publish
+from overlay import api
+from overlay.core import invite as invites
+from overlay.core.events import (
+    Connect,
+    Event,
+    Join,
+    Leave,
+    Listening,
+    MakeInvite,
+    PingPeer,
+    Publish,
+    Recall,
+    Report,
+)
+from overlay.core.ladder import ATTEMPT_FAILED
 from overlay.core.messages import WIRE_VERSION, InviteBody
 from overlay.core.overlay import Overlay, PeerView, Settings
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId, RequestId
-from overlay.errors import CommandFailed, UsageError
-from overlay.identity import parse_peer_id, peer_id_text
+from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.errors import CommandFailed, InviteError, UsageError
+from overlay.identity import Identity, Keys, parse_peer_id, peer_id_text
+from overlay.node.answers import sdp_of
 from overlay.node.config import MAX_DURATION, Config, parse_duration
-from overlay.node.driver import Driver
+from overlay.node.driver import OVER, Driver, LinkChange
+from overlay.node.feed import Feed
+from overlay.node.store import RECORDS_PER_BOOT, Memory
 from overlay.node.words import plain
-from overlay.transport.port import LinkDescription, Transport
+from overlay.transport.port import Starting, Transport
 
 MAX_MEMBERS = 4
+MAX_EVENT_FEEDS = 256
+LEAVE_TIMEOUT = 3.0
+"""Seconds for the goodbyes (guess)."""
+
+MakeCore = Callable[[Settings, Keys, random.Random], Overlay]
 
 
-@dataclass(eq=False)
+def ignore(_: Any) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a node is told besides its configuration."""
+
+    report: Callable[[Report], None] = ignore
+    """Takes what the log should name."""
+    notice: Callable[[api.Event], None] = ignore
+    """Takes what `Node.events` tells; called from within the loop, so it must not wait."""
+    wall: Callable[[], float] = time.time
+    random: random.Random
+    make_core: MakeCore = Overlay
+
+
 class Node:
-    """The core, the transport and the loop between them, with what the user calls them."""
+    """`overlay.api.Node`. Made within trio; alive while `run` runs."""
 
-    core: Overlay
-    transport: Transport
-    driver: Driver
-    config: Config
-    settings: Settings
-    peer_id: PeerId
-    listen: tuple[Address, ...] = ()
-    """Where others on our networks reach us: a wildcard stands for its interfaces."""
-    started_at: float = field(default_factory=trio.current_time)
-    leaving: trio.Event = field(default_factory=trio.Event)
-    """Set when the node is to say goodbye and end."""
-    internal_errors: int = 0
-    """Faults of ours in answering commands; the transport counts its own."""
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        memory: Memory,
+        transport: Transport,
+        around: Surroundings,
+    ) -> None:
+        self.config = config
+        self.transport = transport
+        self.leaving = trio.Event()
+        """Set when the node is to say goodbye and end."""
+        self.internal_errors = 0
+        """Faults of ours in answering commands; the transport counts its own."""
+        self._id = identity.peer_id
+        self._identity = identity
+        self._memory = memory
+        self._around = around
+        self._boot = memory.next_boot()
+        self._started_at = trio.current_time()
+        self._listening = Listening(())
+        self._feeds: list[Feed[api.Event]] = []
+        self._scope = trio.CancelScope()
+        kept = memory.network()
+        self._is_founder = kept is None
+        """Whether the network is one that we have made ourselves and that nobody else knows of."""
+        self.settings = self._born_into(*(kept or (secrets.token_bytes(32), config.network.name)))
+        self.core = self._make_core()
+        self.driver = Driver(
+            self.core,
+            transport,
+            remember=memory.remember,
+            report=self._on_report,
+            changed=self._on_link_change,
+            wall=around.wall,
+        )
 
-    # --- questions -----------------------------------------------------------------------------
+    def _born_into(self, network: bytes, network_name: str) -> Settings:
+        links = self.config.links
+        return Settings(
+            network=network,
+            network_name=network_name,
+            name=self.config.name or socket.gethostname().partition(".")[0][:64],
+            boot=self._boot,
+            dial_key=self._identity.dial_key,
+            sequence=self._boot * RECORDS_PER_BOOT,
+            direct=links.direct,
+            auto=links.auto,
+            mesh_size=links.full_mesh,
+            links_max=links.max,
+        )
+
+    def _make_core(self) -> Overlay:
+        keys = Keys(self._identity, self._memory.prekeys)
+        return self._around.make_core(self.settings, keys, self._around.random)
+
+    # --- a life --------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: Starting = trio.TASK_STATUS_IGNORED) -> None:
+        """Bind and live until cancelled or `leave`; started once it listens. ConfigError."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.driver.run)  # type: ignore[arg-type, unused-ignore]
+                    await nursery.start(self.transport.run, self._emit)  # type: ignore[arg-type, unused-ignore]
+                    nursery.start_soon(self._memory.tend)
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self.leaving.set()
+            for feed in list(self._feeds):
+                feed.end()
+
+    def recall(self) -> None:
+        """Have the peers of earlier lives dialled."""
+        if records := self._memory.records():
+            self.driver.emit(Recall(records))
+
+    async def leave(self) -> None:
+        """See `overlay.api.Node.leave`."""
+        await self.farewell()
+        self.stop()
+
+    def stop(self) -> None:
+        """End without a goodbye."""
+        self._scope.cancel()
+
+    async def farewell(self) -> None:
+        """Say goodbye on every link, and let the goodbyes get out."""
+        self.leaving.set()
+        links = [view.link for view in self.core.peers()]
+        with trio.move_on_after(LEAVE_TIMEOUT), suppress(CommandFailed):
+            await self.driver.call(Leave)
+            # What we hang up ends without an event.
+            while any(self.transport.statistics(link) for link in links):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, Listening):
+            self._listening = event
+        self.driver.emit(event)
+
+    # --- who and where -------------------------------------------------------------------------
+
+    @property
+    def peer_id(self) -> str:
+        """See `overlay.api.Node.peer_id`."""
+        return peer_id_text(self._id)
+
+    @property
+    def name(self) -> str:
+        """See `overlay.api.Node.name`."""
+        return self.settings.name
+
+    @property
+    def network(self) -> str:
+        """See `overlay.api.Node.network`."""
+        return self.settings.network_name
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """A wildcard stands for its interfaces."""
+        return tuple(str(address) for address in self._listening.addresses)
 
     def status(self) -> dict[str, Any]:
-        """What `overlay status` prints."""
+        """See `overlay.api.Node.status`."""
         status = self.core.status()
         counters = status.signalling
         return {
             "version": overlay.__version__,
             "wire": WIRE_VERSION,
-            "peer_id": peer_id_text(self.peer_id),
-            "name": self.settings.name,
-            "network": self.settings.network_name,
+            "peer_id": self.peer_id,
+            "name": self.name,
+            "network": self.network,
             "network_id": self.settings.network.hex(),
-            "listen": [str(address) for address in self.listen],
+            "listen": list(self.addresses),
             "links": self.links(),
-            "uptime": trio.current_time() - self.started_at,
+            "uptime": trio.current_time() - self._started_at,
             "internal_errors": self.internal_errors + self.transport.internal_errors,
             "signalling": {
                 "sent": counters.sent,
@@ -68,52 +221,53 @@ class Node:
             "refused": status.refused,
         }
 
+    # --- peers ---------------------------------------------------------------------------------
+
     def links(self) -> int:
         """How many peers we are linked to, those that have fallen silent left out."""
         return sum(view.state != "silent" for view in self.core.peers())
 
-    def peers(self, *, everybody: bool = False) -> list[dict[str, Any]]:
-        """What `overlay peers` prints: an object for every link that is not silent.
-
-        With `everybody` also for the silent ones, and for each member known by its record alone.
-        """
+    def peers(self, *, everybody: bool = False) -> list[api.Peer]:
+        """See `overlay.api.Node.peers`."""
         views = self.core.peers()
-        rows = [self._peer(view) for view in views if everybody or view.state != "silent"]
+        found = [self._peer(view) for view in views if everybody or view.state != "silent"]
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]
-            rows += [_known(PeerId(record.peer_id), record.name) for record in known]
-        return rows
+            found += [api.Peer(peer_id_text(PeerId(r.peer_id)), r.name, None) for r in known]
+        return found
 
-    def _peer(self, view: PeerView) -> dict[str, Any]:
+    def _peer(self, view: PeerView) -> api.Peer:
         statistics = self.transport.statistics(view.link)
         seen = statistics or view.facts
-        rtt = view.rtt if statistics is None or statistics.rtt is None else statistics.rtt
-        return {
-            "peer_id": peer_id_text(view.peer),
-            "name": view.name,
-            "direction": view.direction,
-            "negotiated": view.negotiated.value,
-            "via": peer_id_text(view.via) if view.via else None,
-            "hops": view.hops,
-            "path": seen.path.value,
-            "local": str(seen.local),
-            "remote": str(seen.remote),
-            "since": view.since_wall,
-            "rtt": rtt,
-            "bytes_in": statistics.bytes_in if statistics else 0,
-            "bytes_out": statistics.bytes_out if statistics else 0,
-            "state": view.state,
-        }
+        link = api.Link(
+            direction=view.direction,
+            negotiated=view.negotiated.value,
+            via=peer_id_text(view.via) if view.via else None,
+            hops=view.hops,
+            path=seen.path.value,
+            local=str(seen.local),
+            remote=str(seen.remote),
+            since=view.since_wall,
+            rtt=view.rtt if statistics is None or statistics.rtt is None else statistics.rtt,
+            bytes_in=statistics.bytes_in if statistics else 0,
+            bytes_out=statistics.bytes_out if statistics else 0,
+            state=view.state,
+        )
+        return api.Peer(peer_id_text(view.peer), view.name, link)
+
+    def _names(self) -> dict[PeerId, str]:
+        """What every peer that we know of calls itself."""
+        names = {PeerId(record.peer_id): record.name for record in self.core.known()}
+        names |= {view.peer: view.name or names.get(view.peer, "") for view in self.core.peers()}
+        return {**names, self._id: self.name}
 
     def resolve(self, text: str) -> PeerId:
         """The peer that a user means: an id, a unique prefix of one, or a unique name.
 
         CommandFailed ``ambiguous`` lists the candidates, ``unknown_peer`` says that there is none.
         """
-        names = {PeerId(record.peer_id): record.name for record in self.core.known()}
-        names |= {view.peer: view.name or names.get(view.peer, "") for view in self.core.peers()}
-        names[self.peer_id] = self.settings.name
+        names = self._names()
         ids = {peer_id_text(peer): peer for peer in names}
         if text in ids:
             return ids[text]
@@ -137,106 +291,144 @@ class Node:
                 "see `overlay peers`",
             ) from None
 
-    def descriptions(self, peer: PeerId) -> dict[str, Any]:
-        """Both session descriptions of the link to `peer`."""
-        link = self._link_to(peer)
-        described = self.transport.description(link)
-        if described is None:
-            raise CommandFailed("not_linked", "the link has just ended")
-        local, remote = sdp_of(described)
-        return {"peer_id": peer_id_text(peer), "local": local, "remote": remote}
-
-    def _link_to(self, peer: PeerId) -> LinkId:
+    def link_to(self, peer: PeerId) -> LinkId:
+        """The link to a peer; CommandFailed ``not_linked``."""
         for view in self.core.peers():
             if view.peer == peer:
                 return view.link
         raise CommandFailed("not_linked", "there is no link to this peer: connect first")
 
-    def message(self, message: Deliver) -> dict[str, Any]:
-        """A published message as `subscribe` prints it."""
-        data = (
-            {"data": message.data.decode(errors="replace")}
-            if message.text
-            else {"data_b64": base64.b64encode(message.data).decode()}
-        )
-        origin = peer_id_text(message.origin)
-        return {"topic": message.topic, "from": origin, **data, "received_at": time.time()}
+    def descriptions(self, peer: str) -> dict[str, Any]:
+        """Both session descriptions of the link to `peer`."""
+        found = self.resolve(peer)
+        described = self.transport.description(self.link_to(found))
+        if described is None:
+            raise CommandFailed("not_linked", "the link has just ended")
+        local, remote = sdp_of(described)
+        return {"peer_id": peer_id_text(found), "local": local, "remote": remote}
 
-    # --- commands ------------------------------------------------------------------------------
+    async def connect(self, peer: str) -> api.Peer:
+        """See `overlay.api.Node.connect`."""
+        found = self.resolve(peer)
+        await self.driver.call(lambda request: Connect(request, found))
+        for view in self.core.peers():
+            if view.peer == found:
+                return self._peer(view)
+        raise CommandFailed("closed", "the link was opened and has already ended")
 
-    async def invite(self, expires: float | None, members: int | None) -> dict[str, Any]:
-        """A new invite link, a secret, and when it expires."""
+    async def ping(self, peer: str) -> float:
+        """See `overlay.api.Node.ping`."""
+        found = self.resolve(peer)
+        rtt: float = await self.driver.call(lambda request: PingPeer(request, found))
+        return rtt
+
+    async def wait(self, peers: int, timeout: float | None = None) -> None:
+        """See `overlay.api.Node.wait`."""
+        with trio.move_on_after(math.inf if timeout is None else max(0.0, timeout)):
+            await self.driver.wait_until(lambda: self.links() >= peers)
+        if (links := self.links()) < peers:
+            raise CommandFailed("timeout", f"only {links} of {peers} links are up")
+
+    # --- invites -------------------------------------------------------------------------------
+
+    async def invite(
+        self, *, expires: float | None = None, members: int | None = None
+    ) -> api.Invite:
+        """See `overlay.api.Node.invite`."""
         lifetime = parse_duration(self.config.invite.expires) if expires is None else expires
         count = self.config.invite.members if members is None else members
         if not 0 < lifetime <= MAX_DURATION:
             raise CommandFailed("usage", "an invite lasts more than 0 s and at most 365 days")
         if not 1 <= count <= MAX_MEMBERS:
             raise CommandFailed("usage", f"an invite names 1 to {MAX_MEMBERS} members")
+        self._settle()
 
         def command(request: RequestId) -> MakeInvite:
             return MakeInvite(request, lifetime, count)
 
         body: InviteBody = await self.driver.call(command)
-        return {"link": invite.encode(body), "expires_at": invite.grant_of(body).expires_at}
+        return api.Invite(invites.encode(body), invites.grant_of(body).expires_at)
 
-    async def connect(self, peer: PeerId) -> dict[str, Any]:
-        """Open a link to `peer`, if there is none; the link as `peers` shows it."""
-        await self.driver.call(lambda request: Connect(request, peer))
-        for view in self.core.peers():
-            if view.peer == peer:
-                return self._peer(view)
-        raise CommandFailed("closed", "the link was opened and has already ended")
+    async def join(self, link: str) -> None:
+        """See `overlay.api.Node.join`."""
+        body = invites.decode(link)
+        invites.check(body, self._around.wall(), Keys(self._identity, self._memory.prekeys))
+        await self.enter(body)
 
-    async def ping(self, peer: PeerId) -> dict[str, Any]:
-        """The round trip to a linked peer, in seconds."""
-        rtt: float = await self.driver.call(lambda request: PingPeer(request, peer))
-        return {"peer_id": peer_id_text(peer), "rtt": rtt}
+    async def enter(self, invite: InviteBody) -> None:
+        """Join by an invite that has been read and checked; InviteError when that fails."""
+        theirs = (invites.grant_of(invite).network, invite.network_name)
+        if theirs[0] != self.settings.network:
+            self._move_to(*theirs)
+        elif {member.peer_id for member in invite.members} & {v.peer for v in self.core.peers()}:
+            return  # we are there
+        try:
+            await self.driver.call(lambda request: Join(request, invite))
+        except CommandFailed as error:
+            raise InviteError(error.text) from None
+        self._settle()
 
-    async def publish(self, topic: str, data: bytes, *, text: bool) -> dict[str, Any]:
-        """Send to every subscriber in the mesh."""
+    def _move_to(self, network: bytes, name: str) -> None:
+        """Become a node of another network, which only one that nobody has met can."""
+        if not self._is_founder:
+            raise InviteError(
+                f"this node belongs to the network {self.network!r} and the invite to another, "
+                f"{name!r}: choose another --data-dir"
+            )
+        self._is_founder = False
+        self.settings = self._born_into(network, name)
+        self.core = self._make_core()
+        self.driver.replace(self.core)
+        self.driver.emit(self._listening)
+
+    def _settle(self) -> None:
+        """Others come to know our network: it is to last."""
+        self._is_founder = False
+        self._memory.set_network(self.settings.network, self.settings.network_name)
+
+    # --- topics and events ---------------------------------------------------------------------
+
+    async def publish(self, topic: str, data: bytes | str) -> str:
+        """See `overlay.api.Node.publish`."""
+        content, is_text = (data.encode(), True) if isinstance(data, str) else (data, False)
         message_id: bytes = await self.driver.call(
-            lambda request: Publish(request, topic, data, text)
+            lambda request: Publish(request, topic, content, is_text)
         )
-        return {"message_id": message_id.hex()}
+        return message_id.hex()
 
-    async def wait(self, peers: int, timeout: float | None) -> dict[str, Any]:
-        """Return once at least `peers` links are up; CommandFailed ``timeout``."""
-        with trio.move_on_after(math.inf if timeout is None else max(0.0, timeout)):
-            await self.driver.wait_until(lambda: self.links() >= peers)
-        if (links := self.links()) < peers:
-            raise CommandFailed("timeout", f"only {links} of {peers} links are up")
-        return {"links": links}
+    def subscribe(self, topic: str) -> Feed[api.Message]:
+        """See `overlay.api.Node.subscribe`."""
+        return self.driver.subscribe(topic)
+
+    def events(self) -> Feed[api.Event]:
+        """See `overlay.api.Node.events`."""
+        if self.leaving.is_set():
+            raise CommandFailed(*OVER)
+        if len(self._feeds) >= MAX_EVENT_FEEDS:
+            raise CommandFailed("busy", f"{MAX_EVENT_FEEDS} feeds of events are open: close one")
+        feed: Feed[api.Event] = Feed(lambda: self._feeds.remove(feed))
+        self._feeds.append(feed)
+        return feed
+
+    def _tell(self, event: api.Event) -> None:
+        self._around.notice(event)
+        for feed in list(self._feeds):
+            feed.put(event)
+
+    def _on_link_change(self, change: LinkChange) -> None:
+        peer = (peer_id_text(change.peer), self._names().get(change.peer, ""))
+        self._tell(api.LinkUp(*peer) if change.up else api.LinkDown(*peer, change.reason))
+
+    def _on_report(self, report: Report) -> None:
+        self._around.report(report)
+        told = report.fields
+        if report.event == ATTEMPT_FAILED and told["code"] != "duplicate":
+            peer = (peer_id_text(told["peer"]), self._names().get(told["peer"], ""))
+            self._tell(api.DialFailed(*peer, told["code"], told["text"]))
 
 
-def _known(peer: PeerId, name: str) -> dict[str, Any]:
-    """A row for a member without a link."""
-    link = ("direction", "negotiated", "via", "hops", "path", "local", "remote", "since", "rtt")
-    return {
-        "peer_id": peer_id_text(peer),
-        "name": name,
-        **dict.fromkeys(link),
-        "bytes_in": 0,
-        "bytes_out": 0,
-        "state": "known",
-    }
-
-
-def sdp_of(link: LinkDescription) -> tuple[str, str]:
-    """Our side of a link and the peer's, as session descriptions."""
-    setups = ("active", "passive")
-    ours, theirs = setups if link.dtls_role == "client" else setups[::-1]
-    return (
-        _side(link.local, link.local_fingerprint, ours, link.local_candidates),
-        _side(link.remote, link.remote_fingerprint, theirs, link.remote_candidates),
-    )
-
-
-def _side(
-    credentials: IceCredentials | None,
-    fingerprint: bytes,
-    setup: str,
-    candidates: tuple[Candidate, ...],
-) -> str:
-    # The listener of a direct dial is ICE-lite; the dialler chose its user fragment.
-    lite = credentials is not None and dial.parse_ufrag(credentials.ufrag) is not None
-    return sdp.describe(sdp.Description(credentials, fingerprint, setup, candidates, lite=lite))
+def sole(error: BaseException) -> BaseException:
+    """The one exception inside groups of one, which tasks wrap it in; else what was given."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -5,15 +5,20 @@ Write-ahead log with ``synchronous=NORMAL``: a commit costs microseconds and no 
 checkpoint happen in `Store.checkpoint`, which the node calls off its loop.
 """
 
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import trio
 
 from overlay.errors import ConfigError
+from overlay.identity import MemoryPrekeys, PrekeyStore
 
+CHECKPOINT_INTERVAL = 60.0
 MAX_PEERS = 1024
 """Peers remembered; beyond it the longest unseen is forgotten (guess)."""
 RECORDS_PER_BOOT = 1 << 20
@@ -33,6 +38,58 @@ MIGRATIONS: Sequence[str] = (
     """,
 )
 """Each takes the file one version further; only ever appended to. `user_version` counts them."""
+
+
+log = logging.getLogger("overlay.store")
+
+
+class Memory(Protocol):
+    """What a node needs of its memory: a file, or nothing that lasts."""
+
+    @property
+    def prekeys(self) -> PrekeyStore:
+        """Where the daily sealing keys are kept."""
+        ...
+
+    def network(self) -> tuple[bytes, str] | None: ...
+    def set_network(self, network: bytes, name: str) -> None: ...
+    def next_boot(self) -> int: ...
+    def remember(self, peer: bytes, record: bytes) -> None: ...
+    def records(self) -> tuple[bytes, ...]: ...
+    async def tend(self) -> None:
+        """Do what has to be done now and then, for as long as the node lives."""
+        ...
+
+
+class Forgetful:
+    """The memory of a node that keeps nothing across restarts."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._network: tuple[bytes, str] | None = None
+        self.prekeys = MemoryPrekeys()
+
+    def network(self) -> tuple[bytes, str] | None:
+        """As `Store.network`."""
+        return self._network
+
+    def set_network(self, network: bytes, name: str) -> None:
+        """As `Store.set_network`."""
+        self._network = network, name
+
+    def next_boot(self) -> int:
+        """The first, and the last."""
+        return int(self._wall())
+
+    def remember(self, peer: bytes, record: bytes) -> None:
+        """The core knows the peers of this life by itself."""
+
+    def records(self) -> tuple[bytes, ...]:
+        """There was no life before."""
+        return ()
+
+    async def tend(self) -> None:
+        """There is nothing to do."""
 
 
 class Store:
@@ -65,6 +122,12 @@ class Store:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         finally:
             db.close()
+
+    async def tend(self) -> None:
+        """Keep the log short."""
+        while True:
+            await trio.sleep(CHECKPOINT_INTERVAL)
+            await trio.to_thread.run_sync(self.checkpoint)
 
     # --- meta ----------------------------------------------------------------------------------
 
@@ -105,7 +168,16 @@ class Store:
     # --- peers ---------------------------------------------------------------------------------
 
     def remember(self, peer: bytes, record: bytes) -> None:
-        """Keep the signed record of a peer that we are linked to."""
+        """Keep the signed record of a peer that we are linked to.
+
+        A full disk costs the cache and not the node: the log says so.
+        """
+        try:
+            self._insert(peer, record)
+        except sqlite3.Error as error:
+            log.warning("a peer is not remembered: %s", error)
+
+    def _insert(self, peer: bytes, record: bytes) -> None:
         self._db.execute(
             "INSERT INTO peers VALUES (?, ?, ?) ON CONFLICT (peer_id) "
             "DO UPDATE SET record = excluded.record, seen_at = excluded.seen_at",

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 import trio
 
-from overlay.core.events import Connect, Deliver, PingPeer, Publish, Rejected, Report, Resolved
-from overlay.core.overlay import Overlay, Settings
+from overlay import api
+from overlay.core.events import Connect, Deliver, PingPeer, Publish, Rejected, Resolved
+from overlay.core.overlay import Overlay
 from overlay.core.types import PeerId
 from overlay.errors import CommandFailed, NoNode, UsageError
-from overlay.identity import Identity, Keys, MemoryPrekeys, peer_id_text
+from overlay.identity import Identity, peer_id_text
 from overlay.node import control
 from overlay.node.client import Client
-from overlay.node.config import Config
+from overlay.node.config import of_settings
 from overlay.node.directory import DataDirectory, socket_address
-from overlay.node.driver import Driver
-from overlay.node.node import Node
+from overlay.node.node import Node, Surroundings
+from overlay.node.store import Forgetful
 from overlay.transport.port import TransportEffect
 
 PEER = PeerId(b"p" * 32)
@@ -58,15 +59,12 @@ class Served:
     """A node behind a control socket, and a client before it; calls go through threads."""
 
     def __init__(self, directory: DataDirectory) -> None:
-        identity = Identity.generate()
-        settings = Settings(b"n" * 32, "home", "tester", 1, identity.dial_key)
-        self.core = ScriptedOverlay(settings, Keys(identity, MemoryPrekeys()), random.Random(1))
         transport: Any = IdleTransport()
-        self.reports: list[Report] = []
-        driver = Driver(
-            self.core, transport, remember=lambda peer, record: None, report=self.reports.append
-        )
-        self.node = Node(self.core, transport, driver, Config(), settings, identity.peer_id)
+        config = of_settings({"name": "tester", "network.name": "home"})
+        around = Surroundings(random=random.Random(1), make_core=ScriptedOverlay)
+        self.node = Node(config, Identity.generate(), Forgetful(), transport, around)
+        core: Any = self.node.core
+        self.core: ScriptedOverlay = core
         self.directory = directory
         self.client = Client(directory.path)
 
@@ -92,12 +90,24 @@ class Served:
 
 
 @contextlib.asynccontextmanager
+async def count(node: api.Node, topic: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """An application that counts as far as its topic says, and then fails."""
+
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        for number in range(int(topic)):
+            yield {"number": number, "at": node.name}
+        raise CommandFailed("tired", "no further")
+
+    yield rows()
+
+
+@contextlib.asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[Served]:
     with contextlib.closing(DataDirectory.open(path)) as directory:
         served = Served(directory)
         async with trio.open_nursery() as nursery:
             await nursery.start(served.node.driver.run)
-            await nursery.start(control.serve, served.node, directory.listen())
+            await nursery.start(control.serve, served.node, directory.listen(), {"count": count})
             yield served
             nursery.cancel_scope.cancel()
 
@@ -110,7 +120,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def test_status_and_peers_answer_with_objects(served: Served) -> None:
     status = await served.get("/status")
-    assert status["peer_id"] == peer_id_text(served.node.peer_id)
+    assert status["peer_id"] == served.node.peer_id
     assert (status["name"], status["network"], status["links"]) == ("tester", "home", 0)
     assert await served.get("/peers") == {"peers": []}
 
@@ -264,6 +274,18 @@ async def test_a_subscription_ends_with_the_node_and_with_its_reader(served: Ser
         served.node.leaving.set()
         with trio.fail_after(30):
             await ended.wait()
+
+
+async def test_an_application_is_reached_by_its_name_and_tells_row_by_row(served: Served) -> None:
+    def listen() -> list[Any]:
+        with served.client.stream("/count?topic=2") as stream:
+            return list(stream.until(None))
+
+    first, second, error = await trio.to_thread.run_sync(listen)
+    assert (first, second["number"]) == ({"number": 0, "at": "tester"}, 1)
+    assert error == {"error": {"code": "tired", "text": "no further"}}
+    with pytest.raises(UsageError):
+        await served.get("/count")
 
 
 async def test_leave_is_answered_before_the_node_goes(served: Served) -> None:

@@ -1,12 +1,14 @@
 """The one loop: what goes into the core and what comes out, on a fake clock and a scripted core."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from overlay.api import Message
 from overlay.core.events import (
     Admit,
     ClockSet,
@@ -28,7 +30,9 @@ from overlay.core.events import (
 from overlay.core.messages import Ping
 from overlay.core.types import LinkId, PeerId
 from overlay.errors import CommandFailed
+from overlay.identity import peer_id_text
 from overlay.node import driver as drivers
+from overlay.node import feed as feeds
 from overlay.node.driver import Driver, LinkChange
 from overlay.transport.port import TransportEffect
 
@@ -247,16 +251,71 @@ async def test_subscribers_hear_their_topic_and_no_other(
         driver.emit(Wakeup())
         for subscription in (first, second):
             heard = [await subscription.get(), await subscription.get()]
-            assert heard == [deliver("news", 1), deliver("news", 3)]
+            assert [message.data for message in heard] == [b"1", b"3"]
+    first.close()
     driver.emit(Wakeup())
     await wait_all_tasks_blocked()
-    assert not first.queue, "a closed subscription hears nothing"
+    assert driver.subscriptions == 0
+    with pytest.raises(CommandFailed, match="closed by its reader"):
+        await first.get()
+
+
+async def test_a_message_is_told_with_its_origin_and_the_wall_time(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    core = ScriptedCore(lambda event: [deliver("news")] if event == Wakeup() else [])
+    driver = Harness(core).driver
+    await nursery.start(driver.run)
+    with driver.subscribe("news") as news:
+        await trio.sleep(5)
+        driver.emit(Wakeup())
+        told = await news.get()
+    assert told == Message("news", peer_id_text(PEER), b"0", is_text=True, received_at=1005.0)
+
+
+async def test_who_waits_for_an_ended_driver_waits_no_longer(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    driver = Harness(ScriptedCore()).driver
+
+    async def refused(call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(CommandFailed) as caught:
+            await call()
+        assert caught.value.code == "closed"
+
+    async def command() -> None:
+        await driver.call(lambda request: PingPeer(request, PEER), timeout=math.inf)
+
+    async def condition() -> None:
+        await driver.wait_until(lambda: False)
+
+    async def subscription() -> None:
+        driver.subscribe("late")
+
+    running = await nursery.start(scoped, driver)
+    news = driver.subscribe("news")
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(refused, command)
+        waiting.start_soon(refused, condition)
+        await wait_all_tasks_blocked()
+        running.cancel()
+    assert [message async for message in news] == []
+    for call in (command, condition, subscription):
+        await refused(call)
+
+
+async def scoped(driver: Driver, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+    """Run a driver in a scope that a test can cancel."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as inside:
+            await inside.start(driver.run)
+            task_status.started(scope)
 
 
 async def test_a_slow_subscriber_hears_all_that_fits_and_then_that_it_was_too_slow(
     nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drivers, "SUBSCRIPTION_QUEUE", 3)
+    monkeypatch.setattr(feeds, "MAX_WAITING", 3)
     effects: list[Effect] = [deliver("news", number) for number in range(5)]
     driver = Harness(ScriptedCore(lambda event: effects if event == Wakeup() else [])).driver
     await nursery.start(driver.run)
@@ -264,7 +323,7 @@ async def test_a_slow_subscriber_hears_all_that_fits_and_then_that_it_was_too_sl
         driver.emit(Wakeup())
         await wait_all_tasks_blocked()
         assert [(await slow.get()).data for _ in range(3)] == [b"0", b"1", b"2"]
-        with pytest.raises(CommandFailed, match="faster than they were read"):
+        with pytest.raises(CommandFailed, match="more came than was read"):
             await slow.get()
 
 

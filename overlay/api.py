@@ -1,0 +1,209 @@
+"""The public interface: what a program can do with a node of its own.
+
+`overlay.open_node` opens one. Everything here is a protocol or a plain value; the node
+(`overlay.node.node`) implements it, applications (`overlay.apps`) and programs rely on it alone.
+
+PEER is what the commands take, too: a peer id (``12D3KooW…``), a unique prefix of one, or a unique
+name. Whatever cannot be done raises `overlay.errors.CommandFailed`, with a code for programs and
+a text for people. Durations are seconds, instants Unix seconds, addresses "IP:PORT".
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+# --- values ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The link to a peer, at one moment."""
+
+    direction: str
+    """``out``: we dialled or offered; ``in``."""
+    negotiated: str
+    """How it came about: ``invite``, ``direct``, ``mesh``, ``cache``, ``manual``."""
+    via: str | None
+    """The neighbour that handed us the offer or answer."""
+    hops: int
+    path: str
+    """``host``, ``reflexive`` or ``relayed``."""
+    local: str
+    remote: str
+    since: float
+    rtt: float | None
+    """Seconds; None until one was measured."""
+    bytes_in: int
+    bytes_out: int
+    state: str
+    """``up``, ``suspect`` (a check went unanswered) or ``silent`` (nothing heard for 6 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A member of the mesh as this node sees it, at one moment."""
+
+    peer_id: str
+    name: str
+    """What it calls itself; empty until its record has come."""
+    link: Link | None
+    """None: known by its record alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """Whoever has the link can join until it expires."""
+
+    link: str = field(repr=False)
+    """A secret."""
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody published on a topic; its origin is proven by a signature."""
+
+    topic: str
+    origin: str
+    """The publisher's peer id."""
+    data: bytes
+    is_text: bool
+    """Whether it was published as text."""
+    received_at: float
+
+    @property
+    def text(self) -> str:
+        """The data as text; what is not UTF-8 is replaced."""
+        return self.data.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A link to this peer stands, where there was none."""
+
+    peer_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """There is no link to this peer any more."""
+
+    peer_id: str
+    name: str
+    reason: str
+    """``closed`` (on purpose, by either end), ``broken``, ``protocol``, ``overflow``, ``error``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """One attempt to reach a peer came to nothing; others may follow."""
+
+    peer_id: str
+    name: str
+    code: str
+    """``timeout``, ``unreachable``, ``refused``, ``certificate``, ``glare`` and others."""
+    text: str
+
+
+Event = LinkUp | LinkDown | DialFailed
+"""What `Node.events` tells."""
+
+# --- behaviour ---------------------------------------------------------------------------------
+
+
+class Feed(Protocol, Generic[T_co]):
+    """What happens from now on, to be read with ``async for``; ends with the node.
+
+    At most 1,024 items wait. A reader that falls behind further loses none silently: what waited is
+    still delivered, then CommandFailed ``overflow`` ends the feed. Leave its ``async with``, or
+    `close` it, when it is not read any more.
+    """
+
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    async def __anext__(self) -> T_co: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def close(self) -> None:
+        """Hear nothing more; may be called again."""
+        ...
+
+
+class Node(Protocol):
+    """A running member of a mesh."""
+
+    @property
+    def peer_id(self) -> str:
+        """Who this node is: ``12D3KooW…``."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What it calls itself."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """What people call the network that it is in."""
+        ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others on our own networks reach it."""
+        ...
+
+    def status(self) -> Mapping[str, Any]:
+        """What ``overlay status --json`` prints."""
+        ...
+
+    def peers(self, *, everybody: bool = False) -> list[Peer]:
+        """The peers with a link that is not silent; with `everybody`, all that are known."""
+        ...
+
+    async def invite(self, *, expires: float | None = None, members: int | None = None) -> Invite:
+        """A link that lets others in for `expires` seconds and names up to `members` members."""
+        ...
+
+    async def join(self, link: str) -> None:
+        """Enter the network of an invite; returns once a member's link stands.
+
+        A node belongs to one network: a new one enters the first that it is invited to, and from
+        then on, or once it has made an invite itself, an invite to another is an InviteError.
+        """
+        ...
+
+    async def connect(self, peer: str) -> Peer:
+        """A link to `peer`, opened by whatever way reaches it if there is none."""
+        ...
+
+    async def ping(self, peer: str) -> float:
+        """The round trip to a linked peer, in seconds."""
+        ...
+
+    async def wait(self, peers: int, timeout: float | None = None) -> None:
+        """Return once at least `peers` links are up; CommandFailed ``timeout``."""
+        ...
+
+    async def publish(self, topic: str, data: bytes | str) -> str:
+        """Send to every subscriber in the mesh, ours too; the message's id."""
+        ...
+
+    def subscribe(self, topic: str) -> Feed[Message]:
+        """What is published on `topic` from now on."""
+        ...
+
+    def events(self) -> Feed[Event]:
+        """Links that come and go, and attempts that fail, from now on."""
+        ...
+
+    async def leave(self) -> None:
+        """Say goodbye to all peers and end; what waits for this node fails with ``closed``."""
+        ...

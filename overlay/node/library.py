@@ -1,0 +1,85 @@
+"""A node within somebody's program: `overlay.open_node`."""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from overlay.core.events import Report
+from overlay.identity import Identity, load_or_create
+from overlay.node.config import Config, of_settings
+from overlay.node.directory import DataDirectory
+from overlay.node.listening import make_transport
+from overlay.node.logs import LEVELS, plain_fields
+from overlay.node.node import Node, Surroundings, sole
+from overlay.node.store import Forgetful, Store
+
+log = logging.getLogger("overlay.node")
+
+
+@asynccontextmanager
+async def open_node(
+    *,
+    data_dir: str | PathLike[str] | None,
+    listen: str | None,
+    join: str | None,
+    name: str | None,
+    settings: Mapping[str, Any],
+) -> AsyncIterator[Node]:
+    """See `overlay.open_node`."""
+    given = {"listen": listen, "name": name}
+    config = of_settings(
+        {**settings, **{key: text for key, text in given.items() if text is not None}}
+    )
+    with ExitStack() as stack:
+        store: Store | None = None
+        if data_dir is not None:
+            directory = stack.enter_context(closing(DataDirectory.open(Path(data_dir))))
+            store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
+            identity = load_or_create(directory.path)
+        else:
+            identity = Identity.generate()
+        node = _compose(config, identity, store)
+        async with living(node):
+            if store is not None:
+                store.set_port(node.transport.listen[0].port)
+            if join is not None:
+                await node.join(join)
+            node.recall()
+            yield node
+
+
+def _compose(config: Config, identity: Identity, store: Store | None) -> Node:
+    transport = make_transport(config, identity, store.port() if store else 0)
+    around = Surroundings(report=_report, random=random.Random())
+    return Node(config, identity, store or Forgetful(), transport, around)
+
+
+@asynccontextmanager
+async def living(node: Node) -> AsyncIterator[None]:
+    """Run a node beside the block; in the end it says goodbye. No exception group of one."""
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)  # type: ignore[arg-type, unused-ignore]
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node.leave()
+    except BaseExceptionGroup as group:
+        failure = sole(group)
+    if failure is not None:
+        raise failure
+
+
+def _report(report: Report) -> None:
+    """Log what the core reports, in the standard library's way."""
+    level = LEVELS[report.level]
+    if log.isEnabledFor(level):
+        log.log(level, "%s %s", report.event, dict(plain_fields(None, "", {**report.fields})))

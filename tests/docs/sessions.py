@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$")
+STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$|^overlay chat\b")
 READY = re.compile(r"Ctrl-C (?:leaves|ends it)")
 PATIENCE = 40.0
 """Seconds for any one command to end, or to print what the page shows (guess)."""

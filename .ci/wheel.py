@@ -1,4 +1,7 @@
-"""Build the wheel, install it alone in a new environment, ask its version, join two nodes."""
+"""Build the wheel, install it alone in a new environment, ask its version, join two nodes.
+
+Then add pytest and pytest-trio, as whoever tests a program does, and run a test on `mesh`.
+"""
 
 import json
 import os
@@ -26,6 +29,8 @@ def main() -> None:
         print(f"installed alone: {version.strip()}")
         join(overlay, scratch)
         print("two nodes of the installed wheel are linked")
+        program(overlay.parent / "python", scratch)
+        print("a program's own test passes on a mesh in memory")
 
 
 def build(scratch: Path) -> Path:
@@ -59,6 +64,18 @@ def join(overlay: Path, scratch: Path) -> None:
             stop(second)
     finally:
         stop(first)
+
+
+def program(python: Path, scratch: Path) -> None:
+    """The first test that docs/testing.md shows, in a project that has nothing else."""
+    pip = [str(python), "-m", "pip", "--quiet", "install", "--constraint"]
+    run(*pip, ROOT / "constraints.txt", "pytest", "pytest-trio", timeout=LONG, cwd=scratch)
+    page = (ROOT / "docs" / "testing.md").read_text()
+    project = scratch / "project"
+    project.mkdir()
+    (project / "test_news.py").write_text(page.split("```python test\n")[1].split("```")[0])
+    said = run(python, "-m", "pytest", "-q", timeout=LONG, cwd=project)
+    assert "1 passed" in said, said
 
 
 def start(overlay: Path, data: Path, link: str | None) -> subprocess.Popen[str]:

@@ -44,11 +44,12 @@ from overlay.core.events import (
     Transmit,
 )
 from overlay.core.types import Address, LinkId, Random
-from overlay.errors import LocalProtocolError
+from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls import Credentials
 from overlay.transport.link import Link
 from overlay.transport.port import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.streams import MeshStream, OnStream
 from overlay.transport.udp import UdpSocket, open_sockets, reachable_at
 
 log = logging.getLogger("overlay.transport")
@@ -73,6 +74,7 @@ class UdpTransport:
         self.listen: tuple[Address, ...] = ()
         self.internal_errors = 0
         self.credentials = Credentials(certificate)
+        self.on_stream: OnStream | None = None
         self._listen_on = listen
         self._advertise = advertise
         self._door = Door(dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random)
@@ -93,9 +95,11 @@ class UdpTransport:
         self,
         emit: Callable[[Event], None],
         *,
+        on_stream: OnStream | None = None,
         task_status: Starting = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `Transport.run`."""
+        self.on_stream = on_stream
         self._sockets = open_sockets(self._listen_on)
         try:
             async with trio_asyncio.open_loop() as loop:
@@ -146,9 +150,18 @@ class UdpTransport:
                 self._hang_up(effect.link)
             case Admit():
                 self._door.admitted(effect.link, now)
+                if (link := self._links.get(effect.link)) is not None:
+                    link.admit()
             case _:
                 assert_never(effect)
         self._obey()
+
+    async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
+        """See `Transport.open_stream`."""
+        found = self._open_link(link)
+        if found is None or found.streams is None:
+            raise LinkClosed("there is no such link: no stream can be opened on it")
+        return await found.streams.open(protocol, priority)
 
     def clock_set(self, wall: float) -> None:
         """See `Transport.clock_set`."""
@@ -265,6 +278,8 @@ class UdpTransport:
                 self._emit_if_open(output.link, LinkSuspect(output.link))
             case Silent():
                 self._emit_if_open(output.link, LinkSilent(output.link))
+                if (link := self._links.get(output.link)) is not None:
+                    link.suspend()
             case Alive():
                 self._emit_if_open(output.link, LinkAlive(output.link))
                 if (link := self._links.get(output.link)) is not None:

@@ -17,7 +17,7 @@ from overlay.core.types import Address, LinkFacts, LinkId, PathKind
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
 from overlay.transport.dtls import Credentials, Dtls
-from overlay.transport.outbox import Outbox
+from overlay.transport.outbox import CONTROL, DATAGRAMS, Outbox
 from overlay.transport.sctp import (
     BINARY,
     DATA_CHANNEL_ACK,
@@ -26,6 +26,7 @@ from overlay.transport.sctp import (
     LOW_WATER,
     Sctp,
 )
+from overlay.transport.streams import LinkStreams, OnStream
 
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link we end may take to get its last messages acknowledged."""
@@ -38,6 +39,7 @@ class Host(Protocol):
 
     credentials: Credentials
     internal_errors: int
+    on_stream: OnStream | None
 
     @property
     def receive_window(self) -> int:
@@ -83,6 +85,7 @@ class Link:
         )
         self._sctp: Sctp | None = None
         self._outbox = Outbox()
+        self._streams: LinkStreams | None = None
         self._hanging_up = False
         self._flush_is_due = False
         self._changed = trio.Event()
@@ -116,6 +119,9 @@ class Link:
             await self._changed.wait()
 
     def _close(self) -> None:
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams.lose()
         sctp, self._sctp = self._sctp, None  # no cycles: OpenSSL's 60 KiB are to be free at once
         if sctp is not None:
             sctp.abort()
@@ -139,6 +145,8 @@ class Link:
 
     def hang_up(self) -> None:
         """End without an event, as soon as what was transmitted has arrived (at most 1 s)."""
+        if self._streams is not None and not self._hanging_up:
+            self._guarded(self._streams.hang_up)
         self._hanging_up = True
         self._changed.set()
         if not self.is_open:
@@ -224,7 +232,7 @@ class Link:
             self._on_message(stream_id, protocol, data)
         if sctp.over:
             self.end("closed" if self.is_open else "protocol")
-        elif self._outbox.size:
+        elif self._outbox.ready:
             self.flush()
         if self._hanging_up and self._is_drained:
             self._changed.set()
@@ -240,7 +248,10 @@ class Link:
             # A stock peer that opens its channel in band waits for the answer (RFC 8832 §5.2).
             if data[:1] == bytes([DATA_CHANNEL_OPEN]) and stream_id == 0:
                 self._outbox.push_control(DCEP, DATA_CHANNEL_ACK)
-        elif stream_id == 0 and not self._hanging_up:
+        elif stream_id > DATAGRAMS.stream_id and protocol == BINARY:
+            self.bytes_in += len(data)
+            self._the_streams().receive(stream_id, data)
+        elif stream_id == CONTROL.stream_id and not self._hanging_up:
             self.bytes_in += len(data)
             message = decode(data)
             if isinstance(message, Broken):
@@ -272,19 +283,61 @@ class Link:
         sctp = self._sctp
         if sctp is None or not self.is_open or self.reason is not None:
             return
-        while self._outbox.size and sctp.unsent < LOW_WATER:
-            while sctp.unsent < LOW_WATER and (message := self._outbox.pop()) is not None:
-                sctp.queue(*message)
+        while self._outbox.ready and self._hand_over(sctp):
             sctp.flush()
+        if self._streams is not None:
+            self._streams.settle()  # who waited for room has some now
+
+    def _hand_over(self, sctp: Sctp) -> bool:
+        """Queue what SCTP wants; whether that was anything."""
+        queued = False
+        while sctp.unsent < LOW_WATER and (message := self._outbox.pop(sctp.piece)) is not None:
+            channel, _, data = message
+            if channel.stream_id > DATAGRAMS.stream_id:
+                self.bytes_out += len(data)
+            sctp.queue(*message)
+            queued = True
+        return queued
 
     @property
     def queued(self) -> int:
-        """Bytes that were transmitted and have not left for the first time."""
+        """Bytes that were handed over and have not left for the first time."""
         return self._outbox.size + (self._sctp.unsent if self._sctp is not None else 0)
 
     @property
     def _is_drained(self) -> bool:
-        return not self._outbox.size and (self._sctp is None or self._sctp.idle)
+        waits = self._outbox.size or self._outbox.ready
+        return not waits and (self._sctp is None or self._sctp.idle)
+
+    # --- streams ---------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> LinkStreams | None:
+        """Where streams can be opened, once the link is admitted and until it ends."""
+        streams = self._streams
+        return streams if streams is not None and streams.is_admitted else None
+
+    def admit(self) -> None:
+        """The peer has been admitted: streams may come and go."""
+        if self.is_open and self.reason is None and not self._hanging_up:
+            self._guarded(self._the_streams().admit)
+
+    def streams_ready(self) -> None:
+        """Frames of streams wait: send them, with what else the task that runs now may bring."""
+        sctp = self._sctp
+        if sctp is not None and sctp.piece and not self._flush_is_due:
+            self._flush_is_due = True
+            self._host.flush_soon(self)
+        # Without a piece wanted, enough is on its way: its acknowledgement will ask for more.
+
+    def _the_streams(self) -> LinkStreams:
+        if self._streams is None:
+            client = self._secure.dtls_role == "client"
+            self._streams = LinkStreams(
+                self, self.id, client=client, on_stream=self._host.on_stream
+            )
+            self._outbox.streams = self._streams.mux
+        return self._streams
 
     # --- the path --------------------------------------------------------------------------------
 
@@ -294,10 +347,17 @@ class Link:
         self.remote, self.local, self.path = remote, local, path
         return changed
 
+    def suspend(self) -> None:
+        """The path has fallen silent: streams wait with it."""
+        if self._streams is not None:
+            self._streams.suspend()
+
     def resume(self) -> None:
         """The silent path is heard again: repeat what got lost without waiting for a timer."""
         if self._sctp is not None and self.reason is None:
             self._guarded(self._sctp.resume)
+        if self._streams is not None:
+            self._streams.resume()
 
     def facts(self) -> LinkFacts:
         """What the hello signs, and what users see."""

@@ -15,7 +15,7 @@ from typing import assert_never
 import trio
 
 from overlay.core import dial
-from overlay.core.codec import Broken, Unknown, decode, encode
+from overlay.core.codec import encode
 from overlay.core.events import (
     Admit,
     Dial,
@@ -28,18 +28,18 @@ from overlay.core.events import (
     LinkSilent,
     LinkSuspect,
     Listening,
-    Malformed,
     Mapped,
     Negotiate,
     Prepare,
-    Received,
     Transmit,
 )
 from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
-from overlay.errors import LocalProtocolError
+from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
+from overlay.transport.memory_end import End
 from overlay.transport.outbox import MAX_QUEUED_BYTES
 from overlay.transport.port import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.streams import MeshStream, OnStream
 
 LATENCY = 0.01
 """Seconds one way. guess"""
@@ -133,26 +133,6 @@ class _Attempt:
         return passwords and there in known and self.transport._network.passes(at, there)
 
 
-@dataclass(slots=True)
-class _End:
-    """One end of an open link."""
-
-    link: LinkId
-    owner: "MemoryTransport"
-    inbound: bool
-    facts: LinkFacts
-    description: LinkDescription
-    other: "_End | None" = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-    waiting: int = 0
-    """Bytes sent by this end that a cut holds back."""
-    held: deque[Callable[[], None]] | None = None
-    """What arrives once the path passes again; None while it does."""
-    silence: tuple[Alarm, ...] = ()
-    is_quiet: bool = False
-
-
 class MemoryTransport:
     """`overlay.transport.port.Transport` within one process."""
 
@@ -168,6 +148,7 @@ class MemoryTransport:
         """`fingerprint` stands for the DTLS certificate that there is none of here."""
         self.listen: tuple[Address, ...] = ()
         self.internal_errors = 0
+        self.on_stream: OnStream | None = None
         self.address = address
         self.fingerprint = fingerprint
         self._network = network
@@ -177,7 +158,7 @@ class MemoryTransport:
         self._wake = trio.Event()
         self._emit: Callable[[Event], None] | None = None
         self._wall_offset: float | None = None
-        self._ends: dict[LinkId, _End] = {}
+        self._ends: dict[LinkId, End] = {}
         self._attempts: dict[LinkId, Alarm] = {}
         self._next_link = 1
 
@@ -187,9 +168,11 @@ class MemoryTransport:
         self,
         emit: Callable[[Event], None],
         *,
+        on_stream: OnStream | None = None,
         task_status: Starting = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `Transport.run`."""
+        self.on_stream = on_stream
         self._network._join(self)
         self.listen = (self.address,)
         self._emit = emit
@@ -222,10 +205,20 @@ class MemoryTransport:
                 self._forget_attempt(effect.link)
                 if (end := self._ends.get(effect.link)) is not None:
                     self._hang_up(end)
-            case Prepare() | Admit():
+            case Admit():
+                if (end := self._ends.get(effect.link)) is not None:
+                    end.open_streams().admit()
+            case Prepare():
                 pass
             case _:
                 assert_never(effect)
+
+    async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
+        """See `Transport.open_stream`."""
+        end = self._ends.get(link)
+        if end is None or end.streams is None:
+            raise LinkClosed("there is no such link: no stream can be opened on it")
+        return await end.streams.open(protocol, priority)
 
     def clock_set(self, wall: float) -> None:
         """See `Transport.clock_set`."""
@@ -239,7 +232,7 @@ class MemoryTransport:
         return LinkStatistics(
             bytes_in=end.bytes_in,
             bytes_out=end.bytes_out,
-            queued=end.waiting,
+            queued=end.waiting + (end.streams.mux.queued if end.streams is not None else 0),
             rtt=2 * self._network.latency,
             remote=end.facts.remote,
             local=end.facts.local,
@@ -300,10 +293,15 @@ class MemoryTransport:
         far = listener.at._make_end(listener, dialler, exporter)
         near.other, far.other = far, near
         latency = self._network.latency
-        far.owner._later(latency, lambda: far.owner._open(far))
-        near.owner._later(2 * latency, lambda: near.owner._open(near))
 
-    def _make_end(self, side: "_Side", other: "_Side", exporter: bytes) -> _End:
+        def arrive() -> None:
+            # Scheduled first, so that nothing which the far end says overtakes it.
+            dialler.at.later(latency, lambda: dialler.at._open(near))
+            listener.at._open(far)
+
+        listener.at.later(latency, arrive)
+
+    def _make_end(self, side: "_Side", other: "_Side", exporter: bytes) -> End:
         link = side.link
         if link is None:
             link = LinkId(self._next_link)
@@ -330,30 +328,30 @@ class MemoryTransport:
             local_fingerprint=self.fingerprint,
             remote_fingerprint=other.at.fingerprint,
         )
-        return _End(link, self, side.inbound, facts, description)
+        return End(link, self, side.inbound, facts, description)
 
-    def _open(self, end: _End) -> None:
+    def _open(self, end: End) -> None:
         if end.link not in self._attempts:
             if end.other is not None:  # hung up meanwhile: the other end must not stay alone
-                end.other.owner._later(self._network.latency, _losing(end.other, "closed"))
+                end.other.owner.later(self._network.latency, _losing(end.other, "closed"))
             return
         self._forget_attempt(end.link)
         self._ends[end.link] = end
-        self._say(LinkOpened(end.link, end.inbound, end.facts))
-        self._say(Mapped(end.link, self.address))
+        self.say(LinkOpened(end.link, end.inbound, end.facts))
+        self.say(Mapped(end.link, self.address))
         self.check_paths()
 
     def _expect(self, link: LinkId, timeout: float) -> None:
-        self._attempts[link] = self._later(timeout, lambda: self._fail(link, "timeout"))
+        self._attempts[link] = self.later(timeout, lambda: self._fail(link, "timeout"))
 
     def _fail_soon(self, link: LinkId, reason: str) -> None:
-        self._later(2 * self._network.latency, lambda: self._fail(link, reason))
+        self.later(2 * self._network.latency, lambda: self._fail(link, reason))
 
     def _fail(self, link: LinkId, reason: str) -> None:
         if link in self._attempts:
             self._forget_attempt(link)
             if link % 2 == 0:
-                self._say(DialFailed(link, reason))
+                self.say(DialFailed(link, reason))
 
     def _forget_attempt(self, link: LinkId) -> None:
         alarm = self._attempts.pop(link, None)
@@ -372,18 +370,16 @@ class MemoryTransport:
             log.exception("link %d: a message of ours breaks the protocol", effect.link)
             self.internal_errors += 1
             return
-        end.bytes_out += len(data)
-        end.waiting += len(data)
+        end.transmit(data)
         if end.waiting > MAX_QUEUED_BYTES:
-            self._later(0, _losing(end, "overflow"))
-        elif end.other is not None:
-            self._send(end, lambda other: _deliver(end, other, data))
+            self.later(0, _losing(end, "overflow"))
 
-    def _hang_up(self, end: _End) -> None:
+    def _hang_up(self, end: End) -> None:
+        end.end_streams()
         self._drop(end)
-        self._send(end, lambda other: other.owner._lose(other, "closed"))
+        self.send(end, lambda other: other.owner.lose(other, "closed"))
 
-    def _send(self, end: _End, arrive: Callable[[_End], None]) -> None:
+    def send(self, end: End, arrive: Callable[[End], None]) -> None:
         """Let something happen at the other end after the latency, in order, if the path passes."""
         other = end.other
         if other is None:
@@ -395,18 +391,21 @@ class MemoryTransport:
             else:
                 other.held.append(arrival)
 
-        other.owner._later(self._network.latency, arrival)
+        other.owner.later(self._network.latency, arrival)
 
-    def _lose(self, end: _End, reason: str) -> None:
-        if self._ends.get(end.link) is not end:
+    def lose(self, end: End, reason: str) -> None:
+        """For ends: end the link for this reason."""
+        if not self.has(end):
             return
         self._drop(end)
-        self._say(LinkLost(end.link, reason))
+        self.say(LinkLost(end.link, reason))
         if reason != "closed":
-            self._send(end, lambda other: other.owner._lose(other, "closed"))
+            self.send(end, lambda other: other.owner.lose(other, "closed"))
 
-    def _drop(self, end: _End) -> None:
+    def _drop(self, end: End) -> None:
         self._ends.pop(end.link, None)
+        if end.streams is not None:
+            end.streams.lose()
         for alarm in end.silence:
             alarm.cancel()
 
@@ -422,33 +421,43 @@ class MemoryTransport:
             elif passes and end.held is not None:
                 self._heard_again(end, end.held)
 
-    def _silence_of(self, end: _End) -> Iterator[Alarm]:
-        yield self._later(SUSPECT_AFTER, lambda: self._quiet(end, LinkSuspect(end.link)))
-        yield self._later(SILENT_AFTER, lambda: self._quiet(end, LinkSilent(end.link)))
-        yield self._later(LOST_AFTER, _losing(end, "broken"))
+    def _silence_of(self, end: End) -> Iterator[Alarm]:
+        yield self.later(SUSPECT_AFTER, lambda: self._quiet(end, LinkSuspect(end.link)))
+        yield self.later(SILENT_AFTER, lambda: self._quiet(end, LinkSilent(end.link)))
+        yield self.later(LOST_AFTER, _losing(end, "broken"))
 
-    def _quiet(self, end: _End, event: Event) -> None:
+    def _quiet(self, end: End, event: Event) -> None:
         end.is_quiet = True
-        self._say(event)
+        if end.streams is not None and isinstance(event, LinkSilent):
+            end.streams.suspend()
+        self.say(event)
 
-    def _heard_again(self, end: _End, held: deque[Callable[[], None]]) -> None:
+    def _heard_again(self, end: End, held: deque[Callable[[], None]]) -> None:
         end.held = None
         for alarm in end.silence:
             alarm.cancel()
         if end.is_quiet:
             end.is_quiet = False
-            self._say(LinkAlive(end.link))
+            if end.streams is not None:
+                end.streams.resume()
+            self.say(LinkAlive(end.link))
         for arrival in held:
-            self._later(self._network.latency, arrival)
+            self.later(self._network.latency, arrival)
 
     # --- time -------------------------------------------------------------------------------------
 
-    def _later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+    def has(self, end: End) -> bool:
+        """For ends: whether it is open and ours."""
+        return self._ends.get(end.link) is end
+
+    def later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+        """For ends: call `ring` once, `delay` seconds from now."""
         alarm = self._alarms.call_later(delay, ring)
         self._wake.set()
         return alarm
 
-    def _say(self, event: Event) -> None:
+    def say(self, event: Event) -> None:
+        """For ends: hand an event to the node."""
         if self._emit is not None:
             self._emit(event)
 
@@ -465,17 +474,5 @@ class _Side:
     claim: dial.Claim | None = None
 
 
-def _losing(end: _End, reason: str) -> Callable[[], None]:
-    return lambda: end.owner._lose(end, reason)
-
-
-def _deliver(sender: _End, end: _End, data: bytes) -> None:
-    sender.waiting -= len(data)
-    if end.owner._ends.get(end.link) is not end:
-        return
-    end.bytes_in += len(data)
-    message = decode(data)
-    if isinstance(message, Broken):
-        end.owner._say(Malformed(end.link, message.why))
-    elif not isinstance(message, Unknown):
-        end.owner._say(Received(end.link, message))
+def _losing(end: End, reason: str) -> Callable[[], None]:
+    return lambda: end.owner.lose(end, reason)

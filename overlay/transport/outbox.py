@@ -1,13 +1,14 @@
 """What one link has still to send: lanes served in strict order of urgency.
 
 SCTP's own queue is first in, first out for the whole association (measured: a ping behind 1 MiB
-waits 3 s at 1 % loss), so messages wait here and SCTP is handed one only when it runs dry.
+waits 3 s at 1 % loss), so messages wait here and SCTP is handed one only when it runs dry. Control
+goes before datagrams, and both before streams, which are handed over in pieces.
 """
 
 from collections import deque
 from typing import Protocol
 
-from overlay.transport.sctp import Channel
+from overlay.transport.sctp import BINARY, Channel
 
 CONTROL = Channel(0, ordered=True, max_retransmits=None)
 DATAGRAMS = Channel(1, ordered=False, max_retransmits=0)
@@ -17,18 +18,21 @@ MAX_DATAGRAM_LANE_BYTES = 65_536
 """Beyond this the oldest datagram is dropped: late ones are of no use. guess"""
 
 
-class Lane(Protocol):
-    """A source of messages: one channel, or a scheduler that shares its turn among many streams.
+class Bulk(Protocol):
+    """What is sent when nothing else waits: the frames of many streams, in fair turns."""
 
-    Messages of a lane of streams are pieces of at most 16 KiB, so that a more urgent lane never
-    waits behind more than one of them.
-    """
+    @property
+    def ready(self) -> bool:
+        """Whether `pop` has a frame."""
+        ...
 
-    size: int
-    """Bytes waiting."""
+    @property
+    def queued(self) -> int:
+        """Bytes waiting, those included that must still wait for credit."""
+        ...
 
-    def pop(self) -> tuple[Channel, int, bytes]:
-        """The next message: channel, payload protocol, data. Only called while `size` > 0."""
+    def pop(self, limit: int) -> tuple[int, bytes]:
+        """The next frame and its stream id, with at most `limit` bytes of data."""
         ...
 
 
@@ -51,21 +55,29 @@ class FifoLane:
 
 
 class Outbox:
-    """The lanes of one link, most urgent first."""
+    """The lanes of one link, most urgent first: control, datagrams, streams."""
 
     def __init__(self) -> None:
         self.control = FifoLane(CONTROL)
         self.datagrams = FifoLane(DATAGRAMS)
-        self._lanes: tuple[Lane, ...] = (self.control, self.datagrams)
+        self.streams: Bulk | None = None
 
     @property
     def size(self) -> int:
         """Bytes waiting in all lanes."""
-        return sum(lane.size for lane in self._lanes)
+        streams = self.streams.queued if self.streams is not None else 0
+        return self.control.size + self.datagrams.size + streams
+
+    @property
+    def ready(self) -> bool:
+        """Whether something could be sent."""
+        if self.control.size or self.datagrams.size:
+            return True
+        return self.streams is not None and self.streams.ready
 
     def push_control(self, protocol: int, data: bytes) -> bool:
-        """Queue a control message; False, and nothing queued, when the outbox is full."""
-        if self.size + len(data) > MAX_QUEUED_BYTES:
+        """Queue a control message; False, and nothing queued, when too much waits."""
+        if self.control.size + self.datagrams.size + len(data) > MAX_QUEUED_BYTES:
             return False
         self.control.push(protocol, data)
         return True
@@ -76,9 +88,15 @@ class Outbox:
         while self.datagrams.size > MAX_DATAGRAM_LANE_BYTES:
             self.datagrams.pop()
 
-    def pop(self) -> tuple[Channel, int, bytes] | None:
-        """The next message in order of urgency, or None."""
-        for lane in self._lanes:
+    def pop(self, bulk: int) -> tuple[Channel, int, bytes] | None:
+        """The next message in order of urgency, or None.
+
+        `bulk`: bytes that a piece of a stream may have, 0 for none now.
+        """
+        for lane in (self.control, self.datagrams):
             if lane.size:
                 return lane.pop()
+        if bulk and self.streams is not None and self.streams.ready:
+            stream_id, frame = self.streams.pop(bulk)
+            return Channel(stream_id, ordered=True, max_retransmits=None), BINARY, frame
         return None

@@ -8,6 +8,7 @@ import trio
 
 from overlay.core.events import Admit, Dial, Event, Hangup, Negotiate, Prepare, Transmit
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
+from overlay.transport.streams import MeshStream, OnStream
 
 TransportEffect = Dial | Prepare | Negotiate | Transmit | Admit | Hangup
 """The effects of the core that a transport performs."""
@@ -61,16 +62,27 @@ class Transport(Protocol):
         self,
         emit: Callable[[Event], None],
         *,
+        on_stream: OnStream | None = None,
         task_status: Starting = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Bind, emit `Listening`, and serve until cancelled; then end every link without events.
 
-        `emit` never blocks and may call `perform`. ConfigError: cannot listen there.
+        `emit` never blocks and may call `perform`. `on_stream` is handed every stream that a peer
+        opens; without it they are refused. ConfigError: cannot listen there.
         """
         ...
 
     def perform(self, effect: TransportEffect) -> None:
         """Do it; never awaits, never raises for an unknown or ended link."""
+        ...
+
+    async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
+        """A stream to the peer of an admitted link; waits while 256 of ours are open on it.
+
+        `priority` is from -4 to 4: each step up doubles the stream's share of the link. The
+        stream lives on this link: it breaks with it, also when the link is given up for another
+        one to the same peer. LinkClosed: no such link, not admitted, or it has ended meanwhile.
+        """
         ...
 
     def clock_set(self, wall: float) -> None:

@@ -60,6 +60,8 @@ MAX_DUPLICATES = 32
 MAX_GAPS = 128
 LOW_WATER = 16_384
 """Bytes not yet sent once, below which the association wants the next message. DESIGN."""
+MAX_PIECE_PACKETS = LOW_WATER // USERDATA_MAX_LENGTH
+"""Packets that a piece of a stream fills at most, with the byte that says what it is."""
 
 DCEP = 50
 BINARY = 53
@@ -140,6 +142,17 @@ class Sctp(RTCSctpTransport):
     def idle(self) -> bool:
         """Whether everything sent has been acknowledged and nothing waits."""
         return not self._sent_queue and not self._outbound_queue
+
+    @property
+    def piece(self) -> int:
+        """Bytes of bulk that it wants now: whole packets, few where a window takes long to send.
+
+        0 while more than two packets wait for the window: what is more urgent overtakes the rest.
+        """
+        if self.unsent > 2 * USERDATA_MAX_LENGTH:
+            return 0
+        packets = self._cwnd // 4 // USERDATA_MAX_LENGTH
+        return max(1, min(packets, MAX_PIECE_PACKETS)) * USERDATA_MAX_LENGTH - 1
 
     def begin(self) -> None:
         """Send our INIT; both ends do (RFC 8841 §9.3)."""

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import trio
 
 from overlay.core import dial
-from overlay.core.events import Dial, Event, LinkOpened, Negotiate, Received, Transmit
+from overlay.core.events import Admit, Dial, Event, LinkOpened, Negotiate, Received, Transmit
 from overlay.core.messages import Message
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
 from overlay.transport.endpoint import UdpTransport
 from overlay.transport.memory import MemoryNetwork, MemoryTransport
 from overlay.transport.port import Transport
+from overlay.transport.streams import MeshStream
 from tests.transport.certificates import credentials, pem
 
 Kind = TypeVar("Kind")
@@ -32,6 +33,8 @@ class Node:
         self.transport = transport
         self.events: list[Event] = []
         self.on_event: Callable[[Event], None] | None = None
+        self.streams: list[MeshStream] = []
+        """What peers have opened."""
         self._changed = trio.Event()
         self._links = 0
         self.scope = trio.CancelScope()
@@ -39,7 +42,7 @@ class Node:
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run the transport until `stop`."""
         with self.scope:
-            await self.transport.run(self.emit, task_status=task_status)
+            await self.transport.run(self.emit, on_stream=self._on_stream, task_status=task_status)
 
     def stop(self) -> None:
         self.scope.cancel()
@@ -60,6 +63,12 @@ class Node:
         self.events.append(event)
         if self.on_event is not None:
             self.on_event(event)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _on_stream(self, link: LinkId, protocol: str, stream: MeshStream) -> None:
+        assert (stream.link, stream.protocol) == (link, protocol)
+        self.streams.append(stream)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -165,6 +174,24 @@ async def linked(alice: Node, bob: Node) -> tuple[LinkId, LinkId]:
     link = alice.dial(bob)
     opened = await alice.opened(link)
     return opened.link, (await bob.opened()).link
+
+
+async def admitted(alice: Node, bob: Node) -> tuple[LinkId, LinkId]:
+    """The same, with the hello done: streams can be opened."""
+    ours, theirs = await linked(alice, bob)
+    alice.transport.perform(Admit(ours, PeerId(bytes(32))))
+    bob.transport.perform(Admit(theirs, PeerId(bytes(32))))
+    return ours, theirs
+
+
+async def stream_between(
+    alice: Node, ours: LinkId, bob: Node, protocol: str = "test", priority: int = 0
+) -> tuple[MeshStream, MeshStream]:
+    """A stream from alice to bob: both ends."""
+    already = len(bob.streams)
+    stream = await alice.transport.open_stream(ours, protocol, priority)
+    await bob.until(lambda: len(bob.streams) > already)
+    return stream, bob.streams[already]
 
 
 def dial_key(name: str) -> bytes:

@@ -24,7 +24,7 @@ def test_control_goes_before_datagrams_and_each_lane_in_order() -> None:
     outbox.push_datagram(53, b"d2")
     outbox.push_control(53, b"c2")
     assert outbox.size == 8
-    popped = [outbox.pop() for _ in range(5)]
+    popped = [outbox.pop(0) for _ in range(5)]
     assert popped == [
         (CONTROL, 53, b"c1"),
         (CONTROL, 53, b"c2"),
@@ -42,8 +42,8 @@ def test_a_full_outbox_refuses_control_and_drops_the_oldest_datagrams() -> None:
     assert outbox.size == MAX_DATAGRAM_LANE_BYTES
     assert outbox.push_control(53, bytes(MAX_QUEUED_BYTES - MAX_DATAGRAM_LANE_BYTES))
     assert not outbox.push_control(53, b"!")
-    outbox.pop()
-    oldest = outbox.pop()
+    outbox.pop(0)
+    oldest = outbox.pop(0)
     assert oldest is not None
     assert oldest[2][0] == 36, "64 KiB of 100: the first 36 are gone"
 

@@ -8,10 +8,13 @@ name. Whatever cannot be done raises `overlay.errors.CommandFailed`, with a code
 a text for people. Durations are seconds, instants Unix seconds, addresses "IP:PORT".
 """
 
-from collections.abc import AsyncIterator, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
+
+import trio
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -51,6 +54,16 @@ class Peer:
     """What it calls itself; empty until its record has come."""
     link: Link | None
     """None: known by its record alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which way an offer to a peer takes through the mesh now."""
+
+    hops: tuple[str, ...]
+    """The peers that it passes, the target last."""
+    rtt: float
+    """Seconds there and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +150,22 @@ class Feed(Protocol, Generic[T_co]):
         ...
 
 
+class Stream(trio.abc.HalfCloseableStream):
+    """A reliable stream of bytes in both directions to a peer: a trio stream.
+
+    Flow control goes end to end: `send_all` waits for a peer that does not read, and nobody else
+    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError).
+    """
+
+    peer_id: str
+    """Who is at the other end: proven."""
+    protocol: str
+
+    @abstractmethod
+    def reset(self, code: int | None = None) -> None:
+        """Give both directions up at once; the other end reads `code` (16 and above are yours)."""
+
+
 class Node(Protocol):
     """A running member of a mesh."""
 
@@ -188,6 +217,10 @@ class Node(Protocol):
         """The round trip to a linked peer, in seconds."""
         ...
 
+    async def trace(self, peer: str) -> Trace:
+        """The way to `peer`, linked or not, that signalling takes through the mesh."""
+        ...
+
     async def wait(self, peers: int, timeout: float | None = None) -> None:
         """Return once at least `peers` links are up; CommandFailed ``timeout``."""
         ...
@@ -202,6 +235,45 @@ class Node(Protocol):
 
     def events(self) -> Feed[Event]:
         """Links that come and go, and attempts that fail, from now on."""
+        ...
+
+    async def open_stream(self, peer: str, protocol: str, *, priority: int = 0) -> Stream:
+        """A stream to `peer`, which is connected first if need be.
+
+        `protocol` says what it is for (1 to 64 characters); who does not serve it resets it. Each
+        step of `priority`, from -4 to 4, doubles the stream's share of the link.
+        """
+        ...
+
+    def accept_streams(self, protocol: str) -> Feed[Stream]:
+        """The streams that peers open for `protocol` from now on; close each of them.
+
+        One place accepts a protocol. Up to 64 wait; beyond it they are refused.
+        """
+        ...
+
+    async def request(
+        self, peer: str, protocol: str, data: bytes, *, timeout: float = 30.0
+    ) -> bytes:
+        """The peer's answer to `data`, each at most 1 MiB; the peer is connected first.
+
+        CommandFailed: ``refused`` (nobody serves this), ``timeout``, ``broken``, ``busy``,
+        ``too_large``, or whatever the other end's handler raised as one.
+        """
+        ...
+
+    async def serve(
+        self,
+        protocol: str,
+        handler: Callable[[str, bytes], Awaitable[bytes]],
+        *,
+        task_status: Any = ...,
+    ) -> None:
+        """Answer requests until cancelled or the node leaves; start it in a nursery.
+
+        `handler` gets the asking peer's id and the data. A CommandFailed that it raises is raised
+        where the request was made; anything else is a bug and comes out here.
+        """
         ...
 
     async def leave(self) -> None:

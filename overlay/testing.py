@@ -17,7 +17,8 @@ from overlay import api
 from overlay.core.types import Address
 from overlay.identity import Identity
 from overlay.node.config import of_settings
-from overlay.node.node import Node, Surroundings, sole
+from overlay.node.library import sole
+from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful
 from overlay.transport.memory import LATENCY, MemoryNetwork, MemoryTransport
 

@@ -60,6 +60,36 @@ async def test_a_crashed_node_is_silent_and_one_that_leaves_says_so(mesh: Mesh) 
     assert a.peers() == []
 
 
+async def test_a_failed_dial_is_an_event_that_names_the_peer(mesh: Mesh) -> None:
+    quiet = {"links.auto": False}
+    b = await mesh.node("b", settings=quiet)
+    a = await mesh.node("a", join=b, settings=quiet)
+    c = await mesh.node("c", join=b, settings=quiet)
+    await trio.sleep(5)  # the record comes by gossip
+    mesh.unplug(c)
+    async with a.events() as events:
+        with pytest.raises(CommandFailed):
+            await a.connect("c")
+        failed = await anext(events)
+    assert isinstance(failed, api.DialFailed)
+    assert (failed.peer_id, failed.name) == (c.peer_id, "c")
+    assert failed.code
+    assert failed.text
+
+
+async def test_a_trace_names_who_it_passes(mesh: Mesh) -> None:
+    quiet = {"links.auto": False}
+    b = await mesh.node("b", settings=quiet)
+    a = await mesh.node("a", join=b, settings=quiet)
+    c = await mesh.node("c", join=b, settings=quiet)
+    await trio.sleep(5)  # the record comes by gossip
+    traced = await a.trace("c")
+    assert traced.hops == (b.peer_id, c.peer_id)
+    assert traced.rtt == pytest.approx(0.04)
+    with pytest.raises(CommandFailed, match="itself"):
+        await a.trace("a")
+
+
 async def test_an_unplugged_node_is_back_when_it_is_plugged_in_again(mesh: Mesh) -> None:
     a, b, _ = await mesh.nodes(3)
     mesh.unplug(b)

@@ -66,6 +66,15 @@ def ping(data_dir: Path, as_json: bool, peer: str) -> None:
 
 
 @click.command()
+@click.argument("peer")
+@asks_node
+def trace(data_dir: Path, as_json: bool, peer: str) -> None:
+    """Show the way to PEER through the mesh, which an offer to it takes."""
+    answer = Client(data_dir).post("/trace", {"peer": peer})
+    print_json(answer) if as_json else tables.print_trace(answer)
+
+
+@click.command()
 @click.option("--peers", default=1, show_default=True, type=click.IntRange(0), metavar="N")
 @click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Exit 1 after S seconds.")
 @asks_node
@@ -146,4 +155,4 @@ def leave(data_dir: Path, as_json: bool) -> None:
         print_json({"left": True})
 
 
-COMMANDS = (status, peers, connect, ping, wait, publish, subscribe, leave)
+COMMANDS = (status, peers, connect, ping, trace, wait, publish, subscribe, leave)

@@ -79,6 +79,13 @@ def print_connected(peer: dict[str, Any]) -> None:
     print(f"linked to {peer['peer_id']} at {peer['remote']} ({peer['negotiated']}{via})")
 
 
+def print_trace(answer: dict[str, Any]) -> None:
+    """A line for each peer on the way, and how long it is."""
+    for number, hop in enumerate(answer["hops"], 1):
+        print(f"{number:>2}  {hop}")
+    print(f"there and back in {1000 * answer['rtt']:.1f} ms")
+
+
 def print_message(message: dict[str, Any]) -> None:
     """One line on a published message."""
     data = message.get("data")

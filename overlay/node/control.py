@@ -53,7 +53,7 @@ class InviteRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PeerRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """``POST /connect``, ``/ping``, ``/descriptions``."""
+    """``POST /connect``, ``/ping``, ``/trace``, ``/descriptions``."""
 
     peer: str
 
@@ -105,6 +105,11 @@ async def _connect(node: Node, request: PeerRequest) -> Any:
 async def _ping(node: Node, request: PeerRequest) -> Any:
     peer = peer_id_text(node.resolve(request.peer))
     return {"peer_id": peer, "rtt": await node.ping(peer)}
+
+
+async def _trace(node: Node, request: PeerRequest) -> Any:
+    traced = await node.trace(request.peer)
+    return {"hops": list(traced.hops), "rtt": traced.rtt}
 
 
 async def _wait(node: Node, request: WaitRequest) -> Any:
@@ -216,6 +221,7 @@ def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
             route("POST", "/invite", InviteRequest, _invite),
             route("POST", "/connect", PeerRequest, _connect),
             route("POST", "/ping", PeerRequest, _ping),
+            route("POST", "/trace", PeerRequest, _trace),
             route("POST", "/wait", WaitRequest, _wait),
             route("POST", "/publish", PublishRequest, _publish),
             route("POST", "/leave", Nothing, _leave),

@@ -27,9 +27,10 @@ from overlay.errors import UsageError
 from overlay.identity import Identity, load_or_create
 from overlay.node.config import Config
 from overlay.node.directory import DataDirectory
+from overlay.node.library import sole
 from overlay.node.listening import make_transport
 from overlay.node.logs import Log, log_report, open_log
-from overlay.node.node import Node, Surroundings, sole
+from overlay.node.node import Node, Surroundings
 from overlay.node.store import Store
 
 CRASHED = 70

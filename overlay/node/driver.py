@@ -171,6 +171,10 @@ class Driver:
         self._subscriptions[feed] = topic
         return feed
 
+    def peer_of(self, link: LinkId) -> PeerId | None:
+        """Whose link this is, once the peer has proven itself."""
+        return self._admitted.get(link)
+
     @property
     def subscriptions(self) -> int:
         """How many subscriptions are open."""

@@ -1,6 +1,7 @@
 """A bounded queue from the node's loop to one reader, who learns when it was too slow."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -45,6 +46,19 @@ class Feed(Generic[T]):
         """See `overlay.api.Feed.close`."""
         self.end()
         self._receive.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the reader."""
+        return self._receive.statistics().current_buffer_used
+
+    def drain(self) -> list[T]:
+        """Take all that wait."""
+        found: list[T] = []
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                found.append(self._receive.receive_nowait())
+        return found
 
     async def get(self) -> T:
         """The next item; trio.EndOfChannel at the end; CommandFailed ``overflow``."""

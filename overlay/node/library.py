@@ -16,7 +16,7 @@ from overlay.node.config import Config, of_settings
 from overlay.node.directory import DataDirectory
 from overlay.node.listening import make_transport
 from overlay.node.logs import LEVELS, plain_fields
-from overlay.node.node import Node, Surroundings, sole
+from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful, Store
 
 log = logging.getLogger("overlay.node")
@@ -76,6 +76,13 @@ async def living(node: Node) -> AsyncIterator[None]:
         failure = sole(group)
     if failure is not None:
         raise failure
+
+
+def sole(error: BaseException) -> BaseException:
+    """The one exception inside groups of one, which tasks wrap it in; else what was given."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _report(report: Report) -> None:

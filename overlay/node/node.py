@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -30,6 +31,8 @@ from overlay.core.events import (
     Publish,
     Recall,
     Report,
+    Traced,
+    TracePeer,
 )
 from overlay.core.ladder import ATTEMPT_FAILED
 from overlay.core.messages import WIRE_VERSION, InviteBody
@@ -42,6 +45,7 @@ from overlay.node.config import MAX_DURATION, Config, parse_duration
 from overlay.node.driver import OVER, Driver, LinkChange
 from overlay.node.feed import Feed
 from overlay.node.store import RECORDS_PER_BOOT, Memory
+from overlay.node.streaming import Handler, Streaming
 from overlay.node.words import plain
 from overlay.transport.port import Starting, Transport
 
@@ -110,6 +114,10 @@ class Node:
             wall=around.wall,
         )
 
+        self._streaming = Streaming(
+            self._linked, transport.open_stream, self.driver.peer_of, peer_id_text
+        )
+
     def _born_into(self, network: bytes, network_name: str) -> Settings:
         links = self.config.links
         return Settings(
@@ -137,12 +145,16 @@ class Node:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.driver.run)  # type: ignore[arg-type, unused-ignore]
-                    await nursery.start(self.transport.run, self._emit)  # type: ignore[arg-type, unused-ignore]
+                    listen = partial(
+                        self.transport.run, self._emit, on_stream=self._streaming.on_stream
+                    )
+                    await nursery.start(listen)  # type: ignore[arg-type, unused-ignore]
                     nursery.start_soon(self._memory.tend)
                     task_status.started()
                     await trio.sleep_forever()
         finally:
             self.leaving.set()
+            self._streaming.end()
             for feed in list(self._feeds):
                 feed.end()
 
@@ -322,6 +334,14 @@ class Node:
         rtt: float = await self.driver.call(lambda request: PingPeer(request, found))
         return rtt
 
+    async def trace(self, peer: str) -> api.Trace:
+        """See `overlay.api.Node.trace`."""
+        found = self.resolve(peer)
+        if found == self._id:
+            raise CommandFailed("self", "that is this node itself")
+        traced: Traced = await self.driver.call(lambda request: TracePeer(request, found))
+        return api.Trace(tuple(peer_id_text(hop) for hop in traced.hops), traced.rtt)
+
     async def wait(self, peers: int, timeout: float | None = None) -> None:
         """See `overlay.api.Node.wait`."""
         with trio.move_on_after(math.inf if timeout is None else max(0.0, timeout)):
@@ -426,9 +446,36 @@ class Node:
             peer = (peer_id_text(told["peer"]), self._names().get(told["peer"], ""))
             self._tell(api.DialFailed(*peer, told["code"], told["text"]))
 
+    # --- streams -------------------------------------------------------------------------------
 
-def sole(error: BaseException) -> BaseException:
-    """The one exception inside groups of one, which tasks wrap it in; else what was given."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    async def open_stream(self, peer: str, protocol: str, *, priority: int = 0) -> api.Stream:
+        """See `overlay.api.Node.open_stream`."""
+        return await self._streaming.open(peer, protocol, priority)
+
+    def accept_streams(self, protocol: str) -> Feed[api.Stream]:
+        """See `overlay.api.Node.accept_streams`."""
+        if self.leaving.is_set():
+            raise CommandFailed(*OVER)
+        return self._streaming.accept(protocol)
+
+    async def request(
+        self, peer: str, protocol: str, data: bytes, *, timeout: float = 30.0
+    ) -> bytes:
+        """See `overlay.api.Node.request`."""
+        return await self._streaming.request(peer, protocol, data, timeout)
+
+    async def serve(
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        task_status: Starting = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `overlay.api.Node.serve`."""
+        await self._streaming.serve(protocol, handler, task_status)
+
+    async def _linked(self, peer: str) -> tuple[str, LinkId]:
+        """The id of a peer and the link to it, opened if there is none."""
+        found = self.resolve(peer)
+        await self.driver.call(lambda request: Connect(request, found))
+        return peer_id_text(found), self.link_to(found)

@@ -128,6 +128,12 @@ def test_ping_without_a_link_fails(crew: Crew) -> None:
     assert (rows["c"]["state"], rows["c"]["remote"], rows["b"]["state"]) == ("known", None, "up")
     assert set(rows["c"]) == set(rows["b"])
     assert "no link" in a.ok("peers", "--all")
+    traced = a.json("trace", "c")
+    assert traced["hops"] == [middle.peer_id, c.peer_id]
+    assert traced["rtt"] > 0
+    assert f" 2  {c.peer_id}\nthere and back in " in a.ok("trace", c.peer_id)
+    assert "itself" in complaint(a.run("trace", "a"))
+    complaint(a.run("trace", "nobody"))
     a.ok("connect", c.peer_id)
     a.ok("ping", c.peer_id)
 
@@ -266,8 +272,8 @@ def test_a_fabricated_answer_has_fresh_credentials_each_time(pair: list[Node]) -
 
 def test_version_and_help(pair: list[Node]) -> None:
     assert overlay("--version").stdout == f"overlay, version {__version__}\n"
-    for command in ("up", "join", "invite", "status", "peers", "connect", "ping", "wait",
-                    "publish", "subscribe", "leave"):  # fmt: skip
+    for command in ("up", "join", "invite", "status", "peers", "connect", "ping", "trace", "wait",
+                    "publish", "subscribe", "chat", "leave"):  # fmt: skip
         done = overlay(command, "--help")
         assert done.returncode == 0
         assert "--data-dir" in done.stdout

@@ -13,7 +13,16 @@ import pytest
 import trio
 
 from overlay import api
-from overlay.core.events import Connect, Deliver, PingPeer, Publish, Rejected, Resolved
+from overlay.core.events import (
+    Connect,
+    Deliver,
+    PingPeer,
+    Publish,
+    Rejected,
+    Resolved,
+    Traced,
+    TracePeer,
+)
 from overlay.core.overlay import Overlay
 from overlay.core.types import PeerId
 from overlay.errors import CommandFailed, NoNode, UsageError
@@ -37,6 +46,9 @@ class IdleTransport:
     def perform(self, effect: TransportEffect) -> None: ...
 
     def clock_set(self, wall: float) -> None: ...
+
+    async def open_stream(self, link: int, protocol: str, priority: int) -> Any:
+        raise AssertionError("there are no links")
 
     def statistics(self, link: int) -> None:
         return None
@@ -149,6 +161,23 @@ async def test_a_peer_that_nobody_knows_is_a_usage_error(served: Served, peer: s
     with pytest.raises(UsageError, match="no peer that this node knows") as caught:
         await served.post("/ping", {"peer": peer})
     assert "\x1b" not in str(caught.value)
+
+
+async def test_a_trace_is_told_as_hops_and_a_round_trip(served: Served) -> None:
+    way = (PeerId(b"h" * 32), PEER)
+
+    def script(event: Any) -> list[Any] | None:
+        return (
+            [Resolved(event.request, Traced(way, 0.25))] if isinstance(event, TracePeer) else None
+        )
+
+    served.core.script = script
+    assert await served.post("/trace", {"peer": peer_id_text(PEER)}) == {
+        "hops": [peer_id_text(hop) for hop in way],
+        "rtt": 0.25,
+    }
+    with pytest.raises(UsageError, match="itself"):
+        await served.post("/trace", {"peer": "tester"})
 
 
 async def test_publish_takes_text_or_bytes(served: Served) -> None:

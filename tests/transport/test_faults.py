@@ -25,7 +25,7 @@ from overlay.core.messages import Ping
 from overlay.core.types import Address, LinkId, PeerId
 from overlay.transport.endpoint import UdpTransport
 from overlay.transport.sctp import Sctp
-from tests.transport.nodes import PATIENCE, Node, linked, udp_nodes
+from tests.transport.nodes import PATIENCE, Node, linked, stream_between, udp_nodes
 from tests.transport.relay import relay_to
 from tests.transport.test_sctp import FAULTS, chunk, packet
 
@@ -164,17 +164,24 @@ async def test_a_frozen_path_is_suspected_then_silent_and_resumes_where_it_was()
         link = alice.dial(bob, address=relay.address)
         await alice.opened(link)
         theirs = (await bob.opened()).link
+        alice.transport.perform(Admit(link, PeerId(bytes(32))))
         bob.transport.perform(Admit(theirs, PeerId(bytes(32))))
+        stream, far = await stream_between(alice, link, bob)
         relay.loss = 1.0
+        await stream.send_all(b"while it was silent")
         alice.send(link, Ping(1))
         bob.send(theirs, Ping(2))
         assert await alice.next_of(LinkSuspect) == LinkSuspect(link)
         assert await alice.next_of(LinkSilent) == LinkSilent(link)
         assert await bob.next_of(LinkSilent) == LinkSilent(theirs)
+        unanswered = await alice.transport.open_stream(link, "waits")
+        assert unanswered._streams.mux.next_deadline() is None, "no time passes for streams"
         relay.loss = 0.0
         assert await alice.next_of(LinkAlive) == LinkAlive(link)
         await bob.until(lambda: bob.received() == [Ping(1)])
         await alice.until(lambda: alice.received() == [Ping(2)])
+        assert await far.receive_some() == b"while it was silent"
+        await bob.until(lambda: len(bob.streams) == 2)
         assert not alice.all_of(LinkLost)
 
 

@@ -1,0 +1,90 @@
+"""Streams over a path that falls silent: they wait as long as the link does, and no longer."""
+
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from overlay.core.events import LinkAlive, LinkLost, LinkSilent
+from overlay.core.streams import OPEN_TIMEOUT
+from overlay.transport.memory import LOST_AFTER, SILENT_AFTER, MemoryNetwork
+from overlay.transport.streams import StreamReset
+from tests.transport.nodes import Node, admitted, memory_nodes, stream_between
+
+
+def cut(network: MemoryNetwork, alice: Node, bob: Node) -> None:
+    network.cut(alice.address, bob.address)
+
+
+async def test_a_silent_link_keeps_its_streams_and_they_go_on(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork(Random(1))
+    async with memory_nodes("alice", "bob", network=network) as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        near, far = await stream_between(alice, ours, bob)
+        cut(network, alice, bob)
+        await near.send_all(b"before")
+        unanswered = await alice.transport.open_stream(ours, "late")
+        await alice.next_of(LinkSilent)
+        await near.send_all(b" and while it was silent")
+        await trio.sleep(LOST_AFTER - SILENT_AFTER - 1)
+        assert LOST_AFTER - 1 > OPEN_TIMEOUT, "else this shows nothing"
+        network.heal(alice.address, bob.address)
+        await alice.next_of(LinkAlive)
+        await bob.until(lambda: len(bob.streams) == 2)
+        await near.send_eof()
+        received = b"".join([piece async for piece in far])
+        assert received == b"before and while it was silent"
+        await unanswered.send_all(b"still there")
+        assert await bob.streams[1].receive_some() == b"still there"
+
+
+async def test_a_silent_link_that_is_lost_breaks_its_streams(autojump_clock: MockClock) -> None:
+    network = MemoryNetwork(Random(1))
+    async with memory_nodes("alice", "bob", network=network) as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        near, far = await stream_between(alice, ours, bob)
+        cut(network, alice, bob)
+        start = trio.current_time()
+        for stream in (near, far):
+            with pytest.raises(trio.BrokenResourceError, match="link"):
+                await stream.receive_some()
+        assert trio.current_time() - start >= LOST_AFTER
+        assert alice.all_of(LinkLost)
+
+
+async def test_a_peer_that_never_answers_an_opening_breaks_that_stream_only(
+    autojump_clock: MockClock,
+) -> None:
+    async with memory_nodes("alice", "bob") as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        near, far = await stream_between(alice, ours, bob)
+        end = bob.transport._ends[(await bob.opened()).link]  # type: ignore[attr-defined]
+        receive = end.streams.mux.receive
+        end.streams.mux.receive = lambda stream_id, data, now: (
+            receive(stream_id, data, now) if stream_id == near._stream.id else None
+        )
+        unanswered = await alice.transport.open_stream(ours, "into the void")
+        start = trio.current_time()
+        with pytest.raises(StreamReset, match="did not answer"):
+            await unanswered.receive_some()
+        assert trio.current_time() - start == pytest.approx(OPEN_TIMEOUT, abs=0.1)
+        await near.send_all(b"fine")
+        assert await far.receive_some() == b"fine"
+
+
+async def test_half_a_message_and_then_nothing_costs_one_stream(
+    autojump_clock: MockClock,
+) -> None:
+    async with memory_nodes("alice", "bob") as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        half, far_half = await stream_between(alice, ours, bob)
+        await half.send_all(b"half a mess")
+        assert await far_half.receive_some() == b"half a mess"
+        with trio.move_on_after(3600) as scope:
+            await far_half.receive_some()
+        assert scope.cancelled_caught
+        near, far = await stream_between(alice, ours, bob)
+        await near.send_all(b"fine")
+        assert await far.receive_some() == b"fine"
+        await far_half.aclose()

@@ -69,7 +69,7 @@ def test_survivors_of_a_mass_crash_all_hear_a_broadcast(seed: int) -> None:
     assert reachable(world.nodes, publisher) == set(heard), "the views did not heal"
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_later_broadcasts_of_a_sender_run_along_a_tree(seed: int) -> None:
     """Plumtree §4: payloads fall to about N - 1 once duplicates have pruned the branches."""
     world = World(seed)
@@ -91,7 +91,7 @@ def test_later_broadcasts_of_a_sender_run_along_a_tree(seed: int) -> None:
     assert payloads[b"4"] <= 29 * 1.1
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_node_frozen_for_twenty_seconds_is_repaired_around_and_comes_back(seed: int) -> None:
     world = World(seed)
     nodes = grown(world, 20)
@@ -111,7 +111,7 @@ def test_a_node_frozen_for_twenty_seconds_is_repaired_around_and_comes_back(seed
     assert len(world.heard(b"with you")) == 20
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_half_of_the_mesh_dying_at_once_leaves_the_others_connected(seed: int) -> None:
     world = World(seed)
     nodes = grown(world, 30)

@@ -252,7 +252,7 @@ class Overlay:
         self._membership.welcome(link)
         self._membership.tell_soon(now)
         if peer in self._tree.links:
-            self._tree.add(peer, link.id)
+            self._tree.add(peer, link.id, now)
         join = link.negotiated is Negotiated.INVITE and not link.inbound
         ours = not link.inbound
         facts = self._views.on_linked(peer, link.id, ours=ours, join=join, now=now)
@@ -391,7 +391,7 @@ class Overlay:
     def _on_view_fact(self, fact: Fact, now: float) -> None:
         match fact:
             case NeighborUp(peer):
-                self._tree.add(peer, self._views.links[peer])
+                self._tree.add(peer, self._views.links[peer], now)
                 self._membership.unseat(peer)
             case NeighborDown(peer):
                 self._tree.remove(peer)

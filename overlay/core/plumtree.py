@@ -28,6 +28,8 @@ OPTIMIZE_THRESHOLD = 7
 CACHE_LIFE = 30.0
 """Seconds (guess) that a message can still be grafted from us."""
 CACHE_BYTES = 8 << 20
+RECENT = 5.0
+"""Seconds (guess): longer than two peers take to become neighbours."""
 SEEN_MAX = 8192
 MISSING_MAX = 4096
 ANNOUNCERS_MAX = 8
@@ -60,11 +62,23 @@ class Plumtree:
 
     # --- neighbours ------------------------------------------------------------------------------
 
-    def add(self, peer: PeerId, link: LinkId) -> None:
-        """A new neighbour is eager until it proves redundant (§3.5)."""
+    def add(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A new neighbour is eager until it proves redundant (§3.5).
+
+        Deviation: it is told of the last seconds' messages, which it may have missed while the
+        two were agreeing on becoming neighbours.
+        """
         self.links[peer] = link
-        if peer not in self.lazy:
-            self.eager[peer] = None
+        if peer in self.lazy or peer in self.eager:
+            return
+        self.eager[peer] = None
+        recent = [
+            Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
+            for message_id, cached in self._cache.items()
+            if cached.expires_at - CACHE_LIFE > now - RECENT
+        ]
+        if recent:
+            self._send(peer, IHave(recent[-ANNOUNCEMENTS_MAX:]))
 
     def remove(self, peer: PeerId) -> None:
         """A neighbour is gone, and with it what it had announced (§3.7)."""

@@ -111,6 +111,21 @@ def test_a_node_frozen_for_twenty_seconds_is_repaired_around_and_comes_back(seed
     assert len(world.heard(b"with you")) == 20
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_published_while_two_become_neighbours_is_not_lost(seed: int) -> None:
+    """At either end, as soon as it knows of its first link."""
+    world = World(seed, LOSSY)
+    host = world.spawn()
+    guest = world.spawn()
+    world.join(guest, world.invite(host))
+    for node in (guest, host) if seed % 2 else (host, guest):
+        world.run_until(lambda: node.core.peers() != [], within=5.0)  # noqa: B023
+        world.publish(node, node.name.encode())
+    world.run_for(5.0)
+    for node in (guest, host):
+        assert sorted(each.name for each in world.heard(node.name.encode())) == ["n0", "n1"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_half_of_the_mesh_dying_at_once_leaves_the_others_connected(seed: int) -> None:
     world = World(seed)

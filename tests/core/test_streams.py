@@ -25,6 +25,7 @@ from overlay.core.streams import (
     PIECE,
     STREAMS_MAX,
     WINDOW,
+    Changed,
     StreamMux,
 )
 from tests.core.stream_pair import Pair
@@ -78,6 +79,18 @@ def test_no_piece_exceeds_what_is_left_of_the_credit(limit: int) -> None:
     pair.settle()
     assert len(theirs.incoming) == 2500
     assert not pair.server.violations
+
+
+def test_a_writer_is_told_of_room_when_half_is_free_or_nothing_more_goes() -> None:
+    pair = Pair()
+    ours, _ = pair.open()
+    ours.credit = 3000
+    pair.client.mux.write(ours, bytes(SEND_BUFFER))
+    told = []
+    while pair.client.mux.ready:
+        pair.client.mux.pop(1000)
+        told.append(pair.client.mux.take())
+    assert told == [[], [], [Changed(ours)]]
 
 
 def test_a_reader_that_stops_costs_other_streams_nothing() -> None:

@@ -48,6 +48,28 @@ def test_a_full_outbox_refuses_control_and_drops_the_oldest_datagrams() -> None:
     assert oldest[2][0] == 36, "64 KiB of 100: the first 36 are gone"
 
 
+class Endless:
+    """Streams that always have something."""
+
+    ready = True
+    queued = 2 * MAX_QUEUED_BYTES
+
+    def pop(self, limit: int) -> tuple[int, bytes]:
+        return 4, bytes(limit)
+
+
+def test_streams_go_last_in_pieces_of_the_size_asked_for_and_never_fill_the_outbox() -> None:
+    outbox = Outbox()
+    outbox.streams = Endless()
+    assert outbox.size == 2 * MAX_QUEUED_BYTES
+    assert outbox.push_control(53, b"control")
+    outbox.push_datagram(53, b"datagram")
+    popped = [outbox.pop(100) for _ in range(3)]
+    assert [message[2] for message in popped if message] == [b"control", b"datagram", bytes(100)]
+    assert outbox.pop(0) is None
+    assert outbox.ready
+
+
 def test_alarms_ring_in_order_once_and_not_when_cancelled() -> None:
     now, rung = 10.0, list[str]()
     alarms = Alarms(lambda: now)

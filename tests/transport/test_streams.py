@@ -352,6 +352,20 @@ async def test_what_a_closed_stream_has_sent_survives_our_hangup(nodes: Nodes) -
         assert await everything(far) == bytes(60_000)
 
 
+async def test_a_hangup_waits_a_moment_for_the_reader_of_a_closed_stream() -> None:
+    async with udp_nodes("alice", "bob") as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        near, far = await stream_between(alice, ours, bob)
+        await clogged(near)
+        await near.aclose()
+        with trio.fail_after(PATIENCE):
+            while not association(alice, ours).idle:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        alice.transport.perform(Hangup(ours, "leave"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(await everything(far)) == WINDOW + SEND_BUFFER
+
+
 async def test_a_task_that_waits_to_open_is_told_when_the_link_ends(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         ours, _ = await admitted(alice, bob)

@@ -8,7 +8,7 @@ import overlay.transport.link
 from overlay.core.codec import encode
 from overlay.core.messages import Ping
 from overlay.core.stream import Stream
-from overlay.core.stream_frames import CREDIT_MAX
+from overlay.core.stream_frames import CREDIT_MAX, REFUSED
 from overlay.core.streams import PIECE, StreamMux
 from overlay.transport.sctp import Sctp
 from tests.transport.link_pair import Host, linked_hosts
@@ -136,3 +136,23 @@ def test_a_stream_loses_nothing_on_a_bad_wire() -> None:
 
     assert near.wire.run(done, limit=600.0)
     assert bytes(got) == data
+
+
+def test_a_stream_opened_towards_a_hangup_is_handed_to_nobody() -> None:
+    near, far = a_slow_lossy_wire(9)
+    near.wire.loss = 0.0
+    assert near.link.streams is not None
+    assert far.link.streams is not None
+    lingering = near.link.streams.mux.open("test", 0, near.now())
+    assert lingering is not None
+    near.link.streams.write(lingering, memoryview(bytes(60_000)))
+    near.link.streams.close(lingering)
+    late = far.link.streams.mux.open("late", 0, far.now())
+    assert late is not None
+    far.link.streams.write(late, memoryview(b"too late"))
+    near.link.hang_up()
+    near.wire.run(lambda: late.broken is not None, limit=10.0)
+    assert late.broken == REFUSED
+    assert not near.streams
+    arrived = far.streams[0]._stream.incoming
+    assert near.wire.run(lambda: len(arrived) == 60_000, limit=10.0)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 SKIPS_FORBIDDEN = os.environ.get("FORBID_SKIPS", "") not in {"", "0"}
 """In CI every test runs: a skip fails, and so does an xfail outside ``tests/acceptance``."""
+
+# Whoever runs us in the background of a shell has SIGINT ignored, and all our children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "overlay",

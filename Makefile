@@ -28,6 +28,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 # The whole run also measures the core; below this share of lines and branches it fails.
 COVERED := 95
+# The whole run has a second process: one waits for real nodes while the other computes.
+WORKERS = $(if $(filter tests,$(T)),--numprocesses=2 --dist=loadfile)
 COVERAGE = $(if $(filter tests,$(T)),--cov=overlay.core --cov-fail-under=$(COVERED))
 ROOT_ON_DEBIAN := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
 
@@ -56,7 +58,7 @@ demo-firewalled: $(VENV)/.run $(VENV)/.system ## eight nodes behind firewalls: o
 
 .PHONY: test
 test: $(VENV)/.test ## every test (T=tests/core for some); coverage of the core is part of it
-	@$(PYTEST) $(COVERAGE) $(T) $(ARGS)
+	@$(PYTEST) $(WORKERS) $(COVERAGE) $(T) $(ARGS)
 
 .PHONY: quick
 quick: $(VENV)/.test ## the tests that take seconds

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overlay.core.events import Effect, Report
+from overlay.core.timers import Agenda
 from overlay.core.types import Crypto, PeerId, Random
 
 
@@ -41,6 +42,8 @@ class Context:
         self.random = random
         self.peer_id: PeerId = crypto.peer_id
         self.wall_offset = 0.0
+        self.agenda = Agenda()
+        """The deadlines of all machines."""
         self._effects: list[Effect] = []
 
     def emit(self, effect: Effect) -> None:

@@ -59,6 +59,7 @@ from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
 from overlay.core.routing import Routing, RoutingFact
+from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
@@ -102,7 +103,9 @@ class Overlay:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
-        self._on_time(now)
+        if now >= self._context.agenda.earliest:
+            self._on_time(now)
+            self._context.agenda.settle()
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)
@@ -119,19 +122,9 @@ class Overlay:
         return self._context.drain()
 
     def next_deadline(self) -> float | None:
-        """When `handle(Wakeup(), …)` next has something to do; None for never."""
-        machines = (
-            self._links,
-            self._ladder,
-            self._routing,
-            self._membership,
-            self._inviting,
-            self._views,
-            self._tree,
-            self._tracing,
-        )
-        deadlines = [machine.next_deadline() for machine in machines]
-        return min((each for each in deadlines if each is not None), default=None)
+        """When `handle(Wakeup(), …)` next may have something to do; None for never."""
+        earliest = self._context.agenda.earliest
+        return None if earliest == NEVER else earliest
 
     # --- for looking at ----------------------------------------------------------------------
 

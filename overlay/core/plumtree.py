@@ -58,7 +58,10 @@ class Plumtree:
     _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
     """Messages announced and not received: by whom, and how many hops away."""
     _to_announce: list[Announcement] = field(default_factory=list)
-    _timers: Timers[tuple[str, bytes]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- neighbours ------------------------------------------------------------------------------
 
@@ -197,10 +200,6 @@ class Plumtree:
         self._cached_bytes -= len(self._cache.pop(oldest).message.data)
 
     # --- time ------------------------------------------------------------------------------------
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> None:
         """Announce, graft what does not come, forget what is old."""

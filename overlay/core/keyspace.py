@@ -1,0 +1,342 @@
+"""Places on a ring: whom we link to so that greedy routing finds everybody.
+
+Each node has a place on a ring of 2^64, the hash of its peer id. It keeps links to its two nearest
+neighbours on either side, which make greedy routing end at the right node, and to a few peers at
+harmonic distances, which make it short (J. Kleinberg, "The small-world phenomenon", STOC 2000;
+G. S. Manku, M. Bawa, P. Raghavan, "Symphony: distributed hashing in a small world", USITS 2003).
+
+Near peers are learnt from the neighbours' digests, as in T-Man (M. Jelasity, A. Montresor,
+O. Babaoglu, Computer Networks 53, 2009), and by locating our own place through a random neighbour:
+that finds it in a few hops after a join, and merges rings that a partition had parted.
+"""
+
+import hashlib
+from bisect import insort
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from overlay.core.context import Context
+from overlay.core.timers import Timers
+from overlay.core.types import PeerId
+
+SPACE = 1 << 64
+CHECK_FIRST = 1.0
+"""Seconds (guess) from the first link to the first look for our place: joins bring links."""
+CHECK_INTERVAL = 10.0
+"""Seconds (guess) between two looks while they bring news; one more for each that does not, …"""
+CHECK_INTERVAL_MAX = 60.0
+"""… up to this (guess)."""
+CANDIDATES = 8
+"""Near peers remembered on either side (guess): the next ones when those that we chose die."""
+RETRY_INTERVAL = 15.0
+"""Seconds (guess) after which a lost ring neighbour is tried again: a partition may have ended."""
+RETRY_FOR = 1800.0
+"""Seconds (guess) that a lost ring neighbour is remembered."""
+LOST_MAX = 32
+REDRAWN = 4.0
+"""A long link drawn for a mesh so many times larger or smaller is drawn anew (guess)."""
+SMALL_MESH = 24.0
+"""Below this size (guess) look-ahead over ring and random links sees nearly everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """How many links the keyspace may ask for (DESIGN, five ideas, 5)."""
+
+    side: int = 2
+    """Ring neighbours on either side; 0 switches the keyspace off."""
+    long: int = 2
+    """Links at harmonic distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The link to this peer is one that routing counts on."""
+
+    peer: PeerId
+    ring: bool
+    """False: a long link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Routing counts on the link to this peer no longer."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Find out who is nearest to a place: `on_located` or `on_not_located` is to follow."""
+
+    place: int
+    own: bool
+    """The place is ours: ask through a random neighbour, for the greedy one knows us."""
+
+
+KeyspaceFact = Needed | Held | Released | Look
+
+
+@lru_cache(maxsize=1 << 18)
+def place_of(peer: PeerId) -> int:
+    """A peer's place on the ring."""
+    return int.from_bytes(hashlib.sha256(b"overlay ring 1" + peer).digest()[:8], "big")
+
+
+def distance(one: int, other: int) -> int:
+    """The shorter way around the ring."""
+    clockwise = (one - other) % SPACE
+    return min(clockwise, SPACE - clockwise)
+
+
+@dataclass(slots=True)
+class _Long:
+    """A long link: whom to, and for how large a mesh it was drawn."""
+
+    peer: PeerId
+    size: float
+
+
+@dataclass(slots=True)
+class Keyspace:
+    """The ring and long links of one node. Methods return facts."""
+
+    context: Context
+    ring: Ring
+    linked: dict[PeerId, None] = field(default_factory=dict)
+    """Peers with an open link, whatever it is for."""
+    near: dict[PeerId, None] = field(default_factory=dict)
+    """Linked ring neighbours."""
+    long: dict[PeerId, _Long] = field(default_factory=dict)
+    place: int = 0
+    _sides: tuple[list[tuple[int, PeerId]], list[tuple[int, PeerId]]] = field(
+        default_factory=lambda: ([], [])
+    )
+    """Near peers clockwise and counter-clockwise, by their distance that way around."""
+    _asked: dict[PeerId, None] = field(default_factory=dict)
+    """Peers to whom a link is wanted."""
+    _drawn: dict[PeerId, float] = field(default_factory=dict)
+    """Of these, those drawn for a long link, and for what size of mesh."""
+    _lost: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
+    """Peers not reached: until when they rest, and until when they are remembered."""
+    _interval: float = CHECK_INTERVAL
+    _timers: Timers[str] = field(init=False)
+    _facts: list[KeyspaceFact] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+        self.place = place_of(self.context.peer_id)
+
+    # --- what is heard ---------------------------------------------------------------------------
+
+    def on_linked(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+        """A link stands, whoever asked for it."""
+        self.linked[peer] = None
+        self._asked.pop(peer, None)
+        self._lost.pop(peer, None)
+        self._learn(peer, now)
+        size = self._drawn.pop(peer, None)
+        if size is not None and peer not in self.near:
+            self._hold_long(peer, size)
+        if "check" not in self._timers and self.ring.side:
+            self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
+        return self._done(now)
+
+    def on_unlinked(self, peer: PeerId, now: float, *, absent: bool) -> list[KeyspaceFact]:
+        """A link has ended; `absent`: because nothing was heard of the peer any more."""
+        self.linked.pop(peer, None)
+        held = self.near.pop(peer, None) is None
+        if not held or self.long.pop(peer, None) is not None:
+            self._hurry(now)
+        if absent:
+            self._lose(peer, now)
+        return self._done(now)
+
+    def on_unreachable(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+        """A link that was wanted did not come about."""
+        if peer in self._asked:
+            del self._asked[peer]
+            self._drawn.pop(peer, None)
+            self._lose(peer, now)
+        return self._done(now)
+
+    def on_heard(self, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
+        """Peers that exist, as a neighbour or a passing record says."""
+        for peer in peers:
+            self._learn(peer, now)
+        return self._done(now)
+
+    def on_located(self, place: int, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
+        """Who is nearest to a place that we looked for."""
+        others = [peer for peer in peers if peer != self.context.peer_id]
+        for peer in others:
+            self._learn(peer, now)
+        if place != self.place and others:
+            nearest = min(others, key=lambda peer: distance(place_of(peer), place))
+            self._draw(nearest)
+        return self._done(now)
+
+    def forget(self, peer: PeerId) -> None:
+        """A member has left: it is nobody to look for."""
+        self._unlearn(peer)
+        self._lost.pop(peer, None)
+        self._drawn.pop(peer, None)
+        self._asked.pop(peer, None)
+
+    def size(self) -> float:
+        """How many nodes the mesh seems to have, from how dense it is around us."""
+        sides = [side[: self.ring.side] for side in self._sides]
+        gaps = sum(map(len, sides))
+        span = sum(side[-1][0] for side in sides if side)
+        return gaps * SPACE / span + 1 if span else 1.0
+
+    def nearest(self, place: int, count: int) -> list[PeerId]:
+        """Of ourselves and those that we are linked to, the nearest to a place."""
+        everybody = [self.context.peer_id, *self.linked]
+        return sorted(everybody, key=lambda peer: distance(place_of(peer), place))[:count]
+
+    # --- near peers ------------------------------------------------------------------------------
+
+    def _learn(self, peer: PeerId, now: float) -> None:
+        """Into the candidates of either side, if it is near enough and not known to be away."""
+        lost = self._lost.get(peer)
+        if peer == self.context.peer_id or (lost is not None and lost[0] > now):
+            return
+        clockwise = (place_of(peer) - self.place) % SPACE
+        for side, offset in zip(self._sides, (clockwise, SPACE - clockwise), strict=True):
+            entry = (offset, peer)
+            if (len(side) < CANDIDATES or entry < side[-1]) and entry not in side:
+                insort(side, entry)
+                del side[CANDIDATES:]
+
+    def _unlearn(self, peer: PeerId) -> None:
+        for side in self._sides:
+            side[:] = [entry for entry in side if entry[1] != peer]
+
+    def _lose(self, peer: PeerId, now: float) -> None:
+        """Not a candidate for now; it is tried again, for it may come back."""
+        self._unlearn(peer)
+        known = self._lost.pop(peer, None)
+        until = known[1] if known else now + RETRY_FOR
+        while len(self._lost) >= LOST_MAX:
+            del self._lost[next(iter(self._lost))]
+        self._lost[peer] = (now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2), until)
+        self._wait_for_lost()
+
+    def _wait_for_lost(self) -> None:
+        if self._lost:
+            self._timers.set("lost", min(at for at, _ in self._lost.values()))
+
+    def _chosen(self) -> dict[PeerId, None]:
+        """Those that should be our ring neighbours."""
+        return {peer: None for side in self._sides for _, peer in side[: self.ring.side]}
+
+    # --- long links ------------------------------------------------------------------------------
+
+    def _draw(self, peer: PeerId) -> None:
+        if peer in self.near or peer in self.long or peer == self.context.peer_id:
+            return
+        if peer in self.linked:
+            self._hold_long(peer, self.size())
+        elif peer not in self._asked and peer not in self._lost:
+            self._drawn[peer] = self.size()
+            self._ask(peer)
+
+    def _hold_long(self, peer: PeerId, size: float) -> None:
+        self.long[peer] = _Long(peer, size)
+        self._facts.append(Held(peer, ring=False))
+        while len(self.long) > self.ring.long:
+            self._release_long(next(iter(self.long)))
+
+    def _release_long(self, peer: PeerId) -> None:
+        del self.long[peer]
+        self._facts.append(Released(peer))
+
+    def _look_far(self) -> None:
+        """Look for a peer at a harmonic distance (Symphony, §3.1), if one is missing."""
+        size = self.size()
+        if size < SMALL_MESH:
+            return
+        stale = [
+            peer
+            for peer, long in self.long.items()
+            if not size / REDRAWN < long.size < size * REDRAWN
+        ]
+        if len(self.long) - len(stale) + len(self._drawn) >= self.ring.long:
+            return
+        random = self.context.random
+        offset = int(SPACE * size ** (random.random() - 1.0))
+        place = (self.place + random.choice((1, -1)) * offset) % SPACE
+        self._facts.append(Look(place, own=False))
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> list[KeyspaceFact]:
+        """Look for our own place, and for peers far away; try those again that were lost."""
+        due = list(self._timers.pop_due(now))
+        for name in due:
+            if name == "check":
+                self._check(now)
+            else:
+                self._try_lost(now)
+        return self._done(now) if due else []
+
+    def _check(self, now: float) -> None:
+        if not self.linked:
+            return  # The next link sets the timer again.
+        self._facts.append(Look(self.place, own=True))
+        for _ in range(self.ring.long - len(self.long)):
+            self._look_far()
+        self._timers.set("check", now + self._interval * self.context.random.uniform(0.8, 1.2))
+        self._interval = min(self._interval + CHECK_INTERVAL, CHECK_INTERVAL_MAX)
+
+    def _hurry(self, now: float) -> None:
+        """Something has changed around us: look again soon."""
+        self._interval = CHECK_INTERVAL
+        if "check" in self._timers and self.linked:
+            self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
+
+    def _try_lost(self, now: float) -> None:
+        """Those that would still be near are candidates again; the others are forgotten."""
+        for peer in [peer for peer, (at, _) in self._lost.items() if at <= now]:
+            _, until = self._lost.pop(peer)
+            self._learn(peer, now)
+            if until > now and any(peer == each for side in self._sides for _, each in side):
+                self._lost[peer] = (now + RETRY_INTERVAL, until)
+        self._wait_for_lost()
+
+    def _ask(self, peer: PeerId) -> None:
+        self._asked[peer] = None
+        self._facts.append(Needed(peer))
+
+    def _done(self, now: float) -> list[KeyspaceFact]:
+        """Hold those that are near, ask for those that are not linked, and hand over the facts."""
+        if self.ring.side:
+            self._settle(now)
+        facts, self._facts = self._facts, []
+        return facts
+
+    def _settle(self, now: float) -> None:
+        chosen = self._chosen()
+        for peer in chosen:
+            if peer in self.near:
+                continue
+            if peer in self.linked:
+                if self.long.pop(peer, None) is not None:
+                    self._facts.append(Released(peer))
+                self.near[peer] = None
+                self._facts.append(Held(peer, ring=True))
+                self._hurry(now)
+            elif peer not in self._asked:
+                self._ask(peer)
+        if all(peer in self.near for peer in chosen):  # nobody is let go before its successor is in
+            for peer in [peer for peer in self.near if peer not in chosen]:
+                del self.near[peer]
+                self._facts.append(Released(peer))

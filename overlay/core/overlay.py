@@ -78,7 +78,11 @@ class Overlay:
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
-        parameters = Parameters(active_size=settings.active_size, full_mesh=settings.mesh_size)
+        parameters = Parameters(
+            active_size=settings.active_size,
+            passive_size=settings.passive_size,
+            full_mesh=settings.mesh_size,
+        )
         self._views = HyParView(context, parameters, opens_links=settings.auto)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)

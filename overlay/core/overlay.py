@@ -189,8 +189,7 @@ class Overlay:
             self._links.ping(link, None, now)
 
     def _on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent, now: float) -> None:
-        states = {LinkSuspect: "suspect", LinkAlive: "up", LinkSilent: "silent"}
-        peer = self._links.on_state(event.link, states[type(event)])
+        peer = self._links.on_liveness(event)
         if peer is None:
             return
         if isinstance(event, LinkSilent):
@@ -201,7 +200,8 @@ class Overlay:
             self._on_views(self._views.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
-            self._context.report("info", "peer_" + states[type(event)], peer=peer)
+            news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
+            self._context.report("info", news, peer=peer)
 
     # --- links -------------------------------------------------------------------------------
 

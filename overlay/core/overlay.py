@@ -148,6 +148,10 @@ class Overlay:
         links = self._links.by_peer.items()
         return [view_of(peer, link, self._book.get(peer)) for peer, link in links]
 
+    def active_view(self) -> tuple[PeerId, ...]:
+        """A snapshot of the neighbours that gossip runs over (HyParView)."""
+        return tuple(self._views.active)
+
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
         records = [self._book.get(peer) for peer in self._book.peers()]

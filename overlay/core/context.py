@@ -30,7 +30,11 @@ class Settings:
     active_size: int = 5
     """Neighbours for gossip in a larger mesh (HyParView's active view)."""
     links_max: int = 12
-    """Links beyond this are guests, handed on within 30 s (``links.max``)."""
+    """Links beyond this are guests (``links.max``)."""
+    passive_size: int = 30
+    """Members kept in mind to replace neighbours (HyParView's passive view)."""
+    guest_stay: float = 30.0
+    """Seconds that a guest's link stays open (``links.guests``; DESIGN, joins in bursts)."""
 
 
 class Context:

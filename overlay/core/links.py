@@ -5,9 +5,20 @@ Where two come about at once, both ends keep the same one (DESIGN, glare and res
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from overlay.core.context import Context
-from overlay.core.events import Admit, Hangup, LinkOpened, Rejected, Resolved, Transmit
+from overlay.core.events import (
+    Admit,
+    Hangup,
+    LinkAlive,
+    LinkOpened,
+    LinkSilent,
+    LinkSuspect,
+    Rejected,
+    Resolved,
+    Transmit,
+)
 from overlay.core.hello import Accepted, Handshake, Refusal
 from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
 from overlay.core.timers import Timers
@@ -22,6 +33,60 @@ GOODBYE_MAX = 200
 """Characters of a farewell."""
 PINGS_MAX = 256
 PING_TIMEOUT = 10.0
+
+
+class LinkState(StrEnum):
+    """What a link is good for."""
+
+    HELLO = "hello"
+    """Its channel is open, and nobody has proven anything."""
+    UP = "up"
+    """It is the one link to its peer."""
+    SUSPECT = "suspect"
+    """A check has gone unanswered for 1.5 s: still in use."""
+    SILENT = "silent"
+    """Nothing has been heard for 6 s: others take its place, and it may resume within a minute."""
+    ENDED = "ended"
+    """It has been hung up, or was lost."""
+
+
+class LinkEvent(StrEnum):
+    """What happens to a link."""
+
+    PROVEN = "proof holds"
+    SUSPECTED = "LinkSuspect"
+    FELL_SILENT = "LinkSilent"
+    HEARD = "LinkAlive"
+    END = "refused, goodbye, displaced, lost"
+
+
+TRANSITIONS: dict[LinkState, dict[LinkEvent, LinkState]] = {
+    LinkState.HELLO: {
+        LinkEvent.PROVEN: LinkState.UP,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.UP: {
+        LinkEvent.SUSPECTED: LinkState.SUSPECT,
+        LinkEvent.FELL_SILENT: LinkState.SILENT,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.SUSPECT: {
+        LinkEvent.HEARD: LinkState.UP,
+        LinkEvent.FELL_SILENT: LinkState.SILENT,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.SILENT: {
+        LinkEvent.HEARD: LinkState.UP,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.ENDED: {},
+}
+"""What follows. The transport's word on a state that has no entry for it is no news."""
+LIVENESS: dict[type, LinkEvent] = {
+    LinkSuspect: LinkEvent.SUSPECTED,
+    LinkAlive: LinkEvent.HEARD,
+    LinkSilent: LinkEvent.FELL_SILENT,
+}
 
 
 @dataclass(slots=True)
@@ -50,9 +115,14 @@ class Link:
     boot: int = 0
     negotiated: Negotiated = Negotiated.DIRECT
     since: float = 0.0
-    state: str = "hello"
-    """``hello``, ``up``, ``suspect`` or ``silent``."""
+    state: LinkState = LinkState.HELLO
     rtt: float | None = None
+
+    def on(self, event: LinkEvent) -> bool:
+        """Take the transition that the table has for it, if any; whether it had one."""
+        after = TRANSITIONS[self.state].get(event)
+        self.state = after or self.state
+        return after is not None
 
     @property
     def via(self) -> PeerId | None:
@@ -159,7 +229,7 @@ class Links:
 
     def alive(self) -> list[Link]:
         """The neighbours' links that are not silent, in the order in which they came up."""
-        return [link for link in self.by_peer.values() if link.state != "silent"]
+        return [link for link in self.by_peer.values() if link.state is not LinkState.SILENT]
 
     def peer_of(self, link: LinkId) -> PeerId | None:
         """Whose link this is, once the hello has succeeded."""
@@ -200,7 +270,7 @@ class Links:
 
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
         """The peer's proof: the link is its link from here on, if it holds."""
-        if link.peer is not None:
+        if link.state is not LinkState.HELLO:
             return self.end(link, "protocol", "a second proof on one link")
         result = link.handshake.on_proof(message, now)
         if isinstance(result, Refusal):
@@ -214,7 +284,8 @@ class Links:
 
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
-        link.since, link.state = self.context.wall(now), "up"
+        link.since = self.context.wall(now)
+        link.on(LinkEvent.PROVEN)
         self._timers.stop(link.id)
         self.context.emit(Admit(link.id, result.peer))
         self.ping(link, None, now)
@@ -233,7 +304,7 @@ class Links:
         """
         if new.boot != old.boot:
             return new.boot > old.boot
-        if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state == "silent":
+        if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state is LinkState.SILENT:
             return True
         return link.facts.attempt < old.facts.attempt
 
@@ -287,18 +358,16 @@ class Links:
         self.context.emit(Hangup(link.id, code))
 
     def _drop(self, link: Link) -> None:
+        link.on(LinkEvent.END)
         self.by_id.pop(link.id, None)
         self._timers.stop(link.id)
 
     # --- liveness and round trips ------------------------------------------------------------
 
-    def on_state(self, link_id: LinkId, state: str) -> PeerId | None:
-        """Note a link as ``up``, ``suspect`` or ``silent``; returns its peer if that is news."""
-        link = self.by_id.get(link_id)
-        if link is None or link.peer is None or link.state == state:
-            return None
-        link.state = state
-        return link.peer
+    def on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent) -> PeerId | None:
+        """Note what the transport thinks of a link; returns its peer if that is news."""
+        link = self.by_id.get(event.link)
+        return link.peer if link is not None and link.on(LIVENESS[type(event)]) else None
 
     def ping(self, link: Link, request: RequestId | None, now: float) -> None:
         """Ask for a pong, for a command or to know the round trip."""

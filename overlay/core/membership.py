@@ -1,7 +1,7 @@
 """Who is in the mesh: the book of signed records, and our own.
 
 Records travel by gossip: a neighbour gets all we know when it comes, and every newer record once.
-Whom we link to is HyParView's concern; links that it has no use for are guests for 30 s.
+Whom we link to is HyParView's concern; links that it has no use for are guests for a while.
 """
 
 from dataclasses import dataclass, field
@@ -35,8 +35,6 @@ RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
 NEIGHBOURS_MAX = 64
 GUESTS_MAX = 128
-GUEST_STAY = 30.0
-"""DESIGN, joins in bursts."""
 
 
 @dataclass(slots=True)
@@ -157,14 +155,14 @@ class Membership:
         if over > GUESTS_MAX:
             return False
         self._guests[peer] = None
-        self._timers.set(("guest", peer), now + GUEST_STAY)
+        self._timers.set(("guest", peer), now + self.context.settings.guest_stay)
         return True
 
     def dismiss(self, peer: PeerId, now: float) -> None:
         """The view has no more use for this neighbour: its link may serve a little longer."""
         if peer not in self._guests:
             self._guests[peer] = None
-            self._timers.set(("guest", peer), now + GUEST_STAY)
+            self._timers.set(("guest", peer), now + self.context.settings.guest_stay)
 
     def unseat(self, peer: PeerId) -> None:
         """A guest is gone, or has become a neighbour for good."""

@@ -79,7 +79,11 @@ class Overlay:
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
-        parameters = Parameters(active_size=settings.active_size, full_mesh=settings.mesh_size)
+        parameters = Parameters(
+            active_size=settings.active_size,
+            passive_size=settings.passive_size,
+            full_mesh=settings.mesh_size,
+        )
         self._views = HyParView(context, parameters, opens_links=settings.auto)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
@@ -137,6 +141,10 @@ class Overlay:
         links = self._links.by_peer.items()
         return [view_of(peer, link, self._book.get(peer)) for peer, link in links]
 
+    def active_view(self) -> tuple[PeerId, ...]:
+        """A snapshot of the neighbours that gossip runs over (HyParView)."""
+        return tuple(self._views.active)
+
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
         records = [self._book.get(peer) for peer in self._book.peers()]
@@ -178,8 +186,7 @@ class Overlay:
             self._links.ping(link, None, now)
 
     def _on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent, now: float) -> None:
-        states = {LinkSuspect: "suspect", LinkAlive: "up", LinkSilent: "silent"}
-        peer = self._links.on_state(event.link, states[type(event)])
+        peer = self._links.on_liveness(event)
         if peer is None:
             return
         if isinstance(event, LinkSilent):
@@ -190,7 +197,8 @@ class Overlay:
             self._on_views(self._views.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
-            self._context.report("info", "peer_" + states[type(event)], peer=peer)
+            news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
+            self._context.report("info", news, peer=peer)
 
     # --- links -------------------------------------------------------------------------------
 

@@ -20,6 +20,14 @@ from overlay.core.stream_frames import (
     Open,
     Reset,
 )
+from overlay.core.stream_states import (
+    RECEIVING,
+    SENDING,
+    Receiving,
+    ReceivingEvent,
+    Sending,
+    SendingEvent,
+)
 
 EARLY_CREDIT = 16_384
 """Bytes that an opener may send before it is answered: a constant of the protocol."""
@@ -28,22 +36,12 @@ SEND_BUFFER = 65_536
 
 
 class Stream:
-    """State and rules of one stream; `overlay.core.streams.StreamMux` feeds and schedules it."""
+    """State (`stream_states`) and rules of one stream; `StreamMux` feeds and schedules it."""
 
     __slots__ = (
-        *("allowance", "broken", "consumed", "credit", "debt", "end_received", "ending"),
-        *(
-            "final_received",
-            "final_sent",
-            "id",
-            "in_round",
-            "incoming",
-            "is_acknowledged",
-            "is_changed",
-            "is_closed",
-        ),
-        *("is_counted", "is_over", "is_urgent", "ours", "outgoing", "owed", "priority", "protocol"),
-        *("reset_code", "window"),
+        *("allowance", "broken", "consumed", "credit", "debt", "id", "in_round", "incoming"),
+        *("is_changed", "is_closed", "is_counted", "is_over", "is_urgent", "ours", "outgoing"),
+        *("owed", "priority", "protocol", "receiving", "reset_code", "sending", "window"),
     )
 
     def __init__(self, stream_id: int, opening: Open, *, ours: bool, window: int) -> None:
@@ -51,7 +49,8 @@ class Stream:
         self.id = stream_id
         self.protocol, self.priority = opening.protocol, opening.priority
         self.ours = ours
-        self.is_acknowledged = not ours
+        self.sending = Sending.OPEN
+        self.receiving = Receiving.UNANSWERED if ours else Receiving.OPEN
         self.owed = [OPEN if ours else ACK]
         """Types of the frames that go out before any data, in order; no type twice."""
         self.outgoing, self.incoming = bytearray(), bytearray()
@@ -61,8 +60,6 @@ class Stream:
         """`allowance`: bytes that the peer may still send."""
         self.consumed = 0
         """Bytes that our application has taken since we last gave credit."""
-        self.ending = self.final_sent = False
-        self.final_received = self.end_received = False
         self.reset_code: int | None = None
         """What our RESET says, once there is one."""
         self.broken: int | None = None
@@ -75,6 +72,40 @@ class Stream:
         """Marks of the scheduler and of the mux."""
         self.debt = 0
         """Bytes sent beyond the turns had so far, or below zero what is left of this one."""
+
+    # --- states ----------------------------------------------------------------------------------
+
+    @property
+    def ending(self) -> bool:
+        """Whether our application can write no more."""
+        return self.sending is not Sending.OPEN
+
+    @property
+    def final_sent(self) -> bool:
+        """Whether we have said our last word."""
+        return self.sending is Sending.ENDED
+
+    @property
+    def final_received(self) -> bool:
+        """Whether the peer has said its last word."""
+        return self.receiving is Receiving.ENDED or self.receiving is Receiving.RESET
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the peer knows the stream."""
+        return self.receiving is not Receiving.UNANSWERED
+
+    def _send(self, event: SendingEvent) -> bool:
+        """Whether that is news; what has no entry in the table changes nothing."""
+        after = SENDING[self.sending].get(event)
+        self.sending = after or self.sending
+        return after is not None
+
+    def _receive(self, event: ReceivingEvent) -> bool:
+        """Whether the peer may do that now."""
+        after = RECEIVING[self.receiving].get(event)
+        self.receiving = after or self.receiving
+        return after is not None
 
     # --- our application -------------------------------------------------------------------------
 
@@ -93,7 +124,7 @@ class Stream:
     @property
     def at_eof(self) -> bool:
         """Whether all has been read and nothing will come."""
-        return self.end_received and not self.incoming
+        return self.receiving is Receiving.ENDED and not self.incoming
 
     def get(self, most: int) -> bytes:
         """Take up to `most` bytes; what was taken comes back to the peer as credit."""
@@ -106,10 +137,8 @@ class Stream:
 
     def end(self) -> None:
         """Send nothing more than what has been queued."""
-        if not self.ending:
-            self.ending = True
-            if not self.outgoing:
-                self._owe(END)
+        if self._send(SendingEvent.END) and not self.outgoing:
+            self._owe(END)
 
     def close(self) -> None:
         """Read no more and send nothing more; what has been queued is still delivered."""
@@ -130,25 +159,30 @@ class Stream:
     def stop(self, code: int) -> None:
         """Give up, but leave what has arrived to be read."""
         self.outgoing.clear()
-        self.ending = True
+        self._send(SendingEvent.STOP)
         self.owed = [kind for kind in self.owed if kind in {OPEN, ACK}]
         if not (self.final_sent and self.final_received):
             self.reset_code = code
             self._owe(RESET)
 
+    def take_back(self) -> None:
+        """It was given up before the peer heard of it: nothing is said on either side."""
+        self.owed.clear()
+        self._send(SendingEvent.TAKEN_BACK)
+        self._receive(ReceivingEvent.TAKEN_BACK)
+
     # --- the peer: each returns what is wrong with the frame, or None ----------------------------
 
     def on_ack(self, credit: int) -> str | None:
         """The peer knows the stream."""
-        if self.is_acknowledged:
+        if not self._receive(ReceivingEvent.ACK):
             return "a stream acknowledged twice"
-        self.is_acknowledged = True
         self.credit += credit
         return None
 
     def on_data(self, data: bytes) -> str | None:
         """The next bytes of the peer's."""
-        if self.final_received:
+        if not self._receive(ReceivingEvent.DATA):
             return "data after the end of a stream"
         if len(data) > self.allowance:
             return f"data beyond the credit of a stream: {len(data)} for {self.allowance} bytes"
@@ -164,16 +198,14 @@ class Stream:
 
     def on_end(self) -> str | None:
         """The peer sends no more."""
-        if self.final_received:
-            return "a stream ended twice"
-        self.end_received = self.final_received = True
-        return None
+        return None if self._receive(ReceivingEvent.END) else "a stream ended twice"
 
     def on_reset(self, code: int) -> str | None:
         """The peer neither sends nor reads any more."""
-        if not self.final_received:
+        if not self._receive(ReceivingEvent.RESET):
+            return "a RESET out of place"
+        if self.receiving is Receiving.RESET:
             self.incoming.clear()
-            self.final_received = True
         self.broken = code
         if not self.final_sent:
             self.stop(code)
@@ -191,7 +223,7 @@ class Stream:
         piece = bytes(self.outgoing[: min(most, self.credit)])
         del self.outgoing[: len(piece)]
         self.credit -= len(piece)
-        if self.ending and not self.outgoing:
+        if self.sending is Sending.ENDING and not self.outgoing:
             self._owe(END)
             if self.is_closed and not self.final_received:
                 self._owe(RESET)
@@ -208,9 +240,10 @@ class Stream:
             given, self.consumed = self.consumed, 0
             self.allowance += given
             return Credit(given)
-        self.final_sent = True
         if kind == END:
+            self._send(SendingEvent.END_SENT)
             return End()
+        self._send(SendingEvent.RESET_SENT)
         assert self.reset_code is not None, "owed with its code"
         return Reset(self.reset_code)
 

@@ -345,8 +345,7 @@ class StreamMux:
         else:
             self._turns.leave(stream)
         if OPEN in stream.owed and RESET in stream.owed:
-            stream.owed.clear()  # the peer has never heard of it
-            stream.final_sent = stream.final_received = True
+            stream.take_back()  # the peer has never heard of it
         if stream.owed and not stream.is_urgent:
             stream.is_urgent = True
             self._urgent.append(stream)

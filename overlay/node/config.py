@@ -72,9 +72,9 @@ class LinksSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=2,
             le=128,
-            description="Links that this node keeps; any beyond it are guests, handed on within "
-            "30 s. More links spread load and survive more failures, each costs about "
-            "100 KiB and a check every 2 s.",
+            description="Links that this node keeps; any beyond it are guests, which leave "
+            "after `links.guests`. More links spread load and survive more failures, each costs "
+            "about 100 KiB and a check every 2 s.",
             extra={"allowed": "a whole number from 2 to 128", "source": "guess"},
         ),
     ] = 12
@@ -87,6 +87,35 @@ class LinksSection(Section, frozen=True, kw_only=True):
             extra={"allowed": "a whole number from 0 to 64", "source": "guess"},
         ),
     ] = 8
+    active: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=32,
+            description="Neighbours that this node gossips with once there are more nodes than "
+            "that: HyParView's active view. More of them lose less when many nodes die at once, "
+            "and each carries every message once more. At most `links.max`.",
+            extra={"allowed": "a whole number from 2 to 32", "source": "paper"},
+        ),
+    ] = 5
+    passive: Annotated[
+        int,
+        Meta(
+            ge=4,
+            le=256,
+            description="Members kept in mind to replace neighbours that die: HyParView's passive "
+            "view. It should be several times the active one.",
+            extra={"allowed": "a whole number from 4 to 256", "source": "paper"},
+        ),
+    ] = 30
+    guests: Annotated[
+        str,
+        Meta(
+            description="How long a link stays open that gossip has no use for, such as the one "
+            "to a newcomer that has meanwhile been handed on. Links that `connect` opened stay.",
+            extra={"allowed": "a duration from 1s to 10m", "source": "guess"},
+        ),
+    ] = "30s"
 
 
 class InviteSection(Section, frozen=True, kw_only=True):
@@ -258,7 +287,13 @@ def _configured(settings: Iterable[Setting]) -> Config:
         section, _, leaf = setting.key.rpartition(".")
         branch = tree.setdefault(section, {}) if section else tree
         branch[leaf] = _convert(setting, table)
-    return msgspec.convert(tree, Config)
+    config = msgspec.convert(tree, Config)
+    if config.links.active > config.links.max:
+        raise ConfigError(
+            f"links.active: the view of {config.links.active} has no room in links.max = "
+            f"{config.links.max}: lower the one or raise the other"
+        )
+    return config
 
 
 def _from_file(path: Path) -> Iterator[Setting]:
@@ -380,6 +415,11 @@ def _check_advertise(texts: list[str]) -> None:
         raise ValueError(texts)
 
 
+def _check_guests(text: str) -> None:
+    if not 1.0 <= parse_duration(text) <= 600.0:
+        raise ValueError(text)
+
+
 def _check_printable(text: str) -> None:
     if not text.isprintable():
         raise ValueError(text)
@@ -391,5 +431,6 @@ CHECKS: Mapping[str, tuple[Callable[[Any], object], ...]] = {
     "listen": (_check_listen,),
     "advertise": (_check_advertise,),
     "invite.expires": (parse_duration,),
+    "links.guests": (_check_guests,),
 }
 """What a type cannot say, by key; each raises ValueError."""

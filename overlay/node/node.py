@@ -130,7 +130,10 @@ class Node:
             direct=links.direct,
             auto=links.auto,
             mesh_size=links.full_mesh,
+            active_size=links.active,
             links_max=links.max,
+            passive_size=links.passive,
+            guest_stay=parse_duration(links.guests),
         )
 
     def _make_core(self) -> Overlay:

@@ -2,64 +2,79 @@
 
 A dial reaches whoever listens at its address and checks the same fingerprint and dial token as the
 door does; a firewalled node can only be reached by a negotiation that both ends take part in.
-Checks and keepalives are not simulated one by one: a silent end is reported when they would have
-noticed (suspect 1.5 s after the 2 s check, silent at 6 s, lost at 60 s).
+Checks and keepalives are not simulated one by one: `overlay.sim.silence` says when they would have
+noticed that an end hears nothing any more.
 """
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
-from overlay.core import dial
+from overlay.core import codec, dial
 from overlay.core.events import (
     Admit,
     Dial,
     DialFailed,
     Effect,
     Hangup,
-    LinkAlive,
     LinkLost,
     LinkOpened,
-    LinkSilent,
-    LinkSuspect,
     Mapped,
     Negotiate,
     Prepare,
     Received,
     Transmit,
 )
+from overlay.core.messages import Message
 from overlay.core.types import LinkFacts, LinkId, PathKind
+from overlay.sim.conditions import Conditions
+from overlay.sim.node import SimNode
+from overlay.sim.silence import CHECK_INTERVAL, Silence
 
 if TYPE_CHECKING:
-    from overlay.sim.world import SimNode, World
+    from overlay.sim.world import World
 
-SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
-HANDSHAKE_ROUND_TRIPS = 3
-"""ICE, DTLS with its cookie, SCTP: measured on real links as about three."""
+__all__ = ["Attempt", "Conditions", "End", "Network"]
+
+HANDSHAKE_PACKETS = 6
+"""ICE, DTLS with its cookie, SCTP: measured on real links as about three round trips."""
 RETRANSMISSION = 0.3
 """Seconds that one lost packet costs a reliable message."""
+CHECK_AGAIN = 0.5
+"""Seconds between the checks of an attempt that nobody answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the network does to packets."""
+@dataclass(slots=True, eq=False)
+class End:
+    """One node's end of a link; what is said of packets is said of those that it receives."""
 
-    latency: tuple[float, float] = (0.005, 0.050)
-    """Seconds one way, uniform, drawn a link."""
-    jitter: float = 0.002
-    loss: float = 0.0
-    """Share of packets lost; reliable messages come later instead."""
-
-
-@dataclass(slots=True)
-class _Pipe:
-    """One link between two nodes: its ends, its delay, and when the last message arrives."""
-
-    ends: tuple[tuple["SimNode", LinkId], tuple["SimNode", LinkId]]
+    node: SimNode
+    link: LinkId
     latency: float
-    arrives: list[int] = field(default_factory=lambda: [0, 0])
-    open: bool = True
+    arrives: int = 0
+    """Microsecond at which the last packet under way arrives."""
+    sent: int = 0
+    """Microsecond at which the last packet has left (bandwidth)."""
+    gone: bool = False
+    hears: bool = True
+    """Whether packets come in at all; if not, notices of its silence are under way."""
+    told: bool = False
+    """The core thinks it suspect or silent."""
+    epoch: int = 0
+    """Counts the changes of `hears`: a notice of an earlier one is void."""
+    held: list[Message | None] = field(default_factory=list)
+    """What waits for the path to come back; None: the other end has hung up."""
+    other: "End" = field(init=False)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A dial or a negotiation under way."""
+
+    node: SimNode
+    effect: Dial | Prepare | Negotiate
+    latency: float
 
 
 class Network:
@@ -68,216 +83,259 @@ class Network:
     def __init__(self, world: "World", conditions: Conditions) -> None:
         self._world = world
         self.conditions = conditions
-        self._pipes: dict[tuple[str, LinkId], _Pipe] = {}
-        self._negotiating: dict[str, tuple[SimNode, Negotiate]] = {}
-        self._called_off: dict[tuple[str, LinkId], None] = {}
+        """May be replaced while the world runs."""
+        self.silence = Silence(world)
+        self._negotiating: dict[str, Attempt] = {}
+        """By the user fragment that its node chose."""
 
-    def perform(self, node: "SimNode", effect: Effect) -> None:
+    def perform(self, node: SimNode, effect: Effect) -> None:
         """What the transport does with the core's effects."""
         match effect:
-            case Transmit():
-                self._transmit(node, effect)
+            case Transmit(link, message):
+                end = node.ends.get(link)
+                if end is not None:
+                    self._send(end, message)
             case Dial():
                 self._dial(node, effect)
             case Negotiate():
                 self._negotiate(node, effect)
             case Hangup(link):
                 self._hang_up(node, link)
-            case Prepare() | Admit():
+            case Prepare(link):
+                node.attempts[link] = Attempt(node, effect, 0.0)
+            case Admit():
                 pass
             case _:
                 raise AssertionError(effect)
 
     # --- opening -----------------------------------------------------------------------------
 
-    def _dial(self, node: "SimNode", effect: Dial) -> None:
-        latency = self._latency()
-        delay = 2 * latency * HANDSHAKE_ROUND_TRIPS
-        listeners = [each for each in self._world.nodes if each.address in effect.addresses]
-        world = self._world
+    def _dial(self, node: SimNode, effect: Dial) -> None:
+        attempt = self._begin(node, effect, effect.timeout)
+        self._after(self._handshake(attempt.latency), self._knock, attempt)
 
-        def attempt() -> None:
-            if not self._still_wanted(node, effect.link):
+    def _negotiate(self, node: SimNode, effect: Negotiate) -> None:
+        """Both ends must have started, each with the other's credentials."""
+        attempt = self._begin(node, effect, effect.timeout)
+        self._negotiating[effect.local.ufrag] = attempt
+        if self._counterpart(effect) is not None:
+            self._after(self._handshake(attempt.latency), self._meet, attempt)
+
+    def _begin(self, node: SimNode, effect: Dial | Negotiate, timeout: float) -> Attempt:
+        latency = self._world.rng.uniform(*self.conditions.latency)
+        attempt = node.attempts[effect.link] = Attempt(node, effect, latency)
+        self._after(timeout, self._time_out, attempt)
+        return attempt
+
+    def _knock(self, attempt: Attempt, _: None) -> None:
+        """A dial's checks go to all its addresses: whoever answers first is opened."""
+        effect = attempt.effect
+        if not self._is_current(attempt) or not isinstance(effect, Dial):
+            return
+        for address in effect.addresses:
+            listener = self._world.by_address.get(address)
+            if listener is None or listener.firewalled or not _meets(attempt.node, listener):
+                continue
+            claim = dial.parse_ufrag(effect.remote.ufrag)
+            if claim is None or not self._token_holds(listener, effect, claim):
+                continue
+            if listener.crypto.fingerprint != effect.fingerprint:
+                self._fail(attempt, "certificate")
                 return
-            for listener in listeners:
-                if not _answers(listener) or listener.firewalled:
-                    continue
-                claim = dial.parse_ufrag(effect.remote.ufrag)
-                if claim is None or not self._token_holds(listener, effect, claim):
-                    continue
-                if listener.crypto.fingerprint != effect.fingerprint:
-                    world.feed(node, DialFailed(effect.link, "certificate"))
-                    return
-                self._open(node, effect.link, listener, world.new_inbound_link(listener),
-                           effect.attempt, latency, claim)  # fmt: skip
-                return
-            rest = max(0.0, effect.timeout - delay)
-            world.at(rest, lambda: self._fail(node, effect.link, "timeout"))
+            self._open(attempt, listener, self._world.new_inbound_link(listener), claim)
+            return
+        self._after(CHECK_AGAIN, self._knock, attempt)
 
-        world.at(delay, attempt)
-
-    def _token_holds(self, listener: "SimNode", effect: Dial, claim: dial.Claim) -> bool:
-        from overlay.sim.world import EPOCH
-
+    def _token_holds(self, listener: SimNode, effect: Dial, claim: dial.Claim) -> bool:
         key = listener.settings.dial_key
         token = dial.make_token(key, claim.kind, claim.token_id, claim.expires_at)
         password = dial.listener_password(token, effect.remote.ufrag)
-        fresh = claim.expires_at > EPOCH + self._world.now
+        fresh = claim.expires_at > self._world.wall(listener)
         return fresh and hmac.compare_digest(password, effect.remote.password)
 
-    def _negotiate(self, node: "SimNode", effect: Negotiate) -> None:
-        """Both ends must have started, each with the other's credentials."""
-        self._negotiating[effect.local.ufrag] = (node, effect)
+    def _counterpart(self, effect: Negotiate) -> Attempt | None:
         other = self._negotiating.get(effect.remote.ufrag)
-        self._world.at(effect.timeout, lambda: self._fail(node, effect.link, "timeout"))
-        if other is None or other[1].remote != effect.local or other[1].local != effect.remote:
+        theirs = other.effect if other else None
+        if not isinstance(theirs, Negotiate):
+            return None
+        agreed = theirs.remote == effect.local and theirs.local == effect.remote
+        return other if agreed else None
+
+    def _meet(self, attempt: Attempt, _: None) -> None:
+        effect = attempt.effect
+        if not self._is_current(attempt) or not isinstance(effect, Negotiate):
             return
-        peer, theirs = other
-        latency = self._latency()
-
-        def attempt() -> None:
-            wanted = self._still_wanted(node, effect.link)
-            if wanted and self._still_wanted(peer, theirs.link) and _answers(peer):
-                if effect.controlling:
-                    args = (node, effect.link, peer, theirs.link)
-                else:
-                    args = (peer, theirs.link, node, effect.link)
-                self._open(*args, effect.attempt, latency, None)
-            for ufrag in (effect.local.ufrag, effect.remote.ufrag):
-                self._negotiating.pop(ufrag, None)
-
-        self._world.at(2 * latency * HANDSHAKE_ROUND_TRIPS, attempt)
+        other = self._counterpart(effect)
+        if other is None or not _meets(attempt.node, other.node):
+            self._after(CHECK_AGAIN, self._meet, attempt)
+            return
+        self._forget(attempt)
+        self._forget(other)
+        ours, theirs = (attempt, other) if effect.controlling else (other, attempt)
+        self._open(ours, theirs.node, theirs.effect.link, None)
 
     def _open(
-        self,
-        dialler: "SimNode",
-        out_link: LinkId,
-        listener: "SimNode",
-        in_link: LinkId,
-        attempt: bytes,
-        latency: float,
-        claim: dial.Claim | None,
+        self, attempt: Attempt, listener: SimNode, link: LinkId, claim: dial.Claim | None
     ) -> None:
-        exporter = self._world.rng.randbytes(32)
-        pipe = _Pipe(((dialler, out_link), (listener, in_link)), latency)
-        for (node, link), (other, _) in (pipe.ends, pipe.ends[::-1]):
-            inbound = node is listener
-            self._pipes[node.name, link] = pipe
+        """The listener's end opens now, the dialler's when the last packet has come back."""
+        world, dialler = self._world, attempt.node
+        self._forget(attempt)
+        exporter = world.rng.randbytes(32)
+        ends = (
+            End(dialler, attempt.effect.link, attempt.latency),
+            End(listener, link, attempt.latency),
+        )
+        ends[0].other, ends[1].other = ends[1], ends[0]
+        back = world.now_us + round(self._travel(attempt.latency) * 1_000_000)
+        for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, back)):
+            end.node.ends[end.link] = end
+            end.arrives = opens
             facts = LinkFacts(
-                remote=other.address,
-                local=node.address,
+                remote=end.other.node.address,
+                local=end.node.address,
                 path=PathKind.HOST,
                 dtls_role="server" if inbound else "client",
-                remote_fingerprint=other.crypto.fingerprint,
+                remote_fingerprint=end.other.node.crypto.fingerprint,
                 exporter=exporter,
-                attempt=attempt,
+                attempt=attempt.effect.attempt,
                 token_kind=claim.kind if claim and inbound else None,
                 token_id=claim.token_id if claim and inbound else b"",
             )
-            self._world.feed(node, LinkOpened(link, inbound, facts))
-            self._world.feed(node, Mapped(link, node.address))
+            world.schedule(opens, self._opened, end, LinkOpened(end.link, inbound, facts))
 
-    def _still_wanted(self, node: "SimNode", link: LinkId) -> bool:
-        known = (node.name, link)
-        return node.alive and known not in self._pipes and known not in self._called_off
+    def _opened(self, end: End, event: LinkOpened) -> None:
+        if not end.gone:
+            self._world.feed(end.node, event)
+        if not end.gone:
+            self._world.feed(end.node, Mapped(end.link, end.node.address))
 
-    def _fail(self, node: "SimNode", link: LinkId, reason: str) -> None:
-        if self._still_wanted(node, link):
-            self._called_off[node.name, link] = None
-            self._world.feed(node, DialFailed(link, reason))
+    def _time_out(self, attempt: Attempt, _: None) -> None:
+        if self._is_current(attempt):
+            self._fail(attempt, "timeout")
 
-    # --- messages ----------------------------------------------------------------------------
+    def _fail(self, attempt: Attempt, reason: str) -> None:
+        self._forget(attempt)
+        self._world.feed(attempt.node, DialFailed(attempt.effect.link, reason))
 
-    def _transmit(self, node: "SimNode", effect: Transmit) -> None:
-        pipe = self._pipes.get((node.name, effect.link))
-        if pipe is None or not pipe.open:
-            return
-        side = 0 if pipe.ends[0][0] is node else 1
-        other, other_link = pipe.ends[1 - side]
-        delay = pipe.latency + self._world.rng.random() * self.conditions.jitter
-        while self._world.rng.random() < self.conditions.loss:
+    def _is_current(self, attempt: Attempt) -> bool:
+        return attempt.node.attempts.get(attempt.effect.link) is attempt
+
+    def _forget(self, attempt: Attempt) -> None:
+        attempt.node.attempts.pop(attempt.effect.link, None)
+        if isinstance(attempt.effect, Negotiate):
+            self._negotiating.pop(attempt.effect.local.ufrag, None)
+
+    # --- packets -----------------------------------------------------------------------------
+
+    def _after(self, delay: float, call: Callable[[Attempt, None], None], attempt: Attempt) -> None:
+        self._world.schedule(self._world.now_us + round(delay * 1_000_000), call, attempt, None)
+
+    def _travel(self, latency: float) -> float:
+        """Seconds that a packet takes, were it not lost."""
+        rng, conditions = self._world.rng, self.conditions
+        delay = latency + rng.random() * conditions.jitter
+        if conditions.reordering and rng.random() < conditions.reordering:
+            delay += rng.random() * 4 * latency
+        return delay
+
+    def _handshake(self, latency: float) -> float:
+        delay = 0.0
+        for _ in range(HANDSHAKE_PACKETS):
+            delay += self._travel(latency)
+            while self.conditions.loss and self._world.rng.random() < self.conditions.loss:
+                delay += CHECK_AGAIN
+        return delay
+
+    def _send(self, end: End, message: Message | None) -> None:
+        """In order, after all that was sent before; None says that this end has hung up."""
+        world, conditions, far = self._world, self.conditions, end.other
+        delay = self._travel(end.latency)
+        while conditions.loss and world.rng.random() < conditions.loss:
             delay += RETRANSMISSION
-        world = self._world
-        arrival = max(world.now_us + round(delay * 1_000_000), pipe.arrives[side])
-        pipe.arrives[side] = arrival
+        leaves = world.now_us
+        if conditions.bandwidth:
+            size = len(codec.encode(message)) if message is not None else 0
+            leaves = max(leaves, end.sent) + round(size / conditions.bandwidth * 1_000_000)
+            end.sent = leaves
+        arrival = leaves + round(delay * 1_000_000)
+        if arrival < far.arrives:
+            arrival = far.arrives
+        far.arrives = arrival
+        world.schedule(arrival, self._arrive, far, message)
 
-        def deliver() -> None:
-            if self._pipes.get((other.name, other_link)) is pipe:
-                world.feed(other, Received(other_link, effect.message))
-
-        world.at((arrival - world.now_us) / 1_000_000, deliver)
-
-    def _hang_up(self, node: "SimNode", link: LinkId) -> None:
-        """What was sent before still arrives; then the other end sees the link closed."""
-        self._called_off[node.name, link] = None
-        pipe = self._pipes.pop((node.name, link), None)
-        if pipe is None or not pipe.open:
+    def _arrive(self, end: End, message: Message | None) -> None:
+        if end.gone:
             return
-        pipe.open = False
-        side = 0 if pipe.ends[0][0] is node else 1
-        other, other_link = pipe.ends[1 - side]
-        arrival = max(self._world.now_us + round(pipe.latency * 1_000_000), pipe.arrives[side])
-        delay = (arrival - self._world.now_us) / 1_000_000
-        self._world.at(delay, lambda: self._lose(other, other_link, "closed"))
-
-    def _lose(self, node: "SimNode", link: LinkId, reason: str) -> None:
-        if self._pipes.pop((node.name, link), None) is not None:
-            self._called_off[node.name, link] = None
-            self._world.feed(node, LinkLost(link, reason))
-
-    # --- silence -----------------------------------------------------------------------------
-
-    def on_crash(self, node: "SimNode") -> None:
-        """Everybody at the other end notices in time; the node's own ends are gone."""
-        self._fall_silent(node)
-        for key in [key for key in self._pipes if key[0] == node.name]:
-            self._pipes.pop(key).open = False
-        self._called_off = {key: None for key in self._called_off if key[0] != node.name}
-
-    def on_left(self, node: "SimNode") -> None:
-        """The node said its goodbyes; nothing of it remains."""
-        for key in [key for key in self._pipes if key[0] == node.name]:
-            self._hang_up(node, key[1])
-
-    def on_freeze(self, node: "SimNode") -> None:
-        """To the others a frozen node looks like a dead one."""
-        self._fall_silent(node)
-
-    def on_thaw(self, node: "SimNode") -> None:
-        """The next checks are answered again."""
-        for other, link in self._far_ends(node):
-            self._world.feed(other, LinkAlive(link))
-
-    def _far_ends(self, node: "SimNode") -> list[tuple["SimNode", LinkId]]:
-        pipes = [pipe for (name, _), pipe in self._pipes.items() if name == node.name]
-        return [end for pipe in pipes for end in pipe.ends if end[0] is not node]
-
-    def _fall_silent(self, node: "SimNode") -> None:
-        at, core = self._world.at, node.core
-        for other, link in self._far_ends(node):
-            at(SUSPECT_AFTER, partial(self._notice, node, core, other, LinkSuspect(link)))
-            at(SILENT_AFTER, partial(self._notice, node, core, other, LinkSilent(link)))
-            at(LOST_AFTER, partial(self._notice, node, core, other, LinkLost(link, "broken")))
-
-    def _notice(
-        self,
-        node: "SimNode",
-        core: object,
-        other: "SimNode",
-        fact: LinkSuspect | LinkSilent | LinkLost,
-    ) -> None:
-        """The other end notices the silence, unless it is over."""
-        back = _answers(node) and node.core is core
-        if back or (other.name, fact.link) not in self._pipes:
-            return
-        if isinstance(fact, LinkLost):
-            self._lose(other, fact.link, fact.reason)
+        if end.held or end.node.group != end.other.node.group:
+            end.held.append(message)
+        elif message is None:
+            self.lose(end, "closed")
         else:
-            self._world.feed(other, fact)
+            self._world.feed(end.node, Received(end.link, message))
 
-    def _latency(self) -> float:
-        return self._world.rng.uniform(*self.conditions.latency)
+    def release(self, end: End) -> None:
+        """The path is back: what waited for it arrives."""
+        held, end.held = end.held, []
+        for message in held:
+            self._arrive(end, message)
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def _hang_up(self, node: SimNode, link: LinkId) -> None:
+        """What was sent before still arrives; then the other end sees the link closed."""
+        attempt = node.attempts.get(link)
+        if attempt is not None:
+            self._forget(attempt)
+        end = node.ends.pop(link, None)
+        if end is None:
+            return
+        end.gone = True
+        if end.other.gone:
+            return
+        if node.group == end.other.node.group:
+            self._send(end, None)
+        else:
+            self.silence.look(end.other)
+
+    def lose(self, end: End, reason: str) -> None:
+        """A link has ended as this end sees it."""
+        end.gone = True
+        end.node.ends.pop(end.link, None)
+        self._world.feed(end.node, LinkLost(end.link, reason))
+        self.silence.look(end.other)
+
+    # --- faults ------------------------------------------------------------------------------
+
+    def on_crash(self, node: SimNode) -> None:
+        """Everybody at the other end notices in time; the node's own ends are gone."""
+        for attempt in list(node.attempts.values()):
+            self._forget(attempt)
+        ends, node.ends = list(node.ends.values()), {}
+        for end in ends:
+            end.gone = True
+            self.silence.look(end.other)
+
+    def on_freeze(self, node: SimNode) -> None:
+        """To the others a frozen node looks like a dead one."""
+        for end in node.ends.values():
+            end.epoch += 1  # it takes no notice of anything
+            self.silence.look(end.other)
+
+    def on_thaw(self, node: SimNode) -> None:
+        """The next checks are answered again."""
+        for end in list(node.ends.values()):
+            self.silence.look(end, anew=True)
+            self.silence.look(end.other)
+
+    def on_partition(self) -> None:
+        """Groups have changed: some paths fall silent, others come back."""
+        for node in self._world.nodes:
+            for end in node.ends.values():
+                self.silence.look(end, within=CHECK_INTERVAL)
 
 
-def _answers(node: "SimNode") -> bool:
-    return node.alive and not node.frozen
+def _meets(one: SimNode, other: SimNode) -> bool:
+    """Whether packets pass between two nodes and both answer them."""
+    if not (one.alive and other.alive) or one.frozen or other.frozen:
+        return False
+    return one.group == other.group

@@ -1,14 +1,15 @@
 """A seeded world: whole nodes of the unchanged core on a virtual clock of microseconds.
 
 Everything that happens is drawn from one seed; the same seed gives the same world. Nodes meet over
-`overlay.sim.network`; what a crash, a freeze or a lost packet does to them is decided there.
+`overlay.sim.network`; what a crash, a freeze or a lost packet does to them is decided there. With
+`checked`, `overlay.sim.checks` looks at every event.
 """
 
 import dataclasses
 import heapq
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from overlay.core.events import (
@@ -23,67 +24,61 @@ from overlay.core.events import (
     MakeInvite,
     Publish,
     Recall,
+    Received,
     Rejected,
     Remember,
     Report,
     Resolved,
+    TracePeer,
+    Transmit,
     Wakeup,
 )
 from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
-from overlay.core.types import Address, LinkId, PeerId, RequestId
+from overlay.core.types import Address, LinkId, RequestId
+from overlay.sim.checks import Invariants, Violated
+from overlay.sim.conditions import Conditions
 from overlay.sim.crypto import Ledger, StandInCrypto
-from overlay.sim.network import Conditions, Network
+from overlay.sim.network import Network
+from overlay.sim.node import SimNode
+
+__all__ = ["EPOCH", "SimNode", "Violated", "World"]
 
 EPOCH = 1_800_000_000
 """Unix seconds at which every world begins."""
 MICROSECOND = 1_000_000
 
-
-@dataclass(slots=True)
-class SimNode:
-    """One node: its core, and what the world knows of it."""
-
-    name: str
-    address: Address
-    crypto: StandInCrypto
-    settings: Settings
-    core: Overlay
-    firewalled: bool
-    alive: bool = True
-    frozen: bool = False
-    backlog: list[Event] = field(default_factory=list)
-    """Events that wait for a frozen node to thaw."""
-    wake_at: int | None = None
-    next_inbound_link: int = 1
-    delivered: list[Deliver] = field(default_factory=list)
-    results: dict[RequestId, Resolved | Rejected] = field(default_factory=dict)
-    cache: dict[PeerId, bytes] = field(default_factory=dict)
-    reports: list[Report] = field(default_factory=list)
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The node's peer id."""
-        return self.crypto.peer_id
-
-    def neighbours(self) -> set[PeerId]:
-        """Peers with a link that is not silent."""
-        return {view.peer for view in self.core.peers() if view.state != "silent"}
+Entry = tuple[int, int, Callable[[Any, Any], None], Any, Any]
+"""When, a count that breaks ties, and what is called with which two arguments."""
+Observer = Callable[[SimNode, Effect], None]
 
 
 class World:
     """Nodes, a network, a clock and one seed."""
 
-    def __init__(self, seed: int, conditions: Conditions | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        conditions: Conditions | None = None,
+        *,
+        checked: bool = False,
+        replay: str = "",
+    ) -> None:
+        """`replay`: the command that makes this world again, for whoever reads of a failure."""
         self.seed = seed
+        self.replay = replay
         self.rng = random.Random(seed)
         self.now_us = 0
         self.events = 0
-        """Events handled by cores so far."""
+        """Messages delivered to cores so far."""
         self.nodes: list[SimNode] = []
+        self.by_address: dict[Address, SimNode] = {}
+        self.observers: list[Observer] = []
+        """Called with every effect but `Transmit`, when it is performed."""
+        self.invariants = Invariants(self) if checked else None
         self.network = Network(self, conditions or Conditions())
         self._ledger = Ledger()
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._queue: list[Entry] = []
         self._count = 0
         self._requests = 0
 
@@ -95,7 +90,7 @@ class World:
     # --- nodes -------------------------------------------------------------------------------
 
     def spawn(self, *, firewalled: bool = False, network: bytes = b"", **settings: Any) -> SimNode:
-        """Start a node of its own; it joins nobody yet."""
+        """Start a node of its own; it joins nobody yet. `settings`: of `Settings`."""
         index = len(self.nodes)
         crypto = StandInCrypto(self._ledger, random.Random(self.rng.getrandbits(64)))
         chosen = Settings(
@@ -110,8 +105,24 @@ class World:
         core = Overlay(chosen, crypto, random.Random(self.rng.getrandbits(64)))
         node = SimNode(f"n{index}", address, crypto, chosen, core, firewalled)
         self.nodes.append(node)
+        self.by_address[address] = node
         self._boot(node)
         return node
+
+    def burst(
+        self, size: int, through: SimNode, over: float, *, firewalled: float = 0.0, **settings: Any
+    ) -> list[SimNode]:
+        """Start `size` nodes that join through one contact within `over` seconds; returns them.
+
+        `firewalled`: the share of them that nobody can dial.
+        """
+        invite = self.invite(through)
+        nodes = []
+        for _ in range(size):
+            node = self.spawn(firewalled=self.rng.random() < firewalled, **settings)
+            nodes.append(node)
+            self.after(self.rng.uniform(0.0, over), partial(self.join, node, invite))
+        return nodes
 
     def restart(self, node: SimNode) -> None:
         """The same node again after a crash: same keys and address, a newer boot, its cache."""
@@ -125,7 +136,9 @@ class World:
         self.feed(node, Recall(tuple(records)))
 
     def _boot(self, node: SimNode) -> None:
-        self.feed(node, ClockSet(EPOCH + self.now))
+        if self.invariants is not None:
+            self.invariants.on_boot(node)
+        self.feed(node, ClockSet(self.wall(node)))
         self.feed(node, Listening((node.address,)))
 
     def crash(self, node: SimNode) -> None:
@@ -147,6 +160,36 @@ class World:
         self.network.on_thaw(node)
         self.feed(node, Wakeup())
 
+    def leave(self, node: SimNode) -> None:
+        """Have a node leave with a goodbye, and stop it."""
+        self.request(node, Leave)
+        node.alive = False
+        self.network.on_crash(node)
+
+    def step_clock(self, node: SimNode, seconds: float) -> None:
+        """The node's wall clock jumps by so much; its monotonic clock does not."""
+        node.clock_offset += seconds
+        self.feed(node, ClockSet(self.wall(node)))
+
+    def wall(self, node: SimNode) -> float:
+        """What the node's wall clock says, Unix seconds."""
+        return EPOCH + self.now + node.clock_offset
+
+    # --- partitions --------------------------------------------------------------------------
+
+    def partition(self, groups: Sequence[Sequence[SimNode]]) -> None:
+        """No packet passes between these groups; nodes in none of them form one more group."""
+        for node in self.nodes:
+            node.group = 0
+        for number, group in enumerate(groups, 1):
+            for node in group:
+                node.group = number
+        self.network.on_partition()
+
+    def heal(self) -> None:
+        """Packets pass between all again."""
+        self.partition([])
+
     # --- commands ----------------------------------------------------------------------------
 
     def request(self, node: SimNode, make: Callable[[RequestId], Event]) -> RequestId:
@@ -157,7 +200,7 @@ class World:
         return request
 
     def invite(self, node: SimNode, members: int = 1, expires_in: float = 3600.0) -> InviteBody:
-        """An invite of this node; runs the world until it is made."""
+        """An invite of this node; runs the world until it is made (at once for one member)."""
         request = self.request(node, lambda r: MakeInvite(r, expires_in, members))
         self.run_until(lambda: request in node.results, within=5.0)
         result = node.results[request]
@@ -173,47 +216,65 @@ class World:
         """Have a node open a link to a peer."""
         return self.request(node, lambda r: Connect(r, peer.peer_id))
 
-    def publish(self, node: SimNode, data: bytes) -> RequestId:
-        """Have a node publish on the topic ``t``."""
-        return self.request(node, lambda r: Publish(r, "t", data, text=False))
+    def trace(self, node: SimNode, peer: SimNode) -> RequestId:
+        """Have a node trace the way to a peer; resolves to `Traced`."""
+        return self.request(node, lambda r: TracePeer(r, peer.peer_id))
 
-    def leave(self, node: SimNode) -> None:
-        """Have a node leave with a goodbye, and stop it."""
-        self.request(node, Leave)
-        node.alive = False
-        self.network.on_left(node)
+    def publish(self, node: SimNode, data: bytes, topic: str = "t") -> RequestId:
+        """Have a node publish; resolves to the message id at once."""
+        return self.request(node, lambda r: Publish(r, topic, data, text=False))
 
     def heard(self, data: bytes) -> list[SimNode]:
         """The nodes to which this publication was delivered, once for each time."""
         return [node for node in self.nodes for each in node.delivered if each.data == data]
 
+    def up(self) -> list[SimNode]:
+        """The nodes that are neither dead nor frozen."""
+        return [node for node in self.nodes if node.alive and not node.frozen]
+
     # --- the clock ---------------------------------------------------------------------------
 
-    def at(self, delay: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], Any]) -> None:
+        """Do something at this virtual second (at once if that is past)."""
+        self.schedule(round(when * MICROSECOND), _call, action, None)
+
+    def after(self, delay: float, action: Callable[[], Any]) -> None:
         """Do something after `delay` virtual seconds."""
-        self._count += 1
-        when = self.now_us + max(0, round(delay * MICROSECOND))
-        heapq.heappush(self._queue, (when, self._count, action))
+        self.at(self.now + delay, action)
+
+    def schedule(self, when_us: int, call: Callable[[Any, Any], None], one: Any, two: Any) -> None:
+        """Call something with two arguments at this microsecond, without a closure."""
+        self._count = count = self._count + 1
+        heapq.heappush(self._queue, (when_us, count, call, one, two))
 
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time pass."""
         end = self.now_us + round(seconds * MICROSECOND)
         while self._queue and self._queue[0][0] <= end:
             self._step()
-        self.now_us = end
+        self.now_us = max(self.now_us, end)
 
-    def run_until(self, condition: Callable[[], bool], within: float) -> None:
-        """Let time pass until the condition holds; fails after `within` virtual seconds."""
+    def run_until(self, condition: Callable[[], bool], within: float, what: str = "") -> None:
+        """Let time pass until the condition holds; raises Violated after `within` seconds.
+
+        `what`: what is waited for, in words.
+        """
         end = self.now_us + round(within * MICROSECOND)
         while not condition():
-            over = not self._queue or self._queue[0][0] > end
-            assert not over, f"not within {within} virtual seconds: seed {self.seed}, at {self.now}"
+            if not self._queue or self._queue[0][0] > end:
+                missing = f"{what}: " if what else ""
+                raise self.violated(f"{missing}not within {within:g} virtual seconds")
             self._step()
 
     def _step(self) -> None:
-        when, _, action = heapq.heappop(self._queue)
-        self.now_us = max(self.now_us, when)
-        action()
+        when, _, call, one, two = heapq.heappop(self._queue)
+        if when > self.now_us:
+            self.now_us = when
+        call(one, two)
+
+    def violated(self, what: str) -> Violated:
+        """The exception that says what went wrong, when, and how to see it again."""
+        return Violated(self.seed, self.now, what, self.replay)
 
     # --- the door ----------------------------------------------------------------------------
 
@@ -224,12 +285,21 @@ class World:
         if node.frozen:
             node.backlog.append(event)
             return
-        self.events += 1
-        for effect in node.core.handle(event, self.now):
-            self._perform(node, effect)
+        if type(event) is Received:
+            self.events += 1
+        effects = node.core.handle(event, self.now_us / MICROSECOND)
+        if self.invariants is not None:
+            self.invariants.after(node, event, effects)
+        for effect in effects:
+            if type(effect) is Transmit:
+                self.network.perform(node, effect)
+            else:
+                self._perform(node, effect)
         self._schedule_wakeup(node)
 
     def _perform(self, node: SimNode, effect: Effect) -> None:
+        for observer in self.observers:
+            observer(node, effect)
         match effect:
             case Deliver():
                 node.delivered.append(effect)
@@ -243,26 +313,32 @@ class World:
                 self.network.perform(node, effect)
 
     def _schedule_wakeup(self, node: SimNode) -> None:
-        """One pending wake-up a node: the earliest."""
+        """One pending wake-up a node: the earliest; one that comes too soon looks again."""
         deadline = node.core.next_deadline()
         if deadline is None:
             return
         when = max(self.now_us, int(deadline * MICROSECOND))
         while when / MICROSECOND < deadline:  # never wake before what is due
             when += 1
-        if node.wake_at is not None and self.now_us <= node.wake_at <= when:
+        node.due_at = when
+        if node.wake_at is None or when < node.wake_at:
+            node.wake_at = when
+            self.schedule(when, self._wake, node, when)
+
+    def _wake(self, node: SimNode, when: int) -> None:
+        if node.wake_at != when:
             return
-        node.wake_at = when
-        core = node.core
-
-        def wake() -> None:
-            if node.core is core and node.wake_at == when:
-                node.wake_at = None
-                self.feed(node, Wakeup())
-
-        self.at((when - self.now_us) / MICROSECOND, wake)
+        node.wake_at = None
+        if node.due_at > when:
+            self._schedule_wakeup(node)
+        else:
+            self.feed(node, Wakeup())
 
     def new_inbound_link(self, node: SimNode) -> LinkId:
         """The next odd link id of a node."""
         node.next_inbound_link += 2
         return LinkId(node.next_inbound_link - 2)
+
+
+def _call(action: Callable[[], Any], _: None) -> None:
+    action()

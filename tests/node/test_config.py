@@ -100,6 +100,11 @@ def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
     [
         ("links.max=1000", "a whole number from 2 to 128, not 1000"),
         ("links.max=many", "a whole number from 2 to 128, not many"),
+        ("links.active=1", "a whole number from 2 to 32, not 1"),
+        ("links.passive=257", "a whole number from 4 to 256"),
+        ("links.guests=0.5", "from 1s to 10m"),
+        ("links.guests=11m", "from 1s to 10m"),
+        ("links.guests=long", "from 1s to 10m"),
         ("links.direct=perhaps", "true or false"),
         ("log.level=loud", "debug, info, warning or error"),
         ("log.format=xml", "text or json"),
@@ -121,6 +126,14 @@ def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
 )
 def test_a_value_out_of_range_is_refused_with_what_is_allowed(assignment: str, says: str) -> None:
     assert says in refusal(assignments=[assignment])
+
+
+def test_a_view_that_has_no_room_among_the_links_is_refused() -> None:
+    line = refusal(assignments=["links.active=9", "links.max=8"])
+    assert "9" in line
+    assert "links.max = 8" in line
+    assert "links.active" in refusal(assignments=["links.max=4"]), "the default has no room either"
+    assert load(None, {}, ["links.active=8", "links.max=8"]).links.active == 8
 
 
 @pytest.mark.parametrize(
@@ -158,8 +171,8 @@ def test_variables_of_the_command_line_are_no_keys() -> None:
 def test_every_key_is_documented_and_its_default_is_allowed() -> None:
     table = keys()
     assert {"name", "listen", "advertise", "network.name", "links.direct", "links.auto",
-            "links.max", "links.full_mesh", "invite.expires", "log.level",
-            "log.format"} <= set(table)  # fmt: skip
+            "links.max", "links.full_mesh", "links.active", "links.passive", "links.guests",
+            "invite.expires", "log.level", "log.format"} <= set(table)  # fmt: skip
     for key in table.values():
         assert len(key.about) > 20, key.name
         assert key.allowed, key.name

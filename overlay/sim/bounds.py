@@ -1,0 +1,70 @@
+"""Sizes of every container inside a core, and what each may grow to.
+
+The core is walked as it stands: a container without a limit of its own falls under a general one,
+so that nothing escapes.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from overlay.core import (
+    hyparview,
+    ladder,
+    links,
+    membership,
+    plumtree,
+    records,
+    reflexive,
+    responding,
+    routing,
+    tracing,
+)
+from overlay.core.overlay import Overlay
+from overlay.core.timers import Timers
+
+GENERAL_MAX = 1_024
+"""For containers that have no limit of their own."""
+LIMITS = {
+    "HyParView.known": records.BOOK_MAX + links.PENDING_HELLOS_MAX,
+    "HyParView._walks": hyparview.WALKS_MAX,
+    "HyParView.passive": hyparview.Parameters().passive_size,
+    "Inviting._granted": membership.GUESTS_MAX + 64,
+    "Ladder.climbs": ladder.CLIMBS_MAX,
+    "Links._pings": links.PINGS_MAX,
+    "Plumtree._missing": plumtree.MISSING_MAX,
+    "Plumtree._seen": plumtree.SEEN_MAX,
+    "Plumtree._cache": plumtree.SEEN_MAX,
+    "Membership._guests": membership.GUESTS_MAX + 64,
+    "RecordBook._records": records.BOOK_MAX,
+    "Reflexive._votes": reflexive.VOTES_MAX,
+    "Responder._seen": responding.SEEN_MAX,
+    "Routing._requests": routing.REQUESTS_MAX,
+    "Tracing._waiting": tracing.TRACES_MAX,
+}
+
+Container = tuple[object, str, str, int]
+"""Whose attribute it is, its name, what to call it, and its limit."""
+
+
+def containers(core: Overlay) -> Iterator[Container]:
+    """Every dict, list and set of timers that the machines of a core hold."""
+    for machine in vars(core).values():
+        if type(machine).__module__.startswith("overlay.core"):
+            for name in _attributes(machine):
+                if isinstance(getattr(machine, name), dict | list | deque | set | Timers):
+                    label = f"{type(machine).__name__}.{name}"
+                    yield machine, name, label, LIMITS.get(label, GENERAL_MAX)
+
+
+def oversized(core: Overlay) -> str | None:
+    """What in this core has outgrown its limit."""
+    for machine, name, label, limit in containers(core):
+        size = len(getattr(machine, name))
+        if size > limit:
+            return f"holds {size} items in {label}, at most {limit}"
+    return None
+
+
+def _attributes(machine: object) -> list[str]:
+    slots = [name for each in type(machine).__mro__ for name in getattr(each, "__slots__", ())]
+    return [name for name in (*slots, *getattr(machine, "__dict__", ())) if hasattr(machine, name)]

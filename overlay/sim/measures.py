@@ -1,0 +1,249 @@
+"""What a run comes to, in numbers: from the events of its trace, and the views at its end.
+
+Whoever has the trace gets the same numbers for all but the views. A publication or request is
+judged when its time (`within`) is over, by the nodes that were up from its beginning until then.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Protocol
+
+from overlay.core.types import PeerId
+from overlay.sim.liveness import components
+from overlay.sim.scenario import Phase, Scenario
+from overlay.sim.tracing import Event
+
+ALWAYS = {
+    "joined": "the share of nodes that came to have a link",
+    "join_time": "seconds that the slowest of them took",
+    "links_max": "links that one node had at once, guests too, at most",
+    "degree": "peers in an active view at the end, on average",
+    "degree_min": "peers in the smallest active view at the end",
+    "degree_max": "peers in the largest active view at the end",
+    "connected": "the share of nodes in the largest component of the active views at the end",
+}
+PUBLISHING = {
+    "reliability": "the share of nodes that deliver a message in time, on average",
+    "reliability_min": "that share for the worst message",
+    "hops": "links that a message had passed when it was delivered, on average",
+    "hops_max": "links that it had passed at most",
+    "delay": "seconds until it was delivered, on average",
+    "delay_max": "seconds until it was delivered, at most",
+}
+REQUESTING = {
+    "success": "the share of requests answered in time",
+    "request_hops": "links that a trace passed one way, on average",
+}
+
+
+def names_for(scenario: Scenario) -> list[str]:
+    """The measures that a run of this scenario has."""
+    names = [*ALWAYS]
+    if scenario.publish:
+        names += [*PUBLISHING, *_named("reliability", scenario.publish)]
+    if scenario.requests:
+        names += [*REQUESTING, *_named("success", scenario.requests)]
+    return names
+
+
+def _named(measure: str, phases: Sequence[Phase]) -> Iterator[str]:
+    return (f"{measure}_{phase.name}" for phase in phases if phase.name)
+
+
+class Viewing(Protocol):
+    """A node, as far as it is measured at the end."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Its id."""
+        ...
+
+    def active_view(self) -> list[PeerId]:
+        """Its neighbours for gossip."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A publication or request that is not judged yet."""
+
+    at: float
+    node: str
+    to: str | None
+    came: dict[str, Event] = field(default_factory=dict)
+    """What was delivered in time, by node; of a request: its answer."""
+
+
+@dataclass(slots=True, eq=False)
+class _Judged:
+    """A phase of the workload: what is open, and how the others ended."""
+
+    phase: Phase
+    open: dict[str, _Open] = field(default_factory=dict)
+    order: deque[str] = field(default_factory=deque)
+    shares: list[float] = field(default_factory=list)
+    """Of a publication: the share of nodes that delivered it; of a request: 1 or 0."""
+
+    def deadline(self) -> float:
+        """When the oldest of what is open has to be judged."""
+        return self.open[self.order[0]].at + self.phase.within if self.order else math.inf
+
+    def due(self, now: float) -> Iterator[_Open]:
+        """Take out what has to be judged before `now`."""
+        while self.deadline() < now:
+            yield self.open.pop(self.order.popleft())
+
+
+class Tally:
+    """Takes in the events of a trace in their order; `measures` when it is over."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._up: dict[str, float] = {}
+        self._links: dict[str, dict[str, None]] = {}
+        self._published = [_Judged(phase) for phase in scenario.publish]
+        self._requested = [_Judged(phase) for phase in scenario.requests]
+        self._next = math.inf
+        self._started: dict[str, float] = {}
+        self._join_times: dict[str, float] = {}
+        self._links_max = 0
+        self._hops: list[int] = []
+        self._delays: list[float] = []
+        self._request_hops: list[int] = []
+
+    def started(self, node: str, at: float) -> None:
+        """A newcomer sets out to join."""
+        self._started[node] = at
+
+    def take(self, event: Event) -> None:
+        """One more event."""
+        if event.t > self._next:
+            self._judge_until(event.t)
+        node = event.node
+        match event.kind:
+            case "join":
+                self._up[node] = event.t
+                self._join_times.setdefault(node, event.t - self._started.get(node, event.t))
+            case "crash":
+                self._up.pop(node, None)
+                self._links.pop(node, None)
+            case "link_up":
+                links = self._links.setdefault(node, {})
+                links[event.id] = None
+                self._links_max = max(self._links_max, len(links))
+            case "link_down":
+                self._links.get(node, {}).pop(event.id, None)
+            case "publish":
+                self._open(self._published, event)
+            case "request":
+                self._open(self._requested, event)
+            case "deliver":
+                self._came(self._published, event)
+            case "answered":
+                self._came(self._requested, event)
+
+    def _open(self, phases: list[_Judged], event: Event) -> None:
+        judged = phases[phase_of(event.id)]
+        judged.open[event.id] = _Open(event.t, event.node, event.to)
+        judged.order.append(event.id)
+        self._next = min(self._next, judged.deadline())
+
+    def _came(self, phases: list[_Judged], event: Event) -> None:
+        waiting = phases[phase_of(event.id)].open.get(event.id)
+        if waiting is not None:
+            waiting.came.setdefault(event.node, event)
+
+    def _judge_until(self, now: float) -> None:
+        for judged in self._published:
+            for waiting in judged.due(now):
+                self._judge_publication(judged, waiting)
+        for judged in self._requested:
+            for waiting in judged.due(now):
+                self._judge_request(judged, waiting)
+        deadlines = [judged.deadline() for judged in (*self._published, *self._requested)]
+        self._next = min(deadlines, default=math.inf)
+
+    def _stayed(self, node: str | None, since: float) -> bool:
+        return node is not None and self._up.get(node, math.inf) <= since
+
+    def _judge_publication(self, judged: _Judged, waiting: _Open) -> None:
+        if not self._stayed(waiting.node, waiting.at):
+            return
+        audience = [node for node, since in self._up.items() if since <= waiting.at]
+        came = [waiting.came[node] for node in audience if node in waiting.came]
+        judged.shares.append(len(came) / len(audience))
+        for event in came:
+            if event.node != waiting.node:
+                self._hops.append(event.hops or 0)
+                self._delays.append(event.t - waiting.at)
+
+    def _judge_request(self, judged: _Judged, waiting: _Open) -> None:
+        if not self._stayed(waiting.node, waiting.at) or not self._stayed(waiting.to, waiting.at):
+            return
+        answer = waiting.came.get(waiting.node)
+        judged.shares.append(float(answer is not None))
+        if answer is not None and answer.hops is not None:
+            self._request_hops.append(answer.hops)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def measures(self, nodes: Sequence[Viewing]) -> dict[str, float | None]:
+        """Every measure of the scenario, None where nothing could be measured.
+
+        `nodes`: those that are up at the end.
+        """
+        self._judge_until(math.inf)
+        values: dict[str, float | None] = {
+            "joined": len(self._join_times) / self._scenario.nodes,
+            "join_time": max(self._join_times.values(), default=None),
+            "links_max": self._links_max,
+            **_of_views(nodes),
+            **_of_phases("reliability", self._published),
+            "reliability_min": min(_shares(self._published), default=None),
+            "hops": _mean(self._hops),
+            "hops_max": max(self._hops, default=None),
+            "delay": _mean(self._delays),
+            "delay_max": max(self._delays, default=None),
+            **_of_phases("success", self._requested),
+            "request_hops": _mean(self._request_hops),
+        }
+        return {name: values[name] for name in names_for(self._scenario)}
+
+
+def phase_of(name: str) -> int:
+    """Ids are ``PHASE-NUMBER``, both counted from 0."""
+    return int(name.partition("-")[0])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _shares(phases: Sequence[_Judged]) -> list[float]:
+    return [share for judged in phases for share in judged.shares]
+
+
+def _of_phases(measure: str, phases: Sequence[_Judged]) -> dict[str, float | None]:
+    values = {f"{measure}_{judged.phase.name}": _mean(judged.shares) for judged in phases}
+    return {**values, measure: _mean(_shares(phases))}
+
+
+def _of_views(nodes: Sequence[Viewing]) -> dict[str, float | None]:
+    views = {node.peer_id: node.active_view() for node in nodes}
+    degrees = [len(view) for view in views.values()]
+    both: dict[PeerId, tuple[PeerId, ...]] = dict.fromkeys(views, ())
+    for peer, view in views.items():
+        for other in view:
+            if other in both:
+                both[peer] += (other,)
+                both[other] += (peer,)
+    largest = max(map(len, components(both)), default=0)
+    return {
+        "degree": _mean(degrees),
+        "degree_min": min(degrees, default=None),
+        "degree_max": max(degrees, default=None),
+        "connected": largest / len(views) if views else None,
+    }

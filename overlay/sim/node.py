@@ -1,0 +1,57 @@
+"""One node of a simulated world: its core, and what the world knows of it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
+from overlay.core.overlay import Overlay, Settings
+from overlay.core.types import Address, LinkId, PeerId, RequestId
+from overlay.sim.crypto import StandInCrypto
+
+if TYPE_CHECKING:
+    from overlay.sim.network import Attempt, End
+
+
+@dataclass(slots=True, eq=False)
+class SimNode:
+    """A node is itself and no other: compared by identity."""
+
+    name: str
+    address: Address
+    crypto: StandInCrypto
+    settings: Settings
+    core: Overlay
+    firewalled: bool
+    alive: bool = True
+    frozen: bool = False
+    group: int = 0
+    """Packets pass within a group only (`World.partition`)."""
+    clock_offset: float = 0.0
+    """Seconds that its wall clock is ahead of the world's."""
+    backlog: list[Event] = field(default_factory=list)
+    """Events that wait for a frozen node to thaw."""
+    ends: "dict[LinkId, End]" = field(default_factory=dict)
+    """Its ends of open links."""
+    attempts: "dict[LinkId, Attempt]" = field(default_factory=dict)
+    """Its dials and negotiations under way."""
+    wake_at: int | None = None
+    due_at: int = 0
+    """Microseconds at which the pending wake-up fires, and at which the core wanted one."""
+    next_inbound_link: int = 1
+    delivered: list[Deliver] = field(default_factory=list)
+    results: dict[RequestId, Resolved | Rejected] = field(default_factory=dict)
+    cache: dict[PeerId, bytes] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def peer_id(self) -> PeerId:
+        """The node's peer id."""
+        return self.crypto.peer_id
+
+    def neighbours(self) -> set[PeerId]:
+        """Peers with a link that is not silent."""
+        return {view.peer for view in self.core.peers() if view.state != "silent"}
+
+    def active_view(self) -> list[PeerId]:
+        """Its HyParView neighbours."""
+        return list(self.core.active_view())

@@ -1,0 +1,260 @@
+"""From a TOML file to a scenario: strict about every key, and about what cannot happen in that order.
+
+Whatever is wrong is a `ConfigError` of one line that names the file (or the option that set it),
+the key, and what is allowed there.
+"""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_origin
+
+import msgspec
+
+from overlay.errors import ConfigError
+from overlay.sim.measures import names_for
+from overlay.sim.scenario import Fault, Phase, Scenario, Table, meta_of, table_of
+
+Overrides = Mapping[str, tuple[str, Any]]
+"""For a dotted key: the option that set it, and the value."""
+
+
+def assignments(texts: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """The ``--set KEY=VALUE`` of a command line; values as TOML writes them, else texts."""
+    chosen = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write it as KEY=VALUE")
+        try:
+            parsed = tomllib.loads(f"value = {value}")
+        except tomllib.TOMLDecodeError:
+            parsed = {}
+        chosen[key.strip()] = ("--set", parsed["value"] if len(parsed) == 1 else value.strip())
+    return chosen
+
+
+def load(path: Path, overrides: Overrides | None = None) -> Scenario:
+    """The scenario in a file, with some keys set otherwise."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a TOML file (not UTF-8)") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    return read(content, str(path), overrides)
+
+
+def read(content: dict[str, Any], where: str, overrides: Overrides | None = None) -> Scenario:
+    """The scenario that a TOML document (or a trace's first line) describes."""
+    overrides = overrides or {}
+    for key, (option, value) in overrides.items():
+        _assign(content, key, option, value)
+    reader = _Reader(where, overrides)
+    scenario = reader.table(Scenario, content, "")
+    _Plausibility(reader, scenario).check()
+    return scenario
+
+
+def _assign(content: dict[str, Any], key: str, option: str, value: Any) -> None:
+    """Put a value into the document; ``faults.0.share`` goes into the first of ``[[faults]]``."""
+    *parents, leaf = key.split(".")
+    branch: Any = content
+    for parent in parents:
+        if isinstance(branch, list) and parent.isdecimal() and int(parent) < len(branch):
+            branch = branch[int(parent)]
+        elif isinstance(branch, dict):
+            branch = branch.setdefault(parent, {})
+        else:
+            raise ConfigError(f"{option}: {key}: there is no {parent} in it")
+    if not isinstance(branch, dict):
+        raise ConfigError(f"{option}: {key}: number the table that is meant, from 0")
+    branch[leaf] = value
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns tables into structs, and says where a value stood when it is wrong."""
+
+    where: str
+    overrides: Overrides
+
+    def wrong(self, key: str, text: str) -> ConfigError:
+        """The error to raise about a key."""
+        option = self.overrides.get(key)
+        return ConfigError(f"{option[0] if option else self.where}: {key}: {text}")
+
+    def table(self, kind: type[Table], content: Any, prefix: str) -> Any:
+        """One table; `prefix` is its dotted name with the dot."""
+        name = prefix.removesuffix(".")
+        if not isinstance(content, dict):
+            raise self.wrong(name, f"is a table: write [{name}] and its keys below")
+        fields = {each.name: each for each in msgspec.structs.fields(kind)}
+        for key in content:
+            if key not in fields:
+                raise self.wrong(prefix + key, f"no such key{_nearest(key, fields)}")
+        values = {}
+        for key, each in fields.items():
+            if key in content:
+                values[key] = self.value(each.type, content[key], prefix + key)
+            elif each.required:
+                allowed = meta_of(each.type).extra["allowed"]
+                raise self.wrong(prefix + key, f"is missing: expected {allowed}")
+        return kind(**values)
+
+    def value(self, kind: Any, value: Any, key: str) -> Any:
+        """One value: a table, several of them, or something plain."""
+        inner = table_of(kind)
+        if inner is None:
+            return self.plain(kind, value, key)
+        if get_origin(kind) is not tuple:
+            return self.table(inner, value, f"{key}.")
+        if not isinstance(value, list):
+            raise self.wrong(key, f"can be there several times: write [[{key}]]")
+        return tuple(self.table(inner, each, f"{key}.{i}.") for i, each in enumerate(value))
+
+    def plain(self, kind: Any, value: Any, key: str) -> Any:
+        """A value that its type and its limits allow."""
+        try:
+            if not all(map(math.isfinite, _numbers(value))):
+                raise ValueError(value)
+            return msgspec.convert(value, kind)
+        except (msgspec.ValidationError, ValueError):
+            allowed = meta_of(kind).extra["allowed"]
+            raise self.wrong(key, f"expected {allowed}, not {_shown(value)}") from None
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode() if not isinstance(value, float) else f"{value}"
+    except TypeError:
+        return str(value)
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else f" (there are {', '.join(words)})"
+
+
+TAKES: Mapping[str, Sequence[str]] = {
+    "crash": ("share", "count"),
+    "leave": ("share", "count"),
+    "freeze": ("share", "count"),
+    "thaw": ("share", "count"),
+    "restart": ("share", "count"),
+    "partition": ("parts",),
+    "heal": (),
+    "clock": ("share", "count", "by"),
+}
+"""The keys of a fault beside `at` and `do`, by what it does."""
+UNDOES = {"thaw": "freeze", "restart": "crash", "heal": "partition"}
+
+
+@dataclass(slots=True)
+class _Plausibility:
+    """What no type can say: that the timeline can happen as written, and each band be met."""
+
+    reader: _Reader
+    scenario: Scenario
+    _done: set[str] = field(default_factory=set)
+
+    def check(self) -> None:
+        """Raises at the first thing that cannot be."""
+        self._latency()
+        self._joins()
+        faults = enumerate(self.scenario.faults)
+        for number, fault in sorted(faults, key=lambda each: each[1].at):
+            self._fault(f"faults.{number}", fault)
+        self._phases("publish", self.scenario.publish)
+        self._phases("requests", self.scenario.requests)
+        self._bands()
+
+    def _latency(self) -> None:
+        low, high = self.scenario.network.latency
+        if not 0 <= low <= high <= 10:
+            text = f"expected two numbers from 0 to 10, the lower one first, not [{low}, {high}]"
+            raise self.reader.wrong("network.latency", text)
+
+    def _joins(self) -> None:
+        join, duration = self.scenario.join, self.scenario.duration
+        one_by_one = join.how == "one-at-a-time"
+        last = (self.scenario.nodes - 1) * join.every if one_by_one else join.within
+        if last >= duration:
+            key = "join.every" if one_by_one else "join.within"
+            text = f"the last node would come at {last:g} s, after the end (duration {duration:g})"
+            raise self.reader.wrong(key, text)
+
+    def _fault(self, key: str, fault: Fault) -> None:
+        wrong, end = self.reader.wrong, self.scenario.duration
+        if fault.at >= end:
+            raise wrong(f"{key}.at", f"expected less than the duration, {end:g}, not {fault.at:g}")
+        given = [name for name in ("share", "count", "parts", "by") if _has(fault, name)]
+        for name in given:
+            if name not in TAKES[fault.do]:
+                takes = ", ".join(("at", "do", *TAKES[fault.do]))
+                raise wrong(f"{key}.{name}", f"a {fault.do} takes only {takes}")
+        if "share" in given and "count" in given:
+            raise wrong(f"{key}.count", "expected share or count, not both")
+        if fault.do in {"crash", "leave", "freeze"} and not given:
+            raise wrong(f"{key}.share", f"is missing: a {fault.do} takes a share or a count")
+        if fault.do == "clock" and fault.by is None:
+            raise wrong(f"{key}.by", "is missing: expected a number of seconds")
+        if fault.count is not None and fault.count > self.scenario.nodes:
+            text = f"expected at most {self.scenario.nodes}, the number of nodes"
+            raise wrong(f"{key}.count", f"{text}, not {fault.count}")
+        if fault.parts and (min(fault.parts) <= 0 or not math.isclose(sum(fault.parts), 1.0)):
+            raise wrong(f"{key}.parts", "expected 2 to 16 numbers above 0 that add up to 1")
+        self._order(key, fault)
+
+    def _order(self, key: str, fault: Fault) -> None:
+        """Nothing is undone before it was done; one partition at a time."""
+        before = UNDOES.get(fault.do)
+        if before is not None and before not in self._done:
+            text = f"a {fault.do} at {fault.at:g} s needs a {before} before it"
+            raise self.reader.wrong(f"{key}.at", text)
+        if fault.do == "partition" and "partition" in self._done:
+            text = f"a partition at {fault.at:g} s needs a heal of the one before it"
+            raise self.reader.wrong(f"{key}.at", text)
+        self._done.add(fault.do)
+        if fault.do == "heal":
+            self._done.remove("partition")
+
+    def _phases(self, name: str, phases: Sequence[Phase]) -> None:
+        wrong, end, seen = self.reader.wrong, self.scenario.duration, set()
+        for number, phase in enumerate(phases):
+            key = f"{name}.{number}"
+            if phase.stop <= phase.start:
+                raise wrong(f"{key}.stop", f"expected more than start, {phase.start:g}")
+            if phase.stop + phase.within > end:
+                text = f"{phase.stop:g} s and then {phase.within:g} s (within) end after the end"
+                raise wrong(f"{key}.stop", f"{text} (duration {end:g})")
+            if phase.name in seen:
+                raise wrong(f"{key}.name", f"there is another {name} of this name")
+            seen.update([phase.name] if phase.name else [])
+
+    def _bands(self) -> None:
+        names = names_for(self.scenario)
+        for name, (low, high) in self.scenario.bands.items():
+            if name not in names:
+                text = f"this scenario has no such measure{_nearest(name, names)}"
+                raise self.reader.wrong(f"bands.{name}", text)
+            if low > high:
+                text = f"expected two numbers, the lower one first, not [{low:g}, {high:g}]"
+                raise self.reader.wrong(f"bands.{name}", text)
+
+
+def _has(fault: Fault, name: str) -> bool:
+    return getattr(fault, name) is not None

@@ -1,0 +1,99 @@
+"""What is told of a run: each measure beside its band, and in one line what was not as it should be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from overlay.sim.running import Outcome
+from overlay.sim.scenario import Scenario
+from overlay.sim.settings import config_diff
+
+Band = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One measure, the band that it has to be in, and whether it is; None where there is none."""
+
+    value: float | None
+    band: Band | None
+    ok: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run as it is told."""
+
+    name: str
+    scenario: Scenario
+    full_size: int
+    """The nodes that the file names: at another size its bands say nothing."""
+    outcome: Outcome
+    seconds: float
+    """Wall time of the run."""
+    peak_rss: int
+    """Bytes that the process had at most."""
+
+    @property
+    def ok(self) -> bool:
+        """No band is missed, no invariant broken."""
+        missed = any(verdict.ok is False for verdict in self.verdicts().values())
+        return self.outcome.violation is None and not missed
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Every measure by its name."""
+        apply = self.scenario.nodes == self.full_size
+        bands = self.scenario.bands if apply else {}
+        return {
+            name: _verdict(value, bands.get(name)) for name, value in self.outcome.measures.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The one object of ``--json``."""
+        events = self.outcome.events
+        return {
+            "scenario": self.name,
+            "profile": self.scenario.profile,
+            "nodes": self.scenario.nodes,
+            "seed": self.scenario.seed,
+            "full_size": self.scenario.nodes == self.full_size,
+            "config_diff": config_diff(self.scenario),
+            "measures": {
+                name: {"value": verdict.value, "band": verdict.band, "ok": verdict.ok}
+                for name, verdict in self.verdicts().items()
+            },
+            "ok": self.ok,
+            "events": events,
+            "events_per_second": events / self.seconds if self.seconds > 0 else 0.0,
+            "peak_rss": self.peak_rss,
+            "trace_hash": self.outcome.trace_hash,
+        }
+
+    def failure(self, replay: str) -> str | None:
+        """In one line: the seed, the virtual time, what was violated, how to see it again."""
+        violation = self.outcome.violation
+        missed = [
+            f"{name} is {shown(verdict.value)}, outside its band {shown_band(verdict.band)}"
+            for name, verdict in self.verdicts().items()
+            if verdict.ok is False and verdict.band is not None
+        ]
+        what = [violation.what] if violation is not None else missed
+        if not what:
+            return None
+        seed, at = self.scenario.seed, self.outcome.at
+        return f"{self.name}, seed {seed}, at {at:.6f} s: {'; '.join(what)}; replay: {replay}"
+
+
+def _verdict(value: float | None, band: Band | None) -> Verdict:
+    if band is None:
+        return Verdict(value, None, None)
+    return Verdict(value, band, value is not None and band[0] <= value <= band[1])
+
+
+def shown(value: float | None) -> str:
+    """A measure for people."""
+    return "not measured" if value is None else f"{value:.6g}"
+
+
+def shown_band(band: Band) -> str:
+    """A band for people."""
+    return f"{band[0]:g} to {band[1]:g}"

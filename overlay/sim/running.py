@@ -1,0 +1,269 @@
+"""Runs a scenario: a world, its newcomers, its faults and its workload, all drawn from the seed.
+
+What the scenario decides by chance (who crashes, who publishes) comes from a source of its own, so
+that the same nodes are hit whatever the network does.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from overlay.core.events import Deliver, Effect, Rejected, Report, Resolved, Traced
+from overlay.core.messages import InviteBody
+from overlay.core.types import PeerId, RequestId
+from overlay.sim import liveness
+from overlay.sim.checks import Violated
+from overlay.sim.conditions import Conditions
+from overlay.sim.faults import Faults
+from overlay.sim.measures import Tally
+from overlay.sim.node import SimNode
+from overlay.sim.scenario import Publish, Requests, Scenario
+from overlay.sim.settings import chosen
+from overlay.sim.tracing import Event, Line, Tracer
+from overlay.sim.world import World
+
+INVITE_MARGIN = 3600.0
+"""Seconds that an invite outlives the run."""
+STEP = 1.0
+"""Virtual seconds between two looks at the progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run."""
+
+    measures: dict[str, float | None]
+    violation: Violated | None
+    at: float
+    """Virtual seconds at which it ended."""
+    events: int
+    """Messages delivered to nodes."""
+    trace_hash: str
+
+
+def run(
+    scenario: Scenario,
+    *,
+    replay: str = "",
+    write: Line | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Outcome:
+    """Run a scenario to its end, or to the first invariant that breaks.
+
+    `replay`: the command that does the same again; `write` gets every line of the trace,
+    `progress` the virtual time now and then.
+    """
+    return _Run(scenario, replay, write).to_the_end(progress or (lambda _: None))
+
+
+@dataclass(slots=True)
+class _Workload:
+    """A phase under way."""
+
+    phase: int
+    number: int = 0
+    senders: list[SimNode] = field(default_factory=list)
+
+
+class _Run:
+    """One world and all that is done to it."""
+
+    def __init__(self, scenario: Scenario, replay: str, write: Line | None) -> None:
+        self.scenario = scenario
+        network = scenario.network
+        conditions = Conditions(
+            latency=network.latency,
+            jitter=network.jitter,
+            loss=network.loss,
+            reordering=network.reordering,
+            bandwidth=network.bandwidth,
+        )
+        self.world = World(scenario.seed, conditions, checked=True, replay=replay)
+        self.world.observers.append(self._on_effect)
+        self._rng = random.Random(f"scenario {scenario.seed}")
+        self._tally = Tally(scenario)
+        self._tracer: Tracer | None = Tracer(self._tally.take, write)
+        self._names: dict[PeerId, str] = {}
+        self._members: dict[SimNode, None] = {}
+        """Nodes that have had a link since they started."""
+        self._links: dict[SimNode, dict[PeerId, None]] = {}
+        self._invites: dict[SimNode, InviteBody] = {}
+        self._requests: dict[RequestId, str] = {}
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._schedule_joins()
+        faults = Faults(self.world, self._rng, self._gone)
+        for fault in sorted(self.scenario.faults, key=lambda fault: fault.at):
+            self.world.at(fault.at, lambda fault=fault: faults.strike(fault))  # type: ignore[misc]
+        for number, publish in enumerate(self.scenario.publish):
+            self._publish_at(publish.start, publish, _Workload(number))
+        for number, requests in enumerate(self.scenario.requests):
+            self._request_at(requests.start, requests, _Workload(number))
+
+    def to_the_end(self, progress: Callable[[float], None]) -> Outcome:
+        """Let the time pass, measure, and see that the mesh heals."""
+        world, end = self.world, self.scenario.duration
+        try:
+            while world.now < end:
+                world.run_for(min(STEP, end - world.now))
+                progress(world.now)
+        except Violated as violation:
+            return self._outcome(violation)
+        outcome = self._outcome(None)
+        try:
+            self._demand_liveness()
+        except Violated as violation:
+            outcome = dataclasses.replace(outcome, violation=violation, at=world.now)
+        return dataclasses.replace(outcome, events=world.events)
+
+    def _demand_liveness(self) -> None:
+        if self.scenario.liveness:
+            liveness.calm(self.world)
+            liveness.demand(self.world, within=self.scenario.liveness)
+
+    def _outcome(self, violation: Violated | None) -> Outcome:
+        assert self._tracer is not None
+        measures = self._tally.measures(self.world.up())
+        digest, self._tracer = self._tracer.digest, None
+        return Outcome(measures, violation, self.world.now, self.world.events, digest)
+
+    # --- newcomers ---------------------------------------------------------------------------
+
+    def _schedule_joins(self) -> None:
+        join = self.scenario.join
+        self._settings = chosen(self.scenario)
+        others = self.scenario.nodes - 1
+        self._start_first()
+        if join.how == "burst":
+            instants = sorted(self._rng.uniform(0.0, join.within) for _ in range(others))
+        else:
+            instants = [join.every * number for number in range(1, others + 1)]
+        for instant in instants:
+            self.world.at(instant, self._start_another)
+
+    def _start_first(self) -> None:
+        first = self.world.spawn(**self._settings)
+        self._names[first.peer_id] = first.name
+        self._members[first] = None
+        self._event("join", first.name, "")
+
+    def _start_another(self) -> None:
+        firewalled = self._rng.random() < self.scenario.join.firewalled
+        contact = self._contact()
+        node = self.world.spawn(firewalled=firewalled, **self._settings)
+        self._names[node.peer_id] = node.name
+        self._tally.started(node.name, self.world.now)
+        if contact is not None:
+            node.group = contact.group
+            self.world.join(node, self._invite_of(contact))
+
+    def _contact(self) -> SimNode | None:
+        members = self._up()
+        if not members:
+            return None
+        return members[0] if self.scenario.join.through == "first" else self._rng.choice(members)
+
+    def _invite_of(self, node: SimNode) -> InviteBody:
+        if node not in self._invites:
+            life = self.scenario.duration + INVITE_MARGIN
+            self._invites[node] = self.world.invite(node, expires_in=life)
+        return self._invites[node]
+
+    def _up(self) -> list[SimNode]:
+        """Members that are up, in the order in which they came."""
+        return [node for node in self._members if not node.frozen]
+
+    # --- workload ----------------------------------------------------------------------------
+
+    def _publish_at(self, when: float, phase: Publish, work: _Workload) -> None:
+        if when < phase.stop:
+            self.world.at(when, lambda: self._publish(phase, work))
+
+    def _publish(self, phase: Publish, work: _Workload) -> None:
+        up = self._up()
+        name = f"{work.phase}-{work.number}"
+        if up:
+            node = self._sender(phase, work, up)
+            self._event("publish", node.name, name)
+            self.world.publish(node, name.encode().ljust(phase.size))
+        work.number += 1
+        self._publish_at(phase.start + work.number / phase.rate, phase, work)
+
+    def _sender(self, phase: Publish, work: _Workload, up: list[SimNode]) -> SimNode:
+        """The next in turn, of those that are still up; else somebody new."""
+        if not phase.senders:
+            return self._rng.choice(up)
+        if not work.senders:
+            work.senders = self._rng.sample(up, min(phase.senders, len(up)))
+        turn = work.number % len(work.senders)
+        if not self._is_up(work.senders[turn]):
+            work.senders[turn] = self._rng.choice(up)
+        return work.senders[turn]
+
+    def _is_up(self, node: SimNode) -> bool:
+        return node in self._members and not node.frozen
+
+    def _request_at(self, when: float, phase: Requests, work: _Workload) -> None:
+        if when < phase.stop:
+            self.world.at(when, lambda: self._request(phase, work))
+
+    def _request(self, phase: Requests, work: _Workload) -> None:
+        up = self._up()
+        name = f"{work.phase}-{work.number}"
+        if len(up) > 1:
+            node, peer = self._rng.sample(up, 2)
+            self._event("request", node.name, name, to=peer.name)
+            ask = self.world.trace if phase.kind == "trace" else self.world.connect
+            request = ask(node, peer)
+            self._requests[request] = name
+            if request in node.results:
+                self._on_result(node, node.results[request])
+        work.number += 1
+        self._request_at(phase.start + work.number / phase.rate, phase, work)
+
+    # --- what happens ------------------------------------------------------------------------
+
+    def _event(self, kind: str, node: str, name: str, **more: Any) -> None:
+        if self._tracer is not None:
+            self._tracer.event(Event(self.world.now, kind, node, name, **more))
+
+    def _on_effect(self, node: SimNode, effect: Effect) -> None:
+        match effect:
+            case Deliver(data=data, hops=hops):
+                self._event("deliver", node.name, data.decode().rstrip(), hops=hops)
+            case Resolved() | Rejected():
+                self._on_result(node, effect)
+            case Report(event="peer_up", fields=fields):
+                self._on_link_up(node, fields["peer"])
+            case Report(event="peer_down" | "peer_silent", fields=fields):
+                self._on_link_down(node, fields["peer"])
+
+    def _on_result(self, node: SimNode, result: Resolved | Rejected) -> None:
+        name = self._requests.pop(result.request, None)
+        if name is None or isinstance(result, Rejected):
+            return
+        hops = len(result.value.hops) if isinstance(result.value, Traced) else None
+        self._event("answered", node.name, name, hops=hops)
+
+    def _on_link_up(self, node: SimNode, peer: PeerId) -> None:
+        if node not in self._members:
+            self._members[node] = None
+            self._event("join", node.name, "")
+        links = self._links.setdefault(node, {})
+        if peer not in links:
+            links[peer] = None
+            self._event("link_up", node.name, self._names[peer])
+
+    def _on_link_down(self, node: SimNode, peer: PeerId) -> None:
+        if peer in self._links.get(node, {}):
+            del self._links[node][peer]
+            self._event("link_down", node.name, self._names[peer])
+
+    def _gone(self, node: SimNode) -> None:
+        """A node has crashed or left."""
+        self._members.pop(node, None)
+        self._links.pop(node, None)
+        self._event("crash", node.name, "")

@@ -1,0 +1,450 @@
+"""What a scenario can say: the tables of its TOML file, each key with its limits and its meaning.
+
+The structs below are the only place where a key, its default, its limits and its meaning are
+written; `overlay.sim.reading` holds a file against them, the documentation is made from them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+DAY = 86_400
+NAME = "^([a-z][a-z0-9_]*)?$"
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Links(Table, frozen=True, kw_only=True):
+    """What every node is set to, on top of the profile; the keys are those of a node's `links`."""
+
+    auto: Annotated[
+        bool,
+        Meta(
+            description="Whether links open that no command asked for. Off: nobody grows a view, "
+            "nothing is repaired.",
+            extra={"allowed": "true or false", "default": "the profile's"},
+        ),
+    ] | None = None
+    direct: Annotated[
+        bool,
+        Meta(
+            description="Whether members known by gossip may be dialled. Off: links to them are "
+            "negotiated through the mesh.",
+            extra={"allowed": "true or false", "default": "the profile's"},
+        ),
+    ] | None = None
+    full_mesh: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="Up to this many nodes the mesh is full; 0 for never.",
+            extra={"allowed": "a whole number from 0 to 64", "default": "the profile's"},
+        ),
+    ] | None = None
+    active: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Neighbours for gossip in a larger mesh: HyParView's active view.",
+            extra={"allowed": "a whole number from 1 to 64", "default": "the profile's"},
+        ),
+    ] | None = None
+    passive: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="Members kept in mind to replace neighbours: HyParView's passive view.",
+            extra={"allowed": "a whole number from 0 to 1024", "default": "the profile's"},
+        ),
+    ] | None = None
+    max: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=128,
+            description="Links beyond this are guests, handed on within 30 s.",
+            extra={"allowed": "a whole number from 2 to 128", "default": "the profile's"},
+        ),
+    ] | None = None
+
+
+class Network(Table, frozen=True, kw_only=True):
+    """What the network does to packets."""
+
+    latency: Annotated[
+        tuple[float, float],
+        Meta(
+            description="Seconds one way, least and most; each link draws its own.",
+            extra={"allowed": "two numbers from 0 to 10, the lower one first"},
+        ),
+    ] = (0.005, 0.050)
+    jitter: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10,
+            description="Seconds by which a message comes later at most, drawn for each.",
+            extra={"allowed": "a number from 0 to 10"},
+        ),
+    ] = 0.002
+    loss: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.9,
+            description="The share of packets lost. Control messages are sent again and come "
+            "later, in order; what a handshake loses, it sends again too.",
+            extra={"allowed": "a number from 0 to 0.9"},
+        ),
+    ] = 0.0
+    reordering: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of packets held up on the way, by as much as four times the "
+            "link's latency: what travels on other links overtakes them.",
+            extra={"allowed": "a number from 0 to 1"},
+        ),
+    ] = 0.0
+    bandwidth: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e12,
+            description="Bytes a second that a link carries each way; 0 for no limit.",
+            extra={"allowed": "a number from 0"},
+        ),
+    ] = 0.0
+
+
+class Join(Table, frozen=True, kw_only=True):
+    """How the nodes come in."""
+
+    how: Annotated[
+        str,
+        Meta(
+            pattern="^(one-at-a-time|burst)$",
+            description="`one-at-a-time`: one every `every` seconds. `burst`: all at instants "
+            "drawn from the first `within` seconds.",
+            extra={"allowed": "one-at-a-time or burst"},
+        ),
+    ] = "one-at-a-time"
+    every: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=DAY,
+            description="Seconds from one newcomer to the next.",
+            extra={"allowed": f"a number from 0.001 to {DAY}"},
+        ),
+    ] = 0.5
+    within: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=DAY,
+            description="Seconds in which the whole burst comes.",
+            extra={"allowed": f"a number from 0.001 to {DAY}"},
+        ),
+    ] = 10.0
+    through: Annotated[
+        str,
+        Meta(
+            pattern="^(first|random)$",
+            description="Whose invite newcomers use: that of the `first` node (of the next one "
+            "once that is down), or of a `random` one that is up.",
+            extra={"allowed": "first or random"},
+        ),
+    ] = "first"
+    firewalled: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of newcomers whom nobody can dial: links to them are "
+            "negotiated through the mesh. The first node is none of them.",
+            extra={"allowed": "a number from 0 to 1"},
+        ),
+    ] = 0.0
+
+
+class Fault(Table, frozen=True, kw_only=True):
+    """One line of the timeline: at this instant, do this to so many nodes."""
+
+    at: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds since the beginning.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ]
+    do: Annotated[
+        str,
+        Meta(
+            pattern="^(crash|leave|freeze|thaw|restart|partition|heal|clock)$",
+            description="`crash`: gone without a word. `leave`: gone with a goodbye. `restart`: "
+            "crashed nodes come back with their keys and their cache. `freeze`: stopped without "
+            "dying. `thaw`: frozen nodes go on. `partition`: no packet passes between the "
+            "`parts`. `heal`: all pass again. `clock`: wall clocks jump by `by`.",
+            extra={
+                "allowed": "crash, leave, freeze, thaw, restart, partition, heal or clock",
+            },
+        ),
+    ]
+    share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="How many of the nodes that it can happen to, as a share, rounded. "
+            "For `thaw` and `restart` all of them unless it is given.",
+            extra={"allowed": "a number above 0, at most 1", "default": "none"},
+        ),
+    ] | None = None
+    count: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="The same as a number of nodes.",
+            extra={"allowed": "a whole number from 1", "default": "none"},
+        ),
+    ] | None = None
+    parts: Annotated[
+        tuple[float, ...],
+        Meta(
+            min_length=2,
+            max_length=16,
+            description="Of a `partition`: the share of the nodes in each part.",
+            extra={
+                "allowed": "2 to 16 numbers above 0 that add up to 1",
+                "default": "two halves",
+            },
+        ),
+    ] | None = None
+    by: Annotated[
+        float,
+        Meta(
+            ge=-10 * 365 * DAY,
+            le=10 * 365 * DAY,
+            description="Of a `clock`: seconds by which the wall clocks jump.",
+            extra={"allowed": "a number of seconds, at most ten years", "default": "none"},
+        ),
+    ] | None = None
+
+
+class Phase(Table, frozen=True, kw_only=True):
+    """A part of the workload: from when to when, how often, and how it is told from others."""
+
+    start: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds at which the first one is due.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ]
+    stop: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds at which no more are due; `within` later has to be "
+            "within the `duration`.",
+            extra={"allowed": f"a number from 0 to {DAY}, after `start`"},
+        ),
+    ]
+    rate: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10_000,
+            description="How many a second, evenly spaced.",
+            extra={"allowed": "a number above 0, at most 10000"},
+        ),
+    ] = 1.0
+    within: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=DAY,
+            description="Seconds that each one has until it is judged. Who goes down in that time "
+            "does not count.",
+            extra={"allowed": f"a number above 0, at most {DAY}"},
+        ),
+    ] = 10.0
+    name: Annotated[
+        str,
+        Meta(
+            pattern=NAME,
+            max_length=32,
+            description="With a name the phase has measures of its own: `reliability_NAME` or "
+            "`success_NAME`.",
+            extra={"allowed": "small letters, digits and _, a letter first", "default": "none"},
+        ),
+    ] = ""
+
+
+class Publish(Phase, frozen=True, kw_only=True):
+    """Messages published to all."""
+
+    senders: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="How many nodes take turns; 0 for a fresh one drawn each time.",
+            extra={"allowed": "a whole number from 0"},
+        ),
+    ] = 0
+    size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=60_000,
+            description="Bytes of a message (some 20 at least, for its id).",
+            extra={"allowed": "a whole number from 1 to 60000"},
+        ),
+    ] = 100
+
+
+class Requests(Phase, frozen=True, kw_only=True):
+    """Requests from one node to another, the pairs drawn among those that are up."""
+
+    kind: Annotated[
+        str,
+        Meta(
+            pattern="^(trace|connect)$",
+            description="`trace`: sent through the mesh the way an offer would go, and back. "
+            "`connect`: a link is opened by whatever step of the ladder works.",
+            extra={"allowed": "trace or connect"},
+        ),
+    ] = "trace"
+
+
+class Scenario(Table, frozen=True, kw_only=True):
+    """A world, what happens to it, what it is asked to do, and what has to come of it."""
+
+    about: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="One line for `overlay sim list`.",
+            extra={"allowed": "a text of at most 200 characters", "default": "none"},
+        ),
+    ] = ""
+    nodes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="How many nodes there are: the full size, at which the bands hold.",
+            extra={"allowed": "a whole number from 1 to 1000000"},
+        ),
+    ]
+    duration: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=DAY,
+            description="Virtual seconds until everything is measured.",
+            extra={"allowed": f"a number from 1 to {DAY}"},
+        ),
+    ]
+    seed: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**63 - 1,
+            description="Everything that chance decides is drawn from it.",
+            extra={"allowed": "a whole number from 0"},
+        ),
+    ] = 1
+    profile: Annotated[
+        str,
+        Meta(
+            pattern="^(product|paper)$",
+            description="`product`: the defaults that ship. `paper`: HyParView's own, so no full "
+            "mesh at any size and an active view of 5.",
+            extra={"allowed": "product or paper"},
+        ),
+    ] = "product"
+    liveness: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="After the measuring, what is frozen thaws and what is divided heals, and "
+            "the world has so many virtual seconds to be one mesh of symmetric views; then a "
+            "message has to reach everybody and random pairs have to link. 0 leaves that out.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ] = 180.0
+    links: Links = Links()
+    network: Network = Network()
+    join: Join = Join()
+    faults: tuple[Fault, ...] = ()
+    publish: tuple[Publish, ...] = ()
+    requests: tuple[Requests, ...] = ()
+    bands: Annotated[
+        dict[str, tuple[float, float]],
+        Meta(
+            description="For a measure, the least and the greatest value that is right.",
+            extra={"allowed": "two numbers, the lower one first"},
+        ),
+    ] = msgspec.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row of the reference."""
+
+    name: str
+    """Dotted; ``[]`` marks a table of which there can be several."""
+    type: Any
+    default: Any
+    """`msgspec.NODEFAULT` when the key has to be there; a text when only words can say it."""
+    allowed: str
+    about: str
+
+
+def keys(table: type[Table] = Scenario, prefix: str = "") -> Iterator[Key]:
+    """Every key, in the order of the file."""
+    for field in msgspec.structs.fields(table):
+        name = prefix + field.name
+        if inner := table_of(field.type):
+            repeated = get_origin(field.type) is tuple
+            yield from keys(inner, f"{name}[]." if repeated else f"{name}.")
+            continue
+        meta = meta_of(field.type)
+        default = meta.extra.get("default", field.default)
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = "none"
+        yield Key(name, field.type, default, meta.extra["allowed"], meta.description)
+
+
+def table_of(kind: Any) -> type[Table] | None:
+    """The table that a field holds, once or several times; None for a plain value."""
+    inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return inner if isinstance(inner, type) and issubclass(inner, Table) else None
+
+
+def meta_of(kind: Any) -> Any:
+    """What a plain value says about itself."""
+    if get_origin(kind) is UnionType or get_origin(kind) is Union:  # Annotated[…] | None
+        kind = get_args(kind)[0]
+    assert get_origin(kind) is Annotated, f"{kind} is not documented"
+    return get_args(kind)[1]

@@ -1,0 +1,37 @@
+"""The settings of the views reach the views: how many links a node of a larger mesh keeps."""
+
+from typing import Any
+
+import trio
+
+from overlay import api
+from overlay.testing import Mesh
+
+COUNT = 7
+
+
+async def links_after(mesh: Mesh, seconds: float, settings: dict[str, Any]) -> list[int]:
+    """How many links each of `COUNT` nodes has, when so much time has gone by."""
+    nodes: list[api.Node] = []
+    for _ in range(COUNT):
+        inviter = nodes[-1] if nodes else None
+        nodes.append(await mesh.node(join=inviter, settings={"links.full_mesh": 0, **settings}))
+    await trio.sleep(seconds)
+    return [len(node.peers()) for node in nodes]
+
+
+async def test_a_small_view_keeps_few_links_once_the_guests_are_gone(mesh: Mesh) -> None:
+    few = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "1s"})
+    assert min(few) >= 1
+    assert sum(few) <= COUNT * 2 + 2, few
+
+
+async def test_a_large_view_keeps_many(mesh: Mesh) -> None:
+    many = await links_after(mesh, 20.0, {"links.active": 6, "links.guests": "1s"})
+    assert sum(many) > COUNT * 3, many
+
+
+async def test_guests_stay_as_long_as_they_may(mesh: Mesh) -> None:
+    """The counter-test of the first: the same view, and nobody has had to go yet."""
+    crowd = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "10m"})
+    assert sum(crowd) > COUNT * 2 + 2, crowd

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from random import Random
 
 from overlay.core import stun
-from overlay.core.ice_checklist import CheckList, Pair, PairState
+from overlay.core.ice_checklist import CheckList, Pair
 from overlay.core.ice_checks import RTO, TA, Pacer, Transaction, Transactions
 from overlay.core.ice_nomination import Nomination
 from overlay.core.ice_outputs import (
@@ -30,6 +30,7 @@ from overlay.core.ice_outputs import (
 )
 from overlay.core.ice_path import Path
 from overlay.core.ice_session import Session
+from overlay.core.ice_states import AGENT, AgentEvent, AgentState, PairEvent, PairState
 from overlay.core.types import Address, Candidate, IceCredentials
 
 __all__ = [
@@ -82,11 +83,10 @@ class IceAgent:
         self._pacer = Pacer(now)
         self._early: dict[tuple[Address, Address | None], tuple[int, bool]] = {}
         self._remote_lite = False
-        self._checking = False
+        self._state = AgentState.NEW
         self._deadline = now + timeout
         self._nomination = Nomination()
         self._rescues = 0
-        self._failed = False
         self._outputs: list[IceOutput] = []
         self._path = Path(self._outputs)
 
@@ -104,6 +104,9 @@ class IceAgent:
     def remote(self) -> IceCredentials | None:
         """The peer's; None before `start`."""
         return self._session.remote
+
+    def _on(self, event: AgentEvent) -> None:
+        self._state = AGENT[self._state][event]
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -146,15 +149,15 @@ class IceAgent:
 
     def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
         """A further candidate of the peer's; of no use once the path stands."""
-        if self._checking and not self._failed:
+        if self._state.is_checking and not self._state.is_failed:
             self._check_list.add_remote(candidate)
             self._send_due(now)
 
     def _begin(self, remote: IceCredentials, candidates: Sequence[Candidate], now: float) -> None:
-        if self._failed:
+        if self._state.is_failed:
             return
         self._session.remote = remote
-        self._checking = True
+        self._on(AgentEvent.START)
         self._deadline = now + self._timeout
         self._nomination.withdraw()
         for candidate in candidates:
@@ -175,7 +178,7 @@ class IceAgent:
         self, message: stun.Message, remote: Address, local: Address | None, now: float
     ) -> None:
         """A STUN message from `remote` to our address `local`. Never raises, whatever it says."""
-        if self._failed or message.method != stun.BINDING:
+        if self._state.is_failed or message.method != stun.BINDING:
             return
         if message.message_class is stun.MessageClass.REQUEST:
             self._on_request(message, remote, local, now)
@@ -185,19 +188,19 @@ class IceAgent:
     def heard(self, remote: Address, now: float) -> None:
         """A packet from `remote` was decrypted: the peer is alive, and confirms a new address."""
         path = self._path
-        if path.pair is None or self._failed:
+        if path.pair is None or self._state.is_failed:
             return
         path.secured = True
         path.heard(now)
-        if remote != path.pair.remote and not self._checking:
+        if remote != path.pair.remote and not self._state.is_checking:
             self._on_packet_from_elsewhere(remote, now)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
-        if self._failed:
+        if self._state.is_failed:
             return
         self._path.forgive(self.next_deadline(), now)
-        if self._checking and now >= self._deadline:
+        if self._state.is_checking and now >= self._deadline:
             self._give_up_checking()
         grace_at = self._nomination.grace_at
         if grace_at is not None and now >= grace_at:
@@ -206,14 +209,14 @@ class IceAgent:
         if self._path.question_due(self.controlling, now):
             self._probe(now)
         if not self._path.judge(now):
-            self._fail("silent")
+            self._end("silent", AgentEvent.FAIL)
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called; None: not before something else happens."""
-        if self._failed:
+        if self._state.is_failed:
             return None
         deadlines: list[float] = []
-        if self._checking:
+        if self._state.is_checking:
             deadlines.append(self._deadline)
             if self._nomination.grace_at is not None:
                 deadlines.append(self._nomination.grace_at)
@@ -279,7 +282,7 @@ class IceAgent:
         pair.nominated |= use_candidate and not self.controlling
         if pair is self._path.pair:
             return
-        if not self._checking:
+        if not self._state.is_checking:
             pair.proven = True
         if pair.state is PairState.SUCCEEDED:
             self._follow(pair, now)
@@ -292,7 +295,7 @@ class IceAgent:
         Not sooner than Ta after the last one, so that two agents cannot excite each other.
         """
         if pair.state is not PairState.IN_PROGRESS or now >= pair.checked_at + TA:
-            self._check(pair, now, CHECK_SENDS if self._checking else LATE_SENDS)
+            self._check(pair, now, CHECK_SENDS if self._state.is_checking else LATE_SENDS)
 
     # --- our own checks -------------------------------------------------------------------------
 
@@ -306,7 +309,9 @@ class IceAgent:
         rescue: bool = False,
     ) -> None:
         """Send a Binding request on this pair (RFC 8445 §7.2.4)."""
-        nominate = self.controlling and (nominate or (self._remote_lite and self._checking))
+        nominate = self.controlling and (
+            nominate or (self._remote_lite and self._state.is_checking)
+        )
         transaction_id = self._random.randbytes(12)
         data, key = self._session.check(transaction_id, pair.prflx_priority, nominate)
         transaction = Transaction(
@@ -322,15 +327,14 @@ class IceAgent:
             rto=RTO if self.rtt is None else max(RTO, 1.5 * self.rtt),
         )
         self._transactions.add(transaction, now)
-        if pair.state is not PairState.SUCCEEDED:
-            pair.state = PairState.IN_PROGRESS
+        pair.on(PairEvent.CHECKED)
         pair.checked_at = now
         self._outputs.append(SendStun(data, pair.remote, pair.local))
 
     def _send_due(self, now: float) -> None:
         """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4)."""
         while now >= self._pacer.at:
-            waiting = self._check_list.next_waiting() if self._checking else None
+            waiting = self._check_list.next_waiting() if self._state.is_checking else None
             resend = self._transactions.next_resend()
             if waiting is not None:
                 self._check(waiting, now, CHECK_SENDS)
@@ -376,13 +380,13 @@ class IceAgent:
         if code == 487:
             # RFC 8445 §7.2.5.1: change roles, unless that has happened since, and check again.
             if transaction.controlling is not self.controlling or self._switch_role():
-                self._check(transaction.pair, now, CHECK_SENDS if self._checking else 0)
+                self._check(transaction.pair, now, CHECK_SENDS if self._state.is_checking else 0)
         elif transaction.pair is not self._path.pair:
             self._on_failure(transaction, now)
 
     def _on_failure(self, transaction: Transaction, now: float) -> None:
         """The pair does not work; the next best has its turn (RFC 8445 §7.2.5.2)."""
-        transaction.pair.state = PairState.FAILED
+        transaction.pair.on(PairEvent.UNANSWERED)
         if transaction.nominate:
             self._nomination.withdraw()
         self._consider_nomination(now)
@@ -390,13 +394,14 @@ class IceAgent:
     def _on_success(self, transaction: Transaction, now: float) -> None:
         """The pair works both ways (RFC 8445 §7.2.5.3)."""
         pair = transaction.pair
-        pair.state, pair.answered_at = PairState.SUCCEEDED, now
+        pair.on(PairEvent.ANSWERED)
+        pair.answered_at = now
         if transaction.sends == 1:
             sample = now - transaction.sent_at
             self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
         if pair is self._path.pair:
             self._path.announce(self._check_list.kind_of(pair))
-        elif not self._checking:
+        elif not self._state.is_checking:
             pair.proven = True
             selected = self._path.pair
             if transaction.rescue and selected and selected.answered_at < transaction.sent_at:
@@ -414,7 +419,7 @@ class IceAgent:
     # --- nomination -----------------------------------------------------------------------------
 
     def _consider_nomination(self, now: float) -> None:
-        if self.controlling and self._checking:
+        if self.controlling and self._state.is_checking:
             pair = self._nomination.choose(self._check_list, self.rtt, now)
             if pair is not None:
                 self._check(pair, now, NOMINATION_SENDS, nominate=True)
@@ -422,9 +427,11 @@ class IceAgent:
     def _follow(self, pair: Pair, now: float) -> None:
         """The peer may have nominated this valid pair, or moved its end of the path there."""
         follows = (
-            pair.nominated and not self.controlling and (self._checking or not self._path.secured)
+            pair.nominated
+            and not self.controlling
+            and (self._state.is_checking or not self._path.secured)
         )
-        moved = pair.heard and not self._checking
+        moved = pair.heard and not self._state.is_checking
         if follows or moved:
             self._select(pair, now)
 
@@ -445,12 +452,12 @@ class IceAgent:
                 self._trigger(pair, now)
 
     def _select(self, pair: Pair, now: float) -> None:
-        self._stop_checking(pair)
+        self._on(AgentEvent.SELECT)
+        self._forget_others(pair)
         self._path.select(pair, self._check_list.kind_of(pair), now)
 
-    def _stop_checking(self, pair: Pair) -> None:
+    def _forget_others(self, pair: Pair) -> None:
         """The path is this one; all that was tried beside it is forgotten (RFC 8445 §8.1.2)."""
-        self._checking = False
         self._nomination.withdraw()
         self._check_list.keep_only(pair)
         self._transactions.keep_only(pair)
@@ -463,15 +470,15 @@ class IceAgent:
             self._nomination.withdraw()
             self._check_list.set_role(self.controlling)
         elif self._path.pair is None:
-            self._fail("conflict")
-        return not self._failed
+            self._end("conflict", AgentEvent.FAIL)
+        return not self._state.is_failed
 
     def _probe(self, now: float) -> None:
         """Ask on the path and, when in doubt, from one of our other addresses by turns."""
         selected = self._path.pair
         assert selected is not None
         self._check(selected, now, 0)
-        if self._checking or not self._path.is_doubtful():
+        if self._state.is_checking or not self._path.is_doubtful():
             return
         others = self._check_list.alternatives_to(selected)
         if others:
@@ -480,12 +487,12 @@ class IceAgent:
 
     def _give_up_checking(self) -> None:
         """No pair worked in time; after a restart the old path lives or dies by its own silence."""
-        if self._path.pair is None:
-            self._fail("timeout")
-        else:
-            self._stop_checking(self._path.pair)
+        self._end("timeout", AgentEvent.TIMEOUT)
+        if self._path.pair is not None:
+            self._forget_others(self._path.pair)
 
-    def _fail(self, reason: str) -> None:
-        self._failed, self._checking = True, False
-        self._transactions.clear()
-        self._outputs.append(Failed(reason))
+    def _end(self, reason: str, event: AgentEvent) -> None:
+        self._on(event)
+        if self._state.is_failed:
+            self._transactions.clear()
+            self._outputs.append(Failed(reason))

@@ -7,8 +7,8 @@ bases and the remote candidates of the same family. Everything is bounded, for a
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
+from overlay.core.ice_states import PAIR, PairEvent, PairState
 from overlay.core.types import Address, Candidate, PathKind
 
 MAX_BASES = 8
@@ -33,19 +33,6 @@ def pair_priority(controlling: int, controlled: int) -> int:
     """RFC 8445 §6.1.2.3, from the two candidates' priorities."""
     low, high = min(controlling, controlled), max(controlling, controlled)
     return (low << 32) + 2 * high + (controlling > controlled)
-
-
-class PairState(Enum):
-    """RFC 8445 §6.1.2.6.
-
-    Deviation: no Frozen. With one component the timer would thaw pair after pair anyhow, and
-    all that freezing saves is what pacing already bounds.
-    """
-
-    WAITING = "waiting"
-    IN_PROGRESS = "in progress"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +75,10 @@ class Pair:
     def prflx_priority(self) -> int:
         """What a check says in PRIORITY (RFC 8445 §7.1.1)."""
         return TYPE_PREFERENCES["prflx"] << 24 | self.local_priority & 0xFFFFFF
+
+    def on(self, event: PairEvent) -> None:
+        """Take the transition that the table has for it."""
+        self.state = PAIR[self.state][event]
 
     def sort(self, controlling: bool) -> None:
         """Compute the pair's priority under our role."""

@@ -8,7 +8,7 @@ Deviation: RFC 7675 §5.1 ends consent after 30 s; a silent path is asked for a 
 association above it waits for the peer to come back from wherever it went.
 """
 
-from enum import IntEnum
+from overlay.core.ice_states import LIVELINESS, Liveliness, Sign
 
 IDLE_INTERVAL = 2.0
 """The controlling side asks after so long without a sound. `guess`"""
@@ -27,15 +27,6 @@ LATENESS = 1.0
 """A timeout that comes later than this says that we slept, not the peer."""
 
 
-class Liveliness(IntEnum):
-    """What we think of the peer, from good to bad."""
-
-    ALIVE = 0
-    SUSPECT = 1
-    SILENT = 2
-    DEAD = 3
-
-
 class Liveness:
     """The clock of one path: when to ask, and what to think of no answer."""
 
@@ -51,10 +42,7 @@ class Liveness:
         """A sound of the peer. True when it was suspect or silent before."""
         self._heard_at = now
         self._asked_at = None
-        if self.state is Liveliness.ALIVE:
-            return False
-        self.state = Liveliness.ALIVE
-        return True
+        return self._on(Sign.SOUND)
 
     def due(self, controlling: bool, now: float) -> bool:
         """Whether a question is due now; it counts as asked."""
@@ -69,17 +57,20 @@ class Liveness:
         """The new state when it has changed for the worse, else None."""
         # Sums as in `next_deadline`, never differences: a deadline must find its verdict due.
         if now >= self._heard_at + DEAD_TIMEOUT:
-            verdict = Liveliness.DEAD
+            sign = Sign.LONG_QUIET
         elif now >= self._heard_at + SILENT_TIMEOUT:
-            verdict = Liveliness.SILENT
+            sign = Sign.QUIET
         elif self._asked_at is not None and now >= self._asked_at + SUSPECT_TIMEOUT:
-            verdict = Liveliness.SUSPECT
+            sign = Sign.UNANSWERED
         else:
             return None
-        if verdict <= self.state:
-            return None
-        self.state = verdict
-        return verdict
+        return self.state if self._on(sign) else None
+
+    def _on(self, sign: Sign) -> bool:
+        """Take the transition that the table has for it, if any; whether it had one."""
+        after = LIVELINESS[self.state].get(sign)
+        self.state = after or self.state
+        return after is not None
 
     def next_deadline(self, controlling: bool) -> float:
         """When `due` or `judge` has something to say."""

@@ -1,8 +1,9 @@
 """The path that ICE has found: where it runs, how the peer sees us, whether it is there."""
 
 from overlay.core.ice_checklist import Pair
-from overlay.core.ice_liveness import LATENESS, Liveliness, Liveness
+from overlay.core.ice_liveness import LATENESS, Liveness
 from overlay.core.ice_outputs import Alive, IceOutput, Observed, Selected, Silent, Suspect
+from overlay.core.ice_states import Liveliness
 from overlay.core.types import Address, PathKind
 
 

@@ -7,11 +7,11 @@ from overlay.core.ice_checklist import (
     MAX_PAIRS,
     MAX_REFLEXIVE,
     CheckList,
-    PairState,
     candidate_priority,
     pair_priority,
     unicast,
 )
+from overlay.core.ice_states import PairState
 from overlay.core.types import Address, Candidate, PathKind
 
 OURS = Address("10.0.0.1", 5000)

@@ -5,7 +5,8 @@ from random import Random
 import pytest
 
 from overlay.core import ice, stun
-from overlay.core.ice_liveness import Liveliness, Liveness
+from overlay.core.ice_liveness import Liveness
+from overlay.core.ice_states import Liveliness
 from overlay.core.types import Address
 from tests.core.ice_by_hand import check, give
 from tests.core.ice_world import (

@@ -1,10 +1,23 @@
 """The tables of states are the mechanism: another table, another behaviour."""
 
 from enum import StrEnum
+from typing import Any
 
 import pytest
 
+from overlay.core import ice
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
+from overlay.core.ice_states import (
+    AGENT,
+    LIVELINESS,
+    PAIR,
+    AgentEvent,
+    AgentState,
+    Liveliness,
+    PairEvent,
+    PairState,
+    Sign,
+)
 from overlay.core.links import TRANSITIONS as LINK
 from overlay.core.links import LinkEvent, LinkState
 from overlay.core.stream_states import (
@@ -15,17 +28,26 @@ from overlay.core.stream_states import (
     Sending,
     SendingEvent,
 )
+from tests.core import ice_world
 from tests.core.stream_pair import Pair
 from tests.core.test_handle import linked
 
-Table = dict[StrEnum, dict[StrEnum, StrEnum]]
-TABLES = {"sending": SENDING, "receiving": RECEIVING, "link": LINK}
+Table = dict[Any, dict[Any, Any]]
+TABLES: dict[str, Table] = {
+    "sending": SENDING,
+    "receiving": RECEIVING,
+    "link": LINK,
+    "agent": AGENT,
+    "pair": PAIR,
+    "liveliness": LIVELINESS,
+}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_table_has_a_row_for_each_state_and_each_can_be_reached(table: Table) -> None:
     first = next(iter(table))
-    assert list(table) == list(type(first))
+    states: type[StrEnum] = type(first)
+    assert list(table) == list(states)
     seen: list[StrEnum] = []
     fresh = [first]
     while fresh:
@@ -34,8 +56,8 @@ def test_a_table_has_a_row_for_each_state_and_each_can_be_reached(table: Table) 
             seen.append(state)
             fresh += table[state].values()
     assert sorted(seen) == sorted(table)
-    events = type(next(iter(table[first])))
-    assert {event for row in table.values() for event in row} == set(events), "one of no effect"
+    events: type[StrEnum] = type(next(iter(table[first])))
+    assert {event for row in table.values() for event in row} == {*events}, "one of no effect"
 
 
 # --- streams -------------------------------------------------------------------------------------
@@ -111,3 +133,51 @@ def test_a_link_runs_through_its_states() -> None:
 def test_without_its_entry_silence_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(LINK[LinkState.UP], LinkEvent.FELL_SILENT)
     assert states_after(LinkSilent, LinkSuspect) == [LinkState.UP, LinkState.SUSPECT]
+
+
+# --- ICE -----------------------------------------------------------------------------------------
+
+
+def test_an_attempt_runs_through_its_states() -> None:
+    world, a, b = ice_world.linked(1)
+    assert a.agent is not None
+    assert b.agent is not None
+    assert (a.agent._state, b.agent._state) == (AgentState.SELECTED, AgentState.SELECTED)
+    world.dark = True
+    world.run_until(world.now + 70.0)
+    assert a.agent._state is AgentState.FAILED
+
+
+def test_without_its_entry_no_pair_is_ever_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(AGENT[AgentState.CHECKING], AgentEvent.SELECT)
+    with pytest.raises(KeyError):
+        ice_world.linked(1)
+
+
+def test_a_pair_works_when_the_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for state in (PairState.IN_PROGRESS, PairState.FAILED):
+        monkeypatch.setitem(PAIR[state], PairEvent.ANSWERED, PairState.FAILED)
+    with pytest.raises(AssertionError):
+        ice_world.linked(1)
+
+
+@pytest.mark.parametrize(
+    ("state", "sign", "after", "noticed"),
+    [
+        (Liveliness.ALIVE, Sign.UNANSWERED, Liveliness.SUSPECT, [ice.Suspect(), ice.Silent()]),
+        (Liveliness.ALIVE, Sign.UNANSWERED, Liveliness.SILENT, [ice.Silent()]),
+        (Liveliness.SUSPECT, Sign.QUIET, Liveliness.DEAD, [ice.Suspect(), ice.Failed("silent")]),
+    ],
+)
+def test_what_is_thought_of_a_peer_is_what_the_table_says(
+    state: Liveliness,
+    sign: Sign,
+    after: Liveliness,
+    noticed: list[ice.IceOutput],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LIVELINESS[state], sign, after)
+    world, a, _ = ice_world.linked(4)
+    world.dark = True
+    world.run_until(world.now + 9.0)
+    assert ice_world.worries(a) == noticed

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from overlay.core.context import Context
 from overlay.core.ladder import Climb, Ladder, Target
 from overlay.core.links import Links
-from overlay.core.membership import GUESTS_MAX, Membership
+from overlay.core.membership import Membership
 from overlay.core.messages import Answer, Offer, Trace, TraceReply
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
-from overlay.core.routing import AnswerArrived, OfferArrived, Routing, RoutingFact, Undeliverable
+from overlay.core.routing import ReplyArrived, RequestArrived, Routing, RoutingFact, Undeliverable
+from overlay.core.seats import GUESTS_MAX
 from overlay.core.tracing import Tracing
 from overlay.core.types import LinkId, Negotiated, PeerId
 
@@ -75,7 +76,8 @@ class Climbing:
     def _offer(self, climb: Climb, now: float) -> list[PeerId]:
         offer = self.ladder.offer(climb, self._target(climb.peer), now)
         if offer is not None:
-            return self.on_routing(self.routing.send(offer, now), now)
+            facts = self.routing.send(offer, now)
+            return [peer for fact in facts for peer in self.on_routing(fact, now)]
         stuck = self._try_claimed(climb)
         if stuck:
             self.ladder.stuck(climb, now)
@@ -91,27 +93,23 @@ class Climbing:
 
     # --- signalling ----------------------------------------------------------------------------
 
-    def on_routing(self, facts: list[RoutingFact], now: float) -> list[PeerId]:
-        """What came of our own offers, and offers for us."""
-        stuck: list[PeerId] = []
-        for fact in facts:
-            failed: PeerId | None = None
-            match fact:
-                case OfferArrived(Trace() as trace):
-                    path = [*trace.path, bytes(self.context.peer_id)]
-                    self.routing.answer(TraceReply(trace.request, path), now)
-                case OfferArrived(Offer() as offer, via):
-                    self._on_offer(offer, via, now)
-                case AnswerArrived(TraceReply() as reply):
-                    self.tracing.on_reply(reply, now)
-                case AnswerArrived(Answer() as answer, via):
-                    failed = self.ladder.on_answer(answer, via, now)
-                case Undeliverable(request, code):
-                    self.tracing.on_undeliverable(request, code)
-                    failed = self.ladder.on_undeliverable(request, code, now)
-            if failed is not None:
-                stuck += self._next_step(failed, now)
-        return stuck
+    def on_routing(self, fact: RoutingFact, now: float) -> list[PeerId]:
+        """What came of our own offers and traces, and those that end here."""
+        failed: PeerId | None = None
+        match fact:
+            case RequestArrived(Trace() as trace):
+                path = [*trace.path, bytes(self.context.peer_id)]
+                self.routing.reply(TraceReply(trace.request, path), now)
+            case RequestArrived(Offer() as offer, via):
+                self._on_offer(offer, via, now)
+            case ReplyArrived(TraceReply() as reply):
+                self.tracing.on_reply(reply, now)
+            case ReplyArrived(Answer() as answer, via):
+                failed = self.ladder.on_answer(answer, via, now)
+            case Undeliverable(request, code):
+                self.tracing.on_undeliverable(request, code)
+                failed = self.ladder.on_undeliverable(request, code, now)
+        return self._next_step(failed, now) if failed is not None else []
 
     def _on_offer(self, offer: Offer, via: PeerId, now: float) -> None:
         opened = self.responder.check(offer, via, now)

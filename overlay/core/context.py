@@ -31,6 +31,10 @@ class Settings:
     """Neighbours for gossip in a larger mesh (HyParView's active view)."""
     links_max: int = 12
     """Links beyond this are guests (``links.max``)."""
+    ring_side: int = 2
+    """Ring neighbours on either side, for routing; 0 does without the ring."""
+    long_links: int = 2
+    """Links at harmonic distances around the ring."""
     passive_size: int = 30
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     guest_stay: float = 30.0

@@ -72,14 +72,7 @@ class Wanted:
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Unneeded:
-    """The link to this peer is no longer of use to the view."""
-
-    peer: PeerId
-
-
-Fact = NeighborUp | NeighborDown | Wanted | Unneeded
+Fact = NeighborUp | NeighborDown | Wanted
 
 
 @dataclass(slots=True)
@@ -243,7 +236,6 @@ class HyParView:
             self._rest(peer)
             self._content_until = now + REST
             self._timers.set(("rest", b""), self._content_until)
-            self._facts.append(Unneeded(peer))
         return self._done(now)
 
     def on_disconnect(self, peer: PeerId, now: float) -> list[Fact]:
@@ -252,7 +244,6 @@ class HyParView:
         if self._deactivate(peer):
             self._remember(peer)
             self._rest(peer)
-            self._facts.append(Unneeded(peer))
         return self._done(now)
 
     # --- shuffles (§4.4) -------------------------------------------------------------------------
@@ -346,7 +337,6 @@ class HyParView:
         self._send(peer, m.Disconnect())
         self._deactivate(peer)
         self._remember(peer)
-        self._facts.append(Unneeded(peer))
 
     def _deactivate(self, peer: PeerId) -> bool:
         if peer not in self.active:

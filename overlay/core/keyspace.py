@@ -149,14 +149,14 @@ class Keyspace:
             self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
         return self._done(now)
 
-    def on_unlinked(self, peer: PeerId, now: float, *, absent: bool) -> list[KeyspaceFact]:
-        """A link has ended; `absent`: because nothing was heard of the peer any more."""
+    def on_unlinked(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+        """A link has ended or fallen silent."""
         self.linked.pop(peer, None)
-        held = self.near.pop(peer, None) is None
-        if not held or self.long.pop(peer, None) is not None:
+        self._asked.pop(peer, None)
+        near, far = self.near.pop(peer, self), self.long.pop(peer, self)
+        if near is None or far is not self:
             self._hurry(now)
-        if absent:
-            self._lose(peer, now)
+        self._lose(peer, now)
         return self._done(now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[KeyspaceFact]:

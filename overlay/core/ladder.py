@@ -22,6 +22,7 @@ from overlay.core.negotiation import (
     to_entries,
 )
 from overlay.core.records import usable_prekey
+from overlay.core.requests import base_of, new_request
 from overlay.core.routing import OFFER_TTL
 from overlay.core.timers import Timers
 from overlay.core.types import (
@@ -189,7 +190,7 @@ class Ladder:
         prekey = usable_prekey(target.record, wall) if target.record else None
         if prekey is None or climb.offering is not None:
             return None
-        request, attempt = crypto.token(16), crypto.token(16)
+        request, attempt = new_request(crypto), crypto.token(16)
         local = new_credentials(self.context)
         body = OfferBody(
             network=self.context.settings.network,
@@ -216,12 +217,13 @@ class Ladder:
 
     def on_answer(self, answer: Answer, via: PeerId, now: float) -> PeerId | None:
         """The answer to an offer: start ICE. Returns the peer if the attempt has failed."""
-        peer = self._by_request.get(answer.request)
+        request = base_of(answer.request)
+        peer = self._by_request.get(request)
         climb = self.climbs.get(peer) if peer is not None else None
         if climb is None or climb.offering is None or climb.offering.answered:
             return None
         offering = climb.offering
-        if offering.request != answer.request:
+        if offering.request != request:
             return None
         try:
             body = open_answer(self.context, answer, climb.peer, offering.digest)

@@ -39,7 +39,7 @@ GUESTS_MAX = 128
 
 @dataclass(slots=True)
 class Membership:
-    """The book of records, our own record, and the guests."""
+    """The book of records, and our own."""
 
     context: Context
     links: Links
@@ -49,7 +49,6 @@ class Membership:
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
-    _guests: dict[PeerId, None] = field(default_factory=dict)
     _timers: Timers[tuple[str, PeerId]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,43 +144,14 @@ class Membership:
                 part = chunk[start : start + RECORDS_PER_MESSAGE]
                 self.context.emit(Transmit(link.id, Records(part)))
 
-    # --- guests ------------------------------------------------------------------------------
-
-    def seat(self, peer: PeerId, now: float) -> bool:
-        """Find a new neighbour a place: in the view, as a guest, or none at all."""
-        over = len(self.links.by_peer) - self.context.settings.links_max
-        if over <= 0:
-            return True
-        if over > GUESTS_MAX:
-            return False
-        self._guests[peer] = None
-        self._timers.set(("guest", peer), now + self.context.settings.guest_stay)
-        return True
-
-    def dismiss(self, peer: PeerId, now: float) -> None:
-        """The view has no more use for this neighbour: its link may serve a little longer."""
-        if peer not in self._guests:
-            self._guests[peer] = None
-            self._timers.set(("guest", peer), now + self.context.settings.guest_stay)
-
-    def unseat(self, peer: PeerId) -> None:
-        """A guest is gone, or has become a neighbour for good."""
-        self._guests.pop(peer, None)
-        self._timers.stop(("guest", peer))
-
     # --- time --------------------------------------------------------------------------------
 
-    def on_time(self, now: float) -> list[PeerId]:
-        """Do what is due; returns the guests whose time is up."""
-        leaving: list[PeerId] = []
-        for kind, peer in list(self._timers.pop_due(now)):
+    def on_time(self, now: float) -> None:
+        """Do what is due."""
+        for kind, _ in list(self._timers.pop_due(now)):
             if kind == "renew":
                 self.renew(now)
             elif kind == "tell":
                 self._tell_records()
             elif kind == "digest":
                 self._tell_digest()
-            elif kind == "guest":
-                self._guests.pop(peer, None)
-                leaving.append(peer)
-        return leaving

@@ -214,7 +214,30 @@ class Prune(msgspec.Struct, array_like=True, frozen=True, tag=24):
     """Your messages come sooner from elsewhere: only announce them."""
 
 
-ViewMessage = (
+class Locate(msgspec.Struct, array_like=True, frozen=True, tag=30):
+    """Finds its way as an offer does, to whoever is nearest to a place on the ring."""
+
+    place: int
+    """From 0 to 2^64 - 1; a node that is exactly there is not meant."""
+    request: bytes
+    ttl: int
+
+
+class Located(msgspec.Struct, array_like=True, frozen=True, tag=31):
+    """Those nearest to the place, as far as the node knows that is nearest; goes back."""
+
+    request: bytes
+    peers: list[bytes]
+
+
+class LinkUse(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """What the sender counts on this link for, so that the receiver keeps it, too."""
+
+    uses: int
+    """The sum of 2 (ring), 4 (long link), 8 (a command asked for it)."""
+
+
+NeighbourMessage = (
     JoinView
     | ForwardJoin
     | NeighbourAsk
@@ -222,10 +245,9 @@ ViewMessage = (
     | Disconnect
     | Shuffle
     | ShuffleReply
-    | IHave
-    | Graft
-    | Prune
+    | LinkUse
 )
+TreeMessage = IHave | Graft | Prune
 """What the views and the tree say to each other: HyParView's and Plumtree's messages."""
 
 Message = (
@@ -245,7 +267,10 @@ Message = (
     | TokenGrant
     | Trace
     | TraceReply
-    | ViewMessage
+    | Locate
+    | Located
+    | NeighbourMessage
+    | TreeMessage
 )
 
 # --- signed and sealed documents -------------------------------------------------------------

@@ -20,6 +20,7 @@ from overlay.core.messages import (
     OfferBody,
     PrekeyEntry,
 )
+from overlay.core.requests import base_of
 from overlay.core.types import Address, Candidate, IceCredentials, PeerId
 
 OFFER_INFO = b"overlay offer 1"
@@ -38,6 +39,8 @@ class OpenedOffer:
 
     body: OfferBody
     digest: bytes
+    request: bytes
+    """The name of the attempt that it came by."""
 
 
 def seal_offer(context: Context, body: OfferBody, prekey: PrekeyEntry) -> tuple[Offer, bytes]:
@@ -50,7 +53,7 @@ def seal_offer(context: Context, body: OfferBody, prekey: PrekeyEntry) -> tuple[
 
 def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
     """Unseal and check an offer for us. Raises Refused."""
-    data = context.crypto.open(offer.prekey, OFFER_INFO + offer.request, offer.sealed)
+    data = context.crypto.open(offer.prekey, OFFER_INFO + base_of(offer.request), offer.sealed)
     if data is None:
         raise Refused("seal")
     body = documents.opened(data, OfferBody, context.crypto)
@@ -58,26 +61,26 @@ def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
         raise Refused(body)
     if body.network != context.settings.network:
         raise Refused("network")
-    if body.recipient != context.peer_id or body.request != offer.request:
+    if body.recipient != context.peer_id or body.request != base_of(offer.request):
         raise Refused("recipient")
     if body.sender == context.peer_id:
         raise Refused("self")
     wall = context.wall(now)
     if not wall - MAX_CLOCK_SKEW < body.expires_at < wall + OFFER_LIFE + MAX_CLOCK_SKEW:
         raise Refused("expired")
-    return OpenedOffer(body, hashlib.sha256(data).digest())
+    return OpenedOffer(body, hashlib.sha256(data).digest(), offer.request)
 
 
-def seal_answer(context: Context, body: AnswerBody, prekey: PrekeyEntry) -> Answer:
-    """The answer as it travels back."""
+def seal_answer(context: Context, body: AnswerBody, prekey: PrekeyEntry, request: bytes) -> Answer:
+    """The answer as it travels back, the way that this attempt of the request came."""
     data = documents.pack(documents.sign(body, context.crypto))
     sealed = context.crypto.seal(prekey.public, ANSWER_INFO + body.request, data)
-    return Answer(body.request, prekey.prekey_id, sealed)
+    return Answer(request, prekey.prekey_id, sealed)
 
 
 def open_answer(context: Context, answer: Answer, sender: PeerId, digest: bytes) -> AnswerBody:
     """Unseal and check the answer to our offer with this hash. Raises Refused."""
-    data = context.crypto.open(answer.prekey, ANSWER_INFO + answer.request, answer.sealed)
+    data = context.crypto.open(answer.prekey, ANSWER_INFO + base_of(answer.request), answer.sealed)
     if data is None:
         raise Refused("seal")
     body = documents.opened(data, AnswerBody, context.crypto)

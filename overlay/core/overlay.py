@@ -41,30 +41,29 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.hyparview import (
-    Fact,
-    HyParView,
-    NeighborDown,
-    NeighborUp,
-    Parameters,
-    Unneeded,
-    Wanted,
-)
+from overlay.core.hyparview import NeighborDown, NeighborUp, Wanted
 from overlay.core.inviting import Inviting
+from overlay.core.keyspace import Look
 from overlay.core.ladder import Ladder
 from overlay.core.links import AttemptFailed, Link, LinkFact, Links, PeerDown, PeerMoved, PeerUp
 from overlay.core.membership import Membership
+from overlay.core.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
 from overlay.core.plumtree import Plumtree
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
+from overlay.core.requests import new_request
 from overlay.core.responding import Responder
-from overlay.core.routing import Routing, RoutingFact
+from overlay.core.routing import OFFER_TTL, ReplyArrived, RequestArrived, Routing, RoutingFact
 from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
+
+LOCATED_MAX = 8
+"""Peers named to whoever looks for a place: as many as it remembers on either side."""
+LOOKING_MAX = 16
 
 
 class Overlay:
@@ -79,12 +78,7 @@ class Overlay:
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
-        parameters = Parameters(
-            active_size=settings.active_size,
-            passive_size=settings.passive_size,
-            full_mesh=settings.mesh_size,
-        )
-        self._views = HyParView(context, parameters, opens_links=settings.auto)
+        self._neighbourhood = Neighbourhood(context)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
@@ -99,9 +93,11 @@ class Overlay:
             self._membership,
             self._tracing,
         )
+        self._looking: dict[bytes, int] = {}
+        """Places that we asked the mesh about, by request."""
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
-        self._view_facts: deque[Fact] = deque()
+        self._neighbour_facts: deque[NeighbourFact] = deque()
 
     # --- the only door -----------------------------------------------------------------------
 
@@ -143,7 +139,7 @@ class Overlay:
 
     def active_view(self) -> tuple[PeerId, ...]:
         """A snapshot of the neighbours that gossip runs over (HyParView)."""
-        return tuple(self._views.active)
+        return tuple(self._neighbourhood.views.active)
 
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
@@ -191,10 +187,10 @@ class Overlay:
             return
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
-            self._on_views(self._views.on_unlinked(peer, now, absent=True), now)
-        elif isinstance(event, LinkAlive) and peer not in self._views.links:
+            self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
+        elif isinstance(event, LinkAlive) and peer not in self._routing.neighbours:
             self._routing.add(peer, event.link, now)
-            self._on_views(self._views.on_heard_again(peer, event.link, now), now)
+            self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
             news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
@@ -240,7 +236,7 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
-        if isinstance(fact, PeerUp) and not self._membership.seat(peer, now):
+        if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
             self._on_facts(self._links.end(link, "full", "this node has no room for a guest"), now)
             return
         self._routing.add(peer, link.id, now)
@@ -256,8 +252,11 @@ class Overlay:
             self._tree.add(peer, link.id, now)
         join = link.negotiated is Negotiated.INVITE and not link.inbound
         ours = not link.inbound
-        facts = self._views.on_linked(peer, link.id, ours=ours, join=join, now=now)
-        self._on_views(facts, now)
+        around = self._neighbourhood
+        facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
+        if peer in self._kept:
+            around.keep(peer, now)
+        self._on_neighbours(facts, now)
         self._context.report(
             "info", "peer_up", peer=peer, negotiated=link.negotiated.value, via=link.via
         )
@@ -265,12 +264,8 @@ class Overlay:
     def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
         self._reflexive.forget(peer)
         self._inviting.forget(peer)
-        self._membership.unseat(peer)
         self._kept.pop(peer, None)
-        if code == "leave":
-            self._views.forget(peer)
-        absent = code == "broken"
-        self._on_views(self._views.on_unlinked(peer, now, absent=absent), now)
+        self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(self._routing.remove(peer, now), now)
         self._membership.tell_soon(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
@@ -297,16 +292,18 @@ class Overlay:
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven itself; hellos were dealt with above."""
         match message:
-            case m.Offer() | m.Trace():
-                self._on_routing(self._routing.on_offer(peer, message, now), now)
-            case m.Answer() | m.TraceReply():
-                self._on_routing(self._routing.on_answer(peer, message, now), now)
+            case m.Offer() | m.Trace() | m.Locate():
+                self._on_routing(self._routing.on_request(peer, message, now), now)
+            case m.Answer() | m.TraceReply() | m.Located():
+                self._on_routing(self._routing.on_reply(peer, message, now), now)
             case m.SignalAck():
                 self._routing.on_ack(peer, message)
             case m.Bounce():
                 self._on_routing(self._routing.on_bounce(peer, message, now), now)
-            case m.Neighbours(peers):
-                self._routing.learn(peer, peers)
+            case m.Neighbours():
+                peers = list(map(PeerId, message.peers))
+                self._routing.surroundings.learn(peer, peers)
+                self._on_neighbours(self._neighbourhood.on_neighbours(peers, now), now)
             case m.Records(records):
                 for data in records:
                     self._on_record(data, peer, now)
@@ -326,37 +323,23 @@ class Overlay:
                 self._inviting.on_token_grant(peer, message)
             case m.Hello() | m.Proof() | m.Goodbye():
                 pass
+            case m.IHave() | m.Graft() | m.Prune():
+                self._on_tree_message(peer, message, now)
             case _:
-                self._on_view_message(peer, message, now)
-
-    def _on_view_message(self, peer: PeerId, message: m.ViewMessage, now: float) -> None:
-        """HyParView's and Plumtree's."""
-        views, tree = self._views, self._tree
-        match message:
-            case m.JoinView():
+                if isinstance(message, m.ForwardJoin):
+                    self._on_record(message.record, peer, now)
                 record = self._book.bytes_of(peer) or b""
-                self._on_views(views.on_join(peer, record, now), now)
-            case m.ForwardJoin():
-                self._on_record(message.record, peer, now)
-                self._on_views(views.on_forward_join(peer, message, now), now)
-            case m.NeighbourAsk():
-                self._on_views(views.on_neighbour_ask(peer, message, now), now)
-            case m.NeighbourReply():
-                self._on_views(views.on_neighbour_reply(peer, message, now), now)
-            case m.Disconnect():
-                self._on_views(views.on_disconnect(peer, now), now)
-            case m.Shuffle():
-                self._on_views(views.on_shuffle(peer, message, now), now)
-            case m.ShuffleReply():
-                self._on_views(views.on_shuffle_reply(message, now), now)
+                facts = self._neighbourhood.on_message(peer, message, record, now)
+                self._on_neighbours(facts, now)
+
+    def _on_tree_message(self, peer: PeerId, message: m.TreeMessage, now: float) -> None:
+        match message:
             case m.IHave():
-                tree.on_announcements(peer, message, now)
+                self._tree.on_announcements(peer, message, now)
             case m.Graft():
-                tree.on_graft(peer, message)
+                self._tree.on_graft(peer, message)
             case m.Prune():
-                tree.on_prune(peer)
-            case _:
-                assert_never(message)
+                self._tree.on_prune(peer)
 
     def _on_gossip(self, link: Link, peer: PeerId, message: m.Gossip, now: float) -> None:
         if not self._tree.is_news(message.message_id):
@@ -369,39 +352,74 @@ class Overlay:
     def _on_record(self, data: bytes, bearer: PeerId, now: float) -> None:
         record = self._membership.add(data, bearer, now)
         if record is not None:
-            self._on_views(self._views.on_known(PeerId(record.peer_id), now), now)
+            facts = self._neighbourhood.on_known(PeerId(record.peer_id), now)
+            self._on_neighbours(facts, now)
 
-    # --- the views ---------------------------------------------------------------------------
+    # --- the neighbourhood ---------------------------------------------------------------------
 
-    def _on_views(self, facts: list[Fact], now: float) -> None:
-        """What the views decided; a fact may bring about others, which wait their turn."""
-        busy = bool(self._view_facts)
-        self._view_facts.extend(facts)
-        while self._view_facts and not busy:
-            self._on_view_fact(self._view_facts[0], now)
-            self._view_facts.popleft()
+    def _on_neighbours(self, facts: list[NeighbourFact], now: float) -> None:
+        """What views and ring decided; a fact may bring about others, which wait their turn."""
+        busy = bool(self._neighbour_facts)
+        self._neighbour_facts.extend(facts)
+        while self._neighbour_facts and not busy:
+            self._on_neighbour_fact(self._neighbour_facts[0], now)
+            self._neighbour_facts.popleft()
 
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
-        self._on_stuck(self._climbing.on_routing(facts, now), now)
+        for fact in facts:
+            match fact:
+                case RequestArrived(m.Locate() as locate):
+                    near = self._neighbourhood.keyspace.nearest(locate.place, LOCATED_MAX)
+                    located = m.Located(locate.request, list(near))
+                    self._on_routing(self._routing.reply(located, now), now)
+                case ReplyArrived(m.Located() as located):
+                    place = self._looking.pop(located.request, None)
+                    if place is not None:
+                        peers = list(map(PeerId, located.peers))
+                        found = self._neighbourhood.on_located(place, peers, now)
+                        self._on_neighbours(found, now)
+                case _:
+                    self._on_stuck(self._climbing.on_routing(fact, now), now)
 
     def _on_stuck(self, peers: list[PeerId], now: float) -> None:
-        """Nothing is left to try towards these peers for now: the views choose others."""
+        """Nothing is left to try towards these peers for now: others are chosen."""
         for peer in peers:
-            self._on_views(self._views.on_unreachable(peer, now), now)
+            self._on_neighbours(self._neighbourhood.on_unreachable(peer, now), now)
 
-    def _on_view_fact(self, fact: Fact, now: float) -> None:
+    def _on_neighbour_fact(self, fact: NeighbourFact, now: float) -> None:
         match fact:
             case NeighborUp(peer):
-                self._tree.add(peer, self._views.links[peer], now)
-                self._membership.unseat(peer)
+                self._tree.add(peer, self._neighbourhood.views.links[peer], now)
             case NeighborDown(peer):
                 self._tree.remove(peer)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
-            case Unneeded(peer):
-                self._membership.dismiss(peer, now)
+            case Look():
+                self._look(fact, now)
+            case Overstayed(peer):
+                self._on_overstayed(peer, now)
             case _:
                 assert_never(fact)
+
+    def _look(self, fact: Look, now: float) -> None:
+        """Have the mesh say who is nearest to a place."""
+        while len(self._looking) >= LOOKING_MAX:
+            del self._looking[next(iter(self._looking))]
+        locate = m.Locate(fact.place, new_request(self._context.crypto), OFFER_TTL)
+        self._looking[locate.request] = fact.place
+        neighbours = list(self._routing.neighbours)
+        if fact.own and neighbours:
+            first = self._context.random.choice(neighbours)
+            self._routing.send_through(first, locate, now)
+        else:
+            self._on_routing(self._routing.send(locate, now), now)
+
+    def _on_overstayed(self, peer: PeerId, now: float) -> None:
+        """A link that serves nothing has had its time."""
+        link = self._links.by_peer.get(peer)
+        if link is not None:
+            text = "this link serves no purpose any more; the records that it brought lead on"
+            self._on_facts(self._links.end(link, "unneeded", text), now)
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -467,8 +485,8 @@ class Overlay:
         peers = [PeerId(record.peer_id) for record in opened if record is not None]
         self._climbing.met.update(dict.fromkeys(peers))
         for peer in peers:
-            self._on_views(self._views.on_known(peer, now), now)
-        self._on_views(self._views.on_recalled(peers, now), now)
+            self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
+        self._on_neighbours(self._neighbourhood.on_recalled(peers, now), now)
 
     # --- time --------------------------------------------------------------------------------
 
@@ -476,16 +494,8 @@ class Overlay:
         self._on_facts(self._links.on_time(now), now)
         self._on_stuck(self._climbing.on_time(now), now)
         self._on_routing(self._routing.on_time(now), now)
-        for guest in self._membership.on_time(now):
-            self._on_guest_over(guest, now)
-        self._on_views(self._views.on_time(now), now)
+        self._membership.on_time(now)
+        self._on_neighbours(self._neighbourhood.on_time(now), now)
         self._tree.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
-
-    def _on_guest_over(self, peer: PeerId, now: float) -> None:
-        """A link that the view has no use for has served long enough, unless it is all we have."""
-        link, active = self._links.by_peer.get(peer), self._views.active
-        if link is not None and active and peer not in active and peer not in self._kept:
-            text = "the view has no more use for this link; the records that it brought lead on"
-            self._on_facts(self._links.end(link, "unneeded", text), now)

@@ -90,7 +90,8 @@ class Responder:
             password=local.password,
             candidates=to_entries(target.candidates) if not reason else [],
         )
-        self.routing.answer(seal_answer(self.context, answer, prekey), now)
+        sealed = seal_answer(self.context, answer, prekey, opened.request)
+        self.routing.reply(sealed, now)
 
     def _remember(self, attempt: bytes, now: float) -> None:
         until = now + OFFER_LIFE + 2 * MAX_CLOCK_SKEW

@@ -208,10 +208,14 @@ class Routing:
         if own.open:
             return []
         facts = self._try_again(own, now)
-        if own.open == 0 and base in self._own:
-            self._forget_own(base)
+        if not self._is_open(base):
             facts.append(Undeliverable(base, code))
+            self._forget_own(base)
         return facts
+
+    def _is_open(self, base: bytes) -> bool:
+        own = self._own.get(base)
+        return own is None or own.open > 0
 
     def _forget_own(self, base: bytes) -> None:
         self._own.pop(base, None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from overlay.core.context import Context
 from overlay.core.events import Rejected, Resolved, Traced, TracePeer
 from overlay.core.messages import Trace, TraceReply
+from overlay.core.requests import base_of, new_request
 from overlay.core.routing import OFFER_TTL
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
@@ -31,17 +32,18 @@ class Tracing:
             text = f"{TRACES_MAX} traces are under way: try again later"
             self.context.emit(Rejected(command.request, "busy", text))
             return None
-        request = self.context.crypto.token(16)
+        request = new_request(self.context.crypto)
         self._waiting[request] = (command.request, now)
         self._timers.set(request, now + TRACE_TIMEOUT)
         return Trace(command.peer, request, OFFER_TTL, [])
 
     def on_reply(self, reply: TraceReply, now: float) -> None:
         """A trace of ours is back."""
-        waiting = self._waiting.pop(reply.request, None)
+        request = base_of(reply.request)
+        waiting = self._waiting.pop(request, None)
         if waiting is None:
             return
-        self._timers.stop(reply.request)
+        self._timers.stop(request)
         command, sent_at = waiting
         hops = tuple(map(PeerId, reply.path))
         self.context.emit(Resolved(command, Traced(hops, now - sent_at)))

@@ -1,0 +1,180 @@
+"""Whom a node is linked to, and why: the views, the ring and the seats that both compete for.
+
+The views (HyParView) want random neighbours for gossip, the keyspace wants ring and long links for
+routing; either may use a link that the other asked for, and a link that neither uses is a guest's.
+"""
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from overlay.core import messages as m
+from overlay.core.context import Context
+from overlay.core.hyparview import Fact as ViewFact
+from overlay.core.hyparview import HyParView, NeighborDown, NeighborUp, Parameters, Wanted
+from overlay.core.keyspace import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
+from overlay.core.seats import Seats, Use
+from overlay.core.types import LinkId, PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Overstayed:
+    """The link to this peer serves nothing and has had its time."""
+
+    peer: PeerId
+
+
+NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Overstayed
+
+
+@dataclass(slots=True)
+class Neighbourhood:
+    """Composes the machines that want links. Every method returns facts."""
+
+    context: Context
+    views: HyParView = field(init=False)
+    keyspace: Keyspace = field(init=False)
+    seats: Seats = field(init=False)
+    _facts: list[NeighbourFact] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.context.settings
+        parameters = Parameters(
+            active_size=settings.active_size,
+            passive_size=settings.passive_size,
+            full_mesh=settings.mesh_size,
+        )
+        side = settings.ring_side if settings.auto else 0
+        self.views = HyParView(self.context, parameters, opens_links=settings.auto)
+        self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
+        self.seats = Seats(self.context)
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def on_linked(
+        self, peer: PeerId, link: LinkId, *, ours: bool, join: bool, now: float
+    ) -> list[NeighbourFact]:
+        """A link stands, or stands on another path."""
+        self.seats.take(peer, link, now)
+        self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
+        return self._done(self.keyspace.on_linked(peer, now), now)
+
+    def on_heard_again(self, peer: PeerId, link: LinkId, now: float) -> list[NeighbourFact]:
+        """A silent link is back."""
+        self._take(self.views.on_heard_again(peer, link, now), now)
+        return self._done(self.keyspace.on_linked(peer, now), now)
+
+    def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A link is silent: others take its place, its seat stays."""
+        for use in (Use.VIEW, Use.RING, Use.LONG):
+            self.seats.release(peer, use, now)
+        self._take(self.views.on_unlinked(peer, now, absent=True), now)
+        return self._done(self.keyspace.on_unlinked(peer, now), now)
+
+    def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
+        """A link has ended."""
+        self.seats.leave(peer)
+        if code == "leave":
+            self.views.forget(peer)
+        self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
+        self._take(self.keyspace.on_unlinked(peer, now), now)
+        if code == "leave":
+            self.keyspace.forget(peer)
+        return self._done([], now)
+
+    def on_unreachable(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A link that was wanted did not come about."""
+        self._take(self.views.on_unreachable(peer, now), now)
+        return self._done(self.keyspace.on_unreachable(peer, now), now)
+
+    def keep(self, peer: PeerId, now: float) -> None:
+        """A command asked for a link to this peer: it stays."""
+        self.seats.hold(peer, Use.KEPT, now)
+
+    # --- members -------------------------------------------------------------------------------
+
+    def on_known(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A member has been heard of by its record."""
+        self._take(self.views.on_known(peer, now), now)
+        return self._done(self.keyspace.on_heard([peer], now), now)
+
+    def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """Peers met in an earlier life."""
+        return self._done(self.views.on_recalled(peers, now), now)
+
+    def on_neighbours(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """A neighbour says who its neighbours are."""
+        return self._done(self.keyspace.on_heard(peers, now), now)
+
+    def on_located(self, place: int, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """Who is nearest to a place that the keyspace asked about."""
+        return self._done(self.keyspace.on_located(place, peers, now), now)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def on_message(
+        self, peer: PeerId, message: m.NeighbourMessage, record: bytes, now: float
+    ) -> list[NeighbourFact]:
+        """HyParView's messages, and what a peer counts on its link for."""
+        view = self.views
+        match message:
+            case m.JoinView():
+                facts = view.on_join(peer, record, now)
+            case m.ForwardJoin():
+                facts = view.on_forward_join(peer, message, now)
+            case m.NeighbourAsk():
+                facts = view.on_neighbour_ask(peer, message, now)
+            case m.NeighbourReply():
+                facts = view.on_neighbour_reply(peer, message, now)
+            case m.Disconnect():
+                facts = view.on_disconnect(peer, now)
+            case m.Shuffle():
+                facts = view.on_shuffle(peer, message, now)
+            case m.ShuffleReply():
+                facts = view.on_shuffle_reply(message, now)
+            case m.LinkUse():
+                self.seats.on_told(peer, message, now)
+                facts = []
+            case _:
+                assert_never(message)
+        return self._done(facts, now)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> list[NeighbourFact]:
+        """Shuffle, look around, and end what serves nothing."""
+        self._take(self.views.on_time(now), now)
+        self._take(self.keyspace.on_time(now), now)
+        for peer in self.seats.on_time(now):
+            if self.views.active:  # a node without neighbours keeps whom it has
+                self._facts.append(Overstayed(peer))
+        return self._done([], now)
+
+    # --- what the machines say -----------------------------------------------------------------
+
+    def _take(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> None:
+        for fact in facts:
+            self._on_fact(fact, now)
+
+    def _done(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> list[NeighbourFact]:
+        self._take(facts, now)
+        done, self._facts = self._facts, []
+        return done
+
+    def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
+        match fact:
+            case NeighborUp(peer):
+                self.seats.hold(peer, Use.VIEW, now)
+                self._facts.append(fact)
+            case NeighborDown(peer):
+                self.seats.release(peer, Use.VIEW, now)
+                self._facts.append(fact)
+            case Wanted() | Look():
+                self._facts.append(fact)
+            case Needed(peer):
+                self._facts.append(Wanted(peer))
+            case Held(peer, ring):
+                self.seats.hold(peer, Use.RING if ring else Use.LONG, now)
+            case Released(peer):
+                self.seats.release(peer, Use.RING | Use.LONG, now)
+            case _:
+                assert_never(fact)

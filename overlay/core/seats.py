@@ -1,0 +1,124 @@
+"""Why each link is kept, and how long it may stay without a reason.
+
+A link serves the active view, the ring, a long link, or somebody's command; one that serves
+nothing is a guest's and goes after a while, so that bursts of newcomers find a way in. What one
+end counts on the other is told, because only one of them may count on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from overlay.core.context import Context
+from overlay.core.events import Transmit
+from overlay.core.messages import LinkUse
+from overlay.core.timers import Timers
+from overlay.core.types import LinkId, PeerId
+
+GUESTS_MAX = 128
+"""DESIGN, joins in bursts."""
+
+
+class Use(IntFlag):
+    """What a link is for; all but the first are told to the other end."""
+
+    NOTHING = 0
+    VIEW = 1
+    """Both ends have agreed on this one (HyParView)."""
+    RING = 2
+    LONG = 4
+    KEPT = 8
+    """A command asked for this link."""
+
+
+TOLD = Use.RING | Use.LONG | Use.KEPT
+
+
+@dataclass(slots=True)
+class _Seat:
+    link: LinkId
+    ours: Use = Use.NOTHING
+    theirs: Use = Use.NOTHING
+
+
+@dataclass(slots=True)
+class Seats:
+    """The links of one node by what they are for."""
+
+    context: Context
+    taken: dict[PeerId, _Seat] = field(default_factory=dict)
+    _timers: Timers[PeerId] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+
+    def has_room(self) -> bool:
+        """Whether another link may come, if only as a guest."""
+        return len(self.taken) <= self.context.settings.links_max + GUESTS_MAX
+
+    def take(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A link has come up, or has moved."""
+        seat = self.taken.get(peer)
+        if seat is None:
+            self.taken[peer] = _Seat(link)
+            self._review(peer, now)
+        else:
+            seat.link = link
+            self._tell(seat)
+
+    def leave(self, peer: PeerId) -> None:
+        """A link has ended."""
+        self.taken.pop(peer, None)
+        self._timers.stop(peer)
+
+    def hold(self, peer: PeerId, use: Use, now: float) -> None:
+        """From now on the link serves this, too."""
+        self._change(peer, lambda uses: uses | use, now)
+
+    def release(self, peer: PeerId, use: Use, now: float) -> None:
+        """From now on the link does not serve this."""
+        self._change(peer, lambda uses: uses & ~use, now)
+
+    def _change(self, peer: PeerId, change: Callable[[Use], Use], now: float) -> None:
+        seat = self.taken.get(peer)
+        if seat is None or change(seat.ours) == seat.ours:
+            return
+        told, seat.ours = seat.ours & TOLD, change(seat.ours)
+        if seat.ours & TOLD != told:
+            self._tell(seat)
+        self._review(peer, now)
+
+    def on_told(self, peer: PeerId, message: LinkUse, now: float) -> None:
+        """The peer says what it counts on this link for."""
+        seat = self.taken.get(peer)
+        if seat is not None:
+            seat.theirs = Use(message.uses & TOLD)
+            self._review(peer, now)
+
+    def _tell(self, seat: _Seat) -> None:
+        self.context.emit(Transmit(seat.link, LinkUse(int(seat.ours & TOLD))))
+
+    def _serves(self, seat: _Seat) -> bool:
+        """Whether there is a reason to keep this link, within the budget of links."""
+        if seat.ours or seat.theirs & Use.RING:
+            return True
+        crowded = len(self.taken) > self.context.settings.links_max
+        return bool(seat.theirs) and not crowded
+
+    def _review(self, peer: PeerId, now: float) -> None:
+        if self._serves(self.taken[peer]):
+            self._timers.stop(peer)
+        elif peer not in self._timers:
+            self._timers.set(peer, now + self.context.settings.guest_stay)
+
+    def on_time(self, now: float) -> list[PeerId]:
+        """The guests whose time is up; each is given another term unless its link is ended."""
+        over: list[PeerId] = []
+        for peer in list(self._timers.pop_due(now)):
+            if not self._serves(self.taken[peer]):
+                over.append(peer)
+                self._timers.set(peer, now + self.context.settings.guest_stay)
+        if len(self.taken) > self.context.settings.links_max:
+            for peer in self.taken:
+                self._review(peer, now)
+        return over

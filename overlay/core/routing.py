@@ -36,6 +36,8 @@ STRAY_COST = 5
 """What a hop that leads nowhere nearer, or at random, costs of the TTL (guess): four of them."""
 STRAYS_MAX = 3
 """Such hops that one node tries for one request (guess): a target that is gone floods nobody."""
+TRIES_MAX = 6
+"""Next hops that one node tries for one request (guess); half of them for a place."""
 PATH_MAX = 64
 """Nodes that a trace remembers."""
 ACK_TIMEOUT_MIN = 0.3
@@ -325,7 +327,12 @@ class Routing:
 
     def _untried(self, request: _Request) -> list[PeerId]:
         avoid = (request.came_from, request.avoided)
-        return [each for each in self.neighbours if each not in request.tried and each not in avoid]
+        left = [each for each in self.neighbours if each not in request.tried and each not in avoid]
+        if not isinstance(request.routed, Locate):
+            return left if len(request.tried) < TRIES_MAX else []
+        place = request.routed.place  # whoever is exactly there is the one who asks
+        left = [each for each in left if self.neighbours[each].place != place]
+        return left if len(request.tried) < TRIES_MAX // 2 else []
 
     def _best(self, request: _Request) -> tuple[PeerId | None, int]:
         """The next hop and what it costs of the TTL; never one twice."""

@@ -199,7 +199,10 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_views(self._views.on_unlinked(peer, now, absent=True), now)
-        elif isinstance(event, LinkAlive) and peer not in self._views.links:
+        elif isinstance(event, LinkSuspect) or peer in self._views.links:
+            doubtful = isinstance(event, LinkSuspect)
+            self._on_views(self._views.on_doubt(peer, now, doubtful=doubtful), now)
+        else:
             self._routing.add(peer, event.link, now)
             self._on_views(self._views.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
@@ -262,8 +265,7 @@ class Overlay:
         if peer in self._tree.links:
             self._tree.add(peer, link.id, now)
         join = link.negotiated is Negotiated.INVITE and not link.inbound
-        ours = not link.inbound
-        facts = self._views.on_linked(peer, link.id, ours=ours, join=join, now=now)
+        facts = self._views.on_linked(peer, link.id, ours=not link.inbound, join=join, now=now)
         self._on_views(facts, now)
         self._context.report(
             "info", "peer_up", peer=peer, negotiated=link.negotiated.value, via=link.via
@@ -288,12 +290,11 @@ class Overlay:
         link = self._links.by_id.get(link_id)
         if link is None:
             return
-        own = self._membership.own
         match message:
             case m.Hello():
-                self._on_facts(self._links.on_hello(link, message, own, now), now)
+                self._on_facts(self._links.on_hello(link, message, self._membership.own, now), now)
             case m.Proof():
-                self._on_facts(self._links.on_proof(link, message, own, now), now)
+                self._on_facts(self._links.on_proof(link, message, self._membership.own, now), now)
             case m.Goodbye():
                 self._on_facts(self._links.on_goodbye(link, message), now)
             case _ if link.peer is None:
@@ -494,5 +495,4 @@ class Overlay:
         """A link that the view has no use for has served long enough, unless it is all we have."""
         link, active = self._links.by_peer.get(peer), self._views.active
         if link is not None and active and peer not in active and peer not in self._kept:
-            text = "the view has no more use for this link; the records that it brought lead on"
-            self._on_facts(self._links.end(link, "unneeded", text), now)
+            self._on_facts(self._links.end(link, "unneeded", "the view has no use for it"), now)

@@ -1,9 +1,9 @@
 """Several whole nodes in one process, as a program would hold them: `overlay.open_node` each.
 
-``python -m tests.builds.five_nodes DIRECTORY NAME… [--join] [--topic TOPIC]``: a node a name, its
-data directory ``DIRECTORY/NAME``, where the `overlay` command finds it. With ``--join`` the invite
-link is read from stdin. Prints a line of JSON when a node is ready, and one for each message on
-TOPIC: ``{"event": "heard", "name", "data"}``. Lives until it is killed.
+``python -m tests.builds.five_nodes DIRECTORY NAME… [--join] [--topic TOPIC] [--settings JSON]``:
+a node a name, its data directory ``DIRECTORY/NAME``, where the `overlay` command finds it. With
+``--join`` the invite link is read from stdin. Prints a line of JSON when a node is ready, and one
+for each message on TOPIC: ``{"event": "heard", "name", "data"}``. Lives until it is killed.
 """
 
 import argparse
@@ -37,16 +37,23 @@ async def hear(node: api.Node, topic: str, *, task_status: Starting) -> None:
             say({"event": "heard", "name": node.name, "data": message.text})
 
 
-async def live(directory: Path, join: str | None, topic: str, *, task_status: Any) -> None:
-    """One node, for ever."""
+async def live(
+    options: argparse.Namespace, name: str, join: str | None, *, task_status: Any
+) -> None:
+    """One node, for ever; starts with its invite."""
+    directory = options.directory / name
     async with (
         overlay.open_node(
-            data_dir=directory, listen="127.0.0.1:0", join=join, name=directory.name
+            data_dir=directory,
+            listen="127.0.0.1:0",
+            join=join,
+            name=name,
+            settings=options.settings,
         ) as node,
         trio.open_nursery() as nursery,
     ):
         assert isinstance(node, Node)
-        await nursery.start(partial(hear, node, topic))
+        await nursery.start(partial(hear, node, options.topic))
         control = DataDirectory(directory, lock=-1).listen()  # locked by the node itself
         nursery.start_soon(serve, node, control, {})
         invite = await node.invite(members=1)
@@ -60,7 +67,7 @@ async def main(options: argparse.Namespace) -> None:
     join = sys.stdin.readline().strip() if options.join else None
     async with trio.open_nursery() as nursery:
         for name in options.names:
-            invite = await nursery.start(live, options.directory / name, join, options.topic)
+            invite = await nursery.start(partial(live, options, name, join))
             join = join or invite
 
 
@@ -70,4 +77,5 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="+")
     parser.add_argument("--join", action="store_true")
     parser.add_argument("--topic", default="news")
+    parser.add_argument("--settings", type=json.loads, default={})
     trio.run(main, parser.parse_args())

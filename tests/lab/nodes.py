@@ -301,9 +301,12 @@ class Crew:
         self.nodes.append(node)
         return node
 
-    def together(self, names: Sequence[str], *, join: str | None = None) -> list[Node]:
+    def together(
+        self, names: Sequence[str], *, join: str | None = None, settings: Json | None = None
+    ) -> list[Node]:
         """Several nodes that live in one process, ready; see `tests.builds.five_nodes`."""
         argv = [sys.executable, "-m", "tests.builds.five_nodes", str(self.directory), *names]
+        argv += ["--settings", json.dumps(settings or {})]
         nodes = [self.node(name) for name in names]
         stdin = None if join is None else join + "\n"
         process = Process([*argv, *(["--join"] if join is not None else [])], stdin=stdin)
@@ -368,6 +371,19 @@ def settled(nodes: Sequence[Node], timeout: float = 40.0) -> None:
     """Wait until every node is linked to every other."""
     for node in nodes:
         node.wait_peers(len(nodes) - 1, timeout)
+
+
+def is_connected(nodes: Sequence[Node]) -> bool:
+    """Whether these nodes' links make them one component, each with at least one link to them."""
+    ids = {node.peer_id for node in nodes}
+    links = {node.peer_id: node.neighbours() & ids for node in nodes}
+    reached, to_visit = set[str](), [nodes[0].peer_id]
+    while to_visit:
+        here = to_visit.pop()
+        if here not in reached:
+            reached.add(here)
+            to_visit += [peer for peer in ids if peer in links[here] or here in links[peer]]
+    return reached == ids and all(links.values())
 
 
 def subscribed(nodes: Sequence[Node], topic: str, timeout: float = 30.0) -> list[Process]:

@@ -119,12 +119,51 @@ def _theory(path: Path) -> str:
     return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
+def scenario_keys() -> str:
+    """Every key of a scenario of the simulator, by table."""
+    from overlay.sim.scenario import keys, tables
+
+    lines = []
+    for name, table in tables():
+        title = {"": "The scenario itself"}.get(name, f"`{name}`")
+        about = " ".join((table.__doc__ or "").split())
+        lines += [
+            f"### {title}",
+            "",
+            about,
+            "",
+            "| key | allowed | default | |",
+            "|---|---|---|---|",
+        ]
+        for key in keys(table):
+            lines.append(f"| `{key.name}` | {key.allowed} | {key.default} | {key.about} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def measures() -> str:
+    """Every measure of the simulator."""
+    from overlay.sim.measures import ALWAYS, PUBLISHING, REQUESTING
+
+    lines = ["| measure | | |", "|---|---|---|"]
+    kinds = (
+        ("always", ALWAYS),
+        ("with `[[publish]]`", PUBLISHING),
+        ("with `[[requests]]`", REQUESTING),
+    )
+    for when, names in kinds:
+        lines += [f"| `{name}` | {about} | {when} |" for name, about in names.items()]
+    return "\n".join(lines) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "messages": messages,
     "documents": documents,
     "commands": commands,
     "configuration": configuration,
     "modules": modules,
+    "scenario": scenario_keys,
+    "measures": measures,
 }
 
 

@@ -13,6 +13,7 @@ from overlay import __version__
 from overlay.cli.ask import COMMANDS
 from overlay.cli.chat import chat
 from overlay.cli.invites import invite
+from overlay.cli.sim import sim
 from overlay.cli.up import join, up
 from overlay.errors import CommandFailed, NoNode, UsageError
 
@@ -29,7 +30,7 @@ def overlay() -> None:
     """
 
 
-for command in (up, join, invite, *COMMANDS, chat):
+for command in (up, join, invite, *COMMANDS, chat, sim):
     overlay.add_command(command)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overlay.core.events import Effect, Report
+from overlay.core.messages import WIRE_MIN, WIRE_VERSION
 from overlay.core.timers import Agenda
 from overlay.core.types import Crypto, PeerId, Random
 
@@ -21,6 +22,8 @@ class Settings:
     dial_key: bytes
     sequence: int = 0
     """Our records continue after this sequence number."""
+    wire: tuple[int, int] = (WIRE_MIN, WIRE_VERSION)
+    """The wire versions that we speak, the oldest and the newest."""
     direct: bool = True
     """Whether records that came by gossip may be dialled (``links.direct``)."""
     auto: bool = True

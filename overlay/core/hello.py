@@ -14,7 +14,7 @@ import msgspec
 
 from overlay.core import dial, documents, invite
 from overlay.core.context import Context
-from overlay.core.messages import WIRE_VERSION, Hello, InviteBody, Proof
+from overlay.core.messages import Hello, InviteBody, Proof
 from overlay.core.types import LinkFacts, Negotiated, PeerId
 
 LABEL = b"overlay hello 1"
@@ -62,21 +62,25 @@ class Handshake:
         self._invite = invite_body
         self._nonce = context.crypto.token(16)
         self._remote: Hello | None = None
+        self._wire = 0
+        """The version that both speak; known once the peer's hello has come."""
         self._admission = b""
 
     def hello(self, now: float) -> Hello:
         """Ours, sent as soon as the channel is open."""
         clock = int(self._context.wall(now))
-        return Hello(WIRE_VERSION, WIRE_VERSION, self._nonce, clock)
+        return Hello(*self._context.settings.wire, self._nonce, clock)
 
     def on_hello(self, hello: Hello, now: float) -> Refusal | None:
         """Check what can be checked of a stranger: versions and clock."""
         if self._remote is not None:
             return Refusal("protocol", "a second hello on one link")
-        if hello.wire_min > WIRE_VERSION or hello.wire_max < WIRE_VERSION:
+        oldest, newest = self._context.settings.wire
+        self._wire = min(newest, hello.wire_max)
+        if self._wire < max(oldest, hello.wire_min):
             return Refusal(
                 "version",
-                f"we speak wire version [{WIRE_VERSION}, {WIRE_VERSION}] and the peer "
+                f"we speak wire version [{oldest}, {newest}] and the peer "
                 f"[{hello.wire_min}, {hello.wire_max}]: update the older of the two",
             )
         skew = hello.clock - self._context.wall(now)
@@ -131,7 +135,7 @@ class Handshake:
         signed = self._transcript(proof, by_dialler=not self._dialler)
         if not self._context.crypto.verify(peer, signed, proof.signature):
             return Refusal("refused", "the proof of identity does not hold on this link")
-        return Accepted(peer, proof.boot, negotiated, proof.record, WIRE_VERSION)
+        return Accepted(peer, proof.boot, negotiated, proof.record, self._wire)
 
     def _admit(self, proof: Proof, now: float) -> Refusal | None:
         """Whether the dialler may come in by the token that it used (DESIGN, joining)."""
@@ -183,7 +187,7 @@ class Handshake:
         dialler, listener = (ours, theirs) if self._dialler else (theirs, ours)
         fields = [
             by_dialler,
-            WIRE_VERSION,
+            self._wire,
             proof.network,
             dialler,
             listener,

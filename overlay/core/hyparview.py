@@ -23,9 +23,14 @@ ASK_TIMEOUT = 5.0
 """Seconds (guess) that a peer gets to say whether it takes us in."""
 WANT_TIMEOUT = 20.0
 """Seconds (guess) that a wanted link may take to come about, whatever the ladder tries."""
+WANT_PATIENCE = 1.5
+"""Seconds (guess) after which a wanted peer is given company: after a mass crash, many of those
+that could be wanted are dead, and each of them takes the ladder many seconds to give up."""
 WALK_LIFE = 30.0
 WALKS_MAX = 256
 REPAIRS_AT_ONCE = 2
+REPAIRS_MAX = 8
+"""Peers (guess) asked or wanted at once, those included that have had their time."""
 SECOND_ASK = 1.5
 """Seconds (guess) that of two peers new to each other the lower id leaves to the higher."""
 REST = 30.0
@@ -99,6 +104,10 @@ class HyParView:
     """Members that we hold a record of: only they can be linked to."""
     _asking: dict[PeerId, bool] = field(default_factory=dict)
     """Peers wanted for the active view; the value: with high priority."""
+    _slow: dict[PeerId, None] = field(default_factory=dict)
+    """Of the peers wanted, those whose link has been a long time coming."""
+    _doubtful: dict[PeerId, None] = field(default_factory=dict)
+    """Active neighbours that have left a check unanswered: they may be dead."""
     _resting: dict[PeerId, float] = field(default_factory=dict)
     _absent: dict[PeerId, None] = field(default_factory=dict)
     """Members that fell silent or could not be reached when last tried: not counted as there."""
@@ -122,6 +131,7 @@ class HyParView:
         self.links[peer] = link
         self.known.setdefault(peer)
         self._absent.pop(peer, None)
+        self._doubtful.pop(peer, None)
         if join:
             self._send(peer, m.JoinView())
             self._activate(peer, now)
@@ -138,6 +148,15 @@ class HyParView:
             self._ask(peer, high=False)
         else:
             self._send(peer, m.Disconnect())
+        return self._done(now)
+
+    def on_doubt(self, peer: PeerId, now: float, *, doubtful: bool) -> list[Fact]:
+        """A neighbour has not answered, or again; if most have not, certainty would come late."""
+        self._now = now
+        if doubtful and peer in self.active:
+            self._doubtful[peer] = None
+        else:
+            self._doubtful.pop(peer, None)
         return self._done(now)
 
     def on_unlinked(self, peer: PeerId, now: float, *, absent: bool) -> list[Fact]:
@@ -218,7 +237,7 @@ class HyParView:
     def on_neighbour_ask(self, peer: PeerId, message: m.NeighbourAsk, now: float) -> list[Fact]:
         """A peer wants us in its view: always with high priority, else if there is room (§4.3)."""
         self._now = now
-        accepted = peer in self.active or message.high or len(self.active) < self._capacity
+        accepted = peer in self.active or message.high or self._sure < self._capacity
         self._send(peer, m.NeighbourReply(accepted))
         if accepted:
             self._activate(peer, now)
@@ -316,6 +335,11 @@ class HyParView:
             return self.parameters.full_mesh - 1
         return self.parameters.active_size
 
+    @property
+    def _sure(self) -> int:
+        """Active neighbours that nothing speaks against."""
+        return len(self.active) - len(self._doubtful)
+
     def _activate(self, peer: PeerId, now: float) -> None:
         """Into the active view, at a random neighbour's expense if it is full (Algorithm 1)."""
         if peer in self.active or peer not in self.links:
@@ -332,8 +356,8 @@ class HyParView:
             self._timers.set(("shuffle", b""), now + wait)
 
     def _drop_one(self) -> None:
-        """A random neighbour has to go, and is told (§4.2)."""
-        peer = self.context.random.choice(list(self.active))
+        """A random neighbour has to go, and is told (§4.2); one that may be dead goes first."""
+        peer = self.context.random.choice(list(self._doubtful or self.active))
         self._send(peer, m.Disconnect())
         self._deactivate(peer)
         self._remember(peer)
@@ -342,6 +366,7 @@ class HyParView:
         if peer not in self.active:
             return False
         del self.active[peer]
+        self._doubtful.pop(peer, None)
         self._facts.append(NeighborDown(peer))
         return True
 
@@ -357,15 +382,18 @@ class HyParView:
 
     def _repair(self) -> None:
         """Promote passive peers until the active view is full, a few at a time."""
-        missing = self._capacity - len(self.active) - len(self._asking)
+        hopeful = len(self._asking) - len(self._slow)
+        missing = self._capacity - len(self.active) - hopeful
+        if self._doubtful:
+            missing = max(missing, (self._capacity + 1) // 2 - self._sure - hopeful)
         if missing == 1 and self._now < self._content_until and self.active:
             return  # everybody else is full: one place may stay free for a while
-        room = min(missing, REPAIRS_AT_ONCE - len(self._asking))
+        room = min(missing, REPAIRS_AT_ONCE - hopeful, REPAIRS_MAX - len(self._asking))
         if room <= 0:
             return
         rested = self._rested(self.passive) or self._rested(self.known)
         for peer in self.context.random.sample(rested, min(room, len(rested))):
-            self._want(peer, high=not self.active)
+            self._want(peer, high=not self._sure)
         if not rested and self._resting:
             self._timers.set(("rest", b""), min(self._resting.values()))
 
@@ -385,14 +413,16 @@ class HyParView:
         elif self.opens_links:
             self._asking[peer] = high
             self._timers.set(("ask", peer), self._now + WANT_TIMEOUT)
+            self._timers.set(("slow", peer), self._now + WANT_PATIENCE)
             self._facts.append(Wanted(peer))
 
     def _ask(self, peer: PeerId, *, high: bool) -> None:
         """Over a link that stands (§4.3: with high priority when the view is empty)."""
         if peer not in self.active:
+            self._stop_asking(peer)
             self._asking[peer] = high
             self._timers.set(("ask", peer), self._now + ASK_TIMEOUT)
-            self._send(peer, m.NeighbourAsk(high=high or not self.active))
+            self._send(peer, m.NeighbourAsk(high=high or not self._sure))
 
     def _rest(self, peer: PeerId) -> None:
         if peer in self.known:
@@ -400,7 +430,9 @@ class HyParView:
 
     def _stop_asking(self, peer: PeerId) -> None:
         self._asking.pop(peer, None)
+        self._slow.pop(peer, None)
         self._timers.stop(("ask", peer))
+        self._timers.stop(("slow", peer))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -417,6 +449,8 @@ class HyParView:
                 self._timers.set(("shuffle", b""), now + wait)
             elif kind == "walk":
                 self._walks.pop(name, None)
+            elif kind == "slow":
+                self._slow[PeerId(name)] = None
             elif kind == "ask":
                 peer = PeerId(name)
                 self._stop_asking(peer)

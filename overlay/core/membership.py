@@ -11,7 +11,6 @@ from overlay.core.context import Context
 from overlay.core.events import Remember, Transmit
 from overlay.core.links import Link, Links
 from overlay.core.messages import (
-    WIRE_VERSION,
     Neighbours,
     Record,
     Records,
@@ -75,8 +74,8 @@ class Membership:
             addresses=self.reflexive.entries(),
             token=self._member_token(day),
             prekeys=rotate_prekeys(wall, context.crypto),
-            wire_min=WIRE_VERSION,
-            wire_max=WIRE_VERSION,
+            wire_min=context.settings.wire[0],
+            wire_max=context.settings.wire[1],
         )
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))

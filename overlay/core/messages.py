@@ -6,7 +6,8 @@ are ignored, so that later versions can add; a malformed message ends the link.
 
 import msgspec
 
-WIRE_VERSION = 1
+WIRE_MIN = WIRE_VERSION = 1
+"""The oldest version that we still speak, and the newest."""
 MAX_MESSAGE_BYTES = 65_536
 """A control message beyond this ends the link."""
 

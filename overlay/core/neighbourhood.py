@@ -63,6 +63,10 @@ class Neighbourhood:
         self._take(self.views.on_heard_again(peer, link, now), now)
         return self._done(self.keyspace.on_linked(peer, now), now)
 
+    def on_doubt(self, peer: PeerId, now: float, *, doubtful: bool) -> list[NeighbourFact]:
+        """A check of a link has gone unanswered, or is answered again."""
+        return self._done(self.views.on_doubt(peer, now, doubtful=doubtful), now)
+
     def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A link is silent: others take its place, its seat stays."""
         for use in (Use.VIEW, Use.RING, Use.LONG):

@@ -188,7 +188,10 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
-        elif isinstance(event, LinkAlive) and peer not in self._routing.neighbours:
+        elif isinstance(event, LinkSuspect) or peer in self._routing.neighbours:
+            doubtful = isinstance(event, LinkSuspect)
+            self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
+        else:
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
@@ -276,12 +279,11 @@ class Overlay:
         link = self._links.by_id.get(link_id)
         if link is None:
             return
-        own = self._membership.own
         match message:
             case m.Hello():
-                self._on_facts(self._links.on_hello(link, message, own, now), now)
+                self._on_facts(self._links.on_hello(link, message, self._membership.own, now), now)
             case m.Proof():
-                self._on_facts(self._links.on_proof(link, message, own, now), now)
+                self._on_facts(self._links.on_proof(link, message, self._membership.own, now), now)
             case m.Goodbye():
                 self._on_facts(self._links.on_goodbye(link, message), now)
             case _ if link.peer is None:

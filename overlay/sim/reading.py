@@ -1,4 +1,4 @@
-"""From a TOML file to a scenario: strict about every key, and about what cannot happen in that order.
+"""From a TOML file to a scenario: strict about every key, and about the order of events.
 
 Whatever is wrong is a `ConfigError` of one line that names the file (or the option that set it),
 the key, and what is allowed there.
@@ -56,7 +56,7 @@ def read(content: dict[str, Any], where: str, overrides: Overrides | None = None
     for key, (option, value) in overrides.items():
         _assign(content, key, option, value)
     reader = _Reader(where, overrides)
-    scenario = reader.table(Scenario, content, "")
+    scenario: Scenario = reader.table(Scenario, content, "")
     _Plausibility(reader, scenario).check()
     return scenario
 

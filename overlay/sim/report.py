@@ -1,4 +1,4 @@
-"""What is told of a run: each measure beside its band, and in one line what was not as it should be."""
+"""What is told of a run: each measure beside its band, and in one line what went wrong."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,8 @@ from overlay.sim.scenario import Scenario
 from overlay.sim.settings import config_diff
 
 Band = tuple[float, float]
+WHAT_MAX = 300
+"""Characters of a violation that are shown: it may quote a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Report:
             for name, verdict in self.verdicts().items()
             if verdict.ok is False and verdict.band is not None
         ]
-        what = [violation.what] if violation is not None else missed
+        what = [violation.what[:WHAT_MAX]] if violation is not None else missed
         if not what:
             return None
         seed, at = self.scenario.seed, self.outcome.at

@@ -231,6 +231,8 @@ class _Run:
             self._tracer.event(Event(self.world.now, kind, node, name, **more))
 
     def _on_effect(self, node: SimNode, effect: Effect) -> None:
+        if self._tracer is None:
+            return
         match effect:
             case Deliver(data=data, hops=hops):
                 self._event("deliver", node.name, data.decode().rstrip(), hops=hops)

@@ -23,58 +23,76 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Links(Table, frozen=True, kw_only=True):
     """What every node is set to, on top of the profile; the keys are those of a node's `links`."""
 
-    auto: Annotated[
-        bool,
-        Meta(
-            description="Whether links open that no command asked for. Off: nobody grows a view, "
-            "nothing is repaired.",
-            extra={"allowed": "true or false", "default": "the profile's"},
-        ),
-    ] | None = None
-    direct: Annotated[
-        bool,
-        Meta(
-            description="Whether members known by gossip may be dialled. Off: links to them are "
-            "negotiated through the mesh.",
-            extra={"allowed": "true or false", "default": "the profile's"},
-        ),
-    ] | None = None
-    full_mesh: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=64,
-            description="Up to this many nodes the mesh is full; 0 for never.",
-            extra={"allowed": "a whole number from 0 to 64", "default": "the profile's"},
-        ),
-    ] | None = None
-    active: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=64,
-            description="Neighbours for gossip in a larger mesh: HyParView's active view.",
-            extra={"allowed": "a whole number from 1 to 64", "default": "the profile's"},
-        ),
-    ] | None = None
-    passive: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1024,
-            description="Members kept in mind to replace neighbours: HyParView's passive view.",
-            extra={"allowed": "a whole number from 0 to 1024", "default": "the profile's"},
-        ),
-    ] | None = None
-    max: Annotated[
-        int,
-        Meta(
-            ge=2,
-            le=128,
-            description="Links beyond this are guests, handed on within 30 s.",
-            extra={"allowed": "a whole number from 2 to 128", "default": "the profile's"},
-        ),
-    ] | None = None
+    auto: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether links open that no command asked for. Off: nobody grows a "
+                "view, nothing is repaired.",
+                extra={"allowed": "true or false", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    direct: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether members known by gossip may be dialled. Off: links to them "
+                "are negotiated through the mesh.",
+                extra={"allowed": "true or false", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    full_mesh: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=64,
+                description="Up to this many nodes the mesh is full; 0 for never.",
+                extra={"allowed": "a whole number from 0 to 64", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    active: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=64,
+                description="Neighbours for gossip in a larger mesh: HyParView's active view.",
+                extra={"allowed": "a whole number from 1 to 64", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    passive: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=1024,
+                description="Members kept in mind to replace neighbours: HyParView's passive view.",
+                extra={"allowed": "a whole number from 0 to 1024", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    max: (
+        Annotated[
+            int,
+            Meta(
+                ge=2,
+                le=128,
+                description="Links beyond this are guests, handed on within 30 s.",
+                extra={"allowed": "a whole number from 2 to 128", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Network(Table, frozen=True, kw_only=True):
@@ -203,46 +221,58 @@ class Fault(Table, frozen=True, kw_only=True):
             },
         ),
     ]
-    share: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=1,
-            description="How many of the nodes that it can happen to, as a share, rounded. "
-            "For `thaw` and `restart` all of them unless it is given.",
-            extra={"allowed": "a number above 0, at most 1", "default": "none"},
-        ),
-    ] | None = None
-    count: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=1_000_000,
-            description="The same as a number of nodes.",
-            extra={"allowed": "a whole number from 1", "default": "none"},
-        ),
-    ] | None = None
-    parts: Annotated[
-        tuple[float, ...],
-        Meta(
-            min_length=2,
-            max_length=16,
-            description="Of a `partition`: the share of the nodes in each part.",
-            extra={
-                "allowed": "2 to 16 numbers above 0 that add up to 1",
-                "default": "two halves",
-            },
-        ),
-    ] | None = None
-    by: Annotated[
-        float,
-        Meta(
-            ge=-10 * 365 * DAY,
-            le=10 * 365 * DAY,
-            description="Of a `clock`: seconds by which the wall clocks jump.",
-            extra={"allowed": "a number of seconds, at most ten years", "default": "none"},
-        ),
-    ] | None = None
+    share: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=1,
+                description="How many of the nodes that it can happen to, as a share, rounded. "
+                "For `thaw` and `restart` all of them unless it is given.",
+                extra={"allowed": "a number above 0, at most 1", "default": "none"},
+            ),
+        ]
+        | None
+    ) = None
+    count: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=1_000_000,
+                description="The same as a number of nodes.",
+                extra={"allowed": "a whole number from 1", "default": "none"},
+            ),
+        ]
+        | None
+    ) = None
+    parts: (
+        Annotated[
+            tuple[float, ...],
+            Meta(
+                min_length=2,
+                max_length=16,
+                description="Of a `partition`: the share of the nodes in each part.",
+                extra={
+                    "allowed": "2 to 16 numbers above 0 that add up to 1",
+                    "default": "two halves",
+                },
+            ),
+        ]
+        | None
+    ) = None
+    by: (
+        Annotated[
+            float,
+            Meta(
+                ge=-10 * 365 * DAY,
+                le=10 * 365 * DAY,
+                description="Of a `clock`: seconds by which the wall clocks jump.",
+                extra={"allowed": "a number of seconds, at most ten years", "default": "none"},
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Phase(Table, frozen=True, kw_only=True):
@@ -403,7 +433,7 @@ class Scenario(Table, frozen=True, kw_only=True):
         dict[str, tuple[float, float]],
         Meta(
             description="For a measure, the least and the greatest value that is right.",
-            extra={"allowed": "two numbers, the lower one first"},
+            extra={"allowed": "two numbers, the lower one first", "default": "none"},
         ),
     ] = msgspec.field(default_factory=dict)
 
@@ -413,27 +443,35 @@ class Key:
     """One row of the reference."""
 
     name: str
-    """Dotted; ``[]`` marks a table of which there can be several."""
-    type: Any
-    default: Any
-    """`msgspec.NODEFAULT` when the key has to be there; a text when only words can say it."""
     allowed: str
+    default: str
     about: str
 
 
-def keys(table: type[Table] = Scenario, prefix: str = "") -> Iterator[Key]:
-    """Every key, in the order of the file."""
+def tables(table: type[Table] = Scenario, name: str = "") -> Iterator[tuple[str, type[Table]]]:
+    """The tables of a file, by the way in which a file begins each; the file's own first."""
+    yield name, table
     for field in msgspec.structs.fields(table):
-        name = prefix + field.name
         if inner := table_of(field.type):
             repeated = get_origin(field.type) is tuple
-            yield from keys(inner, f"{name}[]." if repeated else f"{name}.")
+            yield from tables(inner, f"[[{field.name}]]" if repeated else f"[{field.name}]")
+
+
+def keys(table: type[Table]) -> Iterator[Key]:
+    """The keys of one table, in the order of the file."""
+    for field in msgspec.structs.fields(table):
+        if table_of(field.type):
             continue
         meta = meta_of(field.type)
-        default = meta.extra.get("default", field.default)
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = "none"
-        yield Key(name, field.type, default, meta.extra["allowed"], meta.description)
+        default = meta.extra.get("default") or _written(field)
+        yield Key(field.name, meta.extra["allowed"], default, meta.description)
+
+
+def _written(field: msgspec.structs.FieldInfo) -> str:
+    """A default as a file would have it."""
+    if field.required:
+        return "must be there"
+    return f"`{msgspec.json.encode(field.default).decode()}`"
 
 
 def table_of(kind: Any) -> type[Table] | None:

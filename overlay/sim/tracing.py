@@ -1,4 +1,4 @@
-"""What happened in a world, as JSON lines: for scripts, for a hash, and to be compared with a replay.
+"""What happened in a world, as JSON lines: for scripts, for a hash, for comparing a replay.
 
 The first line describes the scenario; each other one is an event with the virtual second, its kind,
 the node and an id: the peer at the other end of a link, the publication, or the request.

@@ -6,7 +6,7 @@ its connection object goes on holding buffers for retransmissions that can no lo
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -37,7 +37,7 @@ class Secrets:
 
     suite: str
     """One of `SUITES`."""
-    master: bytes
+    master: bytes = field(repr=False)
     client_random: bytes
     server_random: bytes
 

@@ -12,8 +12,19 @@ import time
 
 import pytest
 
-from tests.acceptance.test_m1 import one_line_error, sh, suite
-from tests.lab.nodes import ROOT, Crew, Node, heard, overlay, subscribed, wait_for
+from tests.acceptance.test_m1 import QUIET, failed_up, one_line_error, sh, suite
+from tests.lab.nodes import (
+    ROOT,
+    Crew,
+    Json,
+    Node,
+    heard,
+    is_connected,
+    overlay,
+    settled,
+    subscribed,
+    wait_for,
+)
 
 unbuilt = pytest.mark.xfail(strict=True, reason="M2: not built yet")
 
@@ -129,15 +140,138 @@ def test_a_node_frozen_for_four_seconds_loses_no_link(pair: list[Node]) -> None:
     assert first.json("peers")["since"] == before
 
 
-@unbuilt
-def test_twenty_nodes_in_four_processes_survive_two_of_them() -> None:
-    done = sh(sys.executable, "-m", "tests.builds.five_nodes", "--help")
-    assert done.returncode == 0
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_twenty_nodes_in_four_processes_survive_two_of_them(crew: Crew) -> None:
+    survivors, killed_at = half_of_twenty_killed(crew, {"links.guests": "2s"})
+    connected = False
+    for number in range(1000):
+        connected = connected or is_connected(survivors)
+        text = f"news {number}"
+        survivors[number % 10].ask("POST", "/publish", {"topic": "news", "data": text})
+        patience = time.monotonic() + 0.5
+        while len(hearers(survivors, text)) < 10 and time.monotonic() < patience:
+            time.sleep(0.02)
+        if connected and len(hearers(survivors, text)) == 10:
+            break
+        assert time.monotonic() < killed_at + 60.0, "they never found each other again"
+    assert time.monotonic() < killed_at + 10.0
+    assert [node.ask("GET", "/status")["internal_errors"] for node in survivors] == [0] * 10
 
 
-@unbuilt
-def test_a_node_of_wire_one_to_two_talks_to_one_of_wire_one(crew: Crew) -> None:
-    assert (ROOT / "tests/builds/wire_one_to_two.py").exists()
+@pytest.mark.slow
+def test_survivors_that_may_open_no_links_stay_apart(crew: Crew) -> None:
+    """The counter-test: without repair, those whom only the dead had linked hear nothing."""
+    survivors, killed_at = half_of_twenty_killed(crew, {"links.auto": False})
+    survivors[0].ask("POST", "/publish", {"topic": "news", "data": "anybody?"})
+    wait_for(lambda: time.monotonic() > killed_at + 10.0, 20.0, "the time that they had to repair")
+    assert not is_connected(survivors)
+    assert len(hearers(survivors, "anybody?")) < 10
+
+
+def half_of_twenty_killed(crew: Crew, settings: Json) -> tuple[list[Node], float]:
+    """Twenty nodes by fives, joined through the first; two processes killed, and when."""
+    groups = [crew.together([f"n{i}" for i in range(5)], settings=settings)]
+    link = groups[0][0].ready["invite"]
+    for first in (5, 10, 15):
+        names = [f"n{i}" for i in range(first, first + 5)]
+        groups.append(crew.together(names, join=link, settings=settings))
+    nodes = [node for group in groups for node in group]
+    assert is_connected(nodes)
+    if settings.get("links.auto", True):
+        wait_for(lambda: max(len(node.neighbours()) for node in nodes) < 12, 90.0, "no guests left")
+        nodes[7].ask("POST", "/publish", {"topic": "news", "data": "all twenty"})
+        wait_for(lambda: len(hearers(nodes, "all twenty")) == 20, 20.0, "everybody hears")
+    killed_at = time.monotonic()
+    for doomed in (groups[0], groups[2]):
+        doomed[0].kill()
+    return groups[1] + groups[3], killed_at
+
+
+def hearers(nodes: list[Node], text: str) -> set[str]:
+    """The names of those nodes that have heard this publication."""
+    processes = {id(node.process): node.process for node in nodes if node.process}.values()
+    events = [json.loads(line) for process in processes for line in list(process.out.all)]
+    return {event["name"] for event in events if event.get("data") == text}
+
+
+def test_a_node_frozen_for_twenty_seconds_is_done_without_and_comes_back(crew: Crew) -> None:
+    first = crew.node("a").up()
+    link = first.invite("--members", "1")
+    frozen, *others = (crew.node(name).up(join=link) for name in "bcde")
+    awake = [first, *others]
+    settled([frozen, *awake])
+    ears = subscribed([frozen, *awake], "news")
+    frozen.freeze()
+    thaw_at = time.monotonic() + 20.0
+    try:
+        wait_for(
+            lambda: not any(frozen.peer_id in node.neighbours() for node in awake),
+            15.0,
+            "its neighbours go on without it",
+        )
+        others[0].ok("publish", "news", "around it")
+        for ear in ears[1:]:
+            assert heard(ear, "around it")["from"] == others[0].peer_id
+        wait_for(lambda: time.monotonic() >= thaw_at, 30.0, "twenty seconds to pass")
+    finally:
+        frozen.thaw()
+    awake_ids = {node.peer_id for node in awake}
+    wait_for(lambda: frozen.neighbours() == awake_ids, 20.0, "it is back, without an invite")
+    wait_for(
+        lambda: all(frozen.peer_id in node.neighbours() for node in awake), 20.0, "as all see it"
+    )
+    others[1].ok("publish", "news", "good morning")
+    frozen.ok("publish", "news", "what did I miss?")
+    for ear in ears:
+        heard(ear, "good morning")
+    for ear in ears[1:]:
+        heard(ear, "what did I miss?")
+    assert [node.json("status")["internal_errors"] for node in (frozen, *awake)] == [0] * 5
+
+
+OLD, BOTH, NEW = "1 1", "1 2", "2 2"
+
+
+def of_wire(crew: Crew, name: str, versions: str) -> Node:
+    """A node that speaks these wire versions."""
+    if versions == OLD:
+        return crew.node(name)
+    build = [sys.executable, "-m", "tests.builds.other_wire"]
+    return crew.node(name, argv=build, env={"WIRE_RANGE": versions})
+
+
+@pytest.mark.parametrize("middle", [OLD, BOTH])
+def test_a_node_of_wire_one_to_two_talks_to_one_of_wire_one(crew: Crew, middle: str) -> None:
+    """Each joins by the other's invite, and links to the other through the mesh."""
+    b = of_wire(crew, "b", middle).up(*QUIET)
+    link = b.invite("--members", "1")
+    a = of_wire(crew, "a", BOTH if middle == OLD else OLD).up(*QUIET, join=link)
+    c = of_wire(crew, "c", middle).up(*QUIET, join=link)
+    b.wait_peers(2)
+    wait_for(lambda: a.run("trace", c.peer_id).returncode == 0, 20.0, "the record of C at A")
+    a.ok("connect", c.peer_id)
+    for here, there in ((a, c), (c, a), (a, b), (b, a)):
+        here.ok("ping", there.peer_id)
+    ears = subscribed([a, b, c], "news")
+    for node in (a, b, c):
+        node.ok("publish", "news", f"from {node.name}")
+        for ear in ears:
+            assert heard(ear, f"from {node.name}")["from"] == node.peer_id
+
+
+@pytest.mark.parametrize(("host", "joiner"), [(OLD, NEW), (NEW, OLD), (BOTH, "3 3")])
+def test_nodes_without_a_common_wire_version_both_say_so(
+    crew: Crew, host: str, joiner: str
+) -> None:
+    here, there = of_wire(crew, "a", host).up(), of_wire(crew, "b", joiner)
+    line = failed_up(there, join=here.invite())
+    (told,) = (text for text in here.log.splitlines() if "hello_refused" in text)
+    for versions in (host, joiner):
+        named = "[{}, {}]".format(*versions.split())
+        assert named in line, line
+        assert named in told, told
+    assert here.peers() == []
 
 
 # --- done when -----------------------------------------------------------------------------------

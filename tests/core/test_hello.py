@@ -162,6 +162,39 @@ def test_another_network_is_refused_by_name(ends: tuple[End, End]) -> None:
     assert of_dialler.code == "network"
 
 
+def speaking(end: End, oldest: int, newest: int) -> End:
+    """The same end, of other wire versions."""
+    end.context.settings = replace(end.context.settings, wire=(oldest, newest))
+    return end
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "common"),
+    [((1, 2), (1, 1), 1), ((1, 1), (1, 2), 1), ((1, 3), (2, 5), 3), ((2, 2), (1, 4), 2)],
+)
+def test_the_highest_common_version_is_spoken(
+    ends: tuple[End, End], ours: tuple[int, int], theirs: tuple[int, int], common: int
+) -> None:
+    one, two = speaking(ends[0], *ours), speaking(ends[1], *theirs)
+    for accepted in outcome(one.dials(two), two.listens(one)):
+        assert isinstance(accepted, Accepted)
+        assert accepted.wire == common
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((2, 2), (1, 1)), ((1, 1), (2, 3)), ((1, 2), (3, 1))])
+def test_both_ends_name_both_ranges_when_no_version_is_common(
+    ends: tuple[End, End], ours: tuple[int, int], theirs: tuple[int, int]
+) -> None:
+    one, two = speaking(ends[0], *ours), speaking(ends[1], *theirs)
+    dialler, listener = one.dials(two), two.listens(one)
+    for here, there in ((dialler, listener), (listener, dialler)):
+        refusal = here.on_hello(there.hello(NOW), NOW)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "version"
+        for each in (ours, theirs):
+            assert str(list(each)) in refusal.text
+
+
 def test_versions_without_overlap_are_refused_naming_both(ends: tuple[End, End]) -> None:
     one, two = ends
     newer = msgspec.structs.replace(one.dials(two).hello(NOW), wire_min=2, wire_max=3)

@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -226,6 +228,24 @@ class Node:
         assert len(found) <= 1, found
         return found[0] if found else None
 
+    def ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        """What `overlay` asks over the control socket, without the start of a command each time."""
+        connection = http.client.HTTPConnection("node", timeout=30.0)
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
+            sock.settimeout(30.0)
+            sock.connect(str(self.directory / "control.sock"))
+            connection.sock = sock
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            answer: Json = json.loads(response.read())
+        if response.status != http.HTTPStatus.OK:
+            raise Failed(f"{self.name}: {path}: {answer}")
+        return answer
+
+    def neighbours(self) -> set[str]:
+        """The peer ids that `overlay peers` lists, sooner."""
+        return {peer["peer_id"] for peer in self.ask("GET", "/peers")["peers"]}
+
     def invite(self, *args: str) -> str:
         return str(self.json("invite", *args)["link"])
 
@@ -280,6 +300,21 @@ class Crew:
         node = Node(self.directory / name, argv=argv, enter=enter, env=env)
         self.nodes.append(node)
         return node
+
+    def together(
+        self, names: Sequence[str], *, join: str | None = None, settings: Json | None = None
+    ) -> list[Node]:
+        """Several nodes that live in one process, ready; see `tests.builds.five_nodes`."""
+        argv = [sys.executable, "-m", "tests.builds.five_nodes", str(self.directory), *names]
+        argv += ["--settings", json.dumps(settings or {})]
+        nodes = [self.node(name) for name in names]
+        stdin = None if join is None else join + "\n"
+        process = Process([*argv, *(["--join"] if join is not None else [])], stdin=stdin)
+        for node in nodes:
+            node.process = process
+        for node in nodes:
+            node.wait_ready()
+        return nodes
 
     def __enter__(self) -> Self:
         return self
@@ -336,6 +371,19 @@ def settled(nodes: Sequence[Node], timeout: float = 40.0) -> None:
     """Wait until every node is linked to every other."""
     for node in nodes:
         node.wait_peers(len(nodes) - 1, timeout)
+
+
+def is_connected(nodes: Sequence[Node]) -> bool:
+    """Whether these nodes' links make them one component, each with at least one link to them."""
+    ids = {node.peer_id for node in nodes}
+    links = {node.peer_id: node.neighbours() & ids for node in nodes}
+    reached, to_visit = set[str](), [nodes[0].peer_id]
+    while to_visit:
+        here = to_visit.pop()
+        if here not in reached:
+            reached.add(here)
+            to_visit += [peer for peer in ids if peer in links[here] or here in links[peer]]
+    return reached == ids and all(links.values())
 
 
 def subscribed(nodes: Sequence[Node], topic: str, timeout: float = 30.0) -> list[Process]:

@@ -1,0 +1,251 @@
+"""`overlay sim`: list scenarios, run one, compare a run with the trace of an earlier one.
+
+The simulator is imported by the commands that run it and by no other.
+"""
+
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from overlay.cli.options import json_option, print_json
+from overlay.errors import CommandFailed, UsageError
+
+if TYPE_CHECKING:
+    from overlay.sim.report import Report
+    from overlay.sim.running import Outcome
+    from overlay.sim.scenario import Scenario
+    from overlay.sim.tracing import Comparison, Header
+
+Line = Callable[[bytes], None]
+SHOWN_MAX = 160
+"""Characters of a line of a trace that an error shows."""
+
+
+@click.group()
+def sim() -> None:
+    """Run whole meshes on a virtual clock, from scenarios in TOML.
+
+    A run draws everything from one seed, so that it can be run again exactly.
+    """
+
+
+@sim.command("list")
+@json_option
+def list_scenarios(as_json: bool) -> None:
+    """Show the scenarios that come with overlay."""
+    from overlay.sim.library import scenarios
+    from overlay.sim.reading import load
+
+    for name, path in scenarios().items():
+        scenario = load(path)
+        if as_json:
+            about = {"nodes": scenario.nodes, "duration": scenario.duration}
+            print_json({"name": name, "file": str(path), **about, "about": scenario.about})
+        else:
+            print(f"{name:<20} {scenario.nodes:>6} nodes  {scenario.about}")
+
+
+@sim.command()
+@click.argument("scenario", metavar="NAME|FILE.toml")
+@click.option("--nodes", type=int, metavar="N", help="Another size; bands hold at the full size.")
+@click.option("--seed", type=int, metavar="S", help="Another seed.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value of a key of the scenario.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write what happens as JSON lines.",
+)
+@json_option
+def run(
+    scenario: str,
+    nodes: int | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    trace: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a scenario and hold what it measures against its bands.
+
+    A name is one of `overlay sim list`. Exit code 1 when a band is missed or an invariant broken.
+    """
+    from overlay.sim.library import find
+    from overlay.sim.reading import assignments, load
+    from overlay.sim.report import Report
+
+    path = find(scenario)
+    overrides = assignments(settings)
+    overrides |= {} if nodes is None else {"nodes": ("--nodes", nodes)}
+    overrides |= {} if seed is None else {"seed": ("--seed", seed)}
+    full_size = load(path).nodes
+    chosen = load(path, overrides)
+    replay = _command(scenario, chosen.seed, nodes, settings)
+    started_at = time.perf_counter()
+    with _trace_file(trace, path.stem, chosen) as write, _progress(chosen, as_json) as progress:
+        outcome = _run(chosen, replay, write, progress)
+    seconds = time.perf_counter() - started_at
+    report = Report(path.stem, chosen, full_size, outcome, seconds, _peak_rss())
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print_report(report)
+    failure = report.failure(replay)
+    if failure is not None:
+        raise CommandFailed("violated", failure)
+
+
+@sim.command()
+@click.argument("trace", type=click.Path(path_type=Path, dir_okay=False), metavar="TRACE")
+@json_option
+def replay(trace: Path, as_json: bool) -> None:
+    """Run what a trace describes again, and compare every line.
+
+    Exit code 1 at the first line that differs.
+    """
+    from overlay.sim.reading import read
+    from overlay.sim.tracing import Comparison, opened
+
+    header, lines = opened(trace)
+    scenario = read(header.scenario, str(trace))
+    comparison = Comparison(lines)
+    with _progress(scenario, as_json) as progress:
+        outcome = _run(scenario, "", comparison.line, progress)
+    comparison.finish()
+    same = comparison.differs is None
+    if as_json:
+        differs_at = None if same else comparison.lines + 2
+        answer = {"same": same, "lines": comparison.lines, "differs_at": differs_at}
+        print_json({**answer, "trace_hash": outcome.trace_hash})
+    elif same:
+        print(f"the same: {comparison.lines} events, trace hash {outcome.trace_hash}")
+        if outcome.violation is not None:
+            print(f"it ends as it did: {outcome.violation}")
+    if not same:
+        raise CommandFailed("differs", _difference(trace, header, comparison))
+
+
+def _run(
+    scenario: "Scenario",
+    replay: str,
+    write: Line | None,
+    progress: Callable[[float], None] | None,
+) -> "Outcome":
+    from overlay.sim.running import run as run_scenario
+
+    return run_scenario(scenario, replay=replay, write=write, progress=progress)
+
+
+def _command(scenario: str, seed: int, nodes: int | None, settings: tuple[str, ...]) -> str:
+    """What to type for the same run."""
+    words = ["overlay", "sim", "run", scenario, "--seed", str(seed)]
+    words += [] if nodes is None else ["--nodes", str(nodes)]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join(words)
+
+
+def _difference(trace: Path, header: "Header", comparison: "Comparison") -> str:
+    from overlay import __version__
+
+    assert comparison.differs is not None
+    recorded, now = (line[:SHOWN_MAX] or "the end" for line in comparison.differs)
+    versions = f"overlay {header.version} wrote it, this is {__version__}: "
+    return (
+        f"{trace}: line {comparison.lines + 2} differs: "
+        f"{versions if header.version != __version__ else ''}recorded {recorded}, now {now}"
+    )
+
+
+# --- what goes where ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _trace_file(path: Path | None, name: str, scenario: "Scenario") -> Iterator[Line | None]:
+    """Where the lines of the trace go, the first one written."""
+    if path is None:
+        yield None
+        return
+    from overlay import __version__
+    from overlay.sim.tracing import header
+
+    with _writable(path) as file:
+        file.write(header(name, scenario, __version__))
+        yield lambda line: _discard(file.write(line))
+
+
+def _discard(_: int) -> None:
+    """The number of bytes written is of no interest."""
+
+
+def _writable(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise UsageError(f"--trace {path}: cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _progress(scenario: "Scenario", as_json: bool) -> Iterator[Callable[[float], None] | None]:
+    """A bar, on a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{scenario.nodes} nodes", total=scenario.duration)
+        yield lambda now: bar.update(task, completed=now)
+
+
+def _peak_rss() -> int:
+    """Bytes that this process had in memory at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _print_report(report: "Report") -> None:
+    """A table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from overlay.sim.report import shown, shown_band
+
+    answer = report.as_json()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("measure", "value", "band", ""):
+        table.add_column(column, no_wrap=True)
+    words: Mapping[bool | None, str] = {True: "ok", False: "missed", None: ""}
+    for name, verdict in report.verdicts().items():
+        band = shown_band(verdict.band) if verdict.band is not None else ""
+        table.add_row(name, shown(verdict.value), band, words[verdict.ok])
+    width = None if sys.stdout.isatty() else 200
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    console.print(_summary(answer))
+    console.print(table)
+    console.print(f"trace hash {answer['trace_hash']}")
+
+
+def _summary(answer: Mapping[str, Any]) -> str:
+    size = f"{answer['nodes']} nodes"
+    size += "" if answer["full_size"] else " (not the full size: no bands)"
+    said = [f"{key} = {value}" for key, value in answer["config_diff"].items()]
+    unlike = f", {', '.join(said)}" if said else ""
+    rate = f"{answer['events']} messages, {answer['events_per_second']:.0f} a second"
+    return (
+        f"{answer['scenario']}: {size}, seed {answer['seed']}, "
+        f"profile {answer['profile']}{unlike}: {rate}"
+    )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import nacl.bindings
 import nacl.exceptions
 import nacl.signing
 from cryptography import x509
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from overlay.core.types import PeerId
+from overlay.core.types import IDENTITY, PeerId
 from overlay.errors import ConfigError, UsageError
 
 KEY_BYTES = 32
@@ -289,6 +290,16 @@ class Keys:
         """Destroy a prekey: what was sealed to it can no longer be opened."""
         self._prekeys.delete(prekey_id)
 
+    def sealing_key(self, peer: PeerId) -> bytes:
+        """The peer's Ed25519 key as an X25519 key (RFC 7748 §4.1, the birational map).
+
+        A peer id that is no point of the curve gives zeros, to which nothing can be sealed.
+        """
+        try:
+            return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(peer)
+        except (nacl.exceptions.CryptoError, ValueError, TypeError):
+            return bytes(32)
+
     def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
         """HPKE base mode (RFC 9180 §6.1): encapsulated key ‖ ciphertext.
 
@@ -302,7 +313,10 @@ class Keys:
 
     def open(self, prekey_id: int, info: bytes, sealed: bytes) -> bytes | None:
         """The plaintext, or None when the key is gone or the seal broken. Never raises."""
-        private = self._prekeys.load(prekey_id)
+        if prekey_id == IDENTITY:
+            private: bytes | None = bytes(self._signing.to_curve25519_private_key())
+        else:
+            private = self._prekeys.load(prekey_id)
         if private is None:
             return None
         try:

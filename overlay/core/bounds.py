@@ -23,6 +23,8 @@ SEALED_MAX = 16 * 1024
 RECORD_MAX = 4000
 """Bytes of a signed record: sixteen fit into one message."""
 ADMISSION_MAX = 1024
+SAMPLE_MAX = 12
+"""Records in a sample: of the largest, they fill most of a message."""
 ADDRESSES_MAX = 32
 CANDIDATES_MAX = 8
 """Candidates an offer (DESIGN, the door)."""
@@ -158,6 +160,7 @@ _LINE = Text(1024)
 _UFRAG = Text(256, 4, ICE_CHARS)
 _PASSWORD = Text(256, 22, ICE_CHARS)
 _INSIDE = Anything()
+_SAMPLE = Many(SAMPLE_MAX, Blob(RECORD_MAX))
 _STRUCTS = Many(LIST_MAX, _INSIDE)
 _ADDRESSES = Many(ADDRESSES_MAX, _INSIDE)
 _CANDIDATES = Many(CANDIDATES_MAX, _INSIDE)
@@ -221,6 +224,8 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     m.Disconnect: {},
     m.Shuffle: {"walk": Bytes(8), "ttl": _SMALL, "peers": Many(LIST_MAX, _KEY)},
     m.ShuffleReply: {"walk": Bytes(8), "peers": Many(LIST_MAX, _KEY)},
+    m.RecordShuffle: {"walk": Bytes(8), "ttl": _SMALL, "records": _SAMPLE},
+    m.RecordShuffleReply: {"walk": Bytes(8), "records": _SAMPLE},
     m.Announcement: {"message_id": _REQUEST, "hops": _SMALL},
     m.IHave: {"announcements": _STRUCTS},
     m.Graft: {"message_id": _REQUEST},

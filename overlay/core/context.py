@@ -38,6 +38,10 @@ class Settings:
     """Ring neighbours on either side, for routing; 0 does without the ring."""
     long_links: int = 2
     """Links at harmonic distances around the ring."""
+    records_spread: int = 64
+    """Up to so many members everybody knows everybody's record (`RECORDS_SPREAD`)."""
+    records_max: int = 1024
+    """Records kept; the oldest that serves nothing gives way."""
     passive_size: int = 30
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     guest_stay: float = 30.0

@@ -81,9 +81,14 @@ def verified(signed: Signed, kind: type[Body], crypto: Crypto) -> Body | str:
     body = peek(signed, kind)
     if isinstance(body, str):
         return body
-    author = PeerId(getattr(body, KINDS[kind].author))
-    data = labelled(KINDS[kind].label, signed.body)
-    return body if crypto.verify(author, data, signed.signature) else "signature"
+    return body if is_signed(signed, body, crypto) else "signature"
+
+
+def is_signed(signed: Signed, body: Body, crypto: Crypto) -> bool:
+    """Whether the author of what these bytes say has signed them."""
+    kind = KINDS[type(body)]
+    author = PeerId(getattr(body, kind.author))
+    return crypto.verify(author, labelled(kind.label, signed.body), signed.signature)
 
 
 def opened(data: bytes, kind: type[Body], crypto: Crypto) -> Body | str:

@@ -3,10 +3,8 @@
 J. Leitão, J. Pereira, L. Rodrigues, "HyParView: a membership protocol for reliable gossip-based
 broadcast", DSN 2007; pages and sections below are of the technical report DI-FCUL TR-07-13. An
 active neighbour is a peer with an open link that both ends have agreed to use for gossip. Opening
-links is the ladder's work: this machine says whom it wants and hears who came.
-
-Deviation: the paper answers a shuffle over a fresh TCP connection; a mesh link costs a negotiation,
-so the reply goes back along the walk, whose hops remember it for half a minute.
+links is the ladder's work: this machine says whom it wants and hears who came. The passive view is
+another's (`overlay.core.passive`).
 """
 
 from dataclasses import dataclass, field
@@ -14,11 +12,10 @@ from dataclasses import dataclass, field
 from overlay.core import messages as m
 from overlay.core.context import Context
 from overlay.core.events import Transmit
+from overlay.core.passive import PassiveView
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
-SHUFFLE_INTERVAL = 10.0
-"""Seconds (guess; the paper's "cycle" has no length)."""
 ASK_TIMEOUT = 5.0
 """Seconds (guess) that a peer gets to say whether it takes us in."""
 WANT_TIMEOUT = 20.0
@@ -26,8 +23,6 @@ WANT_TIMEOUT = 20.0
 WANT_PATIENCE = 1.5
 """Seconds (guess) after which a wanted peer is given company: after a mass crash, many of those
 that could be wanted are dead, and each of them takes the ladder many seconds to give up."""
-WALK_LIFE = 30.0
-WALKS_MAX = 256
 REPAIRS_AT_ONCE = 2
 REPAIRS_MAX = 8
 """Peers (guess) asked or wanted at once, those included that have had their time."""
@@ -42,13 +37,10 @@ class Parameters:
     """The paper's names and its values for 10,000 nodes (§5.1), but for `full_mesh`."""
 
     active_size: int = 5
-    passive_size: int = 30
     active_walk: int = 6
     """ARWL."""
     passive_walk: int = 3
     """PRWL."""
-    shuffle_active: int = 3
-    shuffle_passive: int = 4
     full_mesh: int = 8
     """Up to this many nodes everybody is everybody's neighbour (product; 0 for the paper)."""
 
@@ -81,14 +73,6 @@ Fact = NeighborUp | NeighborDown | Wanted
 
 
 @dataclass(slots=True)
-class _Walk:
-    """A shuffle that passed through, and who handed it to us."""
-
-    came_from: PeerId | None
-    sent: list[PeerId]
-
-
-@dataclass(slots=True)
 class HyParView:
     """The views of one node. Every method returns facts and emits what is to be sent."""
 
@@ -99,7 +83,6 @@ class HyParView:
     links: dict[PeerId, LinkId] = field(default_factory=dict)
     """Open links, in the view or not."""
     active: dict[PeerId, None] = field(default_factory=dict)
-    passive: dict[PeerId, None] = field(default_factory=dict)
     known: dict[PeerId, None] = field(default_factory=dict)
     """Members that we hold a record of: only they can be linked to."""
     _asking: dict[PeerId, bool] = field(default_factory=dict)
@@ -111,7 +94,8 @@ class HyParView:
     _resting: dict[PeerId, float] = field(default_factory=dict)
     _absent: dict[PeerId, None] = field(default_factory=dict)
     """Members that fell silent or could not be reached when last tried: not counted as there."""
-    _walks: dict[bytes, _Walk] = field(default_factory=dict)
+    passive: PassiveView = field(init=False)
+    """Set by whoever chooses the policy."""
     _timers: Timers[tuple[str, bytes]] = field(init=False)
     _facts: list[Fact] = field(default_factory=list)
     _now: float = 0.0
@@ -134,7 +118,7 @@ class HyParView:
         self._doubtful.pop(peer, None)
         if join:
             self._send(peer, m.JoinView())
-            self._activate(peer, now)
+            self._activate(peer)
         elif peer in self._asking or (ours and len(self.active) < self._capacity):
             self._ask(peer, high=self._asking.get(peer, False))
         return self._done(now)
@@ -165,7 +149,7 @@ class HyParView:
         self.links.pop(peer, None)
         self._stop_asking(peer)
         if self._deactivate(peer):
-            self._remember(peer)
+            self.passive.remember(peer)
         self._rest(peer)
         if absent and peer in self.known:
             self._absent[peer] = None
@@ -176,7 +160,7 @@ class HyParView:
         self._now = now
         if peer in self._asking and peer not in self.links:
             self._stop_asking(peer)
-            self.passive.pop(peer, None)
+            self.passive.discard(peer)
             self._absent[peer] = None
             self._rest(peer)
         return self._done(now)
@@ -189,7 +173,7 @@ class HyParView:
             self.known[peer] = None
             if self.context.peer_id < peer:
                 self._resting[peer] = now + SECOND_ASK  # it sees us, too: let it come first
-        self._remember(peer)
+        self.passive.hear(peer)
         return self._done(now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[Fact]:
@@ -204,14 +188,14 @@ class HyParView:
         """A member has left or its record has expired: it is nobody to link to."""
         self.known.pop(peer, None)
         self._absent.pop(peer, None)
-        self.passive.pop(peer, None)
+        self.passive.discard(peer)
 
     # --- messages ------------------------------------------------------------------------------
 
     def on_join(self, peer: PeerId, record: bytes, now: float) -> list[Fact]:
         """A newcomer joins through us: take it in, and send word of it on walks (§4.2)."""
         self._now = now
-        self._activate(peer, now)
+        self._activate(peer)
         for neighbour in list(self.active):
             if neighbour != peer:
                 self._send(neighbour, m.ForwardJoin(peer, self.parameters.active_walk, record))
@@ -229,7 +213,7 @@ class HyParView:
             self._want(newcomer, high=True)
         else:
             if ttl == self.parameters.passive_walk:
-                self._remember(newcomer)
+                self.passive.remember(newcomer)
             onward = m.ForwardJoin(message.newcomer, ttl - 1, message.record)
             self._send(self.context.random.choice(others), onward)
         return self._done(now)
@@ -240,7 +224,7 @@ class HyParView:
         accepted = peer in self.active or message.high or self._sure < self._capacity
         self._send(peer, m.NeighbourReply(accepted))
         if accepted:
-            self._activate(peer, now)
+            self._activate(peer)
         return self._done(now)
 
     def on_neighbour_reply(self, peer: PeerId, message: m.NeighbourReply, now: float) -> list[Fact]:
@@ -250,7 +234,7 @@ class HyParView:
             return []
         self._stop_asking(peer)
         if message.accepted:
-            self._activate(peer, now)
+            self._activate(peer)
         elif peer not in self.active:
             self._rest(peer)
             self._content_until = now + REST
@@ -261,70 +245,16 @@ class HyParView:
         """A neighbour had to make room: it goes to our passive view (Algorithm 1)."""
         self._now = now
         if self._deactivate(peer):
-            self._remember(peer)
+            self.passive.remember(peer)
             self._rest(peer)
         return self._done(now)
 
-    # --- shuffles (§4.4) -------------------------------------------------------------------------
-
-    def _shuffle(self) -> None:
-        """Offer a random neighbour a sample of both views."""
-        if not self.active:
-            return
-        random, parameters = self.context.random, self.parameters
-        target = random.choice(list(self.active))
-        rest = [peer for peer in self.active if peer != target]
-        sample = random.sample(rest, min(parameters.shuffle_active, len(rest)))
-        passive = list(self.passive)
-        sample += random.sample(passive, min(parameters.shuffle_passive, len(passive)))
-        walk = self.context.crypto.token(8)
-        self._walks[walk] = _Walk(None, sample)
-        self._timers.set(("walk", walk), self._now + WALK_LIFE)
-        peers: list[bytes] = [self.context.peer_id, *sample]
-        self._send(target, m.Shuffle(walk, parameters.active_walk, peers))
-
-    def on_shuffle(self, peer: PeerId, message: m.Shuffle, now: float) -> list[Fact]:
-        """A sample on its walk: pass it on, or keep it and answer with as many of ours."""
-        self._now = now
-        if message.walk in self._walks or len(self._walks) >= WALKS_MAX:
-            return []
-        ttl = min(message.ttl, self.parameters.active_walk) - 1
-        others = [each for each in self.active if each != peer]
-        if ttl > 0 and others:
-            self._walks[message.walk] = _Walk(peer, [])
-            self._timers.set(("walk", message.walk), now + WALK_LIFE)
-            onward = m.Shuffle(message.walk, ttl, message.peers)
-            self._send(self.context.random.choice(others), onward)
-            return []
-        passive = list(self.passive)
-        ours = self.context.random.sample(passive, min(len(message.peers), len(passive)))
-        answer: list[bytes] = list(ours)
-        self._send(peer, m.ShuffleReply(message.walk, answer))
-        self._integrate(message.peers, ours)
-        return self._done(now)
-
-    def on_shuffle_reply(self, message: m.ShuffleReply, now: float) -> list[Fact]:
-        """The answer to a sample: for us, or for whoever handed it to us."""
-        self._now = now
-        walk = self._walks.pop(message.walk, None)
-        if walk is None:
-            return []
-        self._timers.stop(("walk", message.walk))
-        if walk.came_from is not None:
-            self._send(walk.came_from, message)
-            return []
-        self._integrate(message.peers, walk.sent)
-        return self._done(now)
-
-    def _integrate(self, peers: list[bytes], sent: list[PeerId]) -> None:
-        """Take in a sample; what we sent away makes room first (§4.4)."""
-        disposable = [peer for peer in sent if peer in self.passive]
-        for peer in map(PeerId, peers[: 1 + self.parameters.passive_size]):
-            if peer not in self.known or peer in self.passive:
-                continue
-            if len(self.passive) >= self.parameters.passive_size and disposable:
-                self.passive.pop(disposable.pop(), None)
-            self._remember(peer)
+    def shrink(self) -> list[Fact]:
+        """The mesh may have outgrown being full: one neighbour a shuffle has to go."""
+        if len(self.active) > self._capacity:
+            self._drop_one()
+        facts, self._facts = self._facts, []
+        return facts
 
     # --- the views -------------------------------------------------------------------------------
 
@@ -340,27 +270,24 @@ class HyParView:
         """Active neighbours that nothing speaks against."""
         return len(self.active) - len(self._doubtful)
 
-    def _activate(self, peer: PeerId, now: float) -> None:
+    def _activate(self, peer: PeerId) -> None:
         """Into the active view, at a random neighbour's expense if it is full (Algorithm 1)."""
         if peer in self.active or peer not in self.links:
             return
         if len(self.active) >= self._capacity:
             self._drop_one()
-        self.passive.pop(peer, None)
+        self.passive.discard(peer)
         self._resting.pop(peer, None)
         self._stop_asking(peer)
         self.active[peer] = None
         self._facts.append(NeighborUp(peer))
-        if ("shuffle", b"") not in self._timers:
-            wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.5, 1.5)
-            self._timers.set(("shuffle", b""), now + wait)
 
     def _drop_one(self) -> None:
         """A random neighbour has to go, and is told (§4.2); one that may be dead goes first."""
         peer = self.context.random.choice(list(self._doubtful or self.active))
         self._send(peer, m.Disconnect())
         self._deactivate(peer)
-        self._remember(peer)
+        self.passive.remember(peer)
 
     def _deactivate(self, peer: PeerId) -> bool:
         if peer not in self.active:
@@ -369,14 +296,6 @@ class HyParView:
         self._doubtful.pop(peer, None)
         self._facts.append(NeighborDown(peer))
         return True
-
-    def _remember(self, peer: PeerId) -> None:
-        """Into the passive view; of too many, a random one goes."""
-        if peer in self.active or peer in self.passive or peer not in self.known:
-            return
-        if len(self.passive) >= self.parameters.passive_size:
-            del self.passive[self.context.random.choice(list(self.passive))]
-        self.passive[peer] = None
 
     # --- repair (§4.3) ---------------------------------------------------------------------------
 
@@ -391,7 +310,7 @@ class HyParView:
         room = min(missing, REPAIRS_AT_ONCE - hopeful, REPAIRS_MAX - len(self._asking))
         if room <= 0:
             return
-        rested = self._rested(self.passive) or self._rested(self.known)
+        rested = self._rested(self.passive.peers) or self._rested(self.known)
         for peer in self.context.random.sample(rested, min(room, len(rested))):
             self._want(peer, high=not self._sure)
         if not rested and self._resting:
@@ -441,15 +360,7 @@ class HyParView:
         self._now = now
         due = list(self._timers.pop_due(now))
         for kind, name in due:
-            if kind == "shuffle":
-                self._shuffle()
-                if len(self.active) > self._capacity:
-                    self._drop_one()  # the mesh has outgrown being full
-                wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.9, 1.1)
-                self._timers.set(("shuffle", b""), now + wait)
-            elif kind == "walk":
-                self._walks.pop(name, None)
-            elif kind == "slow":
+            if kind == "slow":
                 self._slow[PeerId(name)] = None
             elif kind == "ask":
                 peer = PeerId(name)

@@ -21,7 +21,7 @@ from overlay.core.negotiation import (
     to_candidates,
     to_entries,
 )
-from overlay.core.records import usable_prekey
+from overlay.core.records import sealing_key
 from overlay.core.requests import base_of, new_request
 from overlay.core.routing import OFFER_TTL
 from overlay.core.timers import Timers
@@ -185,11 +185,11 @@ class Ladder:
     # --- step 3: an offer through the mesh ---------------------------------------------------
 
     def offer(self, climb: Climb, target: Target, now: float) -> Offer | None:
-        """Make the offer; None when the peer's record lacks what sealing needs."""
+        """Make the offer; None while another one is under way."""
         crypto, wall = self.context.crypto, self.context.wall(now)
-        prekey = usable_prekey(target.record, wall) if target.record else None
-        if prekey is None or climb.offering is not None:
+        if climb.offering is not None:
             return None
+        prekey = sealing_key(climb.peer, target.record, wall, crypto)
         request, attempt = new_request(crypto), crypto.token(16)
         local = new_credentials(self.context)
         body = OfferBody(

@@ -1,6 +1,7 @@
 """Who is in the mesh: the book of signed records, and our own.
 
-Records travel by gossip: a neighbour gets all we know when it comes, and every newer record once.
+Records travel by gossip while the mesh is small: a neighbour gets all we know when it comes, and
+every newer record once. In a large one they come with walks, shuffles and links.
 Whom we link to is HyParView's concern; links that it has no use for are guests for a while.
 """
 
@@ -98,22 +99,25 @@ class Membership:
 
     def add(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         """Take in a record; returns it when it is newer than what we had, and passes it on."""
-        record = self.book.add(data, self.context.wall(now))
+        record = self.book.add(data, self.context.wall(now), self.links.by_peer)
         if record is None:
             return None
         peer = PeerId(record.peer_id)
         if peer == self.context.peer_id:
             self.book.forget(peer)  # our own, come back to us: nobody to link to
             return None
-        self._fresh[peer] = bearer
-        self._timers.set(("tell", self.context.peer_id), now + DIGEST_DELAY)
+        if len(self.book) <= self.context.settings.records_spread:
+            self._fresh[peer] = bearer
+            self._timers.set(("tell", self.context.peer_id), now + DIGEST_DELAY)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
 
     def welcome(self, link: Link) -> None:
-        """Tell a new neighbour all members that we know, and our neighbours."""
+        """Tell a new neighbour all members that we know; of many, a few."""
         peers = [peer for peer in self.book.peers() if peer != link.peer]
+        if len(peers) > self.context.settings.records_spread:
+            peers = self.context.random.sample(peers, RECORDS_PER_MESSAGE)
         for start in range(0, len(peers), RECORDS_PER_MESSAGE):
             chunk = peers[start : start + RECORDS_PER_MESSAGE]
             records = [self.book.bytes_of(peer) for peer in chunk]

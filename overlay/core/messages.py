@@ -177,7 +177,7 @@ class Disconnect(msgspec.Struct, array_like=True, frozen=True, tag=19):
 
 
 class Shuffle(msgspec.Struct, array_like=True, frozen=True, tag=20):
-    """A sample of somebody's views on a random walk."""
+    """Retired: `RecordShuffle` took its place. Read, and ignored."""
 
     walk: bytes
     """8 random bytes: hops remember them, to hand the reply back."""
@@ -186,10 +186,26 @@ class Shuffle(msgspec.Struct, array_like=True, frozen=True, tag=20):
 
 
 class ShuffleReply(msgspec.Struct, array_like=True, frozen=True, tag=21):
-    """As many peers in return, going back along the walk."""
+    """Retired: `RecordShuffleReply` took its place. Read, and ignored."""
 
     walk: bytes
     peers: list[bytes]
+
+
+class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, tag=33):
+    """A sample of somebody's views on a random walk, as signed records."""
+
+    walk: bytes
+    """8 random bytes: hops remember them, to hand the reply back."""
+    ttl: int
+    records: list[bytes]
+
+
+class RecordShuffleReply(msgspec.Struct, array_like=True, frozen=True, tag=34):
+    """As many peers in return, going back along the walk."""
+
+    walk: bytes
+    records: list[bytes]
 
 
 class Announcement(msgspec.Struct, array_like=True, frozen=True):
@@ -244,10 +260,11 @@ NeighbourMessage = (
     | NeighbourAsk
     | NeighbourReply
     | Disconnect
-    | Shuffle
-    | ShuffleReply
+    | RecordShuffle
+    | RecordShuffleReply
     | LinkUse
 )
+Retired = Shuffle | ShuffleReply
 TreeMessage = IHave | Graft | Prune
 """What the views and the tree say to each other: HyParView's and Plumtree's messages."""
 
@@ -272,6 +289,7 @@ Message = (
     | Located
     | NeighbourMessage
     | TreeMessage
+    | Retired
 )
 
 # --- signed and sealed documents -------------------------------------------------------------

@@ -4,6 +4,7 @@ The views (HyParView) want random neighbours for gossip, the keyspace wants ring
 routing; either may use a link that the other asked for, and a link that neither uses is a guest's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -12,6 +13,7 @@ from overlay.core.context import Context
 from overlay.core.hyparview import Fact as ViewFact
 from overlay.core.hyparview import HyParView, NeighborDown, NeighborUp, Parameters, Wanted
 from overlay.core.keyspace import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
+from overlay.core.passive import Sampled, Shuffles, Shuffling
 from overlay.core.seats import Seats, Use
 from overlay.core.types import LinkId, PeerId
 
@@ -23,7 +25,7 @@ class Overstayed:
     peer: PeerId
 
 
-NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Overstayed
+NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Sampled | Overstayed
 
 
 @dataclass(slots=True)
@@ -31,20 +33,26 @@ class Neighbourhood:
     """Composes the machines that want links. Every method returns facts."""
 
     context: Context
+    record_of: Callable[[PeerId], bytes | None]
     views: HyParView = field(init=False)
+    passive: Shuffling = field(init=False)
     keyspace: Keyspace = field(init=False)
     seats: Seats = field(init=False)
     _facts: list[NeighbourFact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = self.context.settings
-        parameters = Parameters(
-            active_size=settings.active_size,
-            passive_size=settings.passive_size,
-            full_mesh=settings.mesh_size,
-        )
+        parameters = Parameters(settings.active_size, full_mesh=settings.mesh_size)
         side = settings.ring_side if settings.auto else 0
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
+        self.passive = self.views.passive = Shuffling(
+            self.context,
+            Shuffles(settings.passive_size),
+            self.views.active,
+            self.views.links,
+            self.views.known,
+            self.record_of,
+        )
         self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
         self.seats = Seats(self.context)
 
@@ -131,10 +139,12 @@ class Neighbourhood:
                 facts = view.on_neighbour_reply(peer, message, now)
             case m.Disconnect():
                 facts = view.on_disconnect(peer, now)
-            case m.Shuffle():
-                facts = view.on_shuffle(peer, message, now)
-            case m.ShuffleReply():
-                facts = view.on_shuffle_reply(message, now)
+            case m.RecordShuffle():
+                self._sampled(self.passive.on_shuffle(peer, message, now))
+                facts = []
+            case m.RecordShuffleReply():
+                self._sampled(self.passive.on_shuffle_reply(message))
+                facts = []
             case m.LinkUse():
                 self.seats.on_told(peer, message, now)
                 facts = []
@@ -142,11 +152,21 @@ class Neighbourhood:
                 assert_never(message)
         return self._done(facts, now)
 
+    def _sampled(self, sampled: Sampled | None) -> None:
+        if sampled is not None:
+            self._facts.append(sampled)
+
+    def on_sampled(self, peers: list[PeerId], sent: list[PeerId]) -> None:
+        """Those of a sample whose records hold."""
+        self.passive.integrate(peers, sent)
+
     # --- time ----------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> list[NeighbourFact]:
         """Shuffle, look around, and end what serves nothing."""
         self._take(self.views.on_time(now), now)
+        if self.passive.on_time(now):
+            self._take(self.views.shrink(), now)
         self._take(self.keyspace.on_time(now), now)
         for peer in self.seats.on_time(now):
             if self.views.active:  # a node without neighbours keeps whom it has
@@ -168,6 +188,7 @@ class Neighbourhood:
         match fact:
             case NeighborUp(peer):
                 self.seats.hold(peer, Use.VIEW, now)
+                self.passive.begin(now)
                 self._facts.append(fact)
             case NeighborDown(peer):
                 self.seats.release(peer, Use.VIEW, now)

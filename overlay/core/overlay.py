@@ -48,8 +48,9 @@ from overlay.core.ladder import Ladder
 from overlay.core.links import AttemptFailed, Link, LinkFact, Links, PeerDown, PeerMoved, PeerUp
 from overlay.core.membership import Membership
 from overlay.core.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
+from overlay.core.passive import Sampled
 from overlay.core.plumtree import Plumtree
-from overlay.core.records import RecordBook
+from overlay.core.records import RecordBook, RecordReader
 from overlay.core.reflexive import Reflexive
 from overlay.core.requests import new_request
 from overlay.core.responding import Responder
@@ -69,16 +70,22 @@ LOOKING_MAX = 16
 class Overlay:
     """`handle` an event, perform the effects, come back at `next_deadline`."""
 
-    def __init__(self, settings: Settings, crypto: Crypto, random: Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        crypto: Crypto,
+        random: Random,
+        reader: RecordReader | None = None,
+    ) -> None:
         self._context = context = Context(settings, crypto, random)
         self._reflexive = Reflexive()
-        self._book = RecordBook(settings.network, crypto)
+        self._book = RecordBook(settings.network, crypto, settings.records_max, reader)
         self._links = Links(context)
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
-        self._neighbourhood = Neighbourhood(context)
+        self._neighbourhood = Neighbourhood(context, self._record_of)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
@@ -323,7 +330,7 @@ class Overlay:
                     self._context.emit(Transmit(link.id, grant))
             case m.TokenGrant():
                 self._inviting.on_token_grant(peer, message)
-            case m.Hello() | m.Proof() | m.Goodbye():
+            case m.Hello() | m.Proof() | m.Goodbye() | m.Shuffle() | m.ShuffleReply():
                 pass
             case m.IHave() | m.Graft() | m.Prune():
                 self._on_tree_message(peer, message, now)
@@ -351,11 +358,24 @@ class Overlay:
         else:
             self._tree.on_news(peer, message, now)
 
-    def _on_record(self, data: bytes, bearer: PeerId, now: float) -> None:
+    def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = self._membership.add(data, bearer, now)
+        for peer in self._book.evicted():
+            self._neighbourhood.views.forget(peer)
         if record is not None:
             facts = self._neighbourhood.on_known(PeerId(record.peer_id), now)
             self._on_neighbours(facts, now)
+
+    def _introduce(self, data: bytes, now: float) -> PeerId | None:
+        """Whose record this is, if it holds."""
+        self._on_record(data, None, now)
+        peer = self._book.owner(data)
+        return peer if peer is not None and peer in self._book else None
+
+    def _record_of(self, peer: PeerId) -> bytes | None:
+        """A member's record as it was signed, or our own."""
+        own = peer == self._context.peer_id
+        return self._membership.own if own else self._book.bytes_of(peer)
 
     # --- the neighbourhood ---------------------------------------------------------------------
 
@@ -398,6 +418,10 @@ class Overlay:
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():
                 self._look(fact, now)
+            case Sampled(records, sent):
+                introduced = [self._introduce(data, now) for data in records]
+                peers = [peer for peer in introduced if peer is not None]
+                self._neighbourhood.on_sampled(peers, sent)
             case Overstayed(peer):
                 self._on_overstayed(peer, now)
             case _:
@@ -458,13 +482,18 @@ class Overlay:
             self._context.emit(Rejected(command.request, "self", text))
         elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
             self._context.emit(Resolved(command.request, None))
-        elif self._book.get(peer) is None:
+        elif self._book.get(peer) is None and self._knows_everybody:
             text = "no record of this peer has been heard of: is it in this network?"
             self._context.emit(Rejected(command.request, "unknown_peer", text))
         else:
             self._kept[peer] = None
             self._ladder.wait(peer, command.request, now)
             self._on_stuck(self._climbing.start(peer, now), now)
+
+    @property
+    def _knows_everybody(self) -> bool:
+        """Whether the mesh is so small that every member's record has come to us."""
+        return len(self._book) < self._context.settings.records_spread
 
     def _on_ping(self, command: PingPeer, now: float) -> None:
         link = self._links.by_peer.get(command.peer)

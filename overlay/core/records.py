@@ -1,9 +1,11 @@
 """Records: what each node says of itself, signed, sequenced and expiring; and the book of them."""
 
+from collections.abc import Container
+
 from overlay.core import documents
 from overlay.core.bounds import RECORD_MAX
 from overlay.core.messages import PrekeyEntry, Record, Signed
-from overlay.core.types import Crypto, PeerId
+from overlay.core.types import IDENTITY, Crypto, PeerId
 from overlay.errors import LocalProtocolError
 
 DAY = 86_400
@@ -31,19 +33,47 @@ def make_record(record: Record, crypto: Crypto) -> bytes:
     return data
 
 
-def open_record(data: bytes, network: bytes, wall: float, crypto: Crypto) -> Record | str:
+class RecordReader:
+    """Records from bytes, signatures unchecked; the last ones are kept, for they come often.
+
+    A world gives one reader to all of its nodes, so that they share what they hold.
+    """
+
+    def __init__(self, kept: int = 256) -> None:
+        self._kept = kept
+        self._read: dict[bytes, tuple[Signed, Record]] = {}
+
+    def read(self, data: bytes) -> tuple[Signed, Record] | str:
+        """What the record says, or ``malformed: …``. Never raises."""
+        known = self._read.get(data)
+        if known is not None:
+            return known
+        if len(data) > RECORD_MAX:
+            return "malformed: too large"
+        signed = documents.unpack(data)
+        if isinstance(signed, str):
+            return signed
+        record = documents.peek(signed, Record)
+        if isinstance(record, str):
+            return record
+        while len(self._read) >= self._kept:
+            del self._read[next(iter(self._read))]
+        self._read[data] = signed, record
+        return signed, record
+
+
+def open_record(
+    data: bytes, network: bytes, wall: float, crypto: Crypto, reader: RecordReader | None = None
+) -> Record | str:
     """The record, or why it is refused: ``malformed: …``, ``network``, ``expired``, ``future``,
     ``life``, ``signature``. Never raises; the signature comes last, since it costs most.
     """
-    if len(data) > RECORD_MAX:
-        return "malformed: too large"
-    signed = documents.unpack(data)
-    if isinstance(signed, str):
-        return signed
-    record = documents.peek(signed, Record)
-    if isinstance(record, str):
-        return record
-    return _refusal(record, network, wall) or documents.verified(signed, Record, crypto)
+    known = (reader or RecordReader()).read(data)
+    if isinstance(known, str):
+        return known
+    signed, record = known
+    why = _refusal(record, network, wall)
+    return why or (record if documents.is_signed(signed, record, crypto) else "signature")
 
 
 def rotate_prekeys(wall: float, crypto: Crypto) -> list[PrekeyEntry]:
@@ -66,27 +96,39 @@ def next_rotation(wall: float) -> float:
     return float((wall // DAY + 1) * DAY)
 
 
-def usable_prekey(record: Record, wall: float) -> PrekeyEntry | None:
-    """The first prekey of a record that we can seal to and that its owner still holds."""
-    for prekey in record.prekeys:
+def sealing_key(peer: PeerId, record: Record | None, wall: float, crypto: Crypto) -> PrekeyEntry:
+    """What to seal to: the first prekey of a record that its owner still holds, else its identity.
+
+    Sealed to an identity, a message can be read by whoever steals that key later: what it says
+    (addresses, credentials of one attempt) is worth nothing by then.
+    """
+    for prekey in record.prekeys if record else ():
         if prekey.suite == SUITE and len(prekey.public) == 32 and prekey.expires_at > wall:
             return prekey
-    return None
+    return PrekeyEntry(IDENTITY, SUITE, crypto.sealing_key(peer), int(wall) + DAY)
 
 
 class RecordBook:
     """The newest valid record of every member we have heard of.
 
-    When it is full, the record that expires first gives way; `counters` says how often that and
+    When it is full, the record known longest gives way; `counters` says how often that and
     each refusal happened.
     """
 
-    def __init__(self, network: bytes, crypto: Crypto, capacity: int = BOOK_MAX) -> None:
+    def __init__(
+        self,
+        network: bytes,
+        crypto: Crypto,
+        capacity: int = BOOK_MAX,
+        reader: RecordReader | None = None,
+    ) -> None:
         self.counters: dict[str, int] = {}
         self._network = network
         self._crypto = crypto
         self._capacity = capacity
         self._records: dict[PeerId, tuple[Record, bytes]] = {}
+        self._reader = reader or RecordReader()
+        self._evicted: list[PeerId] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -94,18 +136,23 @@ class RecordBook:
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._records
 
-    def add(self, data: bytes, wall: float) -> Record | None:
-        """The record if it is valid and news to us; otherwise None, counted. Never raises."""
+    def add(
+        self, data: bytes, wall: float, needed: Container[PeerId] = frozenset()
+    ) -> Record | None:
+        """The record if it is valid and news to us; otherwise None, counted. Never raises.
+
+        Peers that are `needed` do not give way to it.
+        """
         if self._is_old(data):
             self._count("old")
             return None
-        record = open_record(data, self._network, wall, self._crypto)
+        record = open_record(data, self._network, wall, self._crypto, self._reader)
         if isinstance(record, str):
             self._count(record.partition(":")[0])
             return None
         peer = PeerId(record.peer_id)
         if peer not in self._records and len(self._records) >= self._capacity:
-            self._evict()
+            self._evict(needed)
         self._records[peer] = (record, data)
         return record
 
@@ -134,18 +181,31 @@ class RecordBook:
         """Whose records we hold, longest known first."""
         return list(self._records)
 
+    def owner(self, data: bytes) -> PeerId | None:
+        """Whose record these bytes claim to be."""
+        known = self._reader.read(data)
+        return None if isinstance(known, str) else PeerId(known[1].peer_id)
+
+    def evicted(self) -> list[PeerId]:
+        """Who has given way since this was last asked."""
+        evicted, self._evicted = self._evicted, []
+        return evicted
+
     def _is_old(self, data: bytes) -> bool:
         """Whether this says nothing newer than what we hold: known before any costly check."""
-        signed: Signed | str = documents.unpack(data)
-        record = signed if isinstance(signed, str) else documents.peek(signed, Record)
-        if isinstance(record, str):
+        read = self._reader.read(data)
+        if isinstance(read, str):
             return False
-        known = self._records.get(PeerId(record.peer_id))
-        return known is not None and record.sequence <= known[0].sequence
+        known = self._records.get(PeerId(read[1].peer_id))
+        return known is not None and read[1].sequence <= known[0].sequence
 
-    def _evict(self) -> None:
-        peer = min(self._records, key=lambda peer: self._records[peer][0].expires_at)
+    def _evict(self, needed: Container[PeerId]) -> None:
+        """The one known longest gives way."""
+        peer = next((peer for peer in self._records if peer not in needed), None)
+        if peer is None:
+            peer = next(iter(self._records))
         del self._records[peer]
+        self._evicted.append(peer)
         self._count("evicted")
 
     def _count(self, what: str) -> None:

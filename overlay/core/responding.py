@@ -18,7 +18,7 @@ from overlay.core.negotiation import (
     seal_answer,
     to_entries,
 )
-from overlay.core.records import usable_prekey
+from overlay.core.records import sealing_key
 from overlay.core.routing import Routing
 from overlay.core.types import IceCredentials, PeerId
 
@@ -62,8 +62,8 @@ class Responder:
     ) -> None:
         """Accept and start ICE, or decline; say nothing when our own offer stands (glare)."""
         peer, body = PeerId(opened.body.sender), opened.body
-        prekey = usable_prekey(sender, self.context.wall(now))
-        if prekey is None or self.ladder.wins_glare(peer, body.attempt):
+        prekey = sealing_key(peer, sender, self.context.wall(now), self.context.crypto)
+        if self.ladder.wins_glare(peer, body.attempt):
             return
         climb = self.ladder.climb(peer)
         self.ladder.abandon(climb)

@@ -84,6 +84,10 @@ class LinkFacts:
     token_id: bytes = b""
 
 
+IDENTITY = 2**63 - 1
+"""In place of a prekey's id: sealed to the recipient's identity, since no record of it is known."""
+
+
 class Crypto(Protocol):
     """The node's keys, and the only source of secrets and nonces for the core.
 
@@ -122,12 +126,19 @@ class Crypto(Protocol):
         """Destroy a prekey: what was sealed to it can no longer be opened."""
         ...
 
+    def sealing_key(self, peer: PeerId) -> bytes:
+        """The X25519 key to which only the holder of this peer id can open, 32 bytes."""
+        ...
+
     def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
         """HPKE base mode (RFC 9180) to a peer's prekey."""
         ...
 
     def open(self, prekey_id: int, info: bytes, sealed: bytes) -> bytes | None:
-        """The plaintext, or None when the key is gone or the seal broken. Never raises."""
+        """The plaintext, or None when the key is gone or the seal broken. Never raises.
+
+        `IDENTITY` as the id stands for the key that our peer id itself gives.
+        """
         ...
 
 

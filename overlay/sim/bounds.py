@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Iterator
 
 from overlay.core import (
-    hyparview,
     ladder,
     links,
-    membership,
+    passive,
     plumtree,
     records,
     reflexive,
     responding,
     routing,
+    seats,
     tracing,
 )
 from overlay.core.overlay import Overlay
@@ -26,15 +26,15 @@ GENERAL_MAX = 1_024
 """For containers that have no limit of their own."""
 LIMITS = {
     "HyParView.known": records.BOOK_MAX + links.PENDING_HELLOS_MAX,
-    "HyParView._walks": hyparview.WALKS_MAX,
-    "HyParView.passive": hyparview.Parameters().passive_size,
-    "Inviting._granted": membership.GUESTS_MAX + 64,
+    "Shuffling._walks": passive.WALKS_MAX,
+    "Shuffling.peers": passive.Shuffles().size,
+    "Inviting._granted": seats.GUESTS_MAX + 64,
     "Ladder.climbs": ladder.CLIMBS_MAX,
     "Links._pings": links.PINGS_MAX,
     "Plumtree._missing": plumtree.MISSING_MAX,
     "Plumtree._seen": plumtree.SEEN_MAX,
     "Plumtree._cache": plumtree.SEEN_MAX,
-    "Membership._guests": membership.GUESTS_MAX + 64,
+    "Seats.taken": seats.GUESTS_MAX + 64,
     "RecordBook._records": records.BOOK_MAX,
     "Reflexive._votes": reflexive.VOTES_MAX,
     "Responder._seen": responding.SEEN_MAX,

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from overlay.core.types import PeerId, Random
+from overlay.core.types import IDENTITY, PeerId, Random
 
 
 @dataclass(slots=True)
@@ -66,13 +66,17 @@ class StandInCrypto:
         """Destroy a sealing key."""
         self._prekeys.pop(prekey_id, None)
 
+    def sealing_key(self, peer: PeerId) -> bytes:
+        """A peer id serves as its own sealing key."""
+        return peer
+
     def seal(self, public: bytes, info: bytes, plaintext: bytes) -> bytes:
         """A tagged envelope that only the holder of the secret half takes as opened."""
         return public + _tag(public, info + plaintext) + plaintext
 
     def open(self, prekey_id: int, info: bytes, sealed: bytes) -> bytes | None:
         """The plaintext if it was sealed to this prekey and is unharmed."""
-        secret = self._prekeys.get(prekey_id)
+        secret = self._secret if prekey_id == IDENTITY else self._prekeys.get(prekey_id)
         if secret is None or self._ledger.enrol(secret) != sealed[:32]:
             return None
         tag, plaintext = sealed[32:96], sealed[96:]

@@ -26,6 +26,8 @@ CHECK_INTERVAL = 10.0
 """Seconds (guess) between two looks while they bring news; one more for each that does not, …"""
 CHECK_INTERVAL_MAX = 60.0
 """… up to this (guess)."""
+PLACED_AFTER = 3.0
+"""Seconds (guess) that the answer to our first look may take."""
 CANDIDATES = 8
 """Near peers remembered on either side (guess): the next ones when those that we chose die."""
 RETRY_INTERVAL = 15.0
@@ -127,6 +129,8 @@ class Keyspace:
     _lost: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
     """Peers not reached: until when they rest, and until when they are remembered."""
     _interval: float = CHECK_INTERVAL
+    _placed: bool = False
+    """Our place has been looked for: whom we ask for before that is soon replaced."""
     _timers: Timers[str] = field(init=False)
     _facts: list[KeyspaceFact] = field(default_factory=list)
 
@@ -178,6 +182,7 @@ class Keyspace:
         others = [peer for peer in peers if peer != self.context.peer_id]
         for peer in others:
             self._learn(peer, now)
+        self._placed = True
         if place != self.place and others:
             nearest = min(others, key=lambda peer: distance(place_of(peer), place))
             self._draw(nearest)
@@ -284,6 +289,8 @@ class Keyspace:
         for name in due:
             if name == "check":
                 self._check(now)
+            elif name == "placed":
+                self._placed = True
             else:
                 self._try_lost(now)
         return self._done(now) if due else []
@@ -292,6 +299,7 @@ class Keyspace:
         if not self.linked:
             return  # The next link sets the timer again.
         self._facts.append(Look(self.place, own=True))
+        self._timers.set("placed", now + PLACED_AFTER)
         for _ in range(self.ring.long - len(self.long)):
             self._look_far()
         self._timers.set("check", now + self._interval * self.context.random.uniform(0.8, 1.2))
@@ -334,7 +342,7 @@ class Keyspace:
                 self.near[peer] = None
                 self._facts.append(Held(peer, ring=True))
                 self._hurry(now)
-            elif peer not in self._asked:
+            elif peer not in self._asked and self._placed:
                 self._ask(peer)
         if all(peer in self.near for peer in chosen):  # nobody is let go before its successor is in
             for peer in [peer for peer in self.near if peer not in chosen]:

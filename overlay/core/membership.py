@@ -31,6 +31,8 @@ from overlay.core.types import PeerId
 
 DIGEST_DELAY = 0.05
 """Seconds (guess): changes that come together are told together."""
+DIGEST_INTERVAL = 1.0
+"""Seconds (guess) between two digests: a burst of newcomers changes every neighbourhood often."""
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
 NEIGHBOURS_MAX = 64
@@ -49,6 +51,7 @@ class Membership:
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
+    _told_at: float = -DIGEST_INTERVAL
     _timers: Timers[tuple[str, PeerId]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,9 +130,12 @@ class Membership:
 
     def tell_soon(self, now: float) -> None:
         """Our neighbours have changed: say so shortly."""
-        self._timers.set(("digest", self.context.peer_id), now + DIGEST_DELAY)
+        name = ("digest", self.context.peer_id)
+        if name not in self._timers:
+            self._timers.set(name, max(now + DIGEST_DELAY, self._told_at + DIGEST_INTERVAL))
 
-    def _tell_digest(self) -> None:
+    def _tell_digest(self, now: float) -> None:
+        self._told_at = now
         alive = self.links.alive()
         peers = [link.peer for link in alive if link.peer is not None][:NEIGHBOURS_MAX]
         for link in alive:
@@ -157,4 +163,4 @@ class Membership:
             elif kind == "tell":
                 self._tell_records()
             elif kind == "digest":
-                self._tell_digest()
+                self._tell_digest(now)

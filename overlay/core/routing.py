@@ -154,7 +154,8 @@ class Routing:
             return []
         facts: list[RoutingFact] = []
         for request in list(self._requests.values()):
-            if request.tried and not request.answered and _last(request.tried) == peer:
+            waits = request.tried and not request.answered and not request.acknowledged
+            if waits and _last(request.tried) == peer:
                 facts += self._next_best(request, "link_down", now)
         return facts
 
@@ -188,6 +189,11 @@ class Routing:
     def _try_again(self, own: _Own, now: float) -> list[RoutingFact]:
         """Once over another first link, then by walks; with a single link both are in vain."""
         base = own.routed.request
+        if isinstance(own.routed, Locate):
+            return []  # the next look will do
+        if isinstance(own.routed, Offer) and own.routed.target in self.neighbours:
+            self._forget_own(base)  # linked meanwhile
+            return []
         if own.attempt + 1 >= ATTEMPTS_MAX or len(self.neighbours) < 2:
             return []
         self._timers.set(("retry", base), now + RETRY_AFTER)
@@ -230,7 +236,9 @@ class Routing:
         """A neighbour hands us a request."""
         known = self._requests.get(routed.request)
         if known is not None:
-            if known.came_from != peer:
+            if self._is_for_us(routed):
+                self._acknowledge(peer, routed.request)
+            elif known.came_from != peer:
                 self._bounce(peer, routed.request, "loop")
             return []
         neighbour = self.neighbours.get(peer)
@@ -245,11 +253,14 @@ class Routing:
         self._acknowledge(peer, routed.request)
         return self._take_charge(request, now)
 
+    def _is_for_us(self, routed: Routed) -> bool:
+        return not isinstance(routed, Locate) and routed.target == self.context.peer_id
+
     def _ends_here(self, request: _Request) -> bool:
         """Whether we are the target, or nobody that we know of is nearer to the place."""
         routed = request.routed
         if not isinstance(routed, Locate):
-            return routed.target == self.context.peer_id
+            return self._is_for_us(routed)
         return routed.ttl < 1 or self._nearer(request, self._untried(request)) is None
 
     def _deliver(

@@ -277,10 +277,44 @@ def test_nodes_without_a_common_wire_version_both_say_so(
 # --- done when -----------------------------------------------------------------------------------
 
 
-@unbuilt
 @pytest.mark.parametrize("demo", ["mesh.py", "firewalled.py"])
 def test_demos_hold_with_sixteen_nodes_that_are_no_full_mesh(demo: str) -> None:
-    text = (ROOT / "demos" / "stage.py").read_text()
-    assert "NODES = 16" in text
-    done = sh(sys.executable, f"demos/{demo}", timeout=100)
-    assert done.returncode == 0, done.stdout
+    done = sh(sys.executable, f"demos/{demo}", "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    first, *others = names = [f"n{number}" for number in range(1, 17)]
+    assert told["nodes"] == names
+    links = [set(link["ends"]) for link in told["links"]]
+    assert len(links) < 16 * 15 // 2
+    assert reached(first, links) == set(names)
+    assert len(told["trace"]["hops"]) >= 2
+    assert told["connected"]["negotiated"] == "mesh"
+    assert told["connected"]["hops"] >= 2
+    assert told["connected"]["via"] in names
+    assert told["heard"] == [names, others], "once all, and once all but the creator"
+    assert reached(others[0], list(map(set, told["links_after"]))) == set(others)
+    if demo == "firewalled.py":
+        inner = [link for link in told["links"] if first not in link["ends"]]
+        assert {link["negotiated"] for link in inner} == {"mesh"}
+
+
+def reached(start: str, links: list[set[str]]) -> set[str]:
+    """Who can be reached over these links."""
+    found = {start}
+    while fresh := {name for link in links if link & found for name in link} - found:
+        found |= fresh
+    return found
+
+
+@pytest.mark.parametrize(
+    "demo",
+    [("mesh.py", "--stop-others", "--nodes", "10"), ("firewalled.py", "--star", "--nodes", "4")],
+    ids=" ".join,
+)
+def test_demos_fail_when_nobody_goes_between(demo: tuple[str, ...]) -> None:
+    """The counter-test: all others stopped while two connect; all links hang on the creator."""
+    script, *arguments = demo
+    done = sh(sys.executable, f"demos/{script}", *arguments, timeout=300)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "it did not hold" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr

@@ -94,7 +94,7 @@ def wait(data_dir: Path, as_json: bool, peers: int, timeout: float | None) -> No
 def publish(data_dir: Path, as_json: bool, topic: str, data: str) -> None:
     """Send DATA, or standard input, to every subscriber of TOPIC in the mesh.
 
-    What is not UTF-8 is sent as bytes.
+    At most 1 MiB (1,048,576 bytes). What is not UTF-8 is sent as bytes.
     """
     content = read_argument(data)
     body = {"topic": topic}

@@ -13,7 +13,7 @@ from overlay.errors import UsageError
 from overlay.node.directory import default_path
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-MAX_STDIN = 1 << 20
+MAX_STDIN = 4 << 20
 """Bytes read from standard input for ``-`` (guess); more than a message or a link may have."""
 
 

@@ -39,6 +39,7 @@ from overlay.core.events import (
     Resolved,
     TracePeer,
     Transmit,
+    Unsent,
     Wakeup,
 )
 from overlay.core.hyparview import (
@@ -112,6 +113,8 @@ class Overlay:
                 self._on_received(event.link, event.message, now)
             case Wakeup():
                 pass  # The due timers above were the point.
+            case Unsent():
+                self._tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
                 self._on_surroundings(event, now)
             case LinkSuspect() | LinkAlive() | LinkSilent():
@@ -132,6 +135,7 @@ class Overlay:
             self._inviting,
             self._views,
             self._tree,
+            self._dissemination,
             self._tracing,
         )
         deadlines = [machine.next_deadline() for machine in machines]
@@ -318,7 +322,7 @@ class Overlay:
             case m.Records(records):
                 for data in records:
                     self._on_record(data, peer, now)
-            case m.Gossip():
+            case m.Gossip() | m.GossipPart():
                 self._on_gossip(link, peer, message, now)
             case m.Ping(token):
                 self._context.emit(Transmit(link.id, m.Pong(token)))
@@ -366,10 +370,10 @@ class Overlay:
             case _:
                 assert_never(message)
 
-    def _on_gossip(self, link: Link, peer: PeerId, message: m.Gossip, now: float) -> None:
+    def _on_gossip(self, link: Link, peer: PeerId, message: m.Published, now: float) -> None:
         if not self._tree.is_news(message.message_id):
-            self._tree.on_duplicate(peer)
-        elif (why := self._dissemination.receive(message)) is not None:
+            self._tree.on_duplicate(peer, message)
+        elif (why := self._dissemination.receive(message, now)) is not None:
             self._misbehaved(link.id, why, now)
         else:
             self._tree.on_news(peer, message, now)
@@ -430,7 +434,7 @@ class Overlay:
                 if trace is not None:
                     self._on_routing(self._routing.send(trace, now), now)
             case Publish():
-                self._on_publish(command, now)
+                self._broadcast(self._dissemination.publish(command, now), now)
             case Leave():
                 self._links.leave()
                 self._context.emit(Resolved(command.request, None))
@@ -462,13 +466,9 @@ class Overlay:
             return
         self._links.ping(link, command.request, now)
 
-    def _on_publish(self, command: Publish, now: float) -> None:
-        message = self._dissemination.publish(command.topic, command.data, text=command.text)
-        if isinstance(message, str):
-            self._context.emit(Rejected(command.request, "too_large", message))
-            return
-        self._tree.broadcast(message, now)
-        self._context.emit(Resolved(command.request, message.message_id))
+    def _broadcast(self, messages: list[m.Published], now: float) -> None:
+        for message in messages:
+            self._tree.broadcast(message, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
         opened = [self._membership.add(data, None, now) for data in records]
@@ -488,6 +488,7 @@ class Overlay:
             self._on_guest_over(guest, now)
         self._on_views(self._views.on_time(now), now)
         self._tree.on_time(now)
+        self._broadcast(self._dissemination.on_time(now), now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
 

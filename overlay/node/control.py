@@ -30,8 +30,8 @@ from overlay.node.answers import message_row, peer_row
 from overlay.node.node import Node
 from overlay.transport.port import Starting
 
-MAX_BODY = 1 << 20
-"""Bytes of a request (guess); more than any command needs."""
+MAX_BODY = 8 << 20
+"""Bytes of a request: the largest publication, whose every byte JSON may write as six."""
 USAGE = frozenset({"ambiguous", "self", "too_large", "unknown_peer", "usage"})
 """Codes that mean that the request was wrong: status 400, exit 2."""
 GRACE = 1.0

@@ -42,7 +42,9 @@ from overlay.core.events import (
     PathMoved,
     Prepare,
     Transmit,
+    Unsent,
 )
+from overlay.core.messages import GossipPart
 from overlay.core.types import Address, LinkId, Random
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
@@ -221,7 +223,11 @@ class UdpTransport:
             log.exception("link %d: a message of ours breaks the protocol", effect.link)
             self.internal_errors += 1
             return
-        link.transmit(data)
+        if isinstance(effect.message, GossipPart):
+            if not link.transmit_part(data):
+                self.emit(Unsent(link.id, effect.message))
+        else:
+            link.transmit(data)
 
     def _hang_up(self, link: LinkId) -> None:
         self._attempts.discard(link)

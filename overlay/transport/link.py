@@ -268,7 +268,21 @@ class Link:
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
             self.end("overflow")
-        elif self._sctp is not None and self._sctp.idle and not self._flush_is_due:
+        else:
+            self._send_soon()
+
+    def transmit_part(self, data: bytes) -> bool:
+        """Queue a part of a publication, which all else overtakes; False when too many wait."""
+        if self.reason is not None or self._hanging_up:
+            return True
+        if not self._outbox.push_part(BINARY, data):
+            return False
+        self.bytes_out += len(data)
+        self._send_soon()
+        return True
+
+    def _send_soon(self) -> None:
+        if self._sctp is not None and self._sctp.idle and not self._flush_is_due:
             self.flush()  # nothing is under way: a lone message must not wait
         elif not self._flush_is_due:
             self._flush_is_due = True  # more may come at once: then they share packets

@@ -7,11 +7,13 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 
+from docs import states
 from overlay.node import config
 
 DOCS = Path(__file__).parent
@@ -156,7 +158,9 @@ def measures() -> str:
     return "\n".join(lines) + "\n"
 
 
+STATES = {f"states-{name}": partial(states.part, name) for name in states.MACHINES}
 PARTS: dict[str, Callable[[], str]] = {
+    **STATES,
     "messages": messages,
     "documents": documents,
     "commands": commands,

@@ -3,7 +3,7 @@
 import pytest
 
 from overlay.core.stream import EARLY_CREDIT, SEND_BUFFER
-from overlay.core.stream_frames import Ready, decode
+from overlay.core.stream_frames import CANCELLED, Data, End, Frame, Ready, Reset, decode, encode
 from overlay.core.streams import (
     FIRST_ID,
     LINGER_TIMEOUT,
@@ -60,6 +60,16 @@ def test_an_application_is_told_again_after_each_time_it_was_told() -> None:
         pair.client.mux.write(ours, b"news")
         pair.settle()
         assert pair.server.changed == [theirs]
+
+
+@pytest.mark.parametrize("frame", [Data(b"news"), End(), Reset(CANCELLED)])
+def test_an_application_is_told_of_bytes_of_the_end_and_of_a_reset(frame: Frame) -> None:
+    pair = Pair()
+    _, theirs = pair.open()
+    pair.server.changed.clear()
+    pair.server.mux.receive(theirs.id, encode(frame), 0.0)
+    pair.server.note()
+    assert pair.server.changed == [theirs]
 
 
 def test_many_changes_at_once_are_told_once() -> None:

@@ -167,7 +167,7 @@ class Driver:
         def forget() -> None:
             del self._subscriptions[feed]
 
-        feed: Feed[Message] = Feed(forget)
+        feed: Feed[Message] = Feed(forget, lambda message: len(message.data))
         self._subscriptions[feed] = topic
         return feed
 

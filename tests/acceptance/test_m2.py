@@ -50,13 +50,26 @@ def test_a_mesh_of_twelve_is_no_full_mesh_and_all_hear(crew: Crew) -> None:
     assert sum(counts) / 2 < 12 * 11 / 2
 
 
-@unbuilt
-def test_messages_larger_than_one_packet_of_control_arrive_whole(pair: list[Node]) -> None:
-    first, second = pair
-    (ear,) = subscribed([second], "big")
-    text = "x" * 200_000
-    first.ok("publish", "big", "-", stdin=text)
-    assert heard(ear, text)["data"] == text
+def test_messages_larger_than_one_packet_of_control_arrive_whole(line: list[Node]) -> None:
+    """From one end of a line to the other, byte for byte, up to the limit, which is stated."""
+    first, middle, last = line
+    ears = subscribed(line, "big")
+    largest = 1_048_576
+    for size in (200_000, largest):
+        text = "".join(f"{number:07d} é\n" for number in range(size // 11))
+        text += "x" * (size - len(text.encode()))
+        first.ok("publish", "big", "-", stdin=text)
+        for ear in ears:
+            message = heard(ear, text, 60.0)
+            assert message["from"] == first.peer_id
+            assert message["data"] == text
+    one_line_error(first.run("publish", "big", "-", stdin="x" * (largest + 1)), str(largest))
+    first.ok("publish", "big", "the last")
+    for node, ear in zip(line, ears, strict=True):
+        lines = [json.loads(ear.out.next(20.0))["data"]]
+        assert lines == ["the last"], f"{node.name} heard something twice, or in part"
+    assert middle.json("status")["internal_errors"] == 0
+    assert last.peer(first) is None, "they are linked: nobody carried anything"
 
 
 # --- 2. the seeded world -------------------------------------------------------------------------

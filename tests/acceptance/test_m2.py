@@ -7,8 +7,10 @@ A test is marked `unbuilt` until it holds; the mark is strict, so that it has to
 
 import json
 import re
+import shlex
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,11 +77,28 @@ def test_messages_larger_than_one_packet_of_control_arrive_whole(line: list[Node
 # --- 2. the seeded world -------------------------------------------------------------------------
 
 
-@unbuilt
-def test_sim_runs_a_scenario_of_toml_and_says_how_to_replay_a_failure() -> None:
-    done = overlay("sim", "run", "simulations/first-mesh.toml", "--json")
+def test_sim_runs_a_scenario_of_toml_and_says_how_to_replay_a_failure(tmp_path: Path) -> None:
+    file, trace = "simulations/first-mesh.toml", str(tmp_path / "trace.jsonl")
+    done = overlay("sim", "run", file, "--json", "--trace", trace, timeout=100.0)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ok"] is True
+    answer = json.loads(done.stdout)
+    assert answer["ok"] is True
+    banded = {name for name, each in answer["measures"].items() if each["band"] is not None}
+    assert {"reliability", "hops", "degree", "connected", "success_healed"} <= banded
+    # A script that knows nothing of overlay finds the same numbers in the trace.
+    (found,) = sh(sys.executable, "-I", "tests/sim/recompute.py", trace).stdout.splitlines()
+    for name, value in json.loads(found).items():
+        assert answer["measures"][name]["value"] == value
+    replayed = overlay("sim", "replay", trace, "--json", timeout=100.0)
+    assert json.loads(replayed.stdout)["trace_hash"] == answer["trace_hash"]
+    # Nobody opens a link by himself: nothing is repaired, and it says so.
+    broken = ("sim", "run", file, "--seed", "5", "--set", "links.auto=false")
+    done = overlay(*broken, "--json", timeout=100.0)
+    line = one_line_error(done, "seed 5", r"at \d+\.\d+ s", "reliability is 0", "replay: ", code=1)
+    assert json.loads(done.stdout)["ok"] is False
+    program, *words = shlex.split(line.partition("replay: ")[2])
+    again = overlay(*words, timeout=100.0)
+    assert (program, again.returncode, again.stderr) == ("overlay", 1, done.stderr)
 
 
 # --- 3. streams ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.lab.nodes import (
     Crew,
     Json,
     Node,
+    Process,
     heard,
     is_connected,
     overlay,
@@ -104,9 +105,92 @@ def test_sim_runs_a_scenario_of_toml_and_says_how_to_replay_a_failure(tmp_path: 
 # --- 3. streams ----------------------------------------------------------------------------------
 
 
-@unbuilt
-def test_streams_from_programs_reach_peers_that_are_not_linked_yet() -> None:
-    suite("tests/node", "stream and unlinked and process")
+READER = """
+import hashlib, json, sys, trio, overlay
+
+async def main():
+    settings = {"links.auto": False, "links.direct": False}
+    link = sys.stdin.readline()
+    async with overlay.open_node(
+        name="reader", listen="127.0.0.1:0", join=link, settings=settings
+    ) as node:
+        async with node.accept_streams("file") as arriving:
+            print(json.dumps({"peer_id": node.peer_id}), flush=True)
+            digest = hashlib.sha256()
+            stream = await anext(arriving)
+            async with await anext(arriving) as second:
+                async for data in second:
+                    await second.send_all(data)
+            async with stream:
+                async for data in stream:
+                    digest.update(data)
+                await stream.send_all(digest.digest())
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+"""Leaves its first stream unread until the second has ended."""
+WRITER = """
+import hashlib, json, sys, trio, overlay
+
+async def main():
+    settings = {"links.auto": False, "links.direct": False}
+    link = sys.stdin.readline()
+    content, said, accepted = bytes(range(256)) * 16384, b"", [0]
+    async with overlay.open_node(
+        name="writer", listen="127.0.0.1:0", join=link, settings=settings
+    ) as node, trio.open_nursery() as nursery:
+        while not any(peer.name == "reader" for peer in node.peers(everybody=True)):
+            await trio.sleep(0.05)
+        before = [peer.name for peer in node.peers()]
+        unread = await node.open_stream("reader", "file")
+
+        async def write():
+            for start in range(0, len(content), 65536):
+                await unread.send_all(content[start:start + 65536])
+                accepted[0] = start + 65536
+            await unread.send_eof()
+
+        nursery.start_soon(write)
+        echoed = b""
+        async with await node.open_stream("reader", "file") as second:
+            await second.send_all(b"over here")
+            while len(echoed) < 9:
+                echoed += await second.receive_some()
+            stuck_at, rtt = accepted[0], await node.ping("reader")
+            await second.send_eof()
+            async for data in second:
+                echoed += data
+        async for data in unread:
+            said += data
+        told = {"before": before, "after": sorted(peer.name for peer in node.peers())}
+        told |= {"echoed": echoed.decode(), "rtt": rtt, "stuck_at": stuck_at, "size": len(content)}
+        print(json.dumps({**told, "whole": said == hashlib.sha256(content).digest()}), flush=True)
+
+trio.run(main)
+"""
+"""Sends 4 MiB that nobody reads yet, meanwhile something else on a second stream, and pings."""
+
+
+def test_streams_from_programs_reach_peers_that_are_not_linked_yet(crew: Crew) -> None:
+    hub = crew.node("hub").up("--set", "links.auto=false")
+    link = hub.invite("--members", "1") + "\n"
+    programs = []
+    try:
+        for name, text in (("reader", READER), ("writer", WRITER)):
+            file = crew.directory / f"{name}.py"
+            file.write_text(text)
+            programs.append(Process([sys.executable, str(file)], stdin=link))
+            line = programs[-1].out.next(90.0)
+    finally:
+        for program in programs:
+            program.kill()
+    told = json.loads(line)
+    assert (told["before"], told["after"]) == (["hub"], ["hub", "reader"])
+    assert told["echoed"] == "over here"
+    assert told["rtt"] > 0
+    assert 0 <= told["stuck_at"] <= told["size"] // 4, "credit holds back what nobody reads"
+    assert told["whole"], "and in the end it has all come"
 
 
 # --- 4. the Python API ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import msgspec
 
 from overlay.core import documents
 from overlay.core.bounds import PART_MAX, PUBLISHED_MAX, TOPIC_MAX, Topic
+from overlay.core.budgets import Budgets
 from overlay.core.context import Context
 from overlay.core.events import Deliver, Publish, Rejected, Resolved
 from overlay.core.fragments import Reassembly, cut, flaw, flow_of, part_id
@@ -26,6 +27,14 @@ PART_INTERVAL = 0.01
 """Seconds (guess) between so many parts of ours: 6 MB/s; neighbours prune what comes twice."""
 OUTGOING_MAX = 16 << 20
 """Bytes of ours that may wait to go out; beyond it `publish` is refused (guess)."""
+OWN_RATE, OWN_BURST = 200.0, 1000.0
+"""Messages that we publish a second, and at once; beyond it `publish` is refused (guess)."""
+RATE, BURST = 1.25 * OWN_RATE, 1.25 * OWN_BURST
+"""Messages that are passed on of one origin: what an honest one keeps within, wherever it is."""
+PART_COST = 0.25
+"""Of a message: an honest origin paces its parts by itself."""
+IN_VAIN = ""
+"""What `receive` says of a message that is to go no further, by no fault of its bearer's."""
 REPORT_INTERVAL = 10.0
 """Seconds at least between two reports of what was given up: a flood fills no log."""
 
@@ -49,6 +58,8 @@ class Dissemination:
 
     context: Context
     _outgoing: deque[_Outgoing] = field(default_factory=deque)
+    _own: Budgets = field(default_factory=lambda: Budgets(OWN_RATE, OWN_BURST))
+    _origins: Budgets = field(default_factory=lambda: Budgets(RATE, BURST))
     _next_parts_at: float = 0.0
     _reassembly: Reassembly = field(default_factory=Reassembly)
     _reported: int = 0
@@ -62,7 +73,7 @@ class Dissemination:
         The command is resolved when all of it has gone.
         """
         context, request, data = self.context, command.request, command.data
-        refusal = self._refusal(command)
+        refusal = self._refusal(command, now)
         if refusal is not None:
             context.emit(Rejected(request, *refusal))
             return []
@@ -80,7 +91,7 @@ class Dissemination:
         )
         return self._parts_due(now)
 
-    def _refusal(self, command: Publish) -> tuple[str, str] | None:
+    def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
         """Why it cannot be published, as a code and a line."""
         size = len(command.data)
         if size > PUBLISHED_MAX or not Topic().holds(command.topic):
@@ -91,6 +102,10 @@ class Dissemination:
         if size > PART_MAX and sum(each.size for each in self._outgoing) + size > OUTGOING_MAX:
             text = f"more than {OUTGOING_MAX} bytes of earlier messages wait to go out: try later"
             return "busy", text
+        if self._own.left(self.context.peer_id, now) < 1.0:
+            text = f"more than {OWN_RATE:g} messages a second are passed on by nobody: try later"
+            return "busy", text
+        self._own.spend(self.context.peer_id, 1.0, now)
         return None
 
     def _gossip(self, message_id: bytes, command: Publish) -> Gossip:
@@ -129,8 +144,11 @@ class Dissemination:
 
     # --- others' ---------------------------------------------------------------------------------
 
-    def receive(self, message: Published, now: float) -> str | None:
-        """Deliver what is new to us, once it is whole, if it holds; else what is wrong with it."""
+    def receive(self, message: Published, now: float, bearer: PeerId | None = None) -> str | None:
+        """Deliver what is new to us, once it is whole, if it holds; else what is wrong with it.
+
+        An origin that says too much is not passed on (`IN_VAIN`); from itself it is a fault.
+        """
         part = message if isinstance(message, GossipPart) else None
         if part is not None and (why := flaw(part)) is not None:
             return why
@@ -138,6 +156,9 @@ class Dissemination:
         signed = _signed_part(self.context.settings.network, message)
         if not self.context.crypto.verify(origin, signed, message.signature):
             return "a published message that its origin has not signed"
+        left = self._origins.spend(origin, 1.0 if part is None else PART_COST, now)
+        if left <= 0.0:
+            return IN_VAIN if origin != bearer or left > -BURST else "a flood of published messages"
         data = message.data if part is None else self._reassembly.add(part, now)
         if data is not None:
             hops = max(1, message.hops)

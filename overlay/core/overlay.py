@@ -10,7 +10,7 @@ from typing import assert_never
 from overlay.core import messages as m
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
-from overlay.core.dissemination import Dissemination
+from overlay.core.dissemination import IN_VAIN, Dissemination
 from overlay.core.events import (
     ClockSet,
     Command,
@@ -158,8 +158,7 @@ class Overlay:
 
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
-        records = [self._book.get(peer) for peer in self._book.peers()]
-        return [each for each in records if each and each.peer_id != self._context.peer_id]
+        return [each for peer in self._book.peers() if (each := self._book.get(peer))]
 
     # --- surroundings ------------------------------------------------------------------------
 
@@ -261,8 +260,7 @@ class Overlay:
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._membership.add(fact.record, peer, now)
-        data = self._book.bytes_of(peer)
-        if data is not None:
+        if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link)
         self._membership.tell_soon(now)
@@ -373,10 +371,12 @@ class Overlay:
     def _on_gossip(self, link: Link, peer: PeerId, message: m.Published, now: float) -> None:
         if not self._tree.is_news(message.message_id):
             self._tree.on_duplicate(peer, message)
-        elif (why := self._dissemination.receive(message, now)) is not None:
-            self._misbehaved(link.id, why, now)
-        else:
+        elif (why := self._dissemination.receive(message, now, peer)) is None:
             self._tree.on_news(peer, message, now)
+        elif why == IN_VAIN:
+            self._tree.pass_over(message.message_id)
+        else:
+            self._misbehaved(link.id, why, now)
 
     def _on_record(self, data: bytes, bearer: PeerId, now: float) -> None:
         record = self._membership.add(data, bearer, now)

@@ -39,6 +39,8 @@ CACHE_OVERHEAD = 1024
 RECENT = 5.0
 """Seconds (guess): longer than two peers take to become neighbours."""
 SEEN_MAX = 8192
+VAIN_MAX = 1024
+"""Messages remembered that were not to be passed on; apart, so that a flood forgets no other."""
 MISSING_MAX = 4096
 FLOWS_MAX = 256
 """Large messages followed at once; the one that waited longest gives way."""
@@ -72,6 +74,7 @@ class Plumtree:
     links: dict[PeerId, LinkId] = field(default_factory=dict)
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
+    _vain: dict[bytes, None] = field(default_factory=dict)
     _seen: dict[bytes, int] = field(default_factory=dict)
     """Messages received, and over how many hops."""
     _cache: dict[bytes, _Cached] = field(default_factory=dict)
@@ -114,7 +117,15 @@ class Plumtree:
 
     def is_news(self, message_id: bytes) -> bool:
         """Whether this message has not been seen."""
-        return message_id not in self._seen
+        return message_id not in self._seen and message_id not in self._vain
+
+    def pass_over(self, message_id: bytes) -> None:
+        """This message is to go no further: neither sent on nor asked for."""
+        while len(self._vain) >= VAIN_MAX:
+            del self._vain[next(iter(self._vain))]
+        self._vain[message_id] = None
+        self._missing.pop(message_id, None)
+        self._timers.stop(("graft", message_id))
 
     def broadcast(self, message: Published, now: float) -> None:
         """Send a message of our own."""
@@ -163,7 +174,7 @@ class Plumtree:
     def on_announcements(self, peer: PeerId, message: IHave, now: float) -> None:
         """A neighbour has messages; those that do not come otherwise are pulled (§3.7)."""
         for each in message.announcements:
-            if each.message_id in self._seen or len(self._missing) >= MISSING_MAX:
+            if not self.is_news(each.message_id) or len(self._missing) >= MISSING_MAX:
                 continue
             announcers = self._missing.setdefault(each.message_id, {})
             if len(announcers) < ANNOUNCERS_MAX:

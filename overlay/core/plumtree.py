@@ -186,8 +186,9 @@ class Plumtree:
         """A neighbour lacks a message, or wants to be on our tree."""
         self._make_eager(peer)
         cached = self._cache.get(message.message_id)
-        if cached is not None:
-            self._push(peer, cached.message)
+        onward = None if cached is None else _onward(cached.message)
+        if onward is not None:
+            self._send(peer, onward)
 
     def on_prune(self, peer: PeerId) -> None:
         """A neighbour gets our messages sooner from elsewhere."""
@@ -197,21 +198,18 @@ class Plumtree:
         """Keep it for those who may ask, push it to the eager, announce it to the lazy."""
         self._remember(message, now)
         flow = self._flows.get(flow_of(message.message_id))
+        onward = _onward(message)
         for peer in self.eager:
             if peer in (bearer, message.origin):
                 continue
             if flow is not None and peer == flow.bearer:
                 self._mention(peer, message)  # It has it; pushed, it would prune our branch.
-            else:
-                self._push(peer, message)
+            elif onward is not None:
+                self._send(peer, onward)
         if self.lazy and message.hops < HOPS_MAX:
             self._to_announce.append(Announcement(message.message_id, message.hops + 1))
             if ("announce", b"") not in self._timers:
                 self._timers.set(("announce", b""), now + ANNOUNCE_DELAY)
-
-    def _push(self, peer: PeerId, message: Published) -> None:
-        if message.hops < HOPS_MAX:
-            self._send(peer, msgspec.structs.replace(message, hops=message.hops + 1))
 
     def _mention(self, peer: PeerId, message: Published) -> None:
         if message.hops < HOPS_MAX:
@@ -316,3 +314,10 @@ class Plumtree:
         link = self.links.get(peer)
         if link is not None:
             self.context.emit(Transmit(link, message))
+
+
+def _onward(message: Published) -> Published | None:
+    """What all neighbours get, one object and so encoded once; None at the end of its way."""
+    if message.hops >= HOPS_MAX:
+        return None
+    return msgspec.structs.replace(message, hops=message.hops + 1)

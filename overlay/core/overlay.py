@@ -280,9 +280,10 @@ class Overlay:
         self._kept.pop(peer, None)
         if code == "leave":
             self._views.forget(peer)
-        absent = code == "broken"
-        self._on_views(self._views.on_unlinked(peer, now, absent=absent), now)
-        self._on_routing(self._routing.remove(peer, now), now)
+        # Everybody forgets the link before anybody acts on its end.
+        routed = self._routing.remove(peer, now)
+        self._on_views(self._views.on_unlinked(peer, now, absent=code == "broken"), now)
+        self._on_routing(routed, now)
         self._membership.tell_soon(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
 

@@ -14,7 +14,7 @@ import pytest
 from overlay.sim import running
 from overlay.sim.faults import Faults
 from overlay.sim.measures import names_for
-from overlay.sim.reading import read
+from overlay.sim.reading import assignments, load, read
 from overlay.sim.report import Report
 from overlay.sim.running import Outcome, run
 from overlay.sim.scenario import Fault, Scenario
@@ -200,13 +200,21 @@ def test_the_object_for_programs_has_all_that_it_promises() -> None:
     json.dumps(answer)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_scenario_that_ships_holds_its_bands(path: Path) -> None:
+    scenario = load(path)
+    report = reported(scenario, run(scenario, replay="again"))
+    assert report.failure("again") is None
+
+
 # --- what breaks ---------------------------------------------------------------------------------
 
 
 def test_without_repair_the_bands_are_missed() -> None:
     """The scenario that ships can fail: a mesh that opens no links of its own does not heal."""
-    from overlay.sim.reading import assignments, load
-
     path = ROOT / "simulations" / "first-mesh.toml"
     scenario = load(path, assignments(["links.auto=false"]))
     report = reported(scenario, run(scenario, replay="again"))

@@ -36,7 +36,7 @@ def test_no_frame_of_a_stream_goes_to_a_peer_that_we_have_not_admitted() -> None
     early = pair.client.mux.open("test", 0, 0.0)
     assert early is not None
     pair.settle()
-    assert not pair.client.mux.ready, "the peer has admitted us; that is half of it"
+    assert not pair.server.opened, "the peer has admitted us; that is half of it"
     pair.client.mux.admit()
     pair.settle()
     assert len(pair.server.opened) == 1
@@ -92,6 +92,17 @@ def test_whoever_waits_is_told_that_the_link_has_ended() -> None:
     pair.client.note()
     assert pair.client.changed == [ours]
     assert ours.broken == LOST
+
+
+def test_a_writer_with_credit_is_told_when_half_of_its_room_is_back() -> None:
+    pair = Pair()
+    ours, _ = pair.open()
+    pair.client.mux.write(ours, bytes(SEND_BUFFER))
+    told = []
+    for _ in range(4):
+        pair.client.mux.pop(SEND_BUFFER // 4)
+        told.append(pair.client.mux.take())
+    assert told == [[], [Changed(ours)], [Changed(ours)], [Changed(ours)]]
 
 
 def test_a_writer_without_credit_is_told_when_some_of_its_bytes_go() -> None:

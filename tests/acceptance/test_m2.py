@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_m1 import QUIET, failed_up, one_line_error, sh, suite
+from tests.acceptance.test_m1 import (
+    QUIET,
+    failed_up,
+    next_event,
+    one_line_error,
+    resident,
+    sh,
+    suite,
+)
 from tests.lab.nodes import (
     ROOT,
     Crew,
@@ -328,6 +336,8 @@ def hearers(nodes: list[Node], text: str) -> set[str]:
     return {event["name"] for event in events if event.get("data") == text}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_node_frozen_for_twenty_seconds_is_done_without_and_comes_back(crew: Crew) -> None:
     first = crew.node("a").up()
     link = first.invite("--members", "1")
@@ -374,6 +384,8 @@ def of_wire(crew: Crew, name: str, versions: str) -> Node:
     return crew.node(name, argv=build, env={"WIRE_RANGE": versions})
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("middle", [OLD, BOTH])
 def test_a_node_of_wire_one_to_two_talks_to_one_of_wire_one(crew: Crew, middle: str) -> None:
     """Each joins by the other's invite, and links to the other through the mesh."""
@@ -405,6 +417,62 @@ def test_nodes_without_a_common_wire_version_both_say_so(
         assert named in line, line
         assert named in told, told
     assert here.peers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("fault", "costs"),
+    [
+        ("floods_pings", None),
+        ("floods_records", None),
+        ("floods_gossip", None),  # what it costs: tests/core/test_budgets.py, in virtual time
+        ("opens_streams", r"peer_down.*protocol"),
+        ("half_message", None),
+        ("deaf", None),
+    ],
+)
+def test_a_misbehaving_peer_costs_itself_only(crew: Crew, fault: str, costs: str | None) -> None:
+    """Whatever it does to the hub: others' links stay, pings come back, memory stays bounded.
+
+    `costs` is what the hub's log says of the link that broke a rule.
+    """
+    hub = crew.node("hub").up()
+    link = hub.invite("--members", "1")
+    one, two = innocent = [crew.node(name).up(join=link) for name in ("one", "two")]
+    settled([hub, *innocent])
+    (ear,) = subscribed([two], "news")
+    since = [linked_since(node, [hub, *innocent]) for node in (hub, *innocent)]
+    before = resident(hub)
+    build = [sys.executable, "-m", "tests.builds.misbehaving", fault, str(crew.directory / "bad")]
+    bad = crew.node("bad")
+    bad.process = Process(build, stdin=link + "\n")
+    next_event(bad.process, "ready", 60.0)
+    pings = 0
+    while not any('"done"' in line for line in bad.process.out.all):
+        for here, there in ((hub, one), (one, hub), (two, one)):
+            assert here.ask("POST", "/ping", {"peer": there.peer_id})["rtt"] < 10.0
+            pings += 1
+        if fault == "deaf":
+            for _ in range(5):  # somebody has to say something that it does not take
+                one.ask("POST", "/publish", {"topic": "long", "data": "x" * 50_000})
+        assert bad.process.popen.poll() is None, bad.log
+    assert pings >= 3, "it was over before anybody could look"
+    assert next_event(bad.process, "done", 5.0)["count"] > 0
+    assert [linked_since(node, [hub, *innocent]) for node in (hub, *innocent)] == since
+    one.ok("publish", "news", "still here")
+    assert heard(ear, "still here")["from"] == one.peer_id
+    assert [node.json("status")["internal_errors"] for node in (hub, *innocent)] == [0, 0, 0]
+    assert resident(hub) - before <= 48 * 1024 * 1024
+    assert (costs is None) or re.search(costs, hub.log), hub.log
+    crew.node("late").up(join=link)
+
+
+def linked_since(node: Node, others: list[Node]) -> dict[str, float]:
+    """Since when a node has been linked to each of these others."""
+    ids = {other.peer_id for other in others}
+    peers = node.ask("GET", "/peers")["peers"]
+    return {peer["peer_id"]: peer["since"] for peer in peers if peer["peer_id"] in ids}
 
 
 # --- done when -----------------------------------------------------------------------------------

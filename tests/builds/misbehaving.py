@@ -5,7 +5,8 @@
 ``floods_pings``, ``floods_records``, ``floods_gossip``: control messages, each valid by itself, as
 fast as the link takes them; the records are those of members that do not exist.
 ``opens_streams``: ten thousand streams that nobody serves, over one link after another.
-``half_message``: the first fragment of a control message, of a stream's data; never the rest.
+``half_message``: the first part of a publication, the first fragment of a control message and of
+stream frames; never the rest.
 ``deaf``: reads its socket no more, acknowledges nothing, but goes on sending.
 
 Prints ``{"event": "ready"}``, then ``{"event": "done", "count"}`` when it has had its time. A lost
@@ -41,9 +42,11 @@ from overlay.transport.sctp import BINARY
 from overlay.transport.sctp_packets import FIRST_FRAGMENT, OutboundData
 from overlay.transport.udp import UdpSocket
 
-FLOOD_SECONDS = 8.0
+FLOOD_SECONDS = 4.0
 AHEAD = 1 << 18
 """Bytes that a flood keeps waiting at our end of the link."""
+PUBLICATIONS = 3_000
+HALF_PUBLISHED = 100_000
 STREAMS = 10_000
 AT_ONCE = 200
 FRAGMENT = bytes(1000)
@@ -100,16 +103,14 @@ class Misbehaviour:
         return await self.flood(Ping)
 
     async def floods_gossip(self) -> int:
+        flood = [self.publication(b"%d" % number * 100) for number in range(PUBLICATIONS)]
+        return await self.flood(lambda number: flood[number % PUBLICATIONS])
+
+    def publication(self, data: bytes) -> Message:
+        """A message that nobody has counted; of a larger one the first part."""
         context = Context(self.node.settings, self.keys, Random(1))
-
-        def message(number: int) -> Message:
-            unbounded = Dissemination(context)
-            command = Publish(RequestId(number), "flood", b"%d" % number * 100, text=True)
-            (made,) = unbounded.publish(command, 0.0)
-            context.drain()
-            return made
-
-        return await self.flood(message)
+        command = Publish(RequestId(1), "flood", data, text=True)
+        return Dissemination(context).publish(command, 0.0)[0]
 
     async def floods_records(self) -> int:
         (record,) = (each for each in self.node.core.known() if each.peer_id == self.target)
@@ -133,14 +134,17 @@ class Misbehaviour:
                 else:
                     await refused(stream)
 
-        with trio.move_on_after(4 * FLOOD_SECONDS):
+        with trio.move_on_after(8 * FLOOD_SECONDS):
             async with trio.open_nursery() as nursery:
                 for _ in range(AT_ONCE):
                     nursery.start_soon(some)
         return next(opened)
 
     async def half_message(self) -> int:
-        link = self.node.transport._links[await self.link()]  # type: ignore[attr-defined]
+        linked = await self.link()
+        self.node.transport.perform(Transmit(linked, self.publication(bytes(HALF_PUBLISHED))))
+        await trio.sleep(0.5)
+        link = self.node.transport._links[linked]  # type: ignore[attr-defined]
         for stream_id in (CONTROL.stream_id, 2, 3):
             sctp = link._sctp
             sequence = sctp._outbound_stream_seq.get(stream_id, 0)
@@ -152,15 +156,15 @@ class Misbehaviour:
             sctp.unsent += len(FRAGMENT)
             sctp.flush()
         await trio.sleep(FLOOD_SECONDS)
-        return 3
+        return 4
 
     async def deaf(self) -> int:
         link = await self.link()
         deaf.set()
-        for number in range(200):
+        for number in range(100):
             self.node.transport.perform(Transmit(link, Ping(number)))
             await trio.sleep(0.1)
-        return 200
+        return 100
 
 
 async def refused(stream: api.Stream) -> None:

@@ -346,3 +346,11 @@ def test_what_is_given_up_is_reported_without_filling_the_log(peers: tuple[Peer,
     assert [each.event for each in reports] == ["publications_given_up"] * 2
     assert sum(each.fields["count"] for each in reports) == 40
     assert other.machine.next_deadline() is None
+
+
+def test_our_own_parts_that_come_back_are_no_news(peers: tuple[Peer, Peer]) -> None:
+    one, _ = peers
+    data = content(13, 3 * PART_MAX)
+    for message in one.publish(data):
+        assert one.machine.receive(message, 0.0) is None
+    assert one.delivered() == [data]

@@ -341,3 +341,20 @@ def test_nothing_of_a_flow_is_grafted_while_it_goes_on() -> None:
     tree.on_time(2.6 + 0.5)
     grafts = [each for each in branches.context.drain() if isinstance(each, Transmit)]
     assert [each.message for each in grafts] == [Graft(part(n).message_id) for n in (5, 9)]
+
+
+def test_no_more_flows_are_followed_than_the_latest() -> None:
+    branches = Branches(1)
+    for number in range(FLOWS_MAX + 10):
+        branches.tree.on_news(branches.peers[0], part(0, number.to_bytes(14, "big")), 1.0)
+    followed = [int.from_bytes(flow, "big") for flow in branches.tree._flows]
+    assert followed == list(range(10, FLOWS_MAX + 10))
+
+
+def test_who_pushes_to_us_although_pruned_is_told_again() -> None:
+    """It may have made us eager since, when something new of ours was still under way (§3.6)."""
+    branches = Branches(1)
+    (one,) = branches.peers
+    for _ in range(2):
+        branches.tree.on_duplicate(one, part(0))
+        assert branches.told() == [(one, "Prune")]

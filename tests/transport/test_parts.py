@@ -1,5 +1,6 @@
 """Parts of large publications on a link: below all other messages, by turns with streams."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -125,6 +126,40 @@ def test_parts_and_messages_in_order_both_arrive_whole_over_a_bad_wire(seed: int
         number.to_bytes(16, "big") for number in range(100)
     ]
     assert all(each == part(int.from_bytes(each.message_id, "big")) for each in ears.parts)
+
+
+class Losing(Wire):
+    """Loses one of the full packets."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__()
+        self.full, self.lost = 0, lost
+
+    def carry(self, to: Callable[[bytes], None], datagram: bytes) -> None:
+        self.full += len(datagram) > 1000
+        if len(datagram) <= 1000 or self.full != self.lost:
+            super().carry(to, datagram)
+
+
+def crossing(wire: Losing) -> tuple[float, float]:
+    """When a part has arrived, and when the pong to a ping sent once all of it was under way."""
+    client, server = linked_hosts(wire)
+    wire.full, ears = 0, Ears(server)
+    client.link.transmit_part(encode(part(0)))
+    assert wire.run(lambda: client.link.queued == 0)
+    client.link.transmit(encode(Ping(1)))
+    assert wire.run(lambda: 1 in client.pongs or bool(ears.parts))
+    first = wire.time
+    assert wire.run(lambda: 1 in client.pongs and bool(ears.parts))
+    return (wire.time, first) if client.pongs[1] == first else (first, wire.time)
+
+
+def test_a_lost_packet_of_a_part_holds_no_message_up() -> None:
+    whole = Losing(0)
+    crossing(whole)
+    assert whole.full > 5
+    arrived, answered = crossing(Losing(whole.full))
+    assert answered < arrived
 
 
 async def flooded(sender: Node, receiver: Node) -> None:

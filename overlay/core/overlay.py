@@ -99,6 +99,11 @@ class Overlay:
             self._membership,
             self._tracing,
         )
+        self._timed = (
+            self._links, self._ladder, self._routing, self._membership, self._inviting,
+            self._views, self._tree, self._dissemination, self._tracing,
+        )  # fmt: skip
+        self._deadline: float | None = None
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
         self._view_facts: deque[Fact] = deque()
@@ -107,7 +112,8 @@ class Overlay:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
-        self._on_time(now)
+        if self._deadline is not None and self._deadline <= now:
+            self._on_time(now)
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)
@@ -123,23 +129,16 @@ class Overlay:
                 self._on_link(event, now)
             case _:
                 self._on_command(event, now)
+        self._deadline = self._earliest()
         return self._context.drain()
 
     def next_deadline(self) -> float | None:
         """When `handle(Wakeup(), …)` next has something to do; None for never."""
-        machines = (
-            self._links,
-            self._ladder,
-            self._routing,
-            self._membership,
-            self._inviting,
-            self._views,
-            self._tree,
-            self._dissemination,
-            self._tracing,
-        )
-        deadlines = [machine.next_deadline() for machine in machines]
-        return min((each for each in deadlines if each is not None), default=None)
+        return self._deadline
+
+    def _earliest(self) -> float | None:
+        deadlines = [machine.next_deadline() for machine in self._timed]
+        return min([each for each in deadlines if each is not None], default=None)
 
     # --- for looking at ----------------------------------------------------------------------
 

@@ -170,3 +170,40 @@ def test_bytes_thrown_away_give_no_credit_back() -> None:
     pair.server.mux.receive(stream_id, frame, 0.0)
     assert theirs.allowance == before - (len(frame) - 1)
     assert not theirs.incoming
+
+
+def test_nothing_is_said_to_a_peer_that_has_ended_but_our_own_end() -> None:
+    """Neither credit that it cannot use, nor that we read no more of what is all here."""
+    pair = Pair()
+    ours, theirs = pair.open()
+    for _ in range(WINDOW // SEND_BUFFER):
+        pair.client.mux.write(ours, bytes(SEND_BUFFER))
+        pair.settle()
+    pair.client.mux.end(ours)
+    pair.settle()
+    assert len(pair.server.all_of(theirs)) == WINDOW
+    assert not pair.server.mux.ready
+    pair.server.mux.close(theirs, 0.0)
+    assert pair.server.mux.pop() == (theirs.id, encode(End()))
+    assert not pair.server.mux.ready
+
+
+def test_a_reset_takes_back_an_end_that_has_not_gone_out() -> None:
+    pair = Pair()
+    ours, theirs = pair.open()
+    pair.client.mux.write(ours, b"all of it")
+    pair.client.mux.pop()
+    pair.client.mux.end(ours)
+    pair.client.mux.reset(ours, CANCELLED)
+    assert pair.client.mux.pop() == (ours.id, encode(Reset(CANCELLED)))
+    assert not pair.client.mux.ready
+    pair.server.mux.receive(ours.id, encode(Reset(CANCELLED)), 0.0)
+    assert not theirs.at_eof
+
+
+def test_nothing_is_kept_for_an_application_that_has_given_up() -> None:
+    pair = Pair()
+    _, theirs = pair.open()
+    pair.server.mux.reset(theirs, CANCELLED)
+    pair.server.mux.receive(theirs.id, encode(Data(b"late")), 0.0)
+    assert not theirs.incoming

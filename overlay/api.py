@@ -229,7 +229,8 @@ class Node(Protocol):
         """Send to every subscriber in the mesh, ours too; the message's id.
 
         At most 1 MiB (CommandFailed ``too_large``; more is for a stream); returns when it has been
-        handed to the neighbours. ``busy``: 16 MiB of earlier messages have still to go out.
+        handed to the neighbours. ``busy``: 16 MiB of earlier messages have still to go out, or
+        more than 200 a second (1,000 at once) are published here.
         """
         ...
 

@@ -26,9 +26,9 @@ MAX_DUPLICATES = 32
 MAX_GAPS = 128
 NEARLY_FULL = 1100
 """Bytes of a packet that is one of many, most likely. guess"""
-SACK_BYTES = 2 * NEARLY_FULL
-"""Bytes of packets after which a SACK goes out at once. Deviation: RFC 9260 §6.2 counts two packets
-of whatever size; two full ones is what TCP waits for (RFC 9293 §3.8.6.3)."""
+SACK_BYTES = 4 * NEARLY_FULL
+"""Bytes of packets after which a SACK goes out at once; nearly full ones count twice. Deviation:
+RFC 9260 §6.2 counts two packets of any size, TCP waits for two full ones (RFC 9293 §3.8.6.3)."""
 
 _MODULO = 2**32
 _HALF = 2**31
@@ -165,7 +165,7 @@ class Acknowledging(RTCSctpTransport):
 
     async def _owe_sack(self, size: int) -> None:
         """A packet of `size` bytes had data: acknowledge it now or, with others, a little later."""
-        self._sack_owed += size
+        self._sack_owed += size if size < NEARLY_FULL else 2 * size
         missing = self._sack_misordered or self._sack_duplicates
         if self._sack_owed >= SACK_BYTES or self._sack_asked or missing:
             await self._send_sack()

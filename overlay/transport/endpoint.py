@@ -406,6 +406,7 @@ class UdpTransport:
             with trio.move_on_at(self._sleeps_until):
                 await self._wake.wait()
             self._wake = trio.Event()
+            self._sleeps_until = -_NEVER  # what is set from here on is seen without a wake-up
             links, self._to_flush = self._to_flush, []
             for link in links:
                 link.flush()

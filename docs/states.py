@@ -56,8 +56,8 @@ def diagram(machine: Machine) -> str:
     lines += [f"    [*] --> {_name(s)}" for s in machine.starts or (next(iter(machine.table)),)]
     for state, row in machine.table.items():
         ways: dict[str, list[str]] = {}
-        for event, after in row.items():
-            ways.setdefault(after, []).append(event)
+        for event in sorted(row, key=_rank):
+            ways.setdefault(row[event], []).append(event)
         for after, events in ways.items():
             lines.append(f"    {_name(state)} --> {_name(after)}: {' / '.join(events)}")
         if not row:
@@ -76,6 +76,10 @@ def part(name: str) -> str:
     """A machine as the documentation shows it."""
     machine = MACHINES[name]
     return f"{diagram(machine)}\n\n{meanings(machine)}\n"
+
+
+def _rank(event: StrEnum) -> int:
+    return list(type(event)).index(event)
 
 
 def _name(state: str) -> str:

@@ -31,8 +31,8 @@ OWN_RATE, OWN_BURST = 200.0, 1000.0
 """Messages that we publish a second, and at once; beyond it `publish` is refused (guess)."""
 RATE, BURST = 1.25 * OWN_RATE, 1.25 * OWN_BURST
 """Messages that are passed on of one origin: what an honest one keeps within, wherever it is."""
-PART_COST = 0.25
-"""Of a message: an honest origin paces its parts by itself."""
+PART_COST = 0.125
+"""Of a message: four every 10 ms beside all that may be published are still within the rate."""
 IN_VAIN = ""
 """What `receive` says of a message that is to go no further, by no fault of its bearer's."""
 REPORT_INTERVAL = 10.0

@@ -193,7 +193,7 @@ def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
     def streaming(path: str, app: App) -> Route:
         async def endpoint(request: Request) -> Any:
             topic = request.query_params.get("topic")
-            if not topic:
+            if topic is None:
                 raise UsageError(f"which topic? {path}?topic=TOPIC")
             return Stream(node, app(node, topic))
 
@@ -268,6 +268,9 @@ async def _on_command_failed(_: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        text = "the running node knows no such request: it is of another version, so restart it"
+        return _json(_error("unknown_request", text), 404)
     return _json(_error("usage", error.detail), 400)
 
 

@@ -270,7 +270,7 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         text = "the running node knows no such request: it is of another version, so restart it"
-        return _json(_error("unknown_request", text), 404)
+        return _json(_error("usage", text), 400)
     return _json(_error("usage", error.detail), 400)
 
 

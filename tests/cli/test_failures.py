@@ -137,10 +137,10 @@ def test_an_answer_that_is_none_is_named(tmp_path: Path, what: str) -> None:
 
 
 def test_a_request_that_the_node_does_not_know_says_why(pair: list[Node]) -> None:
-    from overlay.errors import CommandFailed
+    from overlay.errors import UsageError
     from overlay.node.client import Client
 
-    with pytest.raises(CommandFailed, match="another version"):
+    with pytest.raises(UsageError, match="another version"):
         Client(pair[0].directory).get("/dance")
 
 

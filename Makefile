@@ -47,11 +47,11 @@ run: $(VENV)/.run ## start a node in the foreground: prints its invite link, a Q
 install: $(VENV)/.run ## only install: puts the overlay command into .venv/bin
 
 .PHONY: demo
-demo: $(VENV)/.run ## eight processes on this machine become a mesh and outlive its creator
+demo: $(VENV)/.run ## sixteen processes on this machine become a mesh and outlive its creator
 	@exec $(BIN)/python demos/mesh.py $(ARGS)
 
 .PHONY: demo-firewalled
-demo-firewalled: $(VENV)/.run $(VENV)/.system ## eight nodes behind firewalls: only negotiation through the mesh can link them
+demo-firewalled: $(VENV)/.run $(VENV)/.system ## sixteen nodes behind firewalls: only negotiation through the mesh can link them
 	@exec $(BIN)/python demos/firewalled.py $(ARGS)
 
 # --- working on it -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Build the wheel, install it alone in a new environment, ask its version, join two nodes.
+"""Build the wheel, install it alone in a new environment, run a scenario, join two nodes.
 
 Then add pytest and pytest-trio, as whoever tests a program does, and run a test on `mesh`.
 """
@@ -27,6 +27,9 @@ def main() -> None:
         overlay = install(build(scratch), scratch)
         version = run(overlay, "--version", cwd=scratch)
         print(f"installed alone: {version.strip()}")
+        assert "first-mesh" in run(overlay, "sim", "list", cwd=scratch), "no scenarios"
+        run(overlay, "sim", "run", "first-mesh", "--nodes", "8", timeout=LONG, cwd=scratch)
+        print("its simulator runs a scenario that came with it")
         join(overlay, scratch)
         print("two nodes of the installed wheel are linked")
         program(overlay.parent / "python", scratch)

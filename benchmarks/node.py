@@ -10,10 +10,12 @@ import random
 import resource
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import trio
 
+from benchmarks import traffic
 from benchmarks.tally import Tally
 from overlay.core import invite
 from overlay.core.events import (
@@ -88,6 +90,8 @@ class BenchNode:
         self.admitted: dict[PeerId, float] = {}
         """When each linked peer was admitted, on the system's monotone clock."""
         self.tally = Tally()
+        self.publications = traffic.Publications(self.driver)
+        self.streams = traffic.Streams(self.transport)
         self.listening = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -95,8 +99,10 @@ class BenchNode:
         """Be a node until `leave`; `listening` says when it can be dialled."""
         with self._scope:
             async with trio.open_nursery() as nursery:
+                self.streams.nursery = nursery
                 await nursery.start(self.driver.run)
-                nursery.start_soon(self.transport.run, self._emit)
+                on_stream = self.streams.on_stream
+                nursery.start_soon(partial(self.transport.run, self._emit, on_stream=on_stream))
 
     async def invite(self) -> str:
         """A link that any number of joiners may use."""
@@ -118,7 +124,7 @@ class BenchNode:
 
     async def send(self, peer: PeerId, size: int, seconds: float) -> int:
         """Hand the link messages of `size` bytes for as long as it takes them."""
-        link = next(view.link for view in self.core.peers() if view.peer == peer)
+        link = self.link_to(peer)
         message = message_of(size)
         sent = 0
         end = time.perf_counter() + seconds
@@ -129,6 +135,10 @@ class BenchNode:
             sent += max(room, 0)
             await trio.sleep(0.001)
         return sent
+
+    def link_to(self, peer: PeerId) -> LinkId:
+        """The link to a linked peer."""
+        return next(view.link for view in self.core.peers() if view.peer == peer)
 
     def _queued(self, link: LinkId) -> int:
         statistics = self.transport.statistics(link)
@@ -194,6 +204,12 @@ class Commands:
         """Join by an invite."""
         return {"seconds": await self._nodes[node].join(link)}
 
+    async def acquainted(self, peers: int) -> dict[str, Any]:
+        """Return once every node here is linked and has the records of so many others."""
+        for node in self._nodes:
+            await node.driver.wait_until(partial(_knows, node.core, peers))
+        return {}
+
     async def knows(self, peer: str, node: int = 0) -> dict[str, Any]:
         """Return once the node has the peer's record."""
         wanted, core = bytes.fromhex(peer), self._nodes[node].core
@@ -224,6 +240,37 @@ class Commands:
         """What the node has received of such messages."""
         return dict(self._nodes[node].tally.figures())
 
+    async def publish(
+        self, size: int, rate: float, seconds: float, node: int = 0
+    ) -> dict[str, Any]:
+        """Publish evenly for some seconds."""
+        return {"sent": await self._nodes[node].publications.publish(size, rate, seconds)}
+
+    async def subscribe(self) -> dict[str, Any]:
+        """Let every node here hear publications from now on."""
+        for node in self._nodes:
+            await self._nursery.start(node.publications.subscribe)
+        return {}
+
+    async def heard(self, count: int) -> dict[str, Any]:
+        """The age in seconds of every publication at every node, once each has `count`."""
+        return {"delays": [await node.publications.heard(count) for node in self._nodes]}
+
+    async def fill(self, peer: str, streams: int, size: int, node: int = 0) -> dict[str, Any]:
+        """Open streams to a peer and fill them from now on."""
+        this = self._nodes[node]
+        await this.streams.fill(this.link_to(PeerId(bytes.fromhex(peer))), streams, size)
+        return {}
+
+    async def streamed(self, node: int = 0) -> dict[str, Any]:
+        """How many bytes have come over streams, and when that was."""
+        return {"bytes": self._nodes[node].streams.bytes, "at": time.monotonic()}
+
+    async def ping(self, peer: str, times: int, interval: float, node: int = 0) -> dict[str, Any]:
+        """Round trips to a linked peer, one after the other."""
+        target = PeerId(bytes.fromhex(peer))
+        return {"seconds": await self._nodes[node].publications.pings(target, times, interval)}
+
     async def leave(self, node: int = 0) -> dict[str, Any]:
         """End one node."""
         await self._nodes[node].leave()
@@ -233,6 +280,10 @@ class Commands:
         """Collect garbage, so that what is left is what the links hold."""
         gc.collect()
         return {}
+
+
+def _knows(core: Overlay, peers: int) -> bool:
+    return bool(core.peers()) and len(core.known()) >= peers
 
 
 async def serve() -> None:

@@ -22,11 +22,14 @@ class PeerFailed(Exception):
 class Peer:
     """Starts ``python -m MODULE ARGS…`` and asks it things; a context manager that ends it."""
 
-    def __init__(self, module: str, *args: str, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, *args: str, pass_fds: Sequence[int] = (), root: Path = ROOT
+    ) -> None:
+        """`root`: the directory whose packages it imports."""
         self.module = module
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *args],
-            cwd=ROOT,
+            cwd=root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=pass_fds,

@@ -8,7 +8,9 @@ import asyncio
 import gc
 import json
 import os
+import re
 import sys
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +22,9 @@ HIGH_WATER = 4_096
 """The sender waits while more than this is buffered (measured: from 16 KiB on, bursts overflow the
 receiver's socket and the association stalls for a second at a time)."""
 OPEN_TIMEOUT = 30.0
+PING_TIMEOUT = 30.0
+PING = b"ping"
+_CANDIDATE = re.compile(r"(a=candidate:\S+ \d+ udp \d+ )\S+ \d+ typ host", re.IGNORECASE)
 
 
 class Stock:
@@ -31,9 +36,13 @@ class Stock:
         self._connections: list[RTCPeerConnection] = []
         self._channels: list[RTCDataChannel] = []
         self._tally = Tally()
+        self._filling: set[asyncio.Task[None]] = set()
 
-    async def connect(self) -> dict[str, Any]:
-        """Offer a connection; the time from createOffer to the channel's open event."""
+    async def connect(self, through: list[Any] | None = None) -> dict[str, Any]:
+        """Offer a connection; the time from createOffer to the channel's open event.
+
+        `through`: host and port at which the other end is to be looked for instead of its own.
+        """
         connection = self._new_connection()
         channel = connection.createDataChannel("bench")
         self._channels.append(channel)
@@ -42,22 +51,25 @@ class Stock:
         started = perf_counter()
         await connection.setLocalDescription(await connection.createOffer())
         self._tell(connection.localDescription)
-        await connection.setRemoteDescription(await self._hear())
+        await connection.setRemoteDescription(await self._hear(through))
         await asyncio.wait_for(opened.wait(), OPEN_TIMEOUT)
         return {"seconds": perf_counter() - started}
 
-    async def accept(self) -> dict[str, Any]:
-        """Answer the next offer; returns once the channel is there."""
+    async def accept(self, through: list[Any] | None = None) -> dict[str, Any]:
+        """Answer the next offer; returns once the channel is there.
+
+        Pings on any channel are sent back, all else is counted.
+        """
         connection = self._new_connection()
         arrived = asyncio.Event()
 
         def on_channel(channel: RTCDataChannel) -> None:
             self._channels.append(channel)
-            channel.on("message", lambda data: self._tally.delivered(len(data)))
+            channel.on("message", partial(self._on_message, channel))
             arrived.set()
 
         connection.on("datachannel", on_channel)
-        await connection.setRemoteDescription(await self._hear())
+        await connection.setRemoteDescription(await self._hear(through))
         await connection.setLocalDescription(await connection.createAnswer())
         self._tell(connection.localDescription)
         await asyncio.wait_for(arrived.wait(), OPEN_TIMEOUT)
@@ -78,6 +90,34 @@ class Stock:
             room.clear()
             await room.wait()
         return {"sent": sent}
+
+    async def fill(self, streams: int, size: int, high_water: int) -> dict[str, Any]:
+        """Open channels and keep `high_water` bytes buffered on each from now on."""
+        for _ in range(streams):
+            channel = self._connections[-1].createDataChannel("bulk")
+            task = asyncio.create_task(_fill(channel, bytes(size), high_water))
+            self._filling.add(task)  # which keeps it alive
+        return {}
+
+    async def streamed(self) -> dict[str, Any]:
+        """How many bytes have come, and when that was."""
+        return {"bytes": self._tally.figures()["bytes"], "at": perf_counter()}
+
+    async def ping(self, times: int, interval: float) -> dict[str, Any]:
+        """Round trips in seconds on a channel of their own, one after the other."""
+        channel = self._connections[-1].createDataChannel("ping")
+        returned = asyncio.Event()
+        channel.on("message", lambda data: returned.set())
+        await _open(channel)
+        taken = []
+        for _ in range(times):
+            returned.clear()
+            started = perf_counter()
+            channel.send(PING)
+            await asyncio.wait_for(returned.wait(), PING_TIMEOUT)
+            taken.append(perf_counter() - started)
+            await asyncio.sleep(interval)
+        return {"seconds": taken}
 
     async def close(self) -> dict[str, Any]:
         """Close every connection."""
@@ -105,8 +145,42 @@ class Stock:
         line = json.dumps({"sdp": description.sdp, "type": description.type}) + "\n"
         os.write(self._write_to, line.encode())
 
-    async def _hear(self) -> RTCSessionDescription:
-        return RTCSessionDescription(**json.loads(await self._reader.readline()))
+    async def _hear(self, through: list[Any] | None) -> RTCSessionDescription:
+        heard = json.loads(await self._reader.readline())
+        if through is not None:
+            heard["sdp"] = readdressed(heard["sdp"], through)
+        return RTCSessionDescription(**heard)
+
+    def _on_message(self, channel: RTCDataChannel, data: bytes) -> None:
+        if data == PING:
+            channel.send(data)
+        else:
+            self._tally.delivered(len(data))
+
+
+def readdressed(sdp: str, through: list[Any]) -> str:
+    """The description of a peer that is to be looked for at another host and port."""
+    host, port = through
+    return _CANDIDATE.sub(rf"\g<1>{host} {port} typ host", sdp)
+
+
+async def _open(channel: RTCDataChannel) -> None:
+    opened = asyncio.Event()
+    channel.on("open", opened.set)
+    if channel.readyState != "open":
+        await asyncio.wait_for(opened.wait(), OPEN_TIMEOUT)
+
+
+async def _fill(channel: RTCDataChannel, data: bytes, high_water: int) -> None:
+    await _open(channel)
+    room = asyncio.Event()
+    channel.bufferedAmountLowThreshold = high_water // 2
+    channel.on("bufferedamountlow", room.set)
+    while True:
+        while channel.bufferedAmount < high_water:
+            channel.send(data)
+        room.clear()
+        await room.wait()
 
 
 async def _lines_of(descriptor: int) -> asyncio.StreamReader:

@@ -1,7 +1,8 @@
-"""Eight processes on this machine become a mesh, and outlive the one that began it.
+"""Sixteen processes on this machine become a mesh, and outlive the one that began it.
 
-Each joins by the invite of a different member. Then the creator is killed with SIGKILL, and a
-message still reaches everyone.
+Each joins by the invite of a different member. They do not all link to each other: gossip needs a
+few links each, and whoever wants to talk to a stranger asks the mesh for a connection. Then the
+creator is killed with SIGKILL; everybody stays connected, and a message still reaches everyone.
 """
 
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 if __package__ in {None, ""}:  # run as a script: the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demos.stage import Stage, arguments, curtain, require, table_of
+from demos import acts
+from demos.stage import SETTINGS, Stage, arguments, curtain
 
 
 def assemble(stage: Stage, count: int) -> None:
@@ -20,30 +22,24 @@ def assemble(stage: Stage, count: int) -> None:
         node = stage.crew.node(f"n{number}")
         host = stage.cast[-1] if stage.cast else None
         stage.show(node, "starting")
-        node.up(join=host.ready["invite"] if host else None)
+        node.up(*SETTINGS, join=host.ready["invite"] if host else None)
         stage.cast.append(node)
         stage.show(node, f"joined by {host.name}'s invite" if host else "created the mesh")
 
 
-def play(stage: Stage, count: int, *, freeze_one: bool) -> None:
+def play(stage: Stage, count: int, *, freeze_one: bool, stop_others: bool) -> None:
     """The whole demonstration; raises `Failed` at the first thing that does not hold."""
     assemble(stage, count)
-    stage.step("everybody links to everybody")
-    stage.settle()
-    links = stage.links()
-    require(len(links) == count * (count - 1) // 2, f"{len(links)} links are no full mesh")
-    stage.step("everybody subscribes")
-    ears = stage.listen()
-    creator, *survivors = stage.cast
-    stage.step(f"{creator.name}, who created the mesh, is killed with SIGKILL")
-    creator.kill()
-    stage.show(creator, "killed")
+    creator, *others = stage.cast
+    links = acts.settle(stage, stage.cast, creator.name)
+    acts.connect_strangers(stage, [node.name for node in others], stop_others=stop_others)
+    acts.listen(stage)
+    acts.announce(stage, creator, stage.cast, "hello")
+    survivors = acts.lose(stage, creator)
     if freeze_one:
         survivors[0].freeze()
-    stage.announce(survivors[-1], ears, survivors)
-    stage.no_internal_errors(survivors)
-    stage.step("the message reached every survivor")
-    stage.close(table_of(links))
+    acts.announce(stage, survivors[-1], survivors, "we go on")
+    acts.finish(stage, links, acts.still_connected(stage, survivors))
 
 
 def main() -> None:
@@ -55,8 +51,8 @@ def main() -> None:
         help="stop one survivor before the last message: the demonstration has to fail",
     )
     options = parser.parse_args()
-    with curtain() as stage:
-        play(stage, options.nodes, freeze_one=options.freeze_one)
+    with curtain(options) as stage:
+        play(stage, options.nodes, freeze_one=options.freeze_one, stop_others=options.stop_others)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What the demonstrations share: a cast of node processes, a live board, a closing table.
+"""What the demonstrations share: a cast of node processes, and a live board of how they fare.
 
 Each node is a process that is driven by the command line alone, as a user would.
 """
 
 import argparse
-import os
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,14 +20,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tests.lab.nodes import Crew, Failed, Json, Node, Process, heard
+from demos.links import Link, Pair, linked_pairs, neighbours, read_links
+from tests.lab.nodes import Crew, Failed, Json, Node, Process
 
 T = TypeVar("T")
-TOPIC = "demo"
-NODES = 8
-"""As many as link to everybody (``links.full_mesh``)."""
-HEARING_TIMEOUT = 10.0
-"""Seconds for a message to arrive everywhere (guess: far above the milliseconds it takes)."""
+NODES = 16
+"""Twice as many as link to everybody (``links.full_mesh``)."""
+SETTINGS = ("--set", "links.direct=false", "--set", "links.guests=5s")
+"""Nobody dials whom no invite named: all other links are negotiated through the mesh. The links of
+the beginning that gossip has no use for end after 5 s and not after 30 s, which would be too long
+for a demonstration."""
 
 
 class Stage:
@@ -35,10 +38,14 @@ class Stage:
     def __init__(self, crew: Crew, live: Live) -> None:
         self.crew = crew
         self.cast: list[Node] = []
+        self.ears: dict[str, Process] = {}
+        self.told: Json = {}
+        """What ``--json`` prints."""
         self._live = live
         self._started = time.monotonic()
         self._state: dict[str, str] = {}
-        self._steps: list[str] = []
+        self._neighbours: dict[str, str] = {}
+        self._steps: list[Text] = []
         self._closing: list[Table] = []
 
     @property
@@ -46,9 +53,11 @@ class Stage:
         """Seconds since the curtain rose."""
         return time.monotonic() - self._started
 
+    # --- the board -----------------------------------------------------------------------------
+
     def step(self, text: str) -> None:
         """Say what happens now."""
-        self._steps.append(f"{self.elapsed:5.1f} s  {text}")
+        self._steps.append(Text.assemble((f"{self.elapsed:5.1f} s  ", "dim"), text))
         self._draw()
 
     def show(self, node: Node, state: str) -> None:
@@ -56,93 +65,54 @@ class Stage:
         self._state[node.name] = state
         self._draw()
 
-    def _draw(self) -> None:
-        board = Table.grid(padding=(0, 2))
-        for name, state in self._state.items():
-            board.add_row(Text(f"  {name}", style="bold"), state)
-        self._live.update(Group(*self._steps, board, *self._closing))
+    def kill(self, node: Node) -> None:
+        """End it without a goodbye."""
+        node.kill()
+        self._neighbours[node.name] = ""
+        self.show(node, "killed")
+
+    def pairs(self, nodes: Sequence[Node]) -> list[Pair]:
+        """Who of these is linked to whom now; the board shows it."""
+        pairs = linked_pairs(nodes)
+        for node in nodes:
+            names = sorted(neighbours(node.name, pairs), key=lambda name: (len(name), name))
+            self._neighbours[node.name] = f"{len(names):2} links  {' '.join(names)}"
+        self._draw()
+        return pairs
 
     def close(self, table: Table) -> None:
         """The last thing to see."""
         self._closing.append(table)
         self._draw()
 
+    def _draw(self) -> None:
+        board = Table.grid(padding=(0, 2))
+        for name, state in self._state.items():
+            board.add_row(Text(f"{name:>5}", style="bold"), self._neighbours.get(name, ""), state)
+        self._live.update(Group(*self._steps, "", board, *self._closing))
+
+    # --- the cast ------------------------------------------------------------------------------
+
     def each(self, nodes: Sequence[Node], do: Callable[[Node], T]) -> list[T]:
         """Do something with all nodes at once; the results in their order."""
         with ThreadPoolExecutor(len(nodes)) as pool:
             return list(pool.map(do, nodes))
 
-    def settle(self) -> None:
-        """Wait until everyone is linked to everyone."""
-        others = len(self.cast) - 1
+    def links(self, nodes: Sequence[Node]) -> list[Link]:
+        """Every link between these nodes, once its two ends tell it alike."""
+        for _ in range(10):
+            links = read_links(nodes, self.each(nodes, Node.peers))
+            if links is not None:
+                return links
+        raise Failed("the two ends of a link never told the same of it")
 
-        def wait(node: Node) -> None:
-            node.wait_peers(others)
-            self.show(node, f"linked to all {others}")
+    def node(self, name: str) -> Node:
+        """The node of this name."""
+        return next(node for node in self.cast if node.name == name)
 
-        self.each(self.cast, wait)
-
-    def links(self) -> list["Link"]:
-        """Every link once, told by both of its ends alike."""
-        lines = self.each(self.cast, Node.peers)
-        by_id = {node.peer_id: node for node in self.cast}
-        ends = {
-            (node.name, by_id[line["peer_id"]].name): line
-            for node, told in zip(self.cast, lines, strict=True)
-            for line in told
-        }
-        links = []
-        for a, b in [pair for pair in ends if pair[0] < pair[1]]:
-            one, other = ends[a, b], ends.get((b, a))
-            require(other is not None, f"{a} is linked to {b}, but {b} not to {a}")
-            assert other is not None
-            require(
-                one["negotiated"] == other["negotiated"],
-                f"{a} and {b} disagree: {one['negotiated']}, {other['negotiated']}",
-            )
-            via = by_id[one["via"]].name if one["via"] else "–"
-            links.append(Link(a, b, one, via))
-        return links
-
-    def listen(self) -> dict[str, Process]:
-        """Subscribe everywhere, and return once a first message has reached everybody."""
-        ears = {node.name: node.subscribe(TOPIC) for node in self.cast}
-        deadline = time.monotonic() + 20.0
-        deaf = dict(ears)
-        for attempt in range(10):
-            text = f"is everybody there? {attempt}"
-            self.cast[0].ok("publish", TOPIC, text)
-            deaf = {name: ear for name, ear in deaf.items() if not hears(ear, text, 2.0)}
-            if not deaf:
-                return ears
-            require(time.monotonic() < deadline, f"never subscribed: {', '.join(deaf)}")
-        raise Failed(f"never subscribed: {', '.join(deaf)}")
-
-    def announce(self, speaker: Node, ears: dict[str, Process], survivors: Sequence[Node]) -> None:
-        """One message by `speaker`, which every survivor has to hear."""
-        text = f"we go on {os.urandom(4).hex()}"
-        speaker.ok("publish", TOPIC, text)
-        for node in survivors:
-            require(hears(ears[node.name], text, HEARING_TIMEOUT), f"{node.name} heard nothing")
-            self.show(node, f"heard {speaker.name} say {text!r}")
-
-    def no_internal_errors(self, nodes: Sequence[Node]) -> None:
-        """Every one of them must have got here without a single fault of its own."""
-        for node, status in zip(nodes, self.each(nodes, lambda n: n.json("status")), strict=True):
-            errors = status["internal_errors"]
-            require(errors == 0, f"{node.name} counts {errors} internal errors")
-
-
-class Link:
-    """One link as its two ends tell it."""
-
-    def __init__(self, a: str, b: str, facts: Json, via: str) -> None:
-        self.a, self.b, self.facts, self.via = a, b, facts, via
-
-    @property
-    def negotiated(self) -> str:
-        """``invite``, ``direct``, ``mesh``, ``cache`` or ``manual``."""
-        return str(self.facts["negotiated"])
+    def name_of(self, peer_id: str) -> str:
+        """Which of the cast this is."""
+        return next(node.name for node in self.cast if node.peer_id == peer_id)
 
 
 def require(condition: bool, text: str) -> None:
@@ -151,50 +121,45 @@ def require(condition: bool, text: str) -> None:
         raise Failed(text)
 
 
-def hears(ear: Process, text: str, timeout: float) -> bool:
-    """Whether this text arrives in time at a subscription that is still running."""
-    try:
-        heard(ear, text, timeout)
-    except (TimeoutError, EOFError):
-        return False
-    return True
-
-
-def table_of(links: Sequence[Link]) -> Table:
-    """Who is linked to whom, and how that came about."""
-    table = Table(title=f"{len(links)} links")
-    for column in ("link", "negotiated", "via", "hops", "path", "since", "rtt"):
-        table.add_column(column, justify="right" if column in {"hops", "since", "rtt"} else "left")
-    begun = min((link.facts["since"] for link in links), default=0.0)
-    for link in sorted(links, key=lambda link: float(link.facts["since"])):
-        rtt = link.facts["rtt"]
-        table.add_row(
-            f"{link.a} – {link.b}",
-            link.negotiated,
-            link.via,
-            str(link.facts["hops"]),
-            link.facts["path"],
-            f"+{link.facts['since'] - begun:.2f} s",
-            "–" if rtt is None else f"{rtt * 1000:.1f} ms",
-        )
-    return table
-
-
 def arguments(text: str | None) -> argparse.ArgumentParser:
     """What both demonstrations can be told."""
     parser = argparse.ArgumentParser(description=text)
-    parser.add_argument("--nodes", type=int, default=NODES, help="how many play (default: 8)")
+    parser.add_argument("--nodes", type=int, default=NODES, help="how many play (default: 16)")
+    parser.add_argument(
+        "--json", action="store_true", help="print what was seen as JSON, the board on stderr"
+    )
+    parser.add_argument(
+        "--stop-others",
+        action="store_true",
+        help="stop all others while two nodes connect: the demonstration has to fail",
+    )
     return parser
 
 
 @contextmanager
-def curtain() -> Iterator[Stage]:
+def curtain(options: argparse.Namespace) -> Iterator[Stage]:
     """A stage in a temporary directory; what fails on it is one line and exit 1."""
-    console = Console()
+    console = Console(stderr=options.json)
     try:
         with tempfile.TemporaryDirectory(prefix="demo-") as directory:
-            with Crew(Path(directory)) as crew, Live(console=console) as live:
-                yield Stage(crew, live)
-    except Failed as failure:
-        console.print(f"it did not hold: {failure}", style="bold red", markup=False)
+            with _ended_line(console), Crew(Path(directory)) as crew, Live(console=console) as live:
+                stage = Stage(crew, live)
+                yield stage
+        if options.json:
+            print(json.dumps({**stage.told, "seconds": stage.elapsed}))
+    except (Failed, subprocess.TimeoutExpired) as failure:
+        text = " ".join(str(failure).split())
+        console.print(f"it did not hold: {text}", style="bold red", markup=False)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextmanager
+def _ended_line(console: Console) -> Iterator[None]:
+    """In a pipe the board ends without an end of line."""
+    try:
+        yield
+    finally:
+        if not console.is_terminal:
+            console.print()

@@ -7,17 +7,22 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 
+from docs import states
+from overlay.core import stream_frames
 from overlay.node import config
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WIDTH = 88
+STREAM_FRAMES = ROOT / "overlay" / "core" / "stream_frames.py"
+FRAMES = ("Ready", "Open", "Ack", "Data", "Credit", "End", "Reset")
 MESSAGES = ROOT / "overlay" / "core" / "messages.py"
 
 
@@ -61,6 +66,20 @@ def messages() -> str:
 def documents() -> str:
     """What is signed or sealed, and what those carry."""
     return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is None)
+
+
+def frames() -> str:
+    """The frames of streams, by the byte that they begin with."""
+    names = {getattr(stream_frames, kind.upper()): kind for kind in FRAMES}
+    found = {node.name: node for _, node in structs(STREAM_FRAMES)}
+    lines = ["| type | body | |", "|---|---|---|"]
+    for number, name in sorted(names.items()):
+        body = [f"`{field}`" for field, _, _ in fields(found[name])]
+        says = " ".join((ast.get_docstring(found[name]) or "").split())
+        lines.append(
+            f"| {number} {name.upper()} | {', '.join(body)} | {says} |".replace("|  |", "| |")
+        )
+    return "\n".join(lines) + "\n"
 
 
 def helps() -> dict[str, str]:
@@ -156,9 +175,12 @@ def measures() -> str:
     return "\n".join(lines) + "\n"
 
 
+STATES = {f"states-{name}": partial(states.part, name) for name in states.MACHINES}
 PARTS: dict[str, Callable[[], str]] = {
+    **STATES,
     "messages": messages,
     "documents": documents,
+    "frames": frames,
     "commands": commands,
     "configuration": configuration,
     "modules": modules,

@@ -226,7 +226,12 @@ class Node(Protocol):
         ...
 
     async def publish(self, topic: str, data: bytes | str) -> str:
-        """Send to every subscriber in the mesh, ours too; the message's id."""
+        """Send to every subscriber in the mesh, ours too; the message's id.
+
+        At most 1 MiB (CommandFailed ``too_large``; more is for a stream); returns when it has been
+        handed to the neighbours. ``busy``: 16 MiB of earlier messages have still to go out, or
+        more than 200 a second (1,000 at once) are published here.
+        """
         ...
 
     def subscribe(self, topic: str) -> Feed[Message]:

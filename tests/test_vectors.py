@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from overlay.core import bounds, codec, dial, documents, invite, messages
+from overlay.core.fragments import part_id
 from overlay.core.messages import (
     AddressEntry,
     Admission,
@@ -23,6 +24,7 @@ from overlay.core.messages import (
     CandidateEntry,
     Goodbye,
     Gossip,
+    GossipPart,
     Grant,
     Hello,
     InviteBody,
@@ -181,6 +183,18 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
         "prune": messages.Prune(),
         "trace": messages.Trace(key, REQUEST, 7, [BOB.peer_id]),
         "trace reply": messages.TraceReply(REQUEST, [BOB.peer_id, key]),
+        "part of a larger gossip": GossipPart(
+            message_id=part_id(ALICE.peer_id, REQUEST, 63),
+            origin=ALICE.peer_id,
+            topic="news/örtlich",
+            data=seeded("part"),
+            text=False,
+            hops=2,
+            publication=REQUEST,
+            part=63,
+            parts=64,
+            signature=seeded("p") * 2,
+        ),
     }
 
 

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from benchmarks.peer import Peer, descriptors, resident_bytes
 
 MODULE = "benchmarks.stock"
+ON_TRIO = "benchmarks.stock_on_trio"
+"""The same under trio-asyncio."""
 
 
 @contextmanager
-def pair() -> Iterator[tuple[Peer, Peer]]:
+def pair(module: str = MODULE) -> Iterator[tuple[Peer, Peer]]:
     """The offerer and the answerer, started."""
     to_answerer, from_offerer = os.pipe()
     to_offerer, from_answerer = os.pipe()
     ends = (to_answerer, from_offerer, to_offerer, from_answerer)
     try:
         with (
-            Peer(MODULE, str(to_offerer), str(from_offerer), pass_fds=ends) as offerer,
-            Peer(MODULE, str(to_answerer), str(from_answerer), pass_fds=ends) as answerer,
+            Peer(module, str(to_offerer), str(from_offerer), pass_fds=ends) as offerer,
+            Peer(module, str(to_answerer), str(from_answerer), pass_fds=ends) as answerer,
         ):
             yield offerer, answerer
     finally:

@@ -1,6 +1,22 @@
 """All rows, in the order of the table."""
 
-from benchmarks.cases import links, messages, start, upkeep
+from benchmarks.cases import (
+    forwarding,
+    links,
+    messages,
+    publishing,
+    start,
+    streams,
+    upkeep,
+)
 
-CASES = (*links.CASES, *upkeep.CASES, *messages.CASES, *start.CASES)
+CASES = (
+    *links.CASES,
+    *upkeep.CASES,
+    *messages.CASES,
+    *start.CASES,
+    *streams.CASES,
+    *publishing.CASES,
+    *forwarding.CASES,
+)
 MEASURES = tuple(measure for case in CASES for measure in case.measures)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from overlay.cli import tables
-from overlay.cli.options import asks_node, print_json, read_argument
+from overlay.cli.options import Patience, Word, asks_node, print_json, read_argument
 from overlay.errors import CommandFailed
 from overlay.node.client import Client
 
@@ -28,7 +28,9 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 @click.command()
 @click.option("--all", "everybody", is_flag=True, help="Also members without a link.")
-@click.option("--sdp", metavar="PEER", help="Print both session descriptions of a link instead.")
+@click.option(
+    "--sdp", type=Word(), metavar="PEER", help="Print both session descriptions of a link instead."
+)
 @asks_node
 def peers(data_dir: Path, as_json: bool, everybody: bool, sdp: str | None) -> None:
     """List the links of the node.
@@ -48,7 +50,7 @@ def peers(data_dir: Path, as_json: bool, everybody: bool, sdp: str | None) -> No
 
 
 @click.command()
-@click.argument("peer")
+@click.argument("peer", type=Word())
 @asks_node
 def connect(data_dir: Path, as_json: bool, peer: str) -> None:
     """Open a link to PEER, by whatever way reaches it."""
@@ -57,7 +59,7 @@ def connect(data_dir: Path, as_json: bool, peer: str) -> None:
 
 
 @click.command()
-@click.argument("peer")
+@click.argument("peer", type=Word())
 @asks_node
 def ping(data_dir: Path, as_json: bool, peer: str) -> None:
     """Measure the round trip to PEER over its link."""
@@ -66,7 +68,7 @@ def ping(data_dir: Path, as_json: bool, peer: str) -> None:
 
 
 @click.command()
-@click.argument("peer")
+@click.argument("peer", type=Word())
 @asks_node
 def trace(data_dir: Path, as_json: bool, peer: str) -> None:
     """Show the way to PEER through the mesh, which an offer to it takes."""
@@ -76,7 +78,7 @@ def trace(data_dir: Path, as_json: bool, peer: str) -> None:
 
 @click.command()
 @click.option("--peers", default=1, show_default=True, type=click.IntRange(0), metavar="N")
-@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Exit 1 after S seconds.")
+@click.option("--timeout", type=Patience(), metavar="S", help="Exit 1 after S seconds.")
 @asks_node
 def wait(data_dir: Path, as_json: bool, peers: int, timeout: float | None) -> None:
     """Wait until the node has links to at least N peers."""
@@ -88,13 +90,13 @@ def wait(data_dir: Path, as_json: bool, peers: int, timeout: float | None) -> No
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", type=Word())
 @click.argument("data", default="-", metavar="[DATA|-]")
 @asks_node
 def publish(data_dir: Path, as_json: bool, topic: str, data: str) -> None:
     """Send DATA, or standard input, to every subscriber of TOPIC in the mesh.
 
-    What is not UTF-8 is sent as bytes.
+    At most 1 MiB (1,048,576 bytes). What is not UTF-8 is sent as bytes.
     """
     content = read_argument(data)
     body = {"topic": topic}
@@ -108,9 +110,9 @@ def publish(data_dir: Path, as_json: bool, topic: str, data: str) -> None:
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", type=Word())
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N messages.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="End after S seconds.")
+@click.option("--timeout", type=Patience(), metavar="S", help="End after S seconds.")
 @asks_node
 def subscribe(
     data_dir: Path, as_json: bool, topic: str, count: int | None, timeout: float | None
@@ -133,7 +135,7 @@ def subscribe(
     except KeyboardInterrupt:
         return
     if deadline is None or time.monotonic() < deadline:
-        raise CommandFailed("closed", "the node has ended the subscription: it is leaving")
+        raise CommandFailed("closed", "the subscription has ended: the node is leaving, or gone")
     if count is not None:
         raise CommandFailed("timeout", f"only {seen} of {count} messages came in {timeout:g} s")
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from overlay.cli.options import asks_node, print_json
+from overlay.cli.options import Word, asks_node, print_json
 from overlay.cli.tables import short
 from overlay.errors import CommandFailed, OverlayError
 from overlay.node.client import Client, Stream
@@ -22,7 +22,7 @@ HELP = "say something, or: /who  who is here, /quit  leave (as Ctrl-C does)"
 
 
 @click.command()
-@click.argument("topic", default="lobby")
+@click.argument("topic", type=Word(), default="lobby")
 @asks_node
 def chat(data_dir: Path, as_json: bool, topic: str) -> None:
     """Chat with whoever is on TOPIC, which is `lobby` unless named.
@@ -55,7 +55,7 @@ class Conversation:
         self._present: dict[str, str] = {}
         self._echoes = threading.Semaphore(0)
         self._said = 0
-        self._ended: OverlayError | None = None
+        self._ended: OverlayError | OSError | None = None
         self._entered = threading.Event()
         self._is_leaving = False
         self._thread = threading.Thread(target=self._listen, name="room", daemon=True)
@@ -115,8 +115,10 @@ class Conversation:
                 if "error" in row:
                     raise CommandFailed(row["error"]["code"], row["error"]["text"])
                 self._show(row)
-            self._ended = CommandFailed("closed", "the chat has ended: the node is leaving")
-        except OverlayError as error:
+            self._ended = CommandFailed(
+                "closed", "the chat has ended: the node is leaving, or gone"
+            )
+        except (OverlayError, OSError) as error:  # OSError: nobody reads what we print
             self._ended = error
         self._entered.set()
         if self._is_leaving:

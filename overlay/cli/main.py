@@ -4,7 +4,10 @@ Exit codes: 0 done, 1 failed, 2 usage or unreachable, 3 no node is running, 70 a
 Heavy modules are imported by the command that needs them and by no other.
 """
 
+import errno
+import io
 import os
+import re
 import sys
 
 import click
@@ -18,6 +21,8 @@ from overlay.cli.up import join, up
 from overlay.errors import CommandFailed, NoNode, UsageError
 
 FAILED, USAGE, NO_NODE, INTERRUPTED = 1, 2, 3, 130
+CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+LINK = re.compile(r"overlay:[A-Za-z0-9_-]{8,}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,7 +41,23 @@ for command in (up, join, invite, *COMMANDS, chat, sim):
 
 def main() -> None:
     """The entry point of the command `overlay`."""
+    open_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def open_streams() -> None:
+    """Have all three, whatever closed ones we were given; print what they can show."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # else the first socket would get this number
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def run(arguments: list[str]) -> int:
@@ -57,10 +78,21 @@ def run(arguments: list[str]) -> int:
         return complain(error.text, FAILED)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (BrokenPipeError, SystemExit):  # the latter is what click makes of the former
+        write_no_more()
+        return 0  # whoever read our output has seen enough
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        write_no_more()
+        return complain(f"the output cannot be written: {error.strerror}", FAILED)
     return result if isinstance(result, int) else 0
+
+
+def write_no_more() -> None:
+    """What is still buffered would fail again, at the very end."""
+    sys.stdout = sys.__stdout__ or sys.stdout
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: click.ClickException) -> str:
@@ -71,6 +103,7 @@ def one_line(error: click.ClickException) -> str:
 
 
 def complain(text: str, code: int) -> int:
-    """Say what is wrong in one line; `code`."""
-    click.echo(f"error: {' '.join(text.split())}", err=True)
+    """Say what is wrong in one line, without the secrets that it may quote; `code`."""
+    text = LINK.sub("overlay:…", " ".join(text.split()))
+    click.echo(f"error: {text}", err=True)
     return code

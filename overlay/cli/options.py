@@ -12,8 +12,11 @@ import click
 from overlay.errors import UsageError
 from overlay.node.directory import default_path
 
+LONGEST_WAIT = 10 * 365 * 86400.0
+"""Seconds: beyond any patience, and still a number that every clock can take."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-MAX_STDIN = 1 << 20
+MAX_STDIN = 4 << 20
 """Bytes read from standard input for ``-`` (guess); more than a message or a link may have."""
 
 
@@ -37,6 +40,38 @@ def json_option(command: Command) -> Command:
 def asks_node(command: Command) -> Command:
     """A command that asks the running node: ``--data-dir`` and ``--json``."""
     return data_dir_option(json_option(command))
+
+
+class Word(click.ParamType[str]):
+    """A topic or a peer: any text, but text."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse bytes that are no UTF-8: nothing is called that."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return value
+
+
+class Patience(click.ParamType[float]):
+    """A time limit in seconds."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what no clock can wait for."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= LONGEST_WAIT:
+            self.fail(f"{value!r} is no number of seconds from 0 to {LONGEST_WAIT:.0f}", param, ctx)
+        return seconds
 
 
 def print_json(value: Any) -> None:

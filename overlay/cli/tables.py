@@ -121,6 +121,10 @@ def qr_code(link: str, columns: int | None = None) -> str:
     if code.symbol_size(border=2)[0] > columns:
         return "(the terminal is too narrow for a QR code)\n"
     code.terminal(out, border=2, compact=True)
+    try:
+        out.getvalue().encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return "(the terminal has no characters for a QR code)\n"
     return out.getvalue()
 
 

@@ -101,7 +101,8 @@ def be_a_node(
 
 def welcome(ready: dict[str, Any]) -> str:
     """Who this node is, and how the next one gets in."""
-    link = ready["invite"]
+    link, program = ready["invite"], this_program()
+    elsewhere = "" if program == "overlay" else "\n(There, overlay may be in another place.)\n"
     return f"""\
 This is {plain(ready["name"])} in the network {plain(ready["network"])}.
 peer id    {ready["peer_id"]}
@@ -115,8 +116,8 @@ Invite link, a secret: whoever has it can join until {tables.moment(ready["expir
 {tables.qr_code(link)}
 On the second machine (or here, with a --data-dir of its own):
 
-    {this_program()} join {link}
-
+    {program} join {link}
+{elsewhere}
 Ctrl-C leaves.
 """
 

@@ -17,8 +17,13 @@ NAME_MAX = 64
 """Characters of a node's or a network's name."""
 TOPIC_MAX = 256
 """Bytes of a topic in UTF-8."""
-PUBLISHED_MAX = 60 * 1024
-"""Bytes of one published message: with its envelope it fits into one control message."""
+GOSSIP_MAX = 60 * 1024
+"""Bytes of a published message in one piece: with its envelope it fits into a control message."""
+PART_MAX = 16 * 1024
+"""Bytes of one part of a larger one (guess): other messages need not wait long behind it."""
+PARTS_MAX = 64
+PUBLISHED_MAX = PART_MAX * PARTS_MAX
+"""Bytes of one published message, 1 MiB: what is larger is a stream's business."""
 SEALED_MAX = 16 * 1024
 RECORD_MAX = 4000
 """Bytes of a signed record: sixteen fit into one message."""
@@ -195,9 +200,21 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "message_id": _REQUEST,
         "origin": _KEY,
         "topic": Topic(),
-        "data": Blob(PUBLISHED_MAX),
+        "data": Blob(GOSSIP_MAX),
         "text": _INSIDE,
         "hops": _SMALL,
+        "signature": _SIGNATURE,
+    },
+    m.GossipPart: {
+        "message_id": _REQUEST,
+        "origin": _KEY,
+        "topic": Topic(),
+        "data": Blob(PART_MAX, 1),
+        "text": _INSIDE,
+        "hops": _SMALL,
+        "publication": _REQUEST,
+        "part": Number(0, PARTS_MAX - 1),
+        "parts": Number(2, PARTS_MAX),
         "signature": _SIGNATURE,
     },
     m.TokenRequest: {

@@ -5,7 +5,9 @@ offers. Its methods return the peers towards whom nothing is left to try for now
 """
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
+from overlay.core.climb_steps import STEPS, Outcome, Step
 from overlay.core.context import Context
 from overlay.core.ladder import Climb, Ladder, Target
 from overlay.core.links import Links
@@ -41,10 +43,9 @@ class Climbing:
         climb = self.ladder.climb(peer)
         if climb.busy or peer in self.links.by_peer:
             return []
-        climb.last_resort = False
-        if climb.failures % 2 == 0 and self.ladder.dial_record(climb, self._target(peer)):
-            return []
-        return self._offer(climb, now)
+        begin = Outcome.BEGIN_BY_OFFER if climb.failures % 2 else Outcome.BEGIN
+        climb.step = STEPS[Step.REST][begin]
+        return self._take(climb, now)
 
     def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> list[PeerId]:
         """A dial or a negotiation has come to nothing."""
@@ -68,28 +69,38 @@ class Climbing:
         climb = self.ladder.climbs.get(peer)
         if climb is None or peer in self.links.by_peer:
             return []
-        if climb.after_dial and not climb.last_resort and self.routing.neighbours:
-            climb.after_dial = False
-            return self._offer(climb, now)
-        return self._try_claimed(climb)
+        if climb.step is Step.DIAL and not self.routing.neighbours:
+            climb.step = Step.OFFER  # that nobody could pass on
+        return self._after_failure(climb, now)
+
+    def _after_failure(self, climb: Climb, now: float) -> list[PeerId]:
+        unreachable = climb.last[0] == "unreachable"
+        climb.step = STEPS[climb.step][Outcome.UNREACHABLE if unreachable else Outcome.FAILED]
+        return self._take(climb, now)
+
+    def _take(self, climb: Climb, now: float) -> list[PeerId]:
+        """Take the step that the climb is at, or the first that can be taken after it."""
+        match climb.step:
+            case Step.REST:
+                return [climb.peer]
+            case Step.OFFER:
+                return self._offer(climb, now)
+            case Step.DIAL | Step.LAST_RESORT:
+                target = self._target(climb.peer, claimed=climb.step is Step.LAST_RESORT)
+                taken = self.ladder.dial_record(climb, target)
+                return [] if taken else self._after_failure(climb, now)
+            case _:
+                assert_never(climb.step)
 
     def _offer(self, climb: Climb, now: float) -> list[PeerId]:
         offer = self.ladder.offer(climb, self._target(climb.peer), now)
         if offer is not None:
             facts = self.routing.send(offer, now)
             return [peer for fact in facts for peer in self.on_routing(fact, now)]
-        stuck = self._try_claimed(climb)
+        stuck = self._after_failure(climb, now)
         if stuck:
             self.ladder.stuck(climb, now)
         return stuck
-
-    def _try_claimed(self, climb: Climb) -> list[PeerId]:
-        """Nobody could pass an offer on: dial even addresses that are merely claimed, once."""
-        if climb.last_resort or climb.last[0] != "unreachable":
-            return [climb.peer]
-        climb.last_resort = True
-        dialling = self.ladder.dial_record(climb, self._target(climb.peer, claimed=True))
-        return [] if dialling else [climb.peer]
 
     # --- signalling ----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from overlay.core.messages import InviteBody, Message
+from overlay.core.messages import GossipPart, InviteBody, Message
 from overlay.core.types import (
     Address,
     Candidate,
@@ -104,6 +104,14 @@ class Received:
 
     link: LinkId
     message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A link was too far behind to queue a part of a publication, which was dropped."""
+
+    link: LinkId
+    message: GossipPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,7 @@ Event = (
     | Mapped
     | Received
     | Malformed
+    | Unsent
     | Wakeup
     | Command
 )

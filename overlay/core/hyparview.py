@@ -5,6 +5,9 @@ broadcast", DSN 2007; pages and sections below are of the technical report DI-FC
 active neighbour is a peer with an open link that both ends have agreed to use for gossip. Opening
 links is the ladder's work: this machine says whom it wants and hears who came. The passive view is
 another's (`overlay.core.passive`).
+
+Deviation: absent members are sought now and then and taken into the view at another's expense, so
+that the parts of a divided mesh, each of them content, become one again.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +15,12 @@ from dataclasses import dataclass, field
 from overlay.core import messages as m
 from overlay.core.context import Context
 from overlay.core.events import Transmit
+from overlay.core.hyparview_facts import Fact, NeighborDown, NeighborUp, Parameters, Wanted
 from overlay.core.passive import PassiveView
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
+
+__all__ = ["Fact", "HyParView", "NeighborDown", "NeighborUp", "Parameters", "Wanted"]
 
 ASK_TIMEOUT = 5.0
 """Seconds (guess) that a peer gets to say whether it takes us in."""
@@ -30,46 +36,10 @@ SECOND_ASK = 1.5
 """Seconds (guess) that of two peers new to each other the lower id leaves to the higher."""
 REST = 30.0
 """Seconds (guess) before a peer that refused or could not be reached is asked again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The paper's names and its values for 10,000 nodes (§5.1), but for `full_mesh`."""
-
-    active_size: int = 5
-    active_walk: int = 6
-    """ARWL."""
-    passive_walk: int = 3
-    """PRWL."""
-    full_mesh: int = 8
-    """Up to this many nodes everybody is everybody's neighbour (product; 0 for the paper)."""
-
-
-# Facts, for the composed node.
-
-
-@dataclass(frozen=True, slots=True)
-class NeighborUp:
-    """A peer is in the active view now."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class NeighborDown:
-    """A peer is no longer in the active view."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
-
-    peer: PeerId
-
-
-Fact = NeighborUp | NeighborDown | Wanted
+SEEK_INTERVAL = 20.0
+"""Seconds (guess) between two attempts to find an absent member again, even with a full view."""
+KNOWN_MAX = 1024
+"""As many as the book holds records; of more, whom we have heard of first is forgotten."""
 
 
 @dataclass(slots=True)
@@ -152,7 +122,7 @@ class HyParView:
             self.passive.remember(peer)
         self._rest(peer)
         if absent and peer in self.known:
-            self._absent[peer] = None
+            self._miss(peer)
         return self._done(now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[Fact]:
@@ -161,7 +131,7 @@ class HyParView:
         if peer in self._asking and peer not in self.links:
             self._stop_asking(peer)
             self.passive.discard(peer)
-            self._absent[peer] = None
+            self._miss(peer)
             self._rest(peer)
         return self._done(now)
 
@@ -170,7 +140,7 @@ class HyParView:
         self._now = now
         self._absent.pop(peer, None)
         if peer not in self.known:
-            self.known[peer] = None
+            self._learn(peer)
             if self.context.peer_id < peer:
                 self._resting[peer] = now + SECOND_ASK  # it sees us, too: let it come first
         self.passive.hear(peer)
@@ -347,6 +317,32 @@ class HyParView:
         if peer in self.known:
             self._resting[peer] = self._now + REST
 
+    def _learn(self, peer: PeerId) -> None:
+        """There is such a member; of too many, the longest known goes that is of no use."""
+        if peer not in self.known and len(self.known) >= KNOWN_MAX:
+            spare = (each for each in self.known if each not in self.links)
+            self.forget(next(spare, peer))
+        self.known.setdefault(peer)
+
+    def _miss(self, peer: PeerId) -> None:
+        """A member is not where it was: seek it from time to time."""
+        if peer in self.known:
+            self._absent[peer] = None
+            self._seek_later()
+
+    def _seek_later(self) -> None:
+        if ("seek", b"") not in self._timers:
+            wait = SEEK_INTERVAL * self.context.random.uniform(0.5, 1.5)
+            self._timers.set(("seek", b""), self._now + wait)
+
+    def _seek(self) -> None:
+        """Look for one absent member; if it answers, it gets a place (see the deviation above)."""
+        absent = self._rested(self._absent)
+        if absent and len(self._asking) < REPAIRS_AT_ONCE:
+            self._want(self.context.random.choice(absent), high=True)
+        if self._absent:
+            self._seek_later()
+
     def _stop_asking(self, peer: PeerId) -> None:
         self._asking.pop(peer, None)
         self._slow.pop(peer, None)
@@ -360,7 +356,9 @@ class HyParView:
         self._now = now
         due = list(self._timers.pop_due(now))
         for kind, name in due:
-            if kind == "slow":
+            if kind == "seek":
+                self._seek()
+            elif kind == "slow":
                 self._slow[PeerId(name)] = None
             elif kind == "ask":
                 peer = PeerId(name)

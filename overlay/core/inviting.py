@@ -192,7 +192,10 @@ class Inviting:
             if code in joining.failures:
                 self.context.emit(Rejected(joining.request, code, joining.failures[code]))
                 return
-        text = f"none of the invite's {joining.addresses} addresses answered within 5 s"
+        text = (
+            f"none of the invite's {joining.addresses} addresses answered within 5 s: "
+            "is a node up there, and does its firewall let UDP in on that port?"
+        )
         self.context.emit(Rejected(joining.request, "unreachable", text))
 
     # --- time --------------------------------------------------------------------------------

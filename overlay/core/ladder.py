@@ -7,6 +7,7 @@ One `Climb` a peer: it holds the commands that wait, what is under way, and when
 from dataclasses import dataclass, field
 
 from overlay.core import dial
+from overlay.core.climb_steps import Step
 from overlay.core.context import Context
 from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved
 from overlay.core.links import Expected, Links
@@ -78,10 +79,8 @@ class Climb:
     failures: int = 0
     retry_at: float = 0.0
     last: tuple[str, str] = ("unreachable", "no way to this peer is known")
-    after_dial: bool = False
-    """The last step was a direct dial: an offer through the mesh may follow at once."""
-    last_resort: bool = False
-    """Even addresses that are merely claimed have been dialled."""
+    step: Step = Step.REST
+    """`overlay.core.climbing` decides it."""
 
     @property
     def busy(self) -> bool:
@@ -146,7 +145,6 @@ class Ladder:
         expected = Expected(climb.peer, target.negotiated, inbound=False)
         link = self._dial(target.addresses, record.fingerprint, token.token, claim, expected)
         climb.dials[link] = None
-        climb.after_dial = True
         return True
 
     def dial_invite(self, body: InviteBody, grant: tuple[bytes, int]) -> dict[LinkId, PeerId]:

@@ -115,6 +115,29 @@ class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=12):
     signature: bytes
 
 
+class GossipPart(msgspec.Struct, array_like=True, frozen=True, tag=27):
+    """A part of a published message that is too large for one piece, signed by its origin."""
+
+    message_id: bytes
+    """Says whose part it is of what: `overlay.core.fragments.part_id`."""
+    origin: bytes
+    topic: str
+    data: bytes
+    text: bool
+    """Whether the whole was published as text (UTF-8)."""
+    hops: int
+    publication: bytes
+    """16 random bytes that name the whole."""
+    part: int
+    """From 0."""
+    parts: int
+    signature: bytes
+
+
+Published = Gossip | GossipPart
+"""What travels along the tree."""
+
+
 class TokenRequest(msgspec.Struct, array_like=True, frozen=True, tag=13):
     """Asks a neighbour for a dial token that an invite will carry."""
 
@@ -281,6 +304,7 @@ Message = (
     | SignalAck
     | Bounce
     | Gossip
+    | GossipPart
     | TokenRequest
     | TokenGrant
     | Trace

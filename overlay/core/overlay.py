@@ -10,7 +10,7 @@ from typing import assert_never
 from overlay.core import messages as m
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
-from overlay.core.dissemination import Dissemination
+from overlay.core.dissemination import IN_VAIN, Dissemination
 from overlay.core.events import (
     ClockSet,
     Command,
@@ -39,6 +39,7 @@ from overlay.core.events import (
     Resolved,
     TracePeer,
     Transmit,
+    Unsent,
     Wakeup,
 )
 from overlay.core.hyparview import NeighborDown, NeighborUp, Wanted
@@ -118,6 +119,8 @@ class Overlay:
                 self._on_received(event.link, event.message, now)
             case Wakeup():
                 pass  # The due timers above were the point.
+            case Unsent():
+                self._tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
                 self._on_surroundings(event, now)
             case LinkSuspect() | LinkAlive() | LinkSilent():
@@ -150,8 +153,7 @@ class Overlay:
 
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
-        records = [self._book.get(peer) for peer in self._book.peers()]
-        return [each for each in records if each and each.peer_id != self._context.peer_id]
+        return [each for peer in self._book.peers() if (each := self._book.get(peer))]
 
     # --- surroundings ------------------------------------------------------------------------
 
@@ -253,8 +255,7 @@ class Overlay:
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._membership.add(fact.record, peer, now)
-        data = self._book.bytes_of(peer)
-        if data is not None:
+        if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link)
         self._membership.tell_soon(now)
@@ -275,8 +276,10 @@ class Overlay:
         self._reflexive.forget(peer)
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
+        # Everybody forgets the link before anybody acts on its end.
+        routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
-        self._on_routing(self._routing.remove(peer, now), now)
+        self._on_routing(routed, now)
         self._membership.tell_soon(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
 
@@ -316,7 +319,7 @@ class Overlay:
             case m.Records(records):
                 for data in records:
                     self._on_record(data, peer, now)
-            case m.Gossip():
+            case m.Gossip() | m.GossipPart():
                 self._on_gossip(link, peer, message, now)
             case m.Ping(token):
                 self._context.emit(Transmit(link.id, m.Pong(token)))
@@ -350,13 +353,15 @@ class Overlay:
             case m.Prune():
                 self._tree.on_prune(peer)
 
-    def _on_gossip(self, link: Link, peer: PeerId, message: m.Gossip, now: float) -> None:
+    def _on_gossip(self, link: Link, peer: PeerId, message: m.Published, now: float) -> None:
         if not self._tree.is_news(message.message_id):
-            self._tree.on_duplicate(peer)
-        elif (why := self._dissemination.receive(message)) is not None:
-            self._misbehaved(link.id, why, now)
-        else:
+            self._tree.on_duplicate(peer, message)
+        elif (why := self._dissemination.receive(message, now, peer)) is None:
             self._tree.on_news(peer, message, now)
+        elif why == IN_VAIN:
+            self._tree.pass_over(message.message_id)
+        else:
+            self._misbehaved(link.id, why, now)
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = self._membership.add(data, bearer, now)
@@ -466,7 +471,7 @@ class Overlay:
                 if trace is not None:
                     self._on_routing(self._routing.send(trace, now), now)
             case Publish():
-                self._on_publish(command, now)
+                self._broadcast(self._dissemination.publish(command, now), now)
             case Leave():
                 self._links.leave()
                 self._context.emit(Resolved(command.request, None))
@@ -503,13 +508,9 @@ class Overlay:
             return
         self._links.ping(link, command.request, now)
 
-    def _on_publish(self, command: Publish, now: float) -> None:
-        message = self._dissemination.publish(command.topic, command.data, text=command.text)
-        if isinstance(message, str):
-            self._context.emit(Rejected(command.request, "too_large", message))
-            return
-        self._tree.broadcast(message, now)
-        self._context.emit(Resolved(command.request, message.message_id))
+    def _broadcast(self, messages: list[m.Published], now: float) -> None:
+        for message in messages:
+            self._tree.broadcast(message, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
         opened = [self._membership.add(data, None, now) for data in records]
@@ -528,5 +529,6 @@ class Overlay:
         self._membership.on_time(now)
         self._on_neighbours(self._neighbourhood.on_time(now), now)
         self._tree.on_time(now)
+        self._broadcast(self._dissemination.on_time(now), now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)

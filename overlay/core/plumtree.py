@@ -3,6 +3,10 @@
 J. Leitão, J. Pereira, L. Rodrigues, "Epidemic broadcast trees", SRDS 2007. Messages go to *eager*
 neighbours at once and are announced to *lazy* ones in batches; a duplicate prunes a branch, an
 announcement of what does not come grafts one. What a message says is no concern of this machine.
+
+Deviation: the parts of a large message are messages of their own, but come in one *flow*. Many are
+under way before a prune has had its effect, and a slow link takes its time over them, so a flow has
+one bearer whose duplicates prune nothing, and nothing is grafted while a flow goes on.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +15,8 @@ import msgspec
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.messages import Announcement, Gossip, Graft, IHave, Prune
+from overlay.core.fragments import flow_of
+from overlay.core.messages import Announcement, GossipPart, Graft, IHave, Prune, Published
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
@@ -28,10 +33,17 @@ OPTIMIZE_THRESHOLD = 7
 CACHE_LIFE = 30.0
 """Seconds (guess) that a message can still be grafted from us."""
 CACHE_BYTES = 8 << 20
+"""Of the messages that can be grafted (guess); the oldest gives way."""
+CACHE_OVERHEAD = 1024
+"""Bytes that each counts for besides its data."""
 RECENT = 5.0
 """Seconds (guess): longer than two peers take to become neighbours."""
 SEEN_MAX = 8192
+VAIN_MAX = 1024
+"""Messages remembered that were not to be passed on; apart, so that a flood forgets no other."""
 MISSING_MAX = 4096
+FLOWS_MAX = 256
+"""Large messages followed at once; the one that waited longest gives way."""
 ANNOUNCERS_MAX = 8
 """Announcers remembered for one missing message."""
 HOPS_MAX = 200
@@ -39,8 +51,19 @@ HOPS_MAX = 200
 
 @dataclass(slots=True)
 class _Cached:
-    message: Gossip
+    message: Published
     expires_at: float
+
+
+@dataclass(slots=True)
+class _Flow:
+    """The parts of one large message on their way to us."""
+
+    bearer: PeerId
+    borne_at: float
+    """When the bearer last brought a part that was new."""
+    moved_at: float
+    """When anybody did."""
 
 
 @dataclass(slots=True)
@@ -51,12 +74,15 @@ class Plumtree:
     links: dict[PeerId, LinkId] = field(default_factory=dict)
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
+    _vain: dict[bytes, None] = field(default_factory=dict)
     _seen: dict[bytes, int] = field(default_factory=dict)
     """Messages received, and over how many hops."""
     _cache: dict[bytes, _Cached] = field(default_factory=dict)
     _cached_bytes: int = 0
     _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
     """Messages announced and not received: by whom, and how many hops away."""
+    _flows: dict[bytes, _Flow] = field(default_factory=dict)
+    """The one that has moved least lately comes first."""
     _to_announce: list[Announcement] = field(default_factory=list)
     _timers: Timers[tuple[str, bytes]] = field(init=False)
 
@@ -80,8 +106,7 @@ class Plumtree:
             for message_id, cached in self._cache.items()
             if cached.expires_at - CACHE_LIFE > now - RECENT
         ]
-        if recent:
-            self._send(peer, IHave(recent[-ANNOUNCEMENTS_MAX:]))
+        self._tell(peer, recent)
 
     def remove(self, peer: PeerId) -> None:
         """A neighbour is gone, and with it what it had announced (§3.7)."""
@@ -95,30 +120,64 @@ class Plumtree:
 
     def is_news(self, message_id: bytes) -> bool:
         """Whether this message has not been seen."""
-        return message_id not in self._seen
+        return message_id not in self._seen and message_id not in self._vain
 
-    def broadcast(self, message: Gossip, now: float) -> None:
+    def pass_over(self, message_id: bytes) -> None:
+        """This message is to go no further: neither sent on nor asked for."""
+        while len(self._vain) >= VAIN_MAX:
+            del self._vain[next(iter(self._vain))]
+        self._vain[message_id] = None
+        self._missing.pop(message_id, None)
+        self._timers.stop(("graft", message_id))
+
+    def broadcast(self, message: Published, now: float) -> None:
         """Send a message of our own."""
         self._take(message, None, now)
 
-    def on_news(self, peer: PeerId, message: Gossip, now: float) -> None:
+    def on_news(self, peer: PeerId, message: Published, now: float) -> None:
         """A message that is new to us and holds: pass it on; its bearer is on our tree (§3.6)."""
+        bearer = self._follow(peer, message, now) if isinstance(message, GossipPart) else peer
         hops = max(1, message.hops)
         announcers = self._missing.pop(message.message_id, {})
         self._timers.stop(("graft", message.message_id))
         self._take(msgspec.structs.replace(message, hops=hops), peer, now)
-        self._make_eager(peer)
-        self._optimize(peer, message.message_id, hops, announcers)
+        if bearer == peer:
+            self._make_eager(peer)
+            self._optimize(peer, message.message_id, hops, announcers)
 
-    def on_duplicate(self, peer: PeerId) -> None:
-        """A neighbour sent what we had: the branch between us is redundant (§3.6)."""
-        if self._make_lazy(peer):
-            self._send(peer, Prune())
+    def _follow(self, peer: PeerId, part: GossipPart, now: float) -> PeerId:
+        """Note that a flow has moved; whom it comes from."""
+        flow = self._flows.pop(flow_of(part.message_id), None)
+        if flow is None or (flow.bearer != peer and now >= flow.borne_at + GRAFT_TIMEOUT):
+            flow = _Flow(peer, now, now)
+        if flow.bearer == peer:
+            flow.borne_at = now
+        flow.moved_at = now
+        while len(self._flows) >= FLOWS_MAX:
+            del self._flows[next(iter(self._flows))]
+        self._flows[flow_of(part.message_id)] = flow
+        return flow.bearer
+
+    def on_duplicate(self, peer: PeerId, message: Published) -> None:
+        """A neighbour sent what we had: the branch between us is redundant (§3.6).
+
+        It is told so even if we think it knows: it may have made us eager since.
+        """
+        flow = self._flows.get(flow_of(message.message_id))
+        if flow is not None and flow.bearer == peer:
+            return
+        self._make_lazy(peer)
+        self._send(peer, Prune())
+
+    def on_unsent(self, link: LinkId, message: GossipPart) -> None:
+        """A link is too far behind for a message: its peer may graft it later, from whomever."""
+        for peer in [peer for peer, used in self.links.items() if used == link]:
+            self._send(peer, IHave([Announcement(message.message_id, message.hops)]))
 
     def on_announcements(self, peer: PeerId, message: IHave, now: float) -> None:
         """A neighbour has messages; those that do not come otherwise are pulled (§3.7)."""
         for each in message.announcements:
-            if each.message_id in self._seen or len(self._missing) >= MISSING_MAX:
+            if not self.is_news(each.message_id) or len(self._missing) >= MISSING_MAX:
                 continue
             announcers = self._missing.setdefault(each.message_id, {})
             if len(announcers) < ANNOUNCERS_MAX:
@@ -130,27 +189,34 @@ class Plumtree:
         """A neighbour lacks a message, or wants to be on our tree."""
         self._make_eager(peer)
         cached = self._cache.get(message.message_id)
-        if cached is not None:
-            self._push(peer, cached.message)
+        onward = None if cached is None else _onward(cached.message)
+        if onward is not None:
+            self._send(peer, onward)
 
     def on_prune(self, peer: PeerId) -> None:
         """A neighbour gets our messages sooner from elsewhere."""
         self._make_lazy(peer)
 
-    def _take(self, message: Gossip, bearer: PeerId | None, now: float) -> None:
+    def _take(self, message: Published, bearer: PeerId | None, now: float) -> None:
         """Keep it for those who may ask, push it to the eager, announce it to the lazy."""
         self._remember(message, now)
+        flow = self._flows.get(flow_of(message.message_id))
+        onward = _onward(message)
         for peer in self.eager:
-            if peer not in (bearer, message.origin):
-                self._push(peer, message)
+            if peer in (bearer, message.origin):
+                continue
+            if flow is not None and peer == flow.bearer:
+                self._mention(peer, message)  # It has it; pushed, it would prune our branch.
+            elif onward is not None:
+                self._send(peer, onward)
         if self.lazy and message.hops < HOPS_MAX:
             self._to_announce.append(Announcement(message.message_id, message.hops + 1))
             if ("announce", b"") not in self._timers:
                 self._timers.set(("announce", b""), now + ANNOUNCE_DELAY)
 
-    def _push(self, peer: PeerId, message: Gossip) -> None:
+    def _mention(self, peer: PeerId, message: Published) -> None:
         if message.hops < HOPS_MAX:
-            self._send(peer, msgspec.structs.replace(message, hops=message.hops + 1))
+            self._send(peer, IHave([Announcement(message.message_id, message.hops + 1)]))
 
     def _optimize(
         self, bearer: PeerId, message_id: bytes, hops: int, announcers: dict[PeerId, int]
@@ -184,12 +250,12 @@ class Plumtree:
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def _remember(self, message: Gossip, now: float) -> None:
+    def _remember(self, message: Published, now: float) -> None:
         while len(self._seen) >= SEEN_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[message.message_id] = message.hops
         self._cache[message.message_id] = _Cached(message, now + CACHE_LIFE)
-        self._cached_bytes += len(message.data)
+        self._cached_bytes += len(message.data) + CACHE_OVERHEAD
         while self._cached_bytes > CACHE_BYTES:
             self._uncache_oldest()
         if ("expire", b"") not in self._timers:
@@ -197,7 +263,7 @@ class Plumtree:
 
     def _uncache_oldest(self) -> None:
         oldest = next(iter(self._cache))
-        self._cached_bytes -= len(self._cache.pop(oldest).message.data)
+        self._cached_bytes -= len(self._cache.pop(oldest).message.data) + CACHE_OVERHEAD
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -213,10 +279,12 @@ class Plumtree:
 
     def _announce(self) -> None:
         pending, self._to_announce = self._to_announce, []
+        for peer in self.lazy:
+            self._tell(peer, pending)
+
+    def _tell(self, peer: PeerId, pending: list[Announcement]) -> None:
         for start in range(0, len(pending), ANNOUNCEMENTS_MAX):
-            batch = IHave(pending[start : start + ANNOUNCEMENTS_MAX])
-            for peer in self.lazy:
-                self._send(peer, batch)
+            self._send(peer, IHave(pending[start : start + ANNOUNCEMENTS_MAX]))
 
     def _expire(self, now: float) -> None:
         while self._cache and next(iter(self._cache.values())).expires_at <= now:
@@ -231,13 +299,24 @@ class Plumtree:
         if not announcers:
             self._missing.pop(message_id, None)
             return
+        flow = self._flows.get(flow_of(message_id))
+        if flow is not None and now < flow.moved_at + GRAFT_TIMEOUT:
+            self._timers.set(("graft", message_id), flow.moved_at + GRAFT_TIMEOUT)
+            return
         peer = next(iter(announcers))
         del announcers[peer]
         self._make_eager(peer)
         self._send(peer, Graft(message_id))
         self._timers.set(("graft", message_id), now + REGRAFT_TIMEOUT)
 
-    def _send(self, peer: PeerId, message: Gossip | IHave | Graft | Prune) -> None:
+    def _send(self, peer: PeerId, message: Published | IHave | Graft | Prune) -> None:
         link = self.links.get(peer)
         if link is not None:
             self.context.emit(Transmit(link, message))
+
+
+def _onward(message: Published) -> Published | None:
+    """What all neighbours get, one object and so encoded once; None at the end of its way."""
+    if message.hops >= HOPS_MAX:
+        return None
+    return msgspec.structs.replace(message, hops=message.hops + 1)

@@ -129,6 +129,8 @@ class RecordBook:
         self._records: dict[PeerId, tuple[Record, bytes]] = {}
         self._reader = reader or RecordReader()
         self._evicted: list[PeerId] = []
+        self._held: dict[bytes, None] = {}
+        """What the records were opened from: most of what comes is known to the byte."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -143,7 +145,7 @@ class RecordBook:
 
         Peers that are `needed` do not give way to it.
         """
-        if self._is_old(data):
+        if data in self._held or self._is_old(data):
             self._count("old")
             return None
         record = open_record(data, self._network, wall, self._crypto, self._reader)
@@ -153,19 +155,24 @@ class RecordBook:
         peer = PeerId(record.peer_id)
         if peer not in self._records and len(self._records) >= self._capacity:
             self._evict(needed)
+        if peer in self._records:
+            del self._held[self._records[peer][1]]
         self._records[peer] = (record, data)
+        self._held[data] = None
         return record
 
     def expire(self, wall: float) -> list[PeerId]:
         """Forget every record that has expired; whose they were."""
         gone = [peer for peer, (record, _) in self._records.items() if record.expires_at <= wall]
         for peer in gone:
-            del self._records[peer]
+            self.forget(peer)
         return gone
 
     def forget(self, peer: PeerId) -> None:
         """Drop a peer's record, known or not."""
-        self._records.pop(peer, None)
+        entry = self._records.pop(peer, None)
+        if entry is not None:
+            self._held.pop(entry[1], None)
 
     def get(self, peer: PeerId) -> Record | None:
         """The newest record of a peer."""
@@ -204,7 +211,7 @@ class RecordBook:
         peer = next((peer for peer in self._records if peer not in needed), None)
         if peer is None:
             peer = next(iter(self._records))
-        del self._records[peer]
+        self.forget(peer)
         self._evicted.append(peer)
         self._count("evicted")
 

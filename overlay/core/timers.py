@@ -2,10 +2,18 @@
 
 import heapq
 from collections.abc import Hashable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 NEVER = float("inf")
+
+
+class Timed(Protocol):
+    """Whatever has deadlines."""
+
+    def next_deadline(self) -> float | None:
+        """The first of them, or None."""
+        ...
 
 
 class Agenda:
@@ -18,11 +26,16 @@ class Agenda:
 
     def __init__(self) -> None:
         self.earliest = NEVER
-        self._timers: list[Timers[Any]] = []
+        self._timers: list[Timed] = []
 
-    def enlist(self, timers: "Timers[Any]") -> None:
-        """From now on these timers count."""
+    def enlist(self, timers: "Timed") -> None:
+        """From now on these timers count; they `note` what falls due."""
         self._timers.append(timers)
+
+    def note(self, at: float | None) -> None:
+        """Something falls due then."""
+        if at is not None and at < self.earliest:
+            self.earliest = at
 
     def settle(self) -> None:
         """Look at all timers again."""
@@ -51,8 +64,7 @@ class Timers(Generic[Name]):
     def set(self, name: Name, at: float) -> None:
         """Let `name` fall due at `at` (and not when it was due before)."""
         self._deadlines[name] = at
-        if at < self._agenda.earliest:
-            self._agenda.earliest = at
+        self._agenda.note(at)
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, name))
         if len(self._heap) > 2 * len(self._deadlines) + 64:

@@ -16,6 +16,7 @@ PATIENCE = 90.0
 """Seconds to wait for an answer: longer than any command takes (guess)."""
 
 
+ENDED = ("closed", "the node has ended before it answered: look at its log, start it again")
 LEAVE_PATIENCE = 15.0
 """Seconds for a node to end (guess); it ends by force after fewer."""
 
@@ -51,7 +52,12 @@ class Client:
     def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
         try:
             with self._request(method, path, body, timeout) as (_, response):
-                return json.loads(response.read())
+                content = response.read()
+            return json.loads(content)
+        except ValueError:
+            raise CommandFailed("protocol", "what answers is no node of overlay") from None
+        except (ConnectionError, http.client.HTTPException):
+            raise CommandFailed(*ENDED) from None
         except TimeoutError:
             raise CommandFailed(
                 "timeout",
@@ -66,15 +72,21 @@ class Client:
         try:
             try:
                 data = None if body is None else json.dumps(body)
+                connection.connect()
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise self._no_node(error) from None
+            try:
                 connection.request(method, path, data, {"Content-Type": "application/json"})
                 sock = connection.sock
                 response = connection.getresponse()
+                if response.status != http.HTTPStatus.OK:
+                    raise _failure(response.status, response.read())
             except TimeoutError:
                 raise
-            except (OSError, http.client.HTTPException) as error:
-                raise self._no_node(error) from None
-            if response.status != http.HTTPStatus.OK:
-                raise _failure(response.status, response.read())
+            except (OSError, http.client.HTTPException):
+                raise CommandFailed(*ENDED) from None
             yield sock, response
         finally:
             connection.close()
@@ -87,7 +99,11 @@ class Client:
 
 def _failure(status: int, content: bytes) -> Exception:
     """What the node said was wrong, as the error that the command line knows."""
-    error = json.loads(content)["error"]
+    try:
+        error = json.loads(content)["error"]
+        error = {key: str(error[key]) for key in ("code", "text")}
+    except (ValueError, KeyError, TypeError):
+        return CommandFailed("protocol", f"what answers is no node of overlay (status {status})")
     if status == http.HTTPStatus.BAD_REQUEST:
         return UsageError(error["text"])
     return CommandFailed(error["code"], error["text"])
@@ -115,8 +131,13 @@ class Stream:
                 return
             if not line:
                 return
-            if line.strip():
-                yield json.loads(line)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:  # half a line: the node has ended
+                return
+            yield row
 
 
 class _Connection(http.client.HTTPConnection):

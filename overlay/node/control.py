@@ -30,8 +30,8 @@ from overlay.node.answers import message_row, peer_row
 from overlay.node.node import Node
 from overlay.transport.port import Starting
 
-MAX_BODY = 1 << 20
-"""Bytes of a request (guess); more than any command needs."""
+MAX_BODY = 8 << 20
+"""Bytes of a request: the largest publication, whose every byte JSON may write as six."""
 USAGE = frozenset({"ambiguous", "self", "too_large", "unknown_peer", "usage"})
 """Codes that mean that the request was wrong: status 400, exit 2."""
 GRACE = 1.0
@@ -193,7 +193,7 @@ def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
     def streaming(path: str, app: App) -> Route:
         async def endpoint(request: Request) -> Any:
             topic = request.query_params.get("topic")
-            if not topic:
+            if topic is None:
                 raise UsageError(f"which topic? {path}?topic=TOPIC")
             return Stream(node, app(node, topic))
 
@@ -268,6 +268,9 @@ async def _on_command_failed(_: Request, error: Exception) -> Response:
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        text = "the running node knows no such request: it is of another version, so restart it"
+        return _json(_error("usage", text), 400)
     return _json(_error("usage", error.detail), 400)
 
 

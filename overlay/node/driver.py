@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol, assert_never
 
 import trio
@@ -53,6 +54,9 @@ OVER = ("closed", "the node has ended: open another")
 CLOCK_INTERVAL = 1.0
 CLOCK_TOLERANCE = 1.0
 """Seconds by which wall time may drift from the monotone clock before the core is told."""
+
+
+_name = lru_cache(1024)(peer_id_text)
 
 
 class Core(Protocol):
@@ -167,7 +171,7 @@ class Driver:
         def forget() -> None:
             del self._subscriptions[feed]
 
-        feed: Feed[Message] = Feed(forget)
+        feed: Feed[Message] = Feed(forget, lambda message: len(message.data))
         self._subscriptions[feed] = topic
         return feed
 
@@ -266,7 +270,7 @@ class Driver:
         feeds = [feed for feed, topic in self._subscriptions.items() if topic == effect.topic]
         if not feeds:
             return
-        origin = peer_id_text(effect.origin)
+        origin = _name(effect.origin)
         message = Message(effect.topic, origin, effect.data, effect.text, self._wall())
         for feed in feeds:
             feed.put(message)

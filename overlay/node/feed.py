@@ -11,6 +11,8 @@ from overlay.errors import CommandFailed
 
 MAX_WAITING = 1_024
 """Items that may wait for one reader; beyond it its feed ends (guess)."""
+MAX_WAITING_BYTES = 64 << 20
+"""The same for the bytes of messages (guess)."""
 
 T = TypeVar("T")
 
@@ -18,10 +20,19 @@ T = TypeVar("T")
 class Feed(Generic[T]):
     """`overlay.api.Feed`: put into without waiting, read with ``async for``."""
 
-    def __init__(self, on_close: Callable[[], None] = lambda: None) -> None:
-        """`on_close` is called once: when the reader closes it, or when it overflows."""
+    def __init__(
+        self,
+        on_close: Callable[[], None] = lambda: None,
+        size_of: Callable[[T], int] = lambda _: 0,
+    ) -> None:
+        """`on_close` is called once: when the reader closes it, or when it overflows.
+
+        `size_of`: the bytes of an item that count.
+        """
         self._send, self._receive = trio.open_memory_channel[T](MAX_WAITING)
         self._on_close = on_close
+        self._size_of = size_of
+        self._size = 0
         self._closed = False
         self.overflowed = False
 
@@ -29,8 +40,12 @@ class Feed(Generic[T]):
         """Queue it, or end the feed: a gap must not go unnoticed."""
         if self._closed:
             return
+        size = self._size_of(item)
         try:
+            if self._size + size > MAX_WAITING_BYTES:
+                raise trio.WouldBlock
             self._send.send_nowait(item)
+            self._size += size
         except trio.WouldBlock:
             self.overflowed = True
             self.end()
@@ -57,19 +72,24 @@ class Feed(Generic[T]):
         found: list[T] = []
         with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             while True:
-                found.append(self._receive.receive_nowait())
+                found.append(self._taken(self._receive.receive_nowait()))
         return found
+
+    def _taken(self, item: T) -> T:
+        self._size -= self._size_of(item)
+        return item
 
     async def get(self) -> T:
         """The next item; trio.EndOfChannel at the end; CommandFailed ``overflow``."""
         try:
-            return await self._receive.receive()
+            return self._taken(await self._receive.receive())
         except trio.EndOfChannel:
             if not self.overflowed:
                 raise
             raise CommandFailed(
                 "overflow",
-                f"more came than was read ({MAX_WAITING} waited): the subscription has ended; "
+                f"more came than was read (at most {MAX_WAITING} items of "
+                f"{MAX_WAITING_BYTES >> 20} MiB in all may wait): the subscription has ended; "
                 "subscribe again",
             ) from None
         except trio.ClosedResourceError:

@@ -20,6 +20,7 @@ import trio
 import overlay
 from overlay import api
 from overlay.core import invite as invites
+from overlay.core.bounds import TOPIC_MAX, Topic
 from overlay.core.events import (
     Connect,
     Event,
@@ -421,6 +422,9 @@ class Node:
 
     def subscribe(self, topic: str) -> Feed[api.Message]:
         """See `overlay.api.Node.subscribe`."""
+        if not Topic().holds(topic):
+            text = f"a topic has 1 to {TOPIC_MAX} bytes, all of them printable"
+            raise CommandFailed("usage", text)
         return self.driver.subscribe(topic)
 
     def events(self) -> Feed[api.Event]:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from overlay.core import (
+    hyparview,
     ladder,
     links,
     passive,
@@ -25,7 +26,7 @@ from overlay.core.timers import Timers
 GENERAL_MAX = 1_024
 """For containers that have no limit of their own."""
 LIMITS = {
-    "HyParView.known": records.BOOK_MAX + links.PENDING_HELLOS_MAX,
+    "HyParView.known": hyparview.KNOWN_MAX + seats.GUESTS_MAX,
     "Shuffling._walks": passive.WALKS_MAX,
     "Shuffling.peers": passive.Shuffles().size,
     "Inviting._granted": seats.GUESTS_MAX + 64,
@@ -48,12 +49,18 @@ Container = tuple[object, str, str, int]
 
 def containers(core: Overlay) -> Iterator[Container]:
     """Every dict, list and set of timers that the machines of a core hold."""
-    for machine in vars(core).values():
-        if type(machine).__module__.startswith("overlay.core"):
-            for name in _attributes(machine):
-                if isinstance(getattr(machine, name), dict | list | deque | set | Timers):
-                    label = f"{type(machine).__name__}.{name}"
-                    yield machine, name, label, LIMITS.get(label, GENERAL_MAX)
+    met: dict[int, None] = {}
+    machines: list[object] = [core]
+    while machines:
+        machine = machines.pop()
+        for name in _attributes(machine):
+            value = getattr(machine, name)
+            if isinstance(value, dict | list | deque | set | Timers):
+                label = f"{type(machine).__name__}.{name}"
+                yield machine, name, label, LIMITS.get(label, GENERAL_MAX)
+            elif type(value).__module__.startswith("overlay.core") and id(value) not in met:
+                met[id(value)] = None
+                machines.append(value)
 
 
 def oversized(core: Overlay) -> str | None:

@@ -16,6 +16,7 @@ from overlay.core.events import (
     Effect,
     Event,
     Hangup,
+    Leave,
     LinkLost,
     LinkOpened,
     Negotiate,
@@ -55,6 +56,7 @@ class _Life:
     delivered: dict[tuple[PeerId, str, bytes], int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     events: int = 0
+    left: bool = False
 
 
 class Invariants:
@@ -80,13 +82,15 @@ class Invariants:
                 life.opened.pop(link, None)
             case DialFailed(link):
                 life.attempts.pop(link, None)
+            case Leave():
+                life.left = True
             case Publish():
                 publication = (node.peer_id, event.topic, event.data)
                 self._published[publication] = self._published.get(publication, 0) + 1
         for effect in effects:
             self._on_effect(node, life, effect)
         life.events += 1
-        if life.events % LOOK_EVERY == 0:
+        if life.events % LOOK_EVERY == 0 and not life.left:
             self.look(node)
 
     def _on_effect(self, node: "SimNode", life: _Life, effect: Effect) -> None:

@@ -78,7 +78,7 @@ class Report:
             for name, verdict in self.verdicts().items()
             if verdict.ok is False and verdict.band is not None
         ]
-        what = [violation.what[:WHAT_MAX]] if violation is not None else missed
+        what = [*([violation.what[:WHAT_MAX]] if violation is not None else []), *missed]
         if not what:
             return None
         seed, at = self.scenario.seed, self.outcome.at

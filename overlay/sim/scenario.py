@@ -344,9 +344,9 @@ class Publish(Phase, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=60_000,
+            le=1 << 20,
             description="Bytes of a message (some 20 at least, for its id).",
-            extra={"allowed": "a whole number from 1 to 60000"},
+            extra={"allowed": "a whole number from 1 to 1048576"},
         ),
     ] = 100
 

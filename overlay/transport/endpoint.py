@@ -8,7 +8,7 @@ import contextvars
 import logging
 import secrets
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, TypeVarTuple, assert_never
 
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
@@ -42,17 +42,21 @@ from overlay.core.events import (
     PathMoved,
     Prepare,
     Transmit,
+    Unsent,
 )
+from overlay.core.messages import Gossip, GossipPart, Message
 from overlay.core.types import Address, LinkId, Random
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls import Credentials
-from overlay.transport.link import Link
+from overlay.transport.link import GATHER_INTERVAL, Link
 from overlay.transport.port import LinkDescription, LinkStatistics, Starting, TransportEffect
 from overlay.transport.streams import MeshStream, OnStream
 from overlay.transport.udp import UdpSocket, open_sockets, reachable_at
 
 log = logging.getLogger("overlay.transport")
+
+Given = TypeVarTuple("Given")
 
 
 class UdpTransport:
@@ -83,6 +87,8 @@ class UdpTransport:
         self._links: dict[LinkId, Link] = {}
         self._attempts: set[LinkId] = set()
         self._to_flush: list[Link] = []
+        self._gathering: list[Link] = []
+        self._latest: tuple[Message | None, bytes] = (None, b"")
         self._emit: Callable[[Event], None] = _nobody_listens
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
@@ -129,10 +135,13 @@ class UdpTransport:
     def perform(self, effect: TransportEffect) -> None:
         """See `Transport.perform`; nothing happens unless we run."""
         if self._nursery is not None:
-            self._guarded(lambda: self._perform(effect))
-            self._rearm()
+            if isinstance(effect, Transmit):
+                self._guarded(self._transmit, effect)  # which asks nothing of the door
+            else:
+                self._guarded(self._perform, effect)
+                self._rearm()
 
-    def _perform(self, effect: TransportEffect) -> None:
+    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
         now = trio.current_time()
         match effect:
             case Dial():
@@ -144,8 +153,6 @@ class UdpTransport:
             case Negotiate():
                 self._attempts.add(effect.link)
                 self._door.negotiate(effect, now)
-            case Transmit():
-                self._transmit(effect)
             case Hangup():
                 self._hang_up(effect.link)
             case Admit():
@@ -216,12 +223,24 @@ class UdpTransport:
         if link is None:
             return
         try:
-            data = encode(effect.message)
+            data = self._encoded(effect.message)
         except LocalProtocolError:
             log.exception("link %d: a message of ours breaks the protocol", effect.link)
             self.internal_errors += 1
             return
-        link.transmit(data)
+        if isinstance(effect.message, GossipPart):
+            if not link.transmit_part(data):
+                self.emit(Unsent(link.id, effect.message))
+        else:
+            link.transmit(data, patient=isinstance(effect.message, Gossip))
+
+    def _encoded(self, message: Message) -> bytes:
+        """Its bytes; a message that goes to many links in a row is encoded once."""
+        latest, data = self._latest
+        if message is not latest:
+            data = encode(message)
+            self._latest = message, data
+        return data
 
     def _hang_up(self, link: LinkId) -> None:
         self._attempts.discard(link)
@@ -234,7 +253,7 @@ class UdpTransport:
     # --- datagrams --------------------------------------------------------------------------------
 
     def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
-        self._guarded(lambda: self._sort(data, remote, local))
+        self._guarded(self._sort, data, remote, local)
 
     def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()
@@ -351,6 +370,17 @@ class UdpTransport:
         self._to_flush.append(link)
         self._wake.set()
 
+    def gather(self, link: Link) -> None:
+        """Call `link.gathered` soon: one alarm for all that wait, so that they wake us once."""
+        if not self._gathering:
+            self.call_later(GATHER_INTERVAL, self._gathered)
+        self._gathering.append(link)
+
+    def _gathered(self) -> None:
+        links, self._gathering = self._gathering, []
+        for link in links:
+            link.gathered()
+
     def link_opened(self, link: Link) -> None:
         """DTLS and SCTP stand: the door no longer counts it as half-open."""
         self._door.established(link.id, trio.current_time())
@@ -376,6 +406,7 @@ class UdpTransport:
             with trio.move_on_at(self._sleeps_until):
                 await self._wake.wait()
             self._wake = trio.Event()
+            self._sleeps_until = -_NEVER  # what is set from here on is seen without a wake-up
             links, self._to_flush = self._to_flush, []
             for link in links:
                 link.flush()
@@ -388,10 +419,10 @@ class UdpTransport:
 
     # --- faults --------------------------------------------------------------------------------
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def _guarded(self, call: Callable[[*Given], None], *given: *Given) -> None:
         """Our own fault outside any link costs what was being done, and is counted."""
         try:
-            call()
+            call(*given)
         except Exception:
             log.exception("internal error")
             self.internal_errors += 1

@@ -15,6 +15,7 @@ from overlay.core.door_outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
 from overlay.core.types import Address, LinkFacts, LinkId, PathKind
 from overlay.errors import RemoteProtocolError
+from overlay.transport.acknowledging import NEARLY_FULL
 from overlay.transport.alarms import Alarm
 from overlay.transport.dtls import Credentials, Dtls
 from overlay.transport.outbox import CONTROL, DATAGRAMS, Outbox
@@ -28,6 +29,9 @@ from overlay.transport.sctp import (
 )
 from overlay.transport.streams import LinkStreams, OnStream
 
+GATHER_INTERVAL = 0.025
+"""Seconds between packets of publications on one link: faster ones share packets, and each hop of
+theirs costs up to this. A link that carries fewer than 40 a second delays none. guess"""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link we end may take to get its last messages acknowledged."""
 
@@ -52,6 +56,10 @@ class Host(Protocol):
     def emit(self, event: Event) -> None: ...
     def flush_soon(self, link: "Link") -> None:
         """Call `link.flush` once what goes on now has finished."""
+        ...
+
+    def gather(self, link: "Link") -> None:
+        """Call `link.gathered` after `GATHER_INTERVAL` at most."""
         ...
 
     def link_opened(self, link: "Link") -> None: ...
@@ -88,6 +96,11 @@ class Link:
         self._streams: LinkStreams | None = None
         self._hanging_up = False
         self._flush_is_due = False
+        self._gathers_until = 0.0
+        """Patient messages wait for others until then."""
+        self._is_gathering = False
+        self._frames_went = False
+        """Frames of streams have gone since whoever waits for room was told."""
         self._changed = trio.Event()
 
     # --- life ----------------------------------------------------------------------------------
@@ -261,14 +274,49 @@ class Link:
 
     # --- sending -------------------------------------------------------------------------------
 
-    def transmit(self, data: bytes) -> None:
-        """Queue a control message; a queue past its bound ends the link (``overflow``)."""
+    def transmit(self, data: bytes, *, patient: bool = False) -> None:
+        """Queue a control message; a queue past its bound ends the link (``overflow``).
+
+        `patient`: it is one of many, perhaps, and may wait a moment for others of its kind.
+        """
         if self.reason is not None or self._hanging_up:
             return
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
             self.end("overflow")
-        elif self._sctp is not None and self._sctp.idle and not self._flush_is_due:
+        elif patient:
+            self._send_with_others()
+        else:
+            self._send_soon()
+
+    def transmit_part(self, data: bytes) -> bool:
+        """Queue a part of a publication, which all else overtakes; False when too many wait."""
+        if self.reason is not None or self._hanging_up:
+            return True
+        if not self._outbox.push_part(BINARY, data):
+            return False
+        self.bytes_out += len(data)
+        self._send_soon()
+        return True
+
+    def _send_with_others(self) -> None:
+        """At once if none has gone lately or a packet is full, else when some have gathered."""
+        now = self._host.now()
+        if now >= self._gathers_until or self._outbox.control.size >= NEARLY_FULL:
+            self._gathers_until = now + GATHER_INTERVAL
+            self._send_soon()
+        elif not self._is_gathering:
+            self._is_gathering = True
+            self._host.gather(self)
+
+    def gathered(self) -> None:
+        """`GATHER_INTERVAL` has passed."""
+        self._is_gathering = False
+        self._gathers_until = self._host.now() + GATHER_INTERVAL
+        self.flush()
+
+    def _send_soon(self) -> None:
+        if self._sctp is not None and self._sctp.idle and not self._flush_is_due:
             self.flush()  # nothing is under way: a lone message must not wait
         elif not self._flush_is_due:
             self._flush_is_due = True  # more may come at once: then they share packets
@@ -285,7 +333,8 @@ class Link:
             return
         while self._outbox.ready and self._hand_over(sctp):
             sctp.flush()
-        if self._streams is not None:
+        if self._streams is not None and self._frames_went:
+            self._frames_went = False
             self._streams.settle()  # who waited for room has some now
 
     def _hand_over(self, sctp: Sctp) -> bool:
@@ -295,6 +344,7 @@ class Link:
             channel, _, data = message
             if channel.stream_id > DATAGRAMS.stream_id:
                 self.bytes_out += len(data)
+                self._frames_went = True
             sctp.queue(*message)
             queued = True
         return queued

@@ -32,7 +32,9 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Transmit,
+    Unsent,
 )
+from overlay.core.messages import GossipPart
 from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
@@ -369,6 +371,9 @@ class MemoryTransport:
         except LocalProtocolError:
             log.exception("link %d: a message of ours breaks the protocol", effect.link)
             self.internal_errors += 1
+            return
+        if isinstance(effect.message, GossipPart) and end.waiting > MAX_QUEUED_BYTES // 2:
+            self.say(Unsent(end.link, effect.message))
             return
         end.transmit(data)
         if end.waiting > MAX_QUEUED_BYTES:

@@ -2,7 +2,7 @@
 
 SCTP's own queue is first in, first out for the whole association (measured: a ping behind 1 MiB
 waits 3 s at 1 % loss), so messages wait here and SCTP is handed one only when it runs dry. Control
-goes before datagrams, and both before streams, which are handed over in pieces.
+goes before datagrams, and both before bulk: parts of publications and pieces of streams, in turns.
 """
 
 from collections import deque
@@ -11,9 +11,13 @@ from typing import Protocol
 from overlay.transport.sctp import BINARY, Channel
 
 CONTROL = Channel(0, ordered=True, max_retransmits=None)
+PARTS = Channel(0, ordered=False, max_retransmits=None)
+"""For parts of publications: no control message waits until a lost packet of one is repeated."""
 DATAGRAMS = Channel(1, ordered=False, max_retransmits=0)
 MAX_QUEUED_BYTES = 4 << 20
 """Beyond this the peer is not keeping up and the link ends (``overflow``). DESIGN."""
+MAX_PARTS_LANE_BYTES = 4 << 20
+"""Beyond this a part is not queued: its peer is told later where to get it. guess"""
 MAX_DATAGRAM_LANE_BYTES = 65_536
 """Beyond this the oldest datagram is dropped: late ones are of no use. guess"""
 
@@ -55,23 +59,25 @@ class FifoLane:
 
 
 class Outbox:
-    """The lanes of one link, most urgent first: control, datagrams, streams."""
+    """The lanes of one link: control, then datagrams, then parts and streams by turns."""
 
     def __init__(self) -> None:
         self.control = FifoLane(CONTROL)
         self.datagrams = FifoLane(DATAGRAMS)
+        self.parts = FifoLane(PARTS)
+        self._parts_are_next = True
         self.streams: Bulk | None = None
 
     @property
     def size(self) -> int:
         """Bytes waiting in all lanes."""
         streams = self.streams.queued if self.streams is not None else 0
-        return self.control.size + self.datagrams.size + streams
+        return self.control.size + self.datagrams.size + self.parts.size + streams
 
     @property
     def ready(self) -> bool:
         """Whether something could be sent."""
-        if self.control.size or self.datagrams.size:
+        if self.control.size or self.datagrams.size or self.parts.size:
             return True
         return self.streams is not None and self.streams.ready
 
@@ -80,6 +86,13 @@ class Outbox:
         if self.control.size + self.datagrams.size + len(data) > MAX_QUEUED_BYTES:
             return False
         self.control.push(protocol, data)
+        return True
+
+    def push_part(self, protocol: int, data: bytes) -> bool:
+        """Queue a part of a publication; False, and nothing queued, when too many wait."""
+        if self.parts.size + len(data) > MAX_PARTS_LANE_BYTES:
+            return False
+        self.parts.push(protocol, data)
         return True
 
     def push_datagram(self, protocol: int, data: bytes) -> None:
@@ -91,12 +104,19 @@ class Outbox:
     def pop(self, bulk: int) -> tuple[Channel, int, bytes] | None:
         """The next message in order of urgency, or None.
 
-        `bulk`: bytes that a piece of a stream may have, 0 for none now.
+        `bulk`: bytes that a piece of a stream may have, 0 for no bulk now.
         """
         for lane in (self.control, self.datagrams):
             if lane.size:
                 return lane.pop()
-        if bulk and self.streams is not None and self.streams.ready:
+        if not bulk:
+            return None
+        streams_wait = self.streams is not None and self.streams.ready
+        if self.parts.size and (self._parts_are_next or not streams_wait):
+            self._parts_are_next = False
+            return self.parts.pop()
+        self._parts_are_next = True
+        if self.streams is not None and streams_wait:
             stream_id, frame = self.streams.pop(bulk)
             return Channel(stream_id, ordered=True, max_retransmits=None), BINARY, frame
         return None

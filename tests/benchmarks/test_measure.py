@@ -34,6 +34,12 @@ def test_ours_and_the_rivals_runs_take_turns() -> None:
     assert order == ["ours", "rival"] * 3
 
 
+def test_a_slow_rival_that_no_bar_needs_runs_less_often() -> None:
+    seldom = Case("dial", (measure(Bar(1.0)),), dict, dict, rival_runs=2)
+    done = in_turn(seldom, 3, lambda line: None)
+    assert (len(done.ours), len(done.rival)) == (3, 2)
+
+
 def test_the_median_of_each_side_makes_the_ratio() -> None:
     runs = Runs([{"dial": x} for x in (1, 2, 90)], [{"dial": x} for x in (8, 10, 1000)])
     result = results(case(dict, dict, AT_MOST_HALF), runs)[0]

@@ -209,7 +209,7 @@ def test_an_interrupted_subscription_is_done(pair: list[Node]) -> None:
 
 def test_a_message_that_is_too_large_is_refused(pair: list[Node]) -> None:
     a, _ = pair
-    complaint(a.run("publish", "t", "-", stdin=70_000 * "x"))
+    complaint(a.run("publish", "t", "-", stdin=1_048_577 * "x"))
     complaint(a.run("publish", "t", "-", stdin=2_000_000 * "x"))
     complaint(a.run("publish", "", "x"))
 

@@ -4,6 +4,7 @@ from collections import deque
 from random import Random
 
 from overlay.core.stream import Stream
+from overlay.core.stream_frames import OPEN
 from overlay.core.streams import PIECE, Changed, Opened, Over, StreamMux, Violation
 
 
@@ -13,6 +14,9 @@ class Side:
     def __init__(self, *, client: bool) -> None:
         self.mux = StreamMux(client=client)
         self.opened: list[Stream] = []
+        self.announced: list[Stream] = []
+        """Ours whose OPEN is on its way."""
+        self.changed: list[Stream] = []
         self.violations: list[str] = []
         self.over: list[Stream] = []
         self.wire: dict[int, deque[bytes]] = {}
@@ -28,12 +32,14 @@ class Side:
                 case Over():
                     self.over.append(output.stream)
                 case Changed():
-                    pass
+                    self.changed.append(output.stream)
 
     def flush(self, limit: int = PIECE) -> None:
         """Put every frame that may be sent on the wire."""
         while self.mux.ready:
             stream_id, frame = self.mux.pop(limit)
+            if frame[0] == OPEN:
+                self.announced.append(self.mux._streams[stream_id])
             self.wire.setdefault(stream_id, deque()).append(frame)
         self.note()
 

@@ -155,12 +155,12 @@ def test_a_message_too_large_is_neither_read_nor_written() -> None:
     assert isinstance(codec.decode(unknown), Broken)
 
 
-def test_the_largest_publication_fits() -> None:
+def test_the_largest_publication_in_one_piece_fits() -> None:
     gossip = Gossip(
         message_id=bytes(16),
         origin=bytes(32),
         topic="t" * bounds.TOPIC_MAX,
-        data=bytes(bounds.PUBLISHED_MAX),
+        data=bytes(bounds.GOSSIP_MAX),
         text=False,
         hops=255,
         signature=bytes(64),

@@ -20,6 +20,7 @@ from overlay.core.stream_frames import (
 from overlay.core.streams import (
     STREAMS_MAX,
     WASTE_MAX,
+    WASTE_RATE,
     WINDOW,
     WINDOWS_MAX,
 )
@@ -171,3 +172,80 @@ def test_ended_streams_that_nobody_reads_still_count() -> None:
         side.all_of(stream)
     feed(side, 2, Reset(0), OPENING)
     assert not side.violations
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x03", b"\x04\x91\x00", b"\x06\x91\xa1x"])
+def test_what_cannot_be_read_is_no_better_on_an_open_stream(frame: bytes) -> None:
+    side = admitted_server()
+    feed(side, 4, OPENING, frame)
+    assert len(side.violations) == 1
+
+
+def test_what_overtakes_ready_says_the_same() -> None:
+    """SCTP streams overtake each other: an OPEN may be the first that is heard of a peer."""
+    side = Side(client=False)
+    side.mux.admit()
+    feed(side, 4, OPENING)
+    assert sent(side) == [Ready(), Ack(WINDOW - EARLY_CREDIT)]
+    feed(side, 2, Ready())
+    assert not side.violations
+
+
+def test_a_peer_that_opens_for_ever_what_we_cannot_take_loses_its_link() -> None:
+    side = admitted_server()
+    for number in range(STREAMS_MAX):
+        feed(side, 2 + 2 * number, OPENING)
+    refused, rounds = 2 + 2 * STREAMS_MAX, 0
+    while not side.violations and rounds < 2 * WASTE_MAX:
+        feed(side, refused, OPENING, now=rounds / 1000)
+        side.flush()
+        feed(side, refused, End(), now=rounds / 1000)
+        rounds += 1
+    assert side.violations == ["too many streams opened in vain"]
+    assert rounds >= WASTE_MAX
+
+
+def test_what_is_forgiven_comes_back_at_its_rate_and_never_beyond_none() -> None:
+    side = admitted_server()
+    for number in range(900):
+        feed(side, 2 + 2 * (number % STREAMS_MAX), OPENING, Reset(CANCELLED), now=0.0)
+        side.flush()
+    later = 900 / WASTE_RATE
+    for number in range(10_000):
+        if side.violations:
+            break
+        feed(side, 2 + 2 * (number % STREAMS_MAX), OPENING, Reset(CANCELLED), now=100 * later)
+        side.flush()
+    assert number == WASTE_MAX + 1, "a long time forgives all, and no more than that"
+
+
+def test_streams_that_come_to_their_end_are_not_in_vain_nor_are_our_own() -> None:
+    side = admitted_server()
+    for number in range(2 * int(WASTE_MAX)):
+        stream_id = 2 + 2 * (number % STREAMS_MAX)
+        feed(side, stream_id, OPENING, End(), Reset(CANCELLED))  # as a graceful close says it
+        side.flush()
+        ours = side.mux.open("test", 0, 0.0)
+        assert ours is not None
+        side.flush()
+        feed(side, ours.id, Ack(0), Reset(BUSY))
+        side.flush()
+        assert ours.broken == BUSY
+    assert not side.violations
+
+
+def test_ids_are_given_to_as_many_streams_as_allowed_and_again_when_free() -> None:
+    pair = Pair()
+    streams = [pair.client.mux.open("test", 0, 0.0) for _ in range(STREAMS_MAX + 1)]
+    assert streams[-1] is None
+    ids = [stream.id for stream in streams[:-1] if stream is not None]
+    assert ids == list(range(2, 2 + 2 * STREAMS_MAX, 2))
+    pair.settle()
+    first = streams[0]
+    assert first is not None
+    pair.client.mux.reset(first)
+    pair.settle()
+    again = pair.client.mux.open("test", 0, 0.0)
+    assert again is not None
+    assert again.id == 2
+    assert pair.client.mux.open("test", 0, 0.0) is None

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from overlay.core import ice
-from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
+from overlay.core.climb_steps import STEPS, Outcome, Step
+from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect, Rejected, Resolved
 from overlay.core.ice_states import (
     AGENT,
     LIVELINESS,
@@ -28,15 +29,18 @@ from overlay.core.stream_states import (
     Sending,
     SendingEvent,
 )
+from overlay.sim.world import World
 from tests.core import ice_world
 from tests.core.stream_pair import Pair
 from tests.core.test_handle import linked
+from tests.core.test_world import line
 
 Table = dict[Any, dict[Any, Any]]
 TABLES: dict[str, Table] = {
     "sending": SENDING,
     "receiving": RECEIVING,
     "link": LINK,
+    "climb": STEPS,
     "agent": AGENT,
     "pair": PAIR,
     "liveliness": LIVELINESS,
@@ -133,6 +137,29 @@ def test_a_link_runs_through_its_states() -> None:
 def test_without_its_entry_silence_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(LINK[LinkState.UP], LinkEvent.FELL_SILENT)
     assert states_after(LinkSilent, LinkSuspect) == [LinkState.UP, LinkState.SUSPECT]
+
+
+# --- climbs --------------------------------------------------------------------------------------
+
+
+def connecting_through_the_middle() -> Any:
+    """What becomes of a connection between two that cannot dial each other."""
+    world = World(5)
+    a, _, c = line(world)
+    request = world.connect(a, c)
+    world.run_until(lambda: request in a.results, within=30.0)
+    return a.results[request]
+
+
+def test_a_dial_that_cannot_be_made_is_followed_by_an_offer() -> None:
+    assert isinstance(connecting_through_the_middle(), Resolved)
+
+
+def test_without_its_entry_no_offer_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for outcome in (Outcome.UNREACHABLE, Outcome.FAILED):
+        monkeypatch.setitem(STEPS[Step.DIAL], outcome, Step.REST)
+    monkeypatch.setitem(STEPS[Step.REST], Outcome.BEGIN_BY_OFFER, Step.DIAL)
+    assert isinstance(connecting_through_the_middle(), Rejected)
 
 
 # --- ICE -----------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from docs import generate
+from overlay.core import links
 from tests.docs import sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 RUNNABLE = {"console", "python"}
-SHOWN = {"text", "toml", "json"}
+SHOWN = {"text", "toml", "json", "mermaid"}
 """Blocks that are looked at, not run."""
 
 
@@ -33,6 +34,14 @@ def anchors(page: Path) -> set[str]:
 def test_what_the_code_says_is_what_the_page_says(page: Path) -> None:
     text = page.read_text()
     assert text == generate.generated(text), "run: make docs"
+
+
+def test_a_diagram_is_drawn_from_the_running_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "states.md").read_text()
+    assert generate.generated(page) == page
+    monkeypatch.delitem(links.TRANSITIONS[links.LinkState.UP], links.LinkEvent.SUSPECTED)
+    assert "    up --> suspect: LinkSuspect\n" in page
+    assert "up --> suspect" not in generate.generated(page)
 
 
 def test_every_command_is_in_the_reference() -> None:

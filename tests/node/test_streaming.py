@@ -5,7 +5,7 @@ import trio
 
 import overlay
 from overlay import api
-from overlay.core.stream_frames import REFUSED
+from overlay.core.stream_frames import CANCELLED, REFUSED
 from overlay.errors import CommandFailed
 from overlay.node import streaming
 from overlay.testing import Mesh
@@ -52,6 +52,26 @@ async def test_a_stream_carries_bytes_both_ways_and_its_ends_one_by_one(mesh: Me
         assert await near.receive_some() == b"after your end"
         assert await near.receive_some() == b""
         await near.aclose()
+
+
+async def test_a_close_that_is_cancelled_does_not_look_like_the_end(mesh: Mesh) -> None:
+    """(The counter-test: the same close, not cancelled, does.)"""
+    a, b = await mesh.nodes(2)
+    async with b.accept_streams("bulk") as arriving:
+        for is_cancelled in (True, False):
+            with trio.CancelScope() as scope:
+                async with await a.open_stream("n2", "bulk") as near:
+                    await near.send_all(b"half of it")
+                    far = await anext(arriving)
+                    assert await far.receive_some() == b"half of it"
+                    if is_cancelled:
+                        scope.cancel()
+            if is_cancelled:
+                with pytest.raises(StreamReset) as caught:
+                    await far.receive_some()
+                assert caught.value.code == CANCELLED
+            else:
+                assert await far.receive_some() == b""
 
 
 async def test_a_peer_without_a_link_is_connected_first(mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ from overlay.core.events import Event, Received
 from overlay.core.messages import Ping, Pong
 from overlay.core.types import Address, LinkId, PathKind
 from overlay.transport.alarms import Alarm
-from overlay.transport.link import Link
+from overlay.transport.link import GATHER_INTERVAL, Link
 from overlay.transport.streams import MeshStream, OnStream
 from tests.transport.certificates import credentials
 from tests.transport.wire import Wire
@@ -72,6 +72,9 @@ class Host:
 
     def flush_soon(self, link: Link) -> None:
         self.wire.call_later(0, link.flush)
+
+    def gather(self, link: Link) -> None:
+        self.wire.call_later(GATHER_INTERVAL, link.gathered)
 
     def link_opened(self, link: Link) -> None:
         pass

@@ -195,3 +195,24 @@ def test_a_broken_certificate_file_is_one_line_that_says_what_to_do() -> None:
     for pem in (b"", b"nonsense", make_pem().split(b"-----BEGIN PRIVATE KEY")[0]):
         with pytest.raises(ConfigError, match="certificate"):
             Credentials(pem)
+
+
+def test_data_that_overtakes_the_last_flight_is_read_right_after_it() -> None:
+    ends = Ends()
+    while ends.server.state != "connected":
+        for datagram in ends.to_server:
+            ends.server.receive(datagram)
+        ends.to_server.clear()
+        if ends.server.state != "connected":
+            for datagram in ends.to_client:
+                ends.client.receive(datagram)
+            ends.to_client.clear()
+    last_flight = list(ends.to_client)
+    ends.to_client.clear()
+    ends.server.send(b"quick")
+    assert ends.client.receive(ends.to_client.pop()) is None, "no keys to read it with"
+    read = [ends.client.receive(datagram) for datagram in last_flight]
+    assert ends.client.state == "connected"
+    assert read == [[b"quick"]]
+    ends.server.send(b"next")
+    assert ends.client.receive(ends.to_client.pop()) == [b"next"]

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from overlay.transport import dtls
 from overlay.transport.dtls import Credentials, Dtls
-from overlay.transport.dtls_records import SUITES, Secrets
+from overlay.transport.dtls_records import ALERT, SUITES, Secrets
 from tests.transport.certificates import credentials, make_pem, pem
 
 DTLS_1_0, DTLS_1_2 = 0xFEFF, 0xFEFD
@@ -150,6 +150,7 @@ def test_a_peer_that_wants_to_renegotiate_gets_nowhere(role: str, later: bool) -
     with suppress(SSL.WantReadError):
         ends.peer.do_handshake()
     assert not ends.ours.receive(ends.written())
+    assert all(record[0] == ALERT for record in ends.sent), "at most a word that we do not"
     assert ends.ours.state == "connected"
     assert ends.ours.receive(genuine) == [b"said before"]
 

@@ -325,3 +325,12 @@ def test_a_forged_record_does_not_move_the_window() -> None:
     ahead = record[:5] + b"\xff" * 6 + record[11:]
     assert server.open(ahead) is None
     assert server.open(record) == b"genuine"
+
+
+@pytest.mark.parametrize("suite", sorted(SUITES))
+def test_an_empty_record_is_genuine_and_taken_once(suite: str) -> None:
+    client, server = pair(suite)
+    record = client.seal(APPLICATION_DATA, b"")
+    assert server.open(record) == b""
+    assert server.open(record) is None
+    assert server.open(record[:-1]) is None

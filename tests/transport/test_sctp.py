@@ -87,16 +87,6 @@ async def test_small_messages_share_packets(loop: None) -> None:
     assert wire.carried - before < 40, "100 messages in some 10 packets, and their SACKs"
 
 
-async def test_only_every_second_packet_is_acknowledged_at_once(loop: None) -> None:
-    wire, alice, bob = up()
-    wire.run(lambda: alice.association.idle and bob.association.idle)
-    before = wire.carried
-    for _ in range(10):
-        say(alice, b"x")
-    wire.run(lambda: alice.association.idle)
-    assert wire.carried - before == 10 + 5
-
-
 async def test_what_is_in_flight_is_repeated_as_soon_as_the_path_is_back(loop: None) -> None:
     wire, alice, bob = up()
     wire.loss = 1.0

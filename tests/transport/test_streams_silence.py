@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from overlay.core.events import LinkAlive, LinkLost, LinkSilent
 from overlay.core.streams import OPEN_TIMEOUT
+from overlay.core.types import LinkId
 from overlay.transport.memory import LOST_AFTER, SILENT_AFTER, MemoryNetwork
 from overlay.transport.streams import StreamReset
 from tests.transport.nodes import Node, admitted, memory_nodes, stream_between
@@ -15,6 +16,15 @@ from tests.transport.nodes import Node, admitted, memory_nodes, stream_between
 
 def cut(network: MemoryNetwork, alice: Node, bob: Node) -> None:
     network.cut(alice.address, bob.address)
+
+
+def make_deaf(node: Node, link: LinkId, *, but_for: int) -> None:
+    """Let the node hear one stream of the link only."""
+    end = node.transport._ends[link]  # type: ignore[attr-defined]
+    receive = end.streams.mux.receive
+    end.streams.mux.receive = lambda stream_id, data, now: (
+        receive(stream_id, data, now) if stream_id == but_for else None
+    )
 
 
 async def test_a_silent_link_keeps_its_streams_and_they_go_on(autojump_clock: MockClock) -> None:
@@ -39,6 +49,26 @@ async def test_a_silent_link_keeps_its_streams_and_they_go_on(autojump_clock: Mo
         assert await bob.streams[1].receive_some() == b"still there"
 
 
+async def test_time_passes_for_streams_again_once_the_link_is_heard(
+    autojump_clock: MockClock,
+) -> None:
+    network = MemoryNetwork(Random(1))
+    async with memory_nodes("alice", "bob", network=network) as (alice, bob):
+        ours, _ = await admitted(alice, bob)
+        near, _ = await stream_between(alice, ours, bob)
+        make_deaf(bob, (await bob.opened()).link, but_for=near._stream.id)
+        cut(network, alice, bob)
+        unanswered = await alice.transport.open_stream(ours, "into the void")
+        await alice.next_of(LinkSilent)
+        await trio.sleep(OPEN_TIMEOUT)
+        network.heal(alice.address, bob.address)
+        await alice.next_of(LinkAlive)
+        heard_at = trio.current_time()
+        with pytest.raises(StreamReset, match="did not answer"), trio.fail_after(2 * OPEN_TIMEOUT):
+            await unanswered.receive_some()
+        assert trio.current_time() - heard_at == pytest.approx(OPEN_TIMEOUT, abs=0.1)
+
+
 async def test_a_silent_link_that_is_lost_breaks_its_streams(autojump_clock: MockClock) -> None:
     network = MemoryNetwork(Random(1))
     async with memory_nodes("alice", "bob", network=network) as (alice, bob):
@@ -59,11 +89,7 @@ async def test_a_peer_that_never_answers_an_opening_breaks_that_stream_only(
     async with memory_nodes("alice", "bob") as (alice, bob):
         ours, _ = await admitted(alice, bob)
         near, far = await stream_between(alice, ours, bob)
-        end = bob.transport._ends[(await bob.opened()).link]  # type: ignore[attr-defined]
-        receive = end.streams.mux.receive
-        end.streams.mux.receive = lambda stream_id, data, now: (
-            receive(stream_id, data, now) if stream_id == near._stream.id else None
-        )
+        make_deaf(bob, (await bob.opened()).link, but_for=near._stream.id)
         unanswered = await alice.transport.open_stream(ours, "into the void")
         start = trio.current_time()
         with pytest.raises(StreamReset, match="did not answer"):

@@ -1,0 +1,45 @@
+"""What HyParView is set to, and what it tells the composed node."""
+
+from dataclasses import dataclass
+
+from overlay.core.types import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The paper's names and its values for 10,000 nodes (§5.1), but for `full_mesh`."""
+
+    active_size: int = 5
+    active_walk: int = 6
+    """ARWL."""
+    passive_walk: int = 3
+    """PRWL."""
+    full_mesh: int = 8
+    """Up to this many nodes everybody is everybody's neighbour (product; 0 for the paper)."""
+
+
+# --- facts, for the composed node ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborUp:
+    """A peer is in the active view now."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborDown:
+    """A peer is no longer in the active view."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
+
+    peer: PeerId
+
+
+Fact = NeighborUp | NeighborDown | Wanted

@@ -1,0 +1,60 @@
+"""Swarms of faults, drawn from seeds: no promise breaks during them, and all is well after them."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from overlay.core.events import Effect
+from overlay.sim.world import SimNode
+from tests.sim.swarm import Run, draw
+
+SEEDS = range(30)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_happens_the_mesh_keeps_its_promises_and_heals(
+    seed: int, request: pytest.FixtureRequest
+) -> None:
+    Run(seed, f"pytest '{request.node.nodeid}'").run()
+
+
+def test_plans_differ_and_every_fault_is_drawn_by_some_seed() -> None:
+    kinds = {kind for seed in SEEDS for _, kind, _ in draw(seed).faults}
+    assert kinds == {
+        "burst", "clock", "crash", "freeze", "leave", "partition", "restart", "split",
+    }  # fmt: skip
+    assert len({repr(draw(seed)) for seed in SEEDS}) == len(SEEDS)
+
+
+def history(seed: int) -> str:
+    """A digest of all that the nodes of a swarm did."""
+    run, digest = Run(seed), hashlib.sha256()
+
+    def note(node: SimNode, effect: Effect) -> None:
+        digest.update(f"{run.world.now_us} {node.name} {effect!r}".encode())
+
+    run.world.observers.append(note)
+    run.run()
+    return f"{digest.hexdigest()} {run.world.events}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_seed_makes_one_history_under_any_hash_seed() -> None:
+    """In processes of their own: the order of a set must decide nothing."""
+    code = "from tests.sim.test_swarm import history; print(history(3))"
+    histories = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for hash_seed in ("0", "1", "4711")
+    }
+    assert len(histories) == 1
+    assert histories != {history(4) + "\n"}, "the digest tells nothing apart"

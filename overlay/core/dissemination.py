@@ -164,7 +164,7 @@ class Dissemination:
         left = self._origins.spend(origin, 1.0 if part is None else PART_COST, now)
         if left <= 0.0:
             return IN_VAIN if origin != bearer or left > -BURST else "a flood of published messages"
-        data = message.data
+        data: bytes | None = message.data
         if part is not None:
             data = self._reassembly.add(part, now)
             self.context.agenda.note(self.next_deadline())

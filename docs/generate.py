@@ -140,10 +140,11 @@ def _theory(path: Path) -> str:
 
 def scenario_keys() -> str:
     """Every key of a scenario of the simulator, by table."""
-    from overlay.sim.scenario import keys, tables
+    from overlay.sim.scenario import Scenario
+    from overlay.sim.tables import keys, tables
 
     lines = []
-    for name, table in tables():
+    for name, table in tables(Scenario):
         title = {"": "The scenario itself"}.get(name, f"`{name}`")
         about = " ".join((table.__doc__ or "").split())
         lines += [

@@ -16,7 +16,8 @@ import msgspec
 
 from overlay.errors import ConfigError
 from overlay.sim.measures import names_for
-from overlay.sim.scenario import Fault, Phase, Scenario, Table, meta_of, table_of
+from overlay.sim.scenario import Fault, Phase, Scenario
+from overlay.sim.tables import Table, meta_of, table_of
 
 Overrides = Mapping[str, tuple[str, Any]]
 """For a dotted key: the option that set it, and the value."""
@@ -181,6 +182,7 @@ class _Plausibility:
         self._phases("publish", self.scenario.publish)
         self._phases("requests", self.scenario.requests)
         self._bands()
+        self._published()
 
     def _latency(self) -> None:
         low, high = self.scenario.network.latency
@@ -254,6 +256,20 @@ class _Plausibility:
             if low > high:
                 text = f"expected two numbers, the lower one first, not [{low:g}, {high:g}]"
                 raise self.reader.wrong(f"bands.{name}", text)
+
+    def _published(self) -> None:
+        names = names_for(self.scenario)
+        for number, figures in enumerate(self.scenario.published):
+            key, count = f"published.{number}", len(figures.values)
+            for name in figures.measures:
+                if name not in names:
+                    text = f"this scenario has no such measure{_nearest(name, names)}: {name}"
+                    raise self.reader.wrong(f"{key}.measures", text)
+            if len(figures.measures) != (1 if figures.along else count):
+                wanted = "one measure (along)" if figures.along else f"{count}, one a value"
+                raise self.reader.wrong(f"{key}.measures", f"expected {wanted}")
+            if len(figures.x) != count and (figures.x or figures.along):
+                raise self.reader.wrong(f"{key}.x", f"expected {count} numbers, one a value")
 
 
 def _has(fault: Fault, name: str) -> bool:

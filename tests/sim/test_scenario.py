@@ -10,8 +10,9 @@ import pytest
 from overlay.errors import ConfigError
 from overlay.sim import library
 from overlay.sim.reading import assignments, load, read
-from overlay.sim.scenario import Fault, Scenario, keys, tables
+from overlay.sim.scenario import Fault, Scenario
 from overlay.sim.settings import chosen, config_diff
+from overlay.sim.tables import keys, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISH = {"start": 10.0, "stop": 20.0}
@@ -19,6 +20,11 @@ PUBLISH = {"start": 10.0, "stop": 20.0}
 
 def of(**changes: Any) -> Scenario:
     return read({"nodes": 10, "duration": 60.0, **changes}, "file.toml")
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    """One table ``[[published]]``."""
+    return {"name": "p", "source": "s", "measures": ["degree"], "values": [4.7], **changes}
 
 
 def wrong(**changes: Any) -> str:
@@ -47,7 +53,7 @@ def test_the_scenario_of_the_documentation_can_be_read() -> None:
 
 
 def test_every_key_says_what_it_is_for_and_what_is_allowed() -> None:
-    rows = [key for _, table in tables() for key in keys(table)]
+    rows = [key for _, table in tables(Scenario) for key in keys(table)]
     assert len(rows) > 30
     for row in rows:
         assert row.about.endswith("."), row
@@ -59,7 +65,7 @@ def test_every_key_says_what_it_is_for_and_what_is_allowed() -> None:
     ("changes", "said"),
     [
         ({"nods": 3}, ["nods", "no such key", "did you mean nodes"]),
-        ({"zzz": 3}, ["zzz", "no such key", "there are about, nodes"]),
+        ({"zzz": 3}, ["zzz", "no such key", "there are about, source, nodes"]),
         ({"nodes": 0}, ["nodes", "a whole number from 1", "not 0"]),
         ({"nodes": "many"}, ["nodes", "a whole number", 'not "many"']),
         ({"duration": float("nan")}, ["duration", "a number", "not nan"]),
@@ -133,6 +139,11 @@ def test_a_timeline_that_cannot_be_is_named_with_the_reason(
         ({"bands": {"reliability": [0.0, 1.0]}}, ["bands.reliability", "no such measure"]),
         ({"bands": {"degre": [0.0, 1.0]}}, ["bands.degre", "did you mean degree"]),
         ({"bands": {"degree": [5.0, 4.0]}}, ["bands.degree", "the lower one first"]),
+        ({"published": [figures(measures=["degre"])]}, ["published.0.measures", "mean degree"]),
+        ({"published": [figures(values=[4.7, 4.8])]}, ["published.0.measures", "expected 2"]),
+        ({"published": [figures(x=[1.0, 2.0])]}, ["published.0.x", "expected 1 numbers"]),
+        ({"published": [figures(along="nodes")]}, ["published.0.x", "expected 1 numbers"]),
+        ({"published": [figures(source="")]}, ["published.0.source", "a text of 1 to 200"]),
     ],
 )
 def test_what_cannot_happen_or_be_measured_is_named(
@@ -141,6 +152,12 @@ def test_what_cannot_happen_or_be_measured_is_named(
     text = wrong(**changes)
     for part in said:
         assert part in text
+
+
+def test_published_figures_are_of_measures_or_of_one_along_a_key() -> None:
+    curve = figures(along="nodes", x=[10.0, 20.0], values=[4.0, 5.0])
+    scenario = of(published=[figures(), curve])
+    assert [each.along for each in scenario.published] == ["", "nodes"]
 
 
 def test_what_is_undone_may_be_done_again() -> None:

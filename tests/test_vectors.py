@@ -164,6 +164,20 @@ BARE: dict[str, Any] = {
 """A record that says as little as it may."""
 
 
+def placed_samples(record: bytes) -> dict[str, msgspec.Struct]:
+    """The messages of the keyspace and the seats, and samples of records."""
+    walk = seeded("walk")[:8]
+    return {
+        "look for a place": messages.Locate(2**64 - 1, REQUEST, 24),
+        "nearest to the place": messages.Located(REQUEST, [ALICE.peer_id, BOB.peer_id]),
+        "nobody is nearest": messages.Located(REQUEST, []),
+        "ring link that a command asked for, too": messages.LinkUse(2 | 8),
+        "link of no use": messages.LinkUse(0),
+        "shuffle of records": messages.RecordShuffle(walk, 6, [record]),
+        "shuffle of records reply": messages.RecordShuffleReply(walk, []),
+    }
+
+
 def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
     """The messages of the views, the tree and traces."""
     walk, key = seeded("walk")[:8], ALICE.peer_id
@@ -183,6 +197,7 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
         "prune": messages.Prune(),
         "trace": messages.Trace(key, REQUEST, 7, [BOB.peer_id]),
         "trace reply": messages.TraceReply(REQUEST, [BOB.peer_id, key]),
+        **placed_samples(record),
         "part of a larger gossip": GossipPart(
             message_id=part_id(ALICE.peer_id, REQUEST, 63),
             origin=ALICE.peer_id,

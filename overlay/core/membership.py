@@ -118,9 +118,10 @@ class Membership:
 
     def welcome(self, link: Link) -> None:
         """Tell a new neighbour all members that we know; of many, a few."""
+        spread = self.context.settings.records_spread
         peers = [peer for peer in self.book.peers() if peer != link.peer]
-        if len(peers) > self.context.settings.records_spread:
-            peers = self.context.random.sample(peers, RECORDS_PER_MESSAGE)
+        if len(peers) > spread:
+            peers = self.context.random.sample(peers, min(spread, RECORDS_PER_MESSAGE))
         for start in range(0, len(peers), RECORDS_PER_MESSAGE):
             chunk = peers[start : start + RECORDS_PER_MESSAGE]
             records = [self.book.bytes_of(peer) for peer in chunk]

@@ -83,8 +83,10 @@ class Climbing:
         match climb.step:
             case Step.REST:
                 return [climb.peer]
-            case Step.OFFER:
+            case Step.OFFER if self.context.settings.offers:
                 return self._offer(climb, now)
+            case Step.OFFER:
+                return self._after_failure(climb, now)
             case Step.DIAL | Step.LAST_RESORT:
                 target = self._target(climb.peer, claimed=climb.step is Step.LAST_RESORT)
                 taken = self.ladder.dial_record(climb, target)

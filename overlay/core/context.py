@@ -46,6 +46,16 @@ class Settings:
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     guest_stay: float = 30.0
     """Seconds that a guest's link stays open (``links.guests``; DESIGN, joins in bursts)."""
+    offers: bool = True
+    """Whether links are negotiated through the mesh; off, links come by dialling alone."""
+    shuffle_interval: float = 10.0
+    """Seconds (guess) between two shuffles of ours: the papers' "cycle", which has no length."""
+    resort: bool = True
+    """Whether any member known by its record is promoted when nobody in the passive view is left;
+    off for the paper, in which whoever is in no view is forgotten."""
+    flood: bool = False
+    """Whether every neighbour stays eager: published messages flood the active view (HyParView
+    §5), and no tree is grown."""
 
 
 class Context:

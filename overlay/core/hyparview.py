@@ -280,7 +280,9 @@ class HyParView:
         room = min(missing, REPAIRS_AT_ONCE - hopeful, REPAIRS_MAX - len(self._asking))
         if room <= 0:
             return
-        rested = self._rested(self.passive.peers) or self._rested(self.known)
+        rested = self._rested(self.passive.peers)
+        if not rested and self.context.settings.resort:
+            rested = self._rested(self.known)
         for peer in self.context.random.sample(rested, min(room, len(rested))):
             self._want(peer, high=not self._sure)
         if not rested and self._resting:

@@ -130,7 +130,9 @@ class Membership:
     # --- telling the neighbours --------------------------------------------------------------
 
     def tell_soon(self, now: float) -> None:
-        """Our neighbours have changed: say so shortly."""
+        """Our neighbours have changed: say so shortly, to whom it serves for routing."""
+        if not self.context.settings.ring_side:
+            return
         name = ("digest", self.context.peer_id)
         if name not in self._timers:
             self._timers.set(name, max(now + DIGEST_DELAY, self._told_at + DIGEST_INTERVAL))

@@ -19,8 +19,6 @@ from overlay.core.messages import RecordShuffle, RecordShuffleReply
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
-SHUFFLE_INTERVAL = 10.0
-"""Seconds (guess; the paper's "cycle" has no length)."""
 WALK_LIFE = 30.0
 WALKS_MAX = 256
 
@@ -120,7 +118,7 @@ class Shuffling:
     def begin(self, now: float) -> None:
         """There is somebody to shuffle with."""
         if b"" not in self._timers:
-            wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.5, 1.5)
+            wait = self.context.settings.shuffle_interval * self.context.random.uniform(0.5, 1.5)
             self._timers.set(b"", now + wait)
 
     def on_time(self, now: float) -> bool:
@@ -131,7 +129,7 @@ class Shuffling:
                 self._walks.pop(walk, None)
             else:
                 self._shuffle(now)
-                wait = SHUFFLE_INTERVAL * self.context.random.uniform(0.9, 1.1)
+                wait = self.context.settings.shuffle_interval * self.context.random.uniform(0.9, 1.1)
                 self._timers.set(b"", now + wait)
         return b"" in due
 

@@ -101,6 +101,8 @@ class Plumtree:
         if peer in self.lazy or peer in self.eager:
             return
         self.eager[peer] = None
+        if self.context.settings.flood:
+            return
         recent = [
             Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
             for message_id, cached in self._cache.items()
@@ -164,7 +166,7 @@ class Plumtree:
         It is told so even if we think it knows: it may have made us eager since.
         """
         flow = self._flows.get(flow_of(message.message_id))
-        if flow is not None and flow.bearer == peer:
+        if self.context.settings.flood or (flow is not None and flow.bearer == peer):
             return
         self._make_lazy(peer)
         self._send(peer, Prune())

@@ -22,6 +22,7 @@ class SimNode:
     settings: Settings
     core: Overlay
     firewalled: bool
+    advertised: bool = False
     alive: bool = True
     frozen: bool = False
     group: int = 0

@@ -89,8 +89,18 @@ class World:
 
     # --- nodes -------------------------------------------------------------------------------
 
-    def spawn(self, *, firewalled: bool = False, network: bytes = b"", **settings: Any) -> SimNode:
-        """Start a node of its own; it joins nobody yet. `settings`: of `Settings`."""
+    def spawn(
+        self,
+        *,
+        firewalled: bool = False,
+        advertised: bool = False,
+        network: bytes = b"",
+        **settings: Any,
+    ) -> SimNode:
+        """Start a node of its own; it joins nobody yet. `settings`: of `Settings`.
+
+        `advertised`: its address is given as one that everybody can dial.
+        """
         index = len(self.nodes)
         crypto = StandInCrypto(self._ledger, random.Random(self.rng.getrandbits(64)))
         chosen = Settings(
@@ -103,7 +113,7 @@ class World:
         )
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         core = Overlay(chosen, crypto, random.Random(self.rng.getrandbits(64)))
-        node = SimNode(f"n{index}", address, crypto, chosen, core, firewalled)
+        node = SimNode(f"n{index}", address, crypto, chosen, core, firewalled, advertised)
         self.nodes.append(node)
         self.by_address[address] = node
         self._boot(node)
@@ -139,7 +149,7 @@ class World:
         if self.invariants is not None:
             self.invariants.on_boot(node)
         self.feed(node, ClockSet(self.wall(node)))
-        self.feed(node, Listening((node.address,)))
+        self.feed(node, Listening((node.address,), (node.address,) if node.advertised else ()))
 
     def crash(self, node: SimNode) -> None:
         """The node is gone without a word."""

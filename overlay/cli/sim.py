@@ -3,11 +3,12 @@
 The simulator is imported by the commands that run it and by no other.
 """
 
+import os
 import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,9 +19,11 @@ from overlay.cli.options import json_option, print_json
 from overlay.errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
+    from overlay.sim.plots import Picture
     from overlay.sim.report import Report
     from overlay.sim.running import Outcome
     from overlay.sim.scenario import Scenario
+    from overlay.sim.timeline import Timeline
     from overlay.sim.tracing import Comparison, Header
 
 Line = Callable[[bytes], None]
@@ -39,17 +42,19 @@ def sim() -> None:
 @sim.command("list")
 @json_option
 def list_scenarios(as_json: bool) -> None:
-    """Show the scenarios that come with overlay."""
+    """Show the scenarios that come with overlay: name, size, what it is about, who published it."""
     from overlay.sim.library import scenarios
     from overlay.sim.reading import load
 
     for name, path in scenarios().items():
         scenario = load(path)
         if as_json:
-            about = {"nodes": scenario.nodes, "duration": scenario.duration}
-            print_json({"name": name, "file": str(path), **about, "about": scenario.about})
+            size = {"nodes": scenario.nodes, "duration": scenario.duration}
+            about = {"about": scenario.about, "source": scenario.source}
+            print_json({"name": name, "file": str(path), **size, **about})
         else:
-            print(f"{name:<20} {scenario.nodes:>6} nodes  {scenario.about}")
+            source = f" [{scenario.source}]" if scenario.source else ""
+            print(f"{name:<24} {scenario.nodes:>6} nodes  {scenario.about}{source}")
 
 
 @sim.command()
@@ -69,6 +74,13 @@ def list_scenarios(as_json: bool) -> None:
     metavar="FILE",
     help="Write what happens as JSON lines.",
 )
+@click.option(
+    "--report",
+    "pages",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write plots and one HTML page that shows all of it.",
+)
 @json_option
 def run(
     scenario: str,
@@ -76,6 +88,7 @@ def run(
     seed: int | None,
     settings: tuple[str, ...],
     trace: Path | None,
+    pages: Path | None,
     as_json: bool,
 ) -> None:
     """Run a scenario and hold what it measures against its bands.
@@ -93,11 +106,14 @@ def run(
     full_size = load(path).nodes
     chosen = load(path, overrides)
     replay = _command(scenario, chosen.seed, nodes, settings)
+    timeline = _timeline(pages, chosen)
     started_at = time.perf_counter()
     with _trace_file(trace, path.stem, chosen) as write, _progress(chosen, as_json) as progress:
-        outcome = _run(chosen, replay, write, progress)
+        outcome = _run(chosen, replay, _both(write, timeline), progress)
     seconds = time.perf_counter() - started_at
     report = Report(path.stem, chosen, full_size, outcome, seconds, _peak_rss())
+    if pages is not None and timeline is not None:
+        _write_report(pages, report, timeline, replay)
     if as_json:
         print_json(report.as_json())
     else:
@@ -184,6 +200,53 @@ def _trace_file(path: Path | None, name: str, scenario: "Scenario") -> Iterator[
     with _writable(path) as file:
         file.write(header(name, scenario, __version__))
         yield lambda line: _discard(file.write(line))
+
+
+def _timeline(pages: Path | None, scenario: "Scenario") -> "Timeline | None":
+    """What gathers the plots' numbers; what would keep them from being written is said now."""
+    if pages is None:
+        return None
+    from overlay.sim import plots
+    from overlay.sim.timeline import Timeline
+
+    plots.require()
+    make_directory("--report", pages)
+    return Timeline(scenario)
+
+
+def _both(write: Line | None, timeline: "Timeline | None") -> Line | None:
+    if timeline is None or write is None:
+        return write if timeline is None else timeline.line
+    one, other = write, timeline.line
+    return lambda line: (one(line), other(line))[0]
+
+
+def _write_report(directory: Path, report: "Report", timeline: "Timeline", command: str) -> None:
+    from overlay.sim import page, plots
+
+    timeline.finish()
+    pictures = plots.of_run(report, timeline)
+    write_pages(directory, pictures, page.of_run(report, pictures, command))
+
+
+def make_directory(option: str, path: Path) -> None:
+    """Have this directory; UsageError that names the option when it cannot be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{option} {path}: cannot be written: {error.strerror or error}"
+        raise UsageError(text) from None
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"{option} {path}: cannot be written: Permission denied")
+
+
+def write_pages(directory: Path, pictures: "Sequence[Picture]", text: str) -> None:
+    """The page as index.html, and each picture beside it."""
+    for picture in pictures:
+        (directory / f"{picture.name}.png").write_bytes(picture.png)
+    path = directory / "index.html"
+    path.write_text(text, encoding="utf-8")
+    print(f"report: {path}", file=sys.stderr)
 
 
 def _discard(_: int) -> None:

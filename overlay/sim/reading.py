@@ -17,7 +17,7 @@ import msgspec
 from overlay.errors import ConfigError
 from overlay.sim.measures import names_for
 from overlay.sim.scenario import Fault, Phase, Scenario
-from overlay.sim.tables import Table, meta_of, table_of
+from overlay.sim.tables import Table, meta_of, table_of, value_of
 
 Overrides = Mapping[str, tuple[str, Any]]
 """For a dotted key: the option that set it, and the value."""
@@ -270,6 +270,15 @@ class _Plausibility:
                 raise self.reader.wrong(f"{key}.measures", f"expected {wanted}")
             if len(figures.x) != count and (figures.x or figures.along):
                 raise self.reader.wrong(f"{key}.x", f"expected {count} numbers, one a value")
+            self._along(f"{key}.along", figures.along)
+
+    def _along(self, where: str, key: str) -> None:
+        try:
+            value = value_of(self.scenario, key) if key else 0
+        except KeyError:
+            raise self.reader.wrong(where, f"this scenario has no such key: {key}") from None
+        if isinstance(value, bool) or not isinstance(value, float | int | None):
+            raise self.reader.wrong(where, f"expected a key whose values are numbers, not {key}")
 
 
 def _has(fault: Fault, name: str) -> bool:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from overlay.sim.published import Published
 from overlay.sim.running import Outcome
 from overlay.sim.scenario import Scenario
 from overlay.sim.settings import config_diff
+from overlay.sim.tables import value_of
 
 Band = tuple[float, float]
 WHAT_MAX = 300
@@ -19,6 +21,18 @@ class Verdict:
     value: float | None
     band: Band | None
     ok: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A published figure, and what came of it here."""
+
+    figures: Published
+    """The figures that it is one of."""
+    measure: str
+    x: float | None
+    published: float
+    measured: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,21 @@ class Report:
         return {
             name: _verdict(value, bands.get(name)) for name, value in self.outcome.measures.items()
         }
+
+    def published(self) -> list[Beside]:
+        """Every published figure that this run can be held against."""
+        return [row for figures in self.scenario.published for row in self._beside(figures)]
+
+    def _beside(self, figures: Published) -> list[Beside]:
+        measured = self.outcome.measures
+        if figures.along:
+            here = value_of(self.scenario, figures.along)
+            pairs = zip(figures.x, figures.values, strict=True)
+            name = figures.measures[0]
+            return [Beside(figures, name, x, y, measured[name]) for x, y in pairs if x == here]
+        xs = figures.x or (None,) * len(figures.values)
+        rows = zip(figures.measures, xs, figures.values, strict=True)
+        return [Beside(figures, name, x, y, measured[name]) for name, x, y in rows]
 
     def as_json(self) -> dict[str, Any]:
         """The one object of ``--json``."""

@@ -52,6 +52,19 @@ def _written(field: msgspec.structs.FieldInfo) -> str:
     return f"`{msgspec.json.encode(field.default).decode()}`"
 
 
+def value_of(table: Table, key: str) -> Any:
+    """What a table says for a dotted key, as ``--set`` has it; KeyError where it has no such."""
+    value: Any = table
+    for part in key.split("."):
+        if isinstance(value, tuple) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Table) and hasattr(value, part):
+            value = getattr(value, part)
+        else:
+            raise KeyError(key)
+    return value
+
+
 def table_of(kind: Any) -> type[Table] | None:
     """The table that a field holds, once or several times; None for a plain value."""
     inner = get_args(kind)[0] if get_origin(kind) is tuple else kind

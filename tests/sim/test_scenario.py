@@ -143,6 +143,8 @@ def test_a_timeline_that_cannot_be_is_named_with_the_reason(
         ({"published": [figures(values=[4.7, 4.8])]}, ["published.0.measures", "expected 2"]),
         ({"published": [figures(x=[1.0, 2.0])]}, ["published.0.x", "expected 1 numbers"]),
         ({"published": [figures(along="nodes")]}, ["published.0.x", "expected 1 numbers"]),
+        ({"published": [figures(along="nods", x=[1.0])]}, ["published.0.along", "no such key"]),
+        ({"published": [figures(along="about", x=[1.0])]}, ["published.0.along", "are numbers"]),
         ({"published": [figures(source="")]}, ["published.0.source", "a text of 1 to 200"]),
     ],
 )

@@ -121,7 +121,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     enter_user_namespace()
-    with curtain(options) as stage:
+    with curtain(options, Stage) as stage:
         if why := why_unavailable():
             raise Failed(why)
         with Lan() as lan:

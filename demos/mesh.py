@@ -51,7 +51,7 @@ def main() -> None:
         help="stop one survivor before the last message: the demonstration has to fail",
     )
     options = parser.parse_args()
-    with curtain(options) as stage:
+    with curtain(options, Stage) as stage:
         play(stage, options.nodes, freeze_one=options.freeze_one, stop_others=options.stop_others)
 
 

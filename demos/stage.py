@@ -24,6 +24,7 @@ from demos.links import Link, Pair, linked_pairs, neighbours, read_links
 from tests.lab.nodes import Crew, Failed, Json, Node, Process
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Stage")
 NODES = 16
 """Twice as many as link to everybody (``links.full_mesh``)."""
 SETTINGS = ("--set", "links.direct=false", "--set", "links.guests=5s")
@@ -43,7 +44,8 @@ class Stage:
         """What ``--json`` prints."""
         self._live = live
         self._started = time.monotonic()
-        self._state: dict[str, str] = {}
+        self.state: dict[str, str] = {}
+        """How far each of the cast is."""
         self._neighbours: dict[str, str] = {}
         self._steps: list[Text] = []
         self._closing: list[Table] = []
@@ -62,7 +64,7 @@ class Stage:
 
     def show(self, node: Node, state: str) -> None:
         """Say how far one node is."""
-        self._state[node.name] = state
+        self.state[node.name] = state
         self._draw()
 
     def kill(self, node: Node) -> None:
@@ -85,11 +87,15 @@ class Stage:
         self._closing.append(table)
         self._draw()
 
-    def _draw(self) -> None:
+    def board(self) -> Table:
+        """How each of the cast fares: a line a node."""
         board = Table.grid(padding=(0, 2))
-        for name, state in self._state.items():
+        for name, state in self.state.items():
             board.add_row(Text(f"{name:>5}", style="bold"), self._neighbours.get(name, ""), state)
-        self._live.update(Group(*self._steps, "", board, *self._closing))
+        return board
+
+    def _draw(self) -> None:
+        self._live.update(Group(*self._steps, "", self.board(), *self._closing))
 
     # --- the cast ------------------------------------------------------------------------------
 
@@ -137,13 +143,13 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
 
 
 @contextmanager
-def curtain(options: argparse.Namespace) -> Iterator[Stage]:
-    """A stage in a temporary directory; what fails on it is one line and exit 1."""
+def curtain(options: argparse.Namespace, kind: type[S]) -> Iterator[S]:
+    """A stage of this kind in a temporary directory; what fails on it is one line and exit 1."""
     console = Console(stderr=options.json)
     try:
         with tempfile.TemporaryDirectory(prefix="demo-") as directory:
             with _ended_line(console), Crew(Path(directory)) as crew, Live(console=console) as live:
-                stage = Stage(crew, live)
+                stage = kind(crew, live)
                 yield stage
         if options.json:
             print(json.dumps({**stage.told, "seconds": stage.elapsed}))

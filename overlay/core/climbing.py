@@ -97,7 +97,7 @@ class Climbing:
     def _offer(self, climb: Climb, now: float) -> list[PeerId]:
         offer = self.ladder.offer(climb, self._target(climb.peer), now)
         if offer is not None:
-            facts = self.routing.send(offer, now)
+            facts = self.routing.send(offer, now, walk=bool(climb.waiting))
             return [peer for fact in facts for peer in self.on_routing(fact, now)]
         stuck = self._after_failure(climb, now)
         if stuck:

@@ -207,6 +207,10 @@ class Keyspace:
         everybody = [self.context.peer_id, *self.linked]
         return sorted(everybody, key=lambda peer: distance(place_of(peer), place))[:count]
 
+    def is_near(self, peer: PeerId) -> bool:
+        """Whether a peer is among the nearest that we know of, on either side."""
+        return any(peer == each for side in self._sides for _, each in side)
+
     # --- near peers ------------------------------------------------------------------------------
 
     def _learn(self, peer: PeerId, now: float) -> None:
@@ -316,7 +320,7 @@ class Keyspace:
         for peer in [peer for peer, (at, _) in self._lost.items() if at <= now]:
             _, until = self._lost.pop(peer)
             self._learn(peer, now)
-            if until > now and any(peer == each for side in self._sides for _, each in side):
+            if until > now and self.is_near(peer):
                 self._lost[peer] = (now + RETRY_INTERVAL, until)
         self._wait_for_lost()
 

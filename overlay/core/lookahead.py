@@ -90,9 +90,7 @@ class Surroundings:
         reaches = ((self.neighbours[peer].reach(place, beside=beside), peer) for peer in untried)
         return min(reaches, default=None)
 
-    def knowing(self, target: PeerId, untried: list[PeerId]) -> PeerId | None:
-        """The target itself if it is a neighbour, else one that is linked to it, else None."""
-        if target in untried:
-            return target
+    def knowing(self, target: PeerId, untried: list[PeerId]) -> list[PeerId]:
+        """The neighbours that say they are linked to the target, the quickest first."""
         knowing = [peer for peer in untried if target in self.neighbours[peer].peers]
-        return min(knowing, default=None, key=lambda peer: self.neighbours[peer].srtt)
+        return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)

@@ -54,7 +54,7 @@ class Neighbourhood:
             self.record_of,
         )
         self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
-        self.seats = Seats(self.context)
+        self.seats = Seats(self.context, self.keyspace.is_near)
 
     # --- links ---------------------------------------------------------------------------------
 

@@ -249,6 +249,7 @@ class Overlay:
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
         if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
+            self._membership.welcome(link)  # it finds its way in through those
             self._on_facts(self._links.end(link, "full", "this node has no room for a guest"), now)
             return
         self._routing.add(peer, link.id, now)

@@ -1,7 +1,7 @@
 """Names of signalling requests: 15 random bytes, and one that counts the attempts.
 
 Hops take all 16 bytes as the name, so that each attempt finds its own way; the ends compare the
-first 15. From the third attempt on a request walks at random.
+first 15. The second attempt keeps away from the first one's path, those after it begin at random.
 """
 
 from overlay.core.types import Crypto
@@ -28,5 +28,5 @@ def attempt_of(request: bytes, attempt: int) -> bytes:
 
 
 def walks(request: bytes) -> bool:
-    """Whether this attempt goes at random."""
+    """Whether this attempt begins at random."""
     return request[15] >= WALK

@@ -4,7 +4,12 @@ Greedy by ring distance with one step of look-ahead, never twice through a node.
 of a request by acknowledging it, keeps it until the next hop has done the same, and tries its next
 best neighbour when that takes longer than max(3 SRTT, 300 ms) or the request bounces. The reply
 goes back the way the request came. A request of our own that finds no way, or no answer, is tried
-once more over another first link, and then by short random walks (DESIGN, routing).
+once more over second-best links, and then from random starts (DESIGN, routing).
+
+The TTL is not only how far a request may go but how much may be done for it: what a hop hands on
+and what it tries in vain come out of what it was given, so an attempt costs at most `OFFER_TTL`
+messages, wherever its target is. (While a hop that is merely slow to acknowledge goes on with a
+request, the one before it tries elsewhere: that much may be done twice.)
 """
 
 from dataclasses import dataclass, field
@@ -15,27 +20,37 @@ from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.keyspace import distance, place_of
 from overlay.core.lookahead import Neighbour, Surroundings
-from overlay.core.messages import (
-    Answer,
-    Bounce,
-    Locate,
-    Located,
-    Message,
-    Offer,
-    SignalAck,
-    Trace,
-    TraceReply,
-)
+from overlay.core.messages import Bounce, Locate, Message, Offer, SignalAck, Trace
 from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
+from overlay.core.routing_facts import (
+    Counters,
+    Reply,
+    ReplyArrived,
+    RequestArrived,
+    Routed,
+    RoutingFact,
+    Undeliverable,
+)
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
+__all__ = [
+    "Counters",
+    "Reply",
+    "ReplyArrived",
+    "RequestArrived",
+    "Routed",
+    "Routing",
+    "RoutingFact",
+    "Undeliverable",
+]
+
 OFFER_TTL = 24
 """Hops (guess): more than twice the mean of a mesh of 100,000 nodes (BENCHMARKS: 9.0)."""
-STRAY_COST = 5
-"""What a hop that leads nowhere nearer, or at random, costs of the TTL (guess): four of them."""
-STRAYS_MAX = 3
-"""Such hops that one node tries for one request (guess): a target that is gone floods nobody."""
+STRAYS = 3
+"""Hops that lead nowhere nearer, tried where greedy routing ends (guess); each gets its share."""
+RANDOM_HOPS = 2
+"""Hops (guess) that a walk goes at random before it turns greedy: around whoever swallows."""
 TRIES_MAX = 6
 """Next hops that one node tries for one request (guess); half of them for a place."""
 PATH_MAX = 64
@@ -44,13 +59,12 @@ ACK_TIMEOUT_MIN = 0.3
 """Seconds (DESIGN, routing)."""
 RETRY_AFTER = 2.0
 """Seconds (guess) without an answer before a request of ours goes another way."""
+WALKS_AT_ONCE = 4
+WALK_INTERVAL = 1.0
+"""Seconds (guess) from some walks to the next."""
 REQUEST_LIFE = 15.0
 """Seconds that a hop remembers a request: longer than any asker waits."""
 REQUESTS_MAX = 1024
-
-
-Routed = Offer | Trace | Locate
-Reply = Answer | TraceReply | Located
 
 
 @dataclass(slots=True)
@@ -63,7 +77,11 @@ class _Request:
     tried: dict[PeerId, None] = field(default_factory=dict)
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
-    strays: int = 0
+    left: int = 0
+    """Of the TTL."""
+    handed: int = 0
+    """Of that, what the last peer in `tried` was given."""
+    strays: int = STRAYS
     acknowledged: bool = False
     """By the last peer in `tried`."""
     answered: bool = False
@@ -74,48 +92,13 @@ class _Own:
     """A request of our own over all its attempts."""
 
     routed: Routed
+    walk: bool
+    """Whether it is worth walking for."""
     attempt: int = 0
     first: PeerId | None = None
     """Whom the first attempt was handed to."""
     open: int = 0
     """Attempts that have not come to nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestArrived:
-    """A request that ends here; `via` handed it over."""
-
-    routed: Routed
-    via: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyArrived:
-    """The reply to a request of ours; `via` handed it over."""
-
-    reply: Reply
-    via: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class Undeliverable:
-    """Nobody could pass our request on, whichever way it went."""
-
-    request: bytes
-    code: str
-
-
-RoutingFact = RequestArrived | ReplyArrived | Undeliverable
-
-
-@dataclass(slots=True)
-class Counters:
-    """Requests and replies, counted where they are handled."""
-
-    sent: int = 0
-    forwarded: int = 0
-    delivered: int = 0
-    dropped: int = 0
 
 
 @dataclass(slots=True)
@@ -156,15 +139,15 @@ class Routing:
         for request in list(self._requests.values()):
             waits = request.tried and not request.answered and not request.acknowledged
             if waits and _last(request.tried) == peer:
-                facts += self._next_best(request, "link_down", now)
+                facts += self._next_best(request, "link_down", now, spent=1)
         return facts
 
     # --- requests of our own -----------------------------------------------------------------
 
-    def send(self, routed: Routed, now: float) -> list[RoutingFact]:
-        """Send a request of our own."""
+    def send(self, routed: Routed, now: float, *, walk: bool = True) -> list[RoutingFact]:
+        """Send a request of our own. `walk`: if need be, sixteen times over."""
         self.counters.sent += 1
-        own = self._own[routed.request] = _Own(routed)
+        own = self._own[routed.request] = _Own(routed, walk)
         self._timers.set(("retry", routed.request), now + RETRY_AFTER)
         self._timers.set(("over", routed.request), now + REQUEST_LIFE)
         return self._attempt(own, None, now)
@@ -172,14 +155,14 @@ class Routing:
     def send_through(self, peer: PeerId, routed: Routed, now: float) -> None:
         """Send a request of our own with this first hop, and no second try."""
         self.counters.sent += 1
-        request = _Request(routed, came_from=None)
+        request = _Request(routed, came_from=None, left=routed.ttl)
         self._remember(request, now)
         self._hand_over(request, peer, routed.ttl, now)
 
     def _attempt(self, own: _Own, avoided: PeerId | None, now: float) -> list[RoutingFact]:
         name = attempt_of(own.routed.request, own.attempt)
         routed = msgspec.structs.replace(own.routed, request=name)
-        request = _Request(routed, came_from=None, avoided=avoided)
+        request = _Request(routed, came_from=None, avoided=avoided, left=routed.ttl)
         own.open += 1
         facts = self._take_charge(request, now)
         if own.attempt == 0 and request.tried:
@@ -194,16 +177,23 @@ class Routing:
         if isinstance(own.routed, Offer) and own.routed.target in self.neighbours:
             self._forget_own(base)  # linked meanwhile
             return []
-        if own.attempt + 1 >= ATTEMPTS_MAX or len(self.neighbours) < 2:
+        last = ATTEMPTS_MAX if own.walk else WALK
+        if own.attempt + 1 >= last or len(self.neighbours) < 2:
             return []
-        self._timers.set(("retry", base), now + RETRY_AFTER)
         own.attempt += 1
         if own.attempt < WALK:
+            self._timers.set(("retry", base), now + RETRY_AFTER)
             return self._attempt(own, own.first, now)
-        facts: list[RoutingFact] = []
-        while own.attempt < ATTEMPTS_MAX and base in self._own:
-            facts += self._attempt(own, None, now)
-            own.attempt += 1
+        self._timers.set(("retry", base), now + WALK_INTERVAL)
+        return self._walk(own, now)
+
+    def _walk(self, own: _Own, now: float) -> list[RoutingFact]:
+        """Some attempts at once; `own.attempt` is the first of them and then the last."""
+        facts = self._attempt(own, None, now)
+        for _ in range(WALKS_AT_ONCE - 1):
+            if own.attempt + 1 < ATTEMPTS_MAX and own.routed.request in self._own:
+                own.attempt += 1
+                facts += self._attempt(own, None, now)
         return facts
 
     def _came_to_nothing(self, name: bytes, code: str, now: float) -> list[RoutingFact]:
@@ -244,7 +234,8 @@ class Routing:
         neighbour = self.neighbours.get(peer)
         if neighbour is None or not neighbour.allowed(now):
             return self._drop(peer, routed, "busy")
-        request = _Request(self._onward(routed), came_from=peer)
+        left = min(routed.ttl, OFFER_TTL) - 1
+        request = _Request(self._onward(routed), came_from=peer, left=left)
         if self._ends_here(request):
             self._acknowledge(peer, routed.request)
             return self._deliver(request, routed, peer, now)
@@ -261,7 +252,7 @@ class Routing:
         routed = request.routed
         if not isinstance(routed, Locate):
             return self._is_for_us(routed)
-        return routed.ttl < 1 or self._nearer(request, self._untried(request)) is None
+        return request.left < 1 or self._nearer(request, self._untried(request)) is None
 
     def _deliver(
         self, request: _Request, routed: Routed, peer: PeerId, now: float
@@ -277,11 +268,10 @@ class Routing:
         return [RequestArrived(routed, peer)]
 
     def _onward(self, routed: Routed) -> Routed:
-        ttl = min(routed.ttl, OFFER_TTL) - 1
         if isinstance(routed, Trace):
             path = [*routed.path[:PATH_MAX], bytes(self.context.peer_id)]
-            return msgspec.structs.replace(routed, ttl=ttl, path=path)
-        return msgspec.structs.replace(routed, ttl=ttl)
+            return msgspec.structs.replace(routed, path=path)
+        return routed
 
     def on_ack(self, peer: PeerId, message: SignalAck) -> None:
         """The next hop has taken charge."""
@@ -293,24 +283,33 @@ class Routing:
             self._timers.stop(("ack", message.request))
 
     def on_bounce(self, peer: PeerId, message: Bounce, now: float) -> list[RoutingFact]:
-        """The next hop could not pass the request on."""
+        """The next hop has not taken the request, or has found no way after all."""
         request = self._requests.get(message.request)
         if request is None or request.answered or not request.tried:
             return []
-        return self._next_best(request, message.code, now) if _last(request.tried) == peer else []
+        if _last(request.tried) != peer:
+            return []
+        spent = request.handed if request.acknowledged else 1
+        return self._next_best(request, message.code, now, spent=spent)
 
     def _take_charge(self, request: _Request, now: float) -> list[RoutingFact]:
         self._remember(request, now)
         return self._next_best(request, "no_route", now)
 
-    def _next_best(self, request: _Request, code: str, now: float) -> list[RoutingFact]:
-        """Hand the request to the best neighbour not yet tried, or give up."""
+    def _next_best(
+        self, request: _Request, code: str, now: float, spent: int = 0
+    ) -> list[RoutingFact]:
+        """Hand the request to the best neighbour not yet tried, or give up.
+
+        `spent`: what the last try has cost of the TTL.
+        """
         name = request.routed.request
-        best, cost = self._best(request)
+        request.left -= spent
+        best, ttl = self._best(request)
         if best is not None:
             if request.came_from is not None and not request.tried:
                 self.counters.forwarded += 1
-            self._hand_over(request, best, request.routed.ttl - cost, now)
+            self._hand_over(request, best, ttl, now)
             return []
         self._timers.stop(("ack", name))
         if code == "no_ack":
@@ -328,6 +327,7 @@ class Routing:
     def _hand_over(self, request: _Request, peer: PeerId, ttl: int, now: float) -> None:
         request.tried[peer] = None
         request.acknowledged = False
+        request.handed = ttl
         neighbour = self.neighbours[peer]
         onward = msgspec.structs.replace(request.routed, ttl=ttl)
         self.context.emit(Transmit(neighbour.link, onward))
@@ -346,25 +346,36 @@ class Routing:
         return left if len(request.tried) < TRIES_MAX // 2 else []
 
     def _best(self, request: _Request) -> tuple[PeerId | None, int]:
-        """The next hop and what it costs of the TTL; never one twice."""
+        """The next hop and what it is given of the TTL; never one twice."""
         routed, untried = request.routed, self._untried(request)
-        if isinstance(routed, Locate):
-            return self._nearer(request, untried), 0
-        knowing = self.surroundings.knowing(PeerId(routed.target), untried)
-        if knowing is None and not walks(routed.request):
-            knowing = self._nearer(request, untried)
-        if knowing is not None:
-            return knowing, 0
-        if not untried or request.strays >= STRAYS_MAX or routed.ttl <= STRAY_COST:
+        if request.left < 1 or not untried:
             return None, 0
-        request.strays += 1
-        if walks(routed.request):
-            return self.context.random.choice(untried), STRAY_COST
-        nearest = self.surroundings.best(place_of(PeerId(routed.target)), untried)
-        return (nearest[1] if nearest else None), STRAY_COST
+        if isinstance(routed, Locate):
+            return self._nearer(request, untried), request.left
+        target, walk = PeerId(routed.target), walks(routed.request)
+        if target in untried:
+            return target, request.left
+        if walk and request.left > OFFER_TTL - RANDOM_HOPS:
+            return self.context.random.choice(untried), request.left
+        better = self._knowing(request, untried) or self._nearer(request, untried)
+        if better is not None or walk or not request.strays:
+            return better, request.left
+        share = request.left // request.strays
+        request.strays -= 1
+        nearest = self.surroundings.best(place_of(target), untried)
+        return (nearest[1] if nearest and share else None), share
+
+    def _knowing(self, request: _Request, untried: list[PeerId]) -> PeerId | None:
+        """A neighbour that says it is linked to the target: at each attempt another."""
+        assert not isinstance(request.routed, Locate)
+        knowing = self.surroundings.knowing(PeerId(request.routed.target), untried)
+        return knowing[request.routed.request[-1] % len(knowing)] if knowing else None
 
     def _nearer(self, request: _Request, untried: list[PeerId]) -> PeerId | None:
-        """The neighbour that leads nearest, if that is nearer than we are ourselves."""
+        """The neighbour that leads nearest, if that is nearer than we are ourselves.
+
+        The second attempt takes the second best: it shares as few nodes with the first as it can.
+        """
         routed = request.routed
         look = isinstance(routed, Locate)
         place = routed.place if isinstance(routed, Locate) else place_of(PeerId(routed.target))
@@ -372,7 +383,13 @@ class Routing:
         ours = distance(place_of(self.context.peer_id), place)
         if best is None or (request.came_from is None and look and ours == 0):
             return best[1] if best else None
-        return best[1] if best[0] < ours else None
+        if best[0] >= ours:
+            return None
+        if routed.request[-1] == WALK - 1:
+            others = [peer for peer in untried if peer != best[1]]
+            second = self.surroundings.best(place, others)
+            return second[1] if second and second[0] < ours else best[1]
+        return best[1]
 
     # --- replies -----------------------------------------------------------------------------
 
@@ -438,7 +455,7 @@ class Routing:
             elif kind == "forget":
                 self._forget(name)
             elif not request.acknowledged and not request.answered:
-                facts += self._next_best(request, "no_ack", now)
+                facts += self._next_best(request, "no_ack", now, spent=1)
         return facts
 
     def _remember(self, request: _Request, now: float) -> None:

@@ -17,6 +17,10 @@ from overlay.core.types import LinkId, PeerId
 
 GUESTS_MAX = 128
 """DESIGN, joins in bursts."""
+GUESTS_EASY = 32
+"""With more guests than this (guess) each newcomer shortens the stay of the oldest …"""
+STAY_LEAST = 5.0
+"""… to so many seconds (guess): time to be handed on. So one contact takes in 20 a second."""
 
 
 class Use(IntFlag):
@@ -46,7 +50,11 @@ class Seats:
     """The links of one node by what they are for."""
 
     context: Context
+    is_near: Callable[[PeerId], bool]
+    """Whether a peer could be right when it counts us among its ring neighbours."""
     taken: dict[PeerId, _Seat] = field(default_factory=dict)
+    _guests: dict[PeerId, float] = field(default_factory=dict)
+    """Guests that may stay their whole time, and since when; the oldest first."""
     _timers: Timers[PeerId] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +77,7 @@ class Seats:
     def leave(self, peer: PeerId) -> None:
         """A link has ended."""
         self.taken.pop(peer, None)
+        self._guests.pop(peer, None)
         self._timers.stop(peer)
 
     def hold(self, peer: PeerId, use: Use, now: float) -> None:
@@ -98,24 +107,36 @@ class Seats:
     def _tell(self, seat: _Seat) -> None:
         self.context.emit(Transmit(seat.link, LinkUse(int(seat.ours & TOLD))))
 
-    def _serves(self, seat: _Seat) -> bool:
+    def _serves(self, peer: PeerId) -> bool:
         """Whether there is a reason to keep this link, within the budget of links."""
-        if seat.ours or seat.theirs & Use.RING:
+        seat = self.taken[peer]
+        if seat.ours or (seat.theirs & Use.RING and self.is_near(peer)):
             return True
         crowded = len(self.taken) > self.context.settings.links_max
         return bool(seat.theirs) and not crowded
 
     def _review(self, peer: PeerId, now: float) -> None:
-        if self._serves(self.taken[peer]):
+        if self._serves(peer):
+            self._guests.pop(peer, None)
             self._timers.stop(peer)
         elif peer not in self._timers:
+            self._guests[peer] = now
             self._timers.set(peer, now + self.context.settings.guest_stay)
+            self._hurry(now)
+
+    def _hurry(self, now: float) -> None:
+        """A burst of newcomers needs the seats: the oldest guest is handed on early."""
+        if len(self._guests) > GUESTS_EASY:
+            oldest = next(iter(self._guests))
+            stay = min(STAY_LEAST, self.context.settings.guest_stay)
+            self._timers.set(oldest, max(now, self._guests.pop(oldest) + stay))
 
     def on_time(self, now: float) -> list[PeerId]:
         """The guests whose time is up; each is given another term unless its link is ended."""
         over: list[PeerId] = []
         for peer in list(self._timers.pop_due(now)):
-            if not self._serves(self.taken[peer]):
+            self._guests.pop(peer, None)
+            if not self._serves(peer):
                 over.append(peer)
                 self._timers.set(peer, now + self.context.settings.guest_stay)
         if len(self.taken) > self.context.settings.links_max:

@@ -3,12 +3,11 @@
 The simulator is imported by the commands that run it and by no other.
 """
 
-import os
 import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from overlay.cli.options import json_option, print_json
+from overlay.cli.reports import console, make_directory, table, write_pages
+from overlay.cli.sweep import sweep
 from overlay.errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
-    from overlay.sim.plots import Picture
     from overlay.sim.report import Report
     from overlay.sim.running import Outcome
     from overlay.sim.scenario import Scenario
@@ -37,6 +37,9 @@ def sim() -> None:
 
     A run draws everything from one seed, so that it can be run again exactly.
     """
+
+
+sim.add_command(sweep)
 
 
 @sim.command("list")
@@ -118,6 +121,8 @@ def run(
         print_json(report.as_json())
     else:
         _print_report(report)
+        if pages is not None:
+            print(f"report {pages / 'index.html'}")
     failure = report.failure(replay)
     if failure is not None:
         raise CommandFailed("violated", failure)
@@ -229,26 +234,6 @@ def _write_report(directory: Path, report: "Report", timeline: "Timeline", comma
     write_pages(directory, pictures, page.of_run(report, pictures, command))
 
 
-def make_directory(option: str, path: Path) -> None:
-    """Have this directory; UsageError that names the option when it cannot be written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        text = f"{option} {path}: cannot be written: {error.strerror or error}"
-        raise UsageError(text) from None
-    if not os.access(path, os.W_OK):
-        raise UsageError(f"{option} {path}: cannot be written: Permission denied")
-
-
-def write_pages(directory: Path, pictures: "Sequence[Picture]", text: str) -> None:
-    """The page as index.html, and each picture beside it."""
-    for picture in pictures:
-        (directory / f"{picture.name}.png").write_bytes(picture.png)
-    path = directory / "index.html"
-    path.write_text(text, encoding="utf-8")
-    print(f"report: {path}", file=sys.stderr)
-
-
 def _discard(_: int) -> None:
     """The number of bytes written is of no interest."""
 
@@ -282,24 +267,23 @@ def _peak_rss() -> int:
 
 def _print_report(report: "Report") -> None:
     """A table for people."""
-    from rich.console import Console
-    from rich.table import Table
-
     from overlay.sim.report import shown, shown_band
 
     answer = report.as_json()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("measure", "value", "band", ""):
-        table.add_column(column, no_wrap=True)
     words: Mapping[bool | None, str] = {True: "ok", False: "missed", None: ""}
-    for name, verdict in report.verdicts().items():
-        band = shown_band(verdict.band) if verdict.band is not None else ""
-        table.add_row(name, shown(verdict.value), band, words[verdict.ok])
-    width = None if sys.stdout.isatty() else 200
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    console.print(_summary(answer))
-    console.print(table)
-    console.print(f"trace hash {answer['trace_hash']}")
+    rows = [
+        (
+            name,
+            shown(verdict.value),
+            shown_band(verdict.band) if verdict.band is not None else "",
+            words[verdict.ok],
+        )
+        for name, verdict in report.verdicts().items()
+    ]
+    out = console()
+    out.print(_summary(answer))
+    table(("measure", "value", "band", ""), rows)
+    out.print(f"trace hash {answer['trace_hash']}")
 
 
 def _summary(answer: Mapping[str, Any]) -> str:

@@ -129,7 +129,9 @@ class Shuffling:
                 self._walks.pop(walk, None)
             else:
                 self._shuffle(now)
-                wait = self.context.settings.shuffle_interval * self.context.random.uniform(0.9, 1.1)
+                wait = self.context.settings.shuffle_interval * self.context.random.uniform(
+                    0.9, 1.1
+                )
                 self._timers.set(b"", now + wait)
         return b"" in due
 

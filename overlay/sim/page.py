@@ -46,19 +46,19 @@ def of_run(report: Report, pictures: Iterable[Picture], command: str) -> str:
     facts = f"{size}; seed {answer['seed']}; profile {answer['profile']}"
     rate = f"{answer['events']} messages delivered, {answer['events_per_second']:.0f} a second"
     parts = [
-        _paragraph(report.scenario.about, "about"),
-        _paragraph(f"Reproduces: {report.scenario.source}", "about")
+        paragraph(report.scenario.about, "about"),
+        paragraph(f"Reproduces: {report.scenario.source}", "about")
         if report.scenario.source
         else "",
-        _paragraph(failure, "missed") if failure else _paragraph("every promise held", "ok"),
-        _paragraph(f"{facts}; {rate}."),
+        paragraph(failure, "missed") if failure else paragraph("every promise held", "ok"),
+        paragraph(f"{facts}; {rate}."),
         _heading("Measures"),
         table(("measure", "value", "band", ""), _measures(report)),
         *_published(report),
         *(figure(each) for each in pictures),
         _heading("Again"),
         f"<pre>{html.escape(command)}</pre>",
-        _paragraph(f"trace hash {answer['trace_hash']}"),
+        paragraph(f"trace hash {answer['trace_hash']}"),
         _heading("Unlike the shipped configuration"),
         f"<pre>{html.escape(json.dumps(answer['config_diff'], indent=1))}</pre>",
     ]
@@ -93,6 +93,12 @@ def figure(picture: Picture) -> str:
     )
 
 
+def paragraph(text: str, kind: str = "") -> str:
+    """Text on its own; nothing where there is none."""
+    open_tag = f'<p class="{kind}">' if kind else "<p>"
+    return f"{open_tag}{html.escape(text)}</p>" if text else ""
+
+
 def _cell(cell: Cell) -> str:
     kind = f' class="{cell.kind}"' if cell.kind else ""
     return f"<td{kind}>{html.escape(cell.text)}</td>"
@@ -123,8 +129,3 @@ def _published(report: Report) -> Iterable[str]:
 
 def _heading(text: str) -> str:
     return f"<h2>{html.escape(text)}</h2>"
-
-
-def _paragraph(text: str, kind: str = "") -> str:
-    open_tag = f'<p class="{kind}">' if kind else "<p>"
-    return f"{open_tag}{html.escape(text)}</p>" if text else ""

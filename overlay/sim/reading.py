@@ -40,15 +40,24 @@ def assignments(texts: Iterable[str]) -> dict[str, tuple[str, Any]]:
 
 def load(path: Path, overrides: Overrides | None = None) -> Scenario:
     """The scenario in a file, with some keys set otherwise."""
+    return read(content_of(path), str(path), overrides)
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What a TOML file holds."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a TOML file (not UTF-8)") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    return read(content, str(path), overrides)
+
+
+def table_in(kind: type[Table], content: dict[str, Any], where: str) -> Any:
+    """A document that is one table of this kind, read as strictly as a scenario is."""
+    return _Reader(where, {}).table(kind, content, "")
 
 
 def read(content: dict[str, Any], where: str, overrides: Overrides | None = None) -> Scenario:

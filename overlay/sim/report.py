@@ -99,7 +99,7 @@ class Report:
             "trace_hash": self.outcome.trace_hash,
         }
 
-    def failure(self, replay: str) -> str | None:
+    def failure(self, replay: str = "") -> str | None:
         """In one line: the seed, the virtual time, what was violated, how to see it again."""
         violation = self.outcome.violation
         missed = [
@@ -111,7 +111,8 @@ class Report:
         if not what:
             return None
         seed, at = self.scenario.seed, self.outcome.at
-        return f"{self.name}, seed {seed}, at {at:.6f} s: {'; '.join(what)}; replay: {replay}"
+        again = f"; replay: {replay}" if replay else ""
+        return f"{self.name}, seed {seed}, at {at:.6f} s: {'; '.join(what)}{again}"
 
 
 def _verdict(value: float | None, band: Band | None) -> Verdict:

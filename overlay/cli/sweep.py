@@ -1,0 +1,178 @@
+"""`overlay sim sweep`: a scenario with many values and seeds, on all cores or a cluster."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from overlay.cli.options import json_option, print_json
+from overlay.cli.reports import make_directory, table, write_pages
+from overlay.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from overlay.sim.results import Results
+    from overlay.sim.sweep import Sweep
+    from overlay.sim.swept import Point
+
+FAILURES_SHOWN = 3
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where everything goes: by default a directory named like the file.",
+)
+@click.option("--fresh", is_flag=True, help="Forget what an earlier run has computed.")
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Fewer than all cores.")
+@click.option("--scheduler", metavar="ADDRESS", help="Run on a cluster of dask.distributed.")
+@json_option
+def sweep(
+    file: Path,
+    output: Path | None,
+    fresh: bool,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Run a scenario with many values of its keys, and many seeds.
+
+    Each finished run is kept at once: after an interruption the same command goes on where it was.
+    Exit code 1 when a run misses a band or breaks a promise.
+    """
+    from overlay.sim import fleet, plots
+    from overlay.sim.results import Results
+    from overlay.sim.sweep import load
+
+    planned = load(file)
+    fleet.require()
+    plots.require()
+    directory = output or Path(file.stem)
+    make_directory("--output", directory)
+    with Results(directory / "cells.jsonl", fresh=fresh) as results:
+        kept = len(results.of(cell.key for cell in planned.cells))
+        failures = _compute(planned, results, scheduler, workers, as_json)
+        _tell(planned, results, directory, failures, kept, as_json)
+
+
+def _compute(
+    planned: "Sweep", results: "Results", scheduler: str | None, workers: int | None, as_json: bool
+) -> list[str]:
+    """Run what there is no result of; why some cells have none."""
+    from overlay.sim import fleet
+
+    done = results.of(cell.key for cell in planned.cells)
+    missing = [cell for cell in planned.cells if cell.key not in done]
+    failures: list[str] = []
+    if not missing:
+        return failures
+    with _progress(len(planned.cells), len(done), as_json) as advance:
+        computed = fleet.compute(planned, missing, scheduler=scheduler, workers=workers)
+        try:
+            with closing(computed):
+                for cell, came in computed:
+                    if isinstance(came, str):
+                        failures.append(f"{_named(cell.axes, cell.scenario.seed)}: {came}")
+                    else:
+                        results.add(cell.key, {"set": dict(cell.axes), **came})
+                    advance()
+        except KeyboardInterrupt:
+            count = len(results.of(cell.key for cell in planned.cells))
+            text = f"{count} of {len(planned.cells)} runs are kept: the same command goes on"
+            click.echo(f"interrupted: {text}", err=True)
+            raise
+    return failures
+
+
+def _named(axes: tuple[tuple[str, Any], ...], seed: int) -> str:
+    from overlay.sim.swept import written
+
+    return ", ".join([*(f"{key} = {written(value)}" for key, value in axes), f"seed {seed}"])
+
+
+@contextmanager
+def _progress(total: int, done: int, as_json: bool) -> Iterator[Callable[[], None]]:
+    """A bar, on a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("runs", total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+def _tell(
+    planned: "Sweep",
+    results: "Results",
+    directory: Path,
+    failures: list[str],
+    kept: int,
+    as_json: bool,
+) -> None:
+    from overlay.sim import swept
+
+    found = results.of(cell.key for cell in planned.cells)
+    wrong = [
+        f"{_named(cell.axes, cell.scenario.seed)}: {found[cell.key]['failure']}"
+        for cell in planned.cells
+        if cell.key in found and found[cell.key]["failure"]
+    ]
+    points = swept.points(planned, found)
+    (directory / "table.csv").write_text(swept.as_csv(planned, found), encoding="utf-8")
+    drawn = swept.pictures(planned, found)
+    problems = [*failures, *wrong]
+    write_pages(directory, drawn, swept.html(planned, points, drawn, problems))
+    if as_json:
+        computed = len(found) - kept
+        print_json(_object(planned, points, computed, kept, problems, directory))
+    elif points:
+        head, *body = swept.rows(planned, points)
+        table(head, body)
+        print(f"report {directory / 'index.html'}")
+    if problems:
+        more = len(problems) - FAILURES_SHOWN
+        shown = "; ".join(problems[:FAILURES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        runs = f"{len(problems)} of {len(planned.cells)} runs"
+        raise CommandFailed("violated", f"{planned.name}: {runs} went wrong: {shown}")
+
+
+def _object(
+    planned: "Sweep",
+    points: "list[Point]",
+    computed: int,
+    kept: int,
+    problems: list[str],
+    directory: Path,
+) -> dict[str, Any]:
+    """The one object of ``--json``."""
+    told = [
+        {
+            "set": dict(zip(planned.axes, point.values, strict=True)),
+            "runs": point.runs,
+            "ok": point.good == point.runs,
+            "measures": {
+                name: spread and {"mean": spread.mean, "min": spread.least, "max": spread.most}
+                for name, spread in point.measures.items()
+            },
+        }
+        for point in points
+    ]
+    return {
+        "sweep": planned.name,
+        "scenario": planned.base,
+        "runs": len(planned.cells),
+        "computed": computed,
+        "kept": kept,
+        "ok": not problems,
+        "points": told,
+        "output": str(directory),
+    }

@@ -277,6 +277,40 @@ class LinkUse(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """The sum of 2 (ring), 4 (long link), 8 (a command asked for it)."""
 
 
+class ViewExchange(msgspec.Struct, array_like=True, frozen=True, tag=35):
+    """BASALT's push: the whole view of the sender, routed to a member of it as an offer would be."""
+
+    target: bytes
+    request: bytes
+    ttl: int
+    peers: list[bytes]
+    """The sender first."""
+
+
+class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, tag=36):
+    """BASALT's pull: the whole view of the target in return; goes back the same way."""
+
+    request: bytes
+    peers: list[bytes]
+    """Its sender first."""
+
+
+class RecordPull(msgspec.Struct, array_like=True, frozen=True, tag=37):
+    """Asks for the records of some peers that the target has named."""
+
+    target: bytes
+    request: bytes
+    ttl: int
+    peers: list[bytes]
+
+
+class RecordPulled(msgspec.Struct, array_like=True, frozen=True, tag=38):
+    """Those records that the target of a `RecordPull` holds; goes back the same way."""
+
+    request: bytes
+    records: list[bytes]
+
+
 NeighbourMessage = (
     JoinView
     | ForwardJoin
@@ -311,6 +345,10 @@ Message = (
     | TraceReply
     | Locate
     | Located
+    | ViewExchange
+    | ViewExchanged
+    | RecordPull
+    | RecordPulled
     | NeighbourMessage
     | TreeMessage
     | Retired

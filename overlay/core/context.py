@@ -46,7 +46,7 @@ class Settings:
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     passive_policy: str = "basalt"
     """How the passive view is filled: ``basalt``, or ``paper`` for HyParView's own shuffles."""
-    exchange_interval: float = 20.0
+    exchange_interval: float = 30.0
     """Seconds (guess) between two exchanges of whole views (`overlay.core.basalt`)."""
     guest_stay: float = 30.0
     """Seconds that a guest's link stays open (``links.guests``; DESIGN, joins in bursts)."""

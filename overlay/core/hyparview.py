@@ -246,7 +246,7 @@ class HyParView:
             return
         if len(self.active) >= self._capacity:
             self._drop_one()
-        self.passive.discard(peer)
+        self.passive.promote(peer)
         self._resting.pop(peer, None)
         self._stop_asking(peer)
         self.active[peer] = None
@@ -280,7 +280,7 @@ class HyParView:
         room = min(missing, REPAIRS_AT_ONCE - hopeful, REPAIRS_MAX - len(self._asking))
         if room <= 0:
             return
-        rested = self._rested(self.passive.peers)
+        rested = self._rested(self.passive.candidates()) or self._rested(self.passive.peers)
         if not rested and self.context.settings.resort:
             rested = self._rested(self.known)
         for peer in self.context.random.sample(rested, min(room, len(rested))):
@@ -316,7 +316,7 @@ class HyParView:
             self._send(peer, m.NeighbourAsk(high=high or not self._sure))
 
     def _rest(self, peer: PeerId) -> None:
-        if peer in self.known:
+        if peer in self.known or peer in self.passive.peers:
             self._resting[peer] = self._now + REST
 
     def _learn(self, peer: PeerId) -> None:

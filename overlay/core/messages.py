@@ -278,7 +278,7 @@ class LinkUse(msgspec.Struct, array_like=True, frozen=True, tag=32):
 
 
 class ViewExchange(msgspec.Struct, array_like=True, frozen=True, tag=35):
-    """BASALT's push: the whole view of the sender, routed to a member of it as an offer would be."""
+    """BASALT's push: the sender's whole view, routed to a member of it as an offer would be."""
 
     target: bytes
     request: bytes

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from overlay.core import messages as m
+from overlay.core.basalt import Ask, Basalt, Slots
 from overlay.core.context import Context
 from overlay.core.hyparview import Fact as ViewFact
 from overlay.core.hyparview import HyParView, NeighborDown, NeighborUp, Parameters, Wanted
@@ -25,7 +26,7 @@ class Overstayed:
     peer: PeerId
 
 
-NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Sampled | Overstayed
+NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Ask | Sampled | Overstayed
 
 
 @dataclass(slots=True)
@@ -34,8 +35,10 @@ class Neighbourhood:
 
     context: Context
     record_of: Callable[[PeerId], bytes | None]
+    prefix: Callable[[PeerId], str]
+    """By a member's record: whose machines may well be one attacker's."""
     views: HyParView = field(init=False)
-    passive: Shuffling = field(init=False)
+    passive: Basalt | Shuffling = field(init=False)
     keyspace: Keyspace = field(init=False)
     seats: Seats = field(init=False)
     _facts: list[NeighbourFact] = field(default_factory=list)
@@ -45,16 +48,33 @@ class Neighbourhood:
         parameters = Parameters(settings.active_size, full_mesh=settings.mesh_size)
         side = settings.ring_side if settings.auto else 0
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
-        self.passive = self.views.passive = Shuffling(
-            self.context,
-            Shuffles(settings.passive_size),
-            self.views.active,
-            self.views.links,
-            self.views.known,
-            self.record_of,
-        )
+        self.passive = self.views.passive = self._policy()
         self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
         self.seats = Seats(self.context, self.keyspace.is_near)
+
+    def _policy(self) -> Basalt | Shuffling:
+        """How the passive view is filled."""
+        settings, views = self.context.settings, self.views
+        if settings.passive_policy == "basalt":
+            slots = Slots(settings.passive_size, settings.exchange_interval)
+            return Basalt(self.context, slots, self.record_of, self.prefix)
+        return Shuffling(
+            self.context,
+            Shuffles(settings.passive_size),
+            views.active,
+            views.links,
+            views.known,
+            self.record_of,
+        )
+
+    def passive_view(self) -> list[PeerId]:
+        """Once for each slot that they hold."""
+        passive = self.passive
+        return passive.slots() if isinstance(passive, Basalt) else list(passive.peers)
+
+    def samples(self) -> list[PeerId]:
+        """The newest last."""
+        return list(self.passive.samples) if isinstance(self.passive, Basalt) else []
 
     # --- links ---------------------------------------------------------------------------------
 
@@ -63,6 +83,8 @@ class Neighbourhood:
     ) -> list[NeighbourFact]:
         """A link stands, or stands on another path."""
         self.seats.take(peer, link, now)
+        if isinstance(self.passive, Basalt):
+            self.passive.meet(peer)
         self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
         return self._done(self.keyspace.on_linked(peer, now), now)
 
@@ -107,6 +129,8 @@ class Neighbourhood:
     def on_known(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A member has been heard of by its record."""
         self._take(self.views.on_known(peer, now), now)
+        if isinstance(self.passive, Basalt):
+            self.passive.on_record(peer)
         return self._done(self.keyspace.on_heard([peer], now), now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
@@ -139,11 +163,8 @@ class Neighbourhood:
                 facts = view.on_neighbour_reply(peer, message, now)
             case m.Disconnect():
                 facts = view.on_disconnect(peer, now)
-            case m.RecordShuffle():
-                self._sampled(self.passive.on_shuffle(peer, message, now))
-                facts = []
-            case m.RecordShuffleReply():
-                self._sampled(self.passive.on_shuffle_reply(message))
+            case m.RecordShuffle() | m.RecordShuffleReply():
+                self._on_shuffle(peer, message, now)
                 facts = []
             case m.LinkUse():
                 self.seats.on_told(peer, message, now)
@@ -152,26 +173,73 @@ class Neighbourhood:
                 assert_never(message)
         return self._done(facts, now)
 
-    def _sampled(self, sampled: Sampled | None) -> None:
-        if sampled is not None:
-            self._facts.append(sampled)
+    def _on_shuffle(
+        self, peer: PeerId, message: m.RecordShuffle | m.RecordShuffleReply, now: float
+    ) -> None:
+        """The paper's exchange; whoever has another policy takes no part in it."""
+        passive = self.passive
+        if isinstance(passive, Shuffling):
+            if isinstance(message, m.RecordShuffle):
+                sampled = passive.on_shuffle(peer, message, now)
+            else:
+                sampled = passive.on_shuffle_reply(message)
+            self._facts += [sampled] if sampled is not None else []
 
     def on_sampled(self, peers: list[PeerId], sent: list[PeerId]) -> None:
         """Those of a sample whose records hold."""
-        self.passive.integrate(peers, sent)
+        if isinstance(self.passive, Shuffling):
+            self.passive.integrate(peers, sent)
+
+    # --- exchanges of whole views ----------------------------------------------------------------
+
+    def allows(self, bearer: PeerId, now: float) -> bool:
+        """Whether a neighbour may bring one more exchange, its own or somebody's."""
+        return not isinstance(self.passive, Basalt) or self.passive.allows(bearer, now)
+
+    def is_flooding(self, bearer: PeerId, now: float) -> bool:
+        """Whether a neighbour brings more of them than anybody can have to pass on."""
+        return isinstance(self.passive, Basalt) and self.passive.is_flooding(bearer, now)
+
+    def on_asked(
+        self, routed: m.ViewExchange | m.RecordPull
+    ) -> m.ViewExchanged | m.RecordPulled | None:
+        """A member exchanges views with us, or wants records; our reply."""
+        return self.passive.on_asked(routed) if isinstance(self.passive, Basalt) else None
+
+    def on_answered(
+        self, reply: m.ViewExchanged | m.RecordPulled, now: float
+    ) -> list[NeighbourFact]:
+        """What a member replied to us."""
+        if not isinstance(self.passive, Basalt):
+            return []
+        if isinstance(reply, m.ViewExchanged):
+            return [*self.passive.on_answered(reply, now)]
+        return [Sampled(self.passive.on_records(reply), [])]
+
+    def on_unanswered(self, request: bytes) -> bool:
+        """Nobody passed a request on; returns whether it was an exchange of ours."""
+        return isinstance(self.passive, Basalt) and self.passive.on_unanswered(request)
 
     # --- time ----------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> list[NeighbourFact]:
         """Shuffle, look around, and end what serves nothing."""
         self._take(self.views.on_time(now), now)
-        if self.passive.on_time(now):
+        if self._on_round(now):
             self._take(self.views.shrink(), now)
         self._take(self.keyspace.on_time(now), now)
         for peer in self.seats.on_time(now):
             if self.views.active:  # a node without neighbours keeps whom it has
                 self._facts.append(Overstayed(peer))
         return self._done([], now)
+
+    def _on_round(self, now: float) -> bool:
+        """Whether the passive view had something to do."""
+        if isinstance(self.passive, Shuffling):
+            return self.passive.on_time(now)
+        due, asks = self.passive.on_time(now)
+        self._facts += asks
+        return due
 
     # --- what the machines say -----------------------------------------------------------------
 

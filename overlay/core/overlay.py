@@ -8,6 +8,7 @@ from collections import deque
 from typing import assert_never
 
 from overlay.core import messages as m
+from overlay.core.basalt import Ask, prefix_in
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
 from overlay.core.dissemination import IN_VAIN, Dissemination
@@ -55,7 +56,14 @@ from overlay.core.records import RecordBook, RecordReader
 from overlay.core.reflexive import Reflexive
 from overlay.core.requests import new_request
 from overlay.core.responding import Responder
-from overlay.core.routing import OFFER_TTL, ReplyArrived, RequestArrived, Routing, RoutingFact
+from overlay.core.routing import (
+    OFFER_TTL,
+    ReplyArrived,
+    RequestArrived,
+    Routing,
+    RoutingFact,
+    Undeliverable,
+)
 from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
@@ -86,7 +94,7 @@ class Overlay:
         self._routing = Routing(context)
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of)
+        self._neighbourhood = Neighbourhood(context, self._record_of, self._prefix_of)
         self._membership = Membership(context, self._links, self._reflexive, self._book)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
@@ -150,6 +158,14 @@ class Overlay:
     def active_view(self) -> tuple[PeerId, ...]:
         """A snapshot of the neighbours that gossip runs over (HyParView)."""
         return tuple(self._neighbourhood.views.active)
+
+    def passive_view(self) -> tuple[PeerId, ...]:
+        """A snapshot of the members kept in mind: BASALT's slots, or the paper's passive view."""
+        return tuple(self._neighbourhood.passive_view())
+
+    def samples(self) -> tuple[PeerId, ...]:
+        """A snapshot of the members last drawn as samples (BASALT)."""
+        return tuple(self._neighbourhood.samples())
 
     def known(self) -> list[m.Record]:
         """Every other member known by its record."""
@@ -307,7 +323,9 @@ class Overlay:
         match message:
             case m.Offer() | m.Trace() | m.Locate():
                 self._on_routing(self._routing.on_request(peer, message, now), now)
-            case m.Answer() | m.TraceReply() | m.Located():
+            case m.ViewExchange() | m.RecordPull():
+                self._on_exchange(link, peer, message, now)
+            case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
                 self._on_routing(self._routing.on_reply(peer, message, now), now)
             case m.SignalAck():
                 self._routing.on_ack(peer, message)
@@ -344,6 +362,17 @@ class Overlay:
                 record = self._book.bytes_of(peer) or b""
                 facts = self._neighbourhood.on_message(peer, message, record, now)
                 self._on_neighbours(facts, now)
+
+    def _on_exchange(
+        self, link: Link, peer: PeerId, message: m.ViewExchange | m.RecordPull, now: float
+    ) -> None:
+        """Somebody's exchange of views: neighbours may bring so many, and who floods is left."""
+        if self._neighbourhood.allows(peer, now):
+            self._on_routing(self._routing.on_request(peer, message, now), now)
+        elif self._neighbourhood.is_flooding(peer, now):
+            self._misbehaved(link.id, "a flood of views", now)
+        else:
+            self._context.emit(Transmit(link.id, m.Bounce(message.request, "busy")))
 
     def _on_tree_message(self, peer: PeerId, message: m.TreeMessage, now: float) -> None:
         match message:
@@ -383,6 +412,10 @@ class Overlay:
         own = peer == self._context.peer_id
         return self._membership.own if own else self._book.bytes_of(peer)
 
+    def _prefix_of(self, peer: PeerId) -> str:
+        """Whose machines a member's may be, by its record."""
+        return prefix_in(self._book.get(peer))
+
     # --- the neighbourhood ---------------------------------------------------------------------
 
     def _on_neighbours(self, facts: list[NeighbourFact], now: float) -> None:
@@ -406,6 +439,14 @@ class Overlay:
                         peers = list(map(PeerId, located.peers))
                         found = self._neighbourhood.on_located(place, peers, now)
                         self._on_neighbours(found, now)
+                case RequestArrived(m.ViewExchange() | m.RecordPull() as asked):
+                    answer = self._neighbourhood.on_asked(asked)
+                    if answer is not None:
+                        self._on_routing(self._routing.reply(answer, now), now)
+                case ReplyArrived(m.ViewExchanged() | m.RecordPulled() as answered):
+                    self._on_neighbours(self._neighbourhood.on_answered(answered, now), now)
+                case Undeliverable(request) if self._neighbourhood.on_unanswered(request):
+                    pass
                 case _:
                     self._on_stuck(self._climbing.on_routing(fact, now), now)
 
@@ -424,6 +465,8 @@ class Overlay:
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():
                 self._look(fact, now)
+            case Ask(routed):
+                self._on_routing(self._routing.send(routed, now, walk=False), now)
             case Sampled(records, sent):
                 introduced = [self._introduce(data, now) for data in records]
                 peers = [peer for peer in introduced if peer is not None]

@@ -48,8 +48,14 @@ class Sampled:
 class PassiveView(Protocol):
     """What HyParView asks of its passive view, whatever the policy."""
 
-    peers: dict[PeerId, None]
-    """A dict for its order."""
+    @property
+    def peers(self) -> dict[PeerId, None]:
+        """Everybody in it (a dict for its order)."""
+        ...
+
+    def candidates(self) -> dict[PeerId, None]:
+        """Of these or of earlier ones, those to be linked to first; perhaps nobody."""
+        ...
 
     def remember(self, peer: PeerId) -> None:
         """A peer could be of use."""
@@ -59,8 +65,12 @@ class PassiveView(Protocol):
         """A peer exists."""
         ...
 
+    def promote(self, peer: PeerId) -> None:
+        """A peer is a neighbour now."""
+        ...
+
     def discard(self, peer: PeerId) -> None:
-        """A peer is of no use: it was not reached, or it is a neighbour now."""
+        """A peer is of no use: it was not reached."""
         ...
 
 
@@ -102,6 +112,12 @@ class Shuffling:
     def discard(self, peer: PeerId) -> None:
         """Out of the view."""
         self.peers.pop(peer, None)
+
+    promote = discard
+
+    def candidates(self) -> dict[PeerId, None]:
+        """Nobody in particular."""
+        return {}
 
     def integrate(self, peers: list[PeerId], sent: list[PeerId]) -> None:
         """Take in a sample; what we sent away makes room first (§4.4)."""

@@ -2,11 +2,22 @@
 
 from dataclasses import dataclass
 
-from overlay.core.messages import Answer, Locate, Located, Offer, Trace, TraceReply
+from overlay.core.messages import (
+    Answer,
+    Locate,
+    Located,
+    Offer,
+    RecordPull,
+    RecordPulled,
+    Trace,
+    TraceReply,
+    ViewExchange,
+    ViewExchanged,
+)
 from overlay.core.types import PeerId
 
-Routed = Offer | Trace | Locate
-Reply = Answer | TraceReply | Located
+Routed = Offer | Trace | Locate | ViewExchange | RecordPull
+Reply = Answer | TraceReply | Located | ViewExchanged | RecordPulled
 
 
 @dataclass(frozen=True, slots=True)

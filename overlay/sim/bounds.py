@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from overlay.core import (
+    basalt,
     hyparview,
     ladder,
     links,
@@ -27,6 +28,9 @@ GENERAL_MAX = 1_024
 """For containers that have no limit of their own."""
 LIMITS = {
     "HyParView.known": hyparview.KNOWN_MAX + seats.GUESTS_MAX,
+    "Basalt._asked": basalt.ASKED_MAX,
+    "Basalt._met": basalt.MET_MAX,
+    "Basalt._resting": basalt.RESTING_MAX,
     "Shuffling._walks": passive.WALKS_MAX,
     "Shuffling.peers": passive.Shuffles().size,
     "Inviting._granted": seats.GUESTS_MAX + 64,

@@ -16,11 +16,12 @@ FIELDS = {
     "active": "active_size",
     "passive": "passive_size",
     "max": "links_max",
+    "policy": "passive_policy",
 }
 """A key of ``[links]``, as people know it; and what the core calls it."""
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "product": {},
-    "paper": {"full_mesh": 0, "active": 5, "passive": 30},
+    "paper": {"full_mesh": 0, "active": 5, "passive": 30, "policy": "paper"},
 }
 """What a profile sets. Values of `paper`: HyParView §5.1."""
 

@@ -178,6 +178,18 @@ def placed_samples(record: bytes) -> dict[str, msgspec.Struct]:
     }
 
 
+def exchange_samples(record: bytes) -> dict[str, msgspec.Struct]:
+    """The messages that BASALT exchanges."""
+    alice, bob = ALICE.peer_id, BOB.peer_id
+    return {
+        "exchange of views": messages.ViewExchange(bob, REQUEST, 24, [alice, bob]),
+        "view in exchange": messages.ViewExchanged(REQUEST, [bob]),
+        "pull of records": messages.RecordPull(bob, REQUEST, 24, [alice]),
+        "records pulled": messages.RecordPulled(REQUEST, [record]),
+        "no records pulled": messages.RecordPulled(REQUEST, []),
+    }
+
+
 def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
     """The messages of the views, the tree and traces."""
     walk, key = seeded("walk")[:8], ALICE.peer_id
@@ -198,6 +210,7 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
         "trace": messages.Trace(key, REQUEST, 7, [BOB.peer_id]),
         "trace reply": messages.TraceReply(REQUEST, [BOB.peer_id, key]),
         **placed_samples(record),
+        **exchange_samples(record),
         "part of a larger gossip": GossipPart(
             message_id=part_id(ALICE.peer_id, REQUEST, 63),
             origin=ALICE.peer_id,

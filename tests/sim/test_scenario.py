@@ -208,7 +208,8 @@ def test_a_profile_and_the_scenario_decide_what_nodes_are_set_to() -> None:
     assert chosen(of()) == {}
     assert config_diff(of()) == {}
     paper = of(profile="paper", links={"active": 4})
-    assert chosen(paper) == {"mesh_size": 0, "active_size": 4, "passive_size": 30}
+    sizes = {"mesh_size": 0, "active_size": 4, "passive_size": 30}
+    assert chosen(paper) == {**sizes, "passive_policy": "paper"}
     assert config_diff(paper) == {"links.full_mesh": 0, "links.active": 4}
 
 

@@ -210,7 +210,8 @@ def test_a_profile_and_the_scenario_decide_what_nodes_are_set_to() -> None:
     paper = of(profile="paper", links={"active": 4})
     sizes = {"mesh_size": 0, "active_size": 4, "passive_size": 30}
     assert chosen(paper) == {**sizes, "passive_policy": "paper"}
-    assert config_diff(paper) == {"links.full_mesh": 0, "links.active": 4}
+    diff = {"links.full_mesh": 0, "links.active": 4, "links.policy": "paper"}
+    assert config_diff(paper) == diff
 
 
 # --- where scenarios are -------------------------------------------------------------------------

@@ -58,15 +58,14 @@ def read_links(nodes: Sequence[Node], rows: Sequence[Sequence[Json]]) -> list[Li
 
 
 def linked_pairs(nodes: Sequence[Node]) -> list[Pair]:
-    """Who is linked to whom at this moment, from the events that `up --json` prints."""
+    """Who is linked to whom at this moment, from the events that `up --json` prints at both ends.
+
+    One end alone may be the last to know, or stopped.
+    """
     names = {node.peer_id: node.name for node in nodes}
     told = {node.name: _neighbours(node) for node in nodes}
-    return sorted(
-        (name, names[peer])
-        for name, peers in told.items()
-        for peer in peers
-        if peer in names and name < names[peer]
-    )
+    said = {(name, names[peer]) for name, peers in told.items() for peer in peers if peer in names}
+    return sorted((a, b) for a, b in said if a < b and (b, a) in said)
 
 
 def _neighbours(node: Node) -> set[str]:

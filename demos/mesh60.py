@@ -74,6 +74,13 @@ class Field(Stage):
             time.sleep(0.5)
         return time.monotonic() - begun
 
+    def ask(self, node: Node, method: str, path: str, body: Json | None = None) -> Json:
+        """What a node answers over its control socket, as it does to the commands."""
+        try:
+            return node.ask(method, path, body)
+        except OSError as error:
+            raise Failed(f"{node.name} does not answer: {error}") from None
+
     def some(self, nodes: Sequence[Node], count: int) -> list[tuple[Node, Node]]:
         """So many pairs drawn at random."""
         pairs = [self.random.sample(nodes, 2) for _ in range(count)]
@@ -166,8 +173,8 @@ def trace(stage: Field, nodes: Sequence[Node]) -> Json:
     def ask(pair: tuple[Node, Node]) -> Json | str:
         one, other = pair
         try:
-            return one.ask("POST", "/trace", {"peer": other.peer_id})
-        except (Failed, OSError) as failure:
+            return stage.ask(one, "POST", "/trace", {"peer": other.peer_id})
+        except Failed as failure:
             return f"{one.name} → {other.name}: {failure}"
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -203,7 +210,7 @@ def _hear_itself(stage: Field, node: Node) -> None:
     probe = f"probe {node.name} {os.urandom(4).hex()}"
 
     def hears() -> bool:
-        node.ask("POST", "/publish", {"topic": TOPIC, "data": probe})
+        stage.ask(node, "POST", "/publish", {"topic": TOPIC, "data": probe})
         time.sleep(0.2)
         return has_heard(stage.ears[node.name], probe)
 
@@ -220,7 +227,7 @@ def announce(stage: Field, speaker: Node, ears: Sequence[Node], what: str) -> fl
     text = f"{what} {os.urandom(4).hex()}"
     deaf = {node.name: node for node in ears}
     begun = time.monotonic()
-    speaker.ask("POST", "/publish", {"topic": TOPIC, "data": text})
+    stage.ask(speaker, "POST", "/publish", {"topic": TOPIC, "data": text})
     while deaf:
         for name in [name for name in deaf if has_heard(stage.ears[name], text)]:
             stage.show(deaf.pop(name), "heard")
@@ -260,7 +267,8 @@ def repaired(stage: Field, survivors: Sequence[Node], killed_at: float) -> Shape
         shape = shape_of(survivors)
         if shape.components > 1 or min(shape.degrees) < least:
             return False
-        return all(node.neighbours() <= living for node in survivors)
+        told = [stage.ask(node, "GET", "/peers")["peers"] for node in survivors]
+        return all(peer["peer_id"] in living for peers in told for peer in peers)
 
     def what() -> str:
         shape = shape_of(survivors)
@@ -270,14 +278,14 @@ def repaired(stage: Field, survivors: Sequence[Node], killed_at: float) -> Shape
     shape, seconds = shape_of(survivors), time.monotonic() - killed_at
     stage.step(f"{seconds:.0f} s after: one mesh of {len(shape.pairs)} links, none to the dead")
     for node in survivors:
-        errors = node.ask("GET", "/status")["internal_errors"]
+        errors = stage.ask(node, "GET", "/status")["internal_errors"]
         require(errors == 0, f"{node.name} counts {errors} internal errors")
     return shape
 
 
 def play(stage: Field, options: argparse.Namespace) -> None:
     """The whole demonstration; raises `Failed` at the first thing that does not hold."""
-    assemble(stage, options.nodes, ALONE if options.no_repair else SETTINGS)
+    assemble(stage, options.nodes, ALONE if options.no_links else SETTINGS)
     before = settle(stage).as_json() | {"traces": trace(stage, stage.cast)}
     listen(stage)
     announce(stage, stage.cast[-1], stage.cast, "all are here")
@@ -288,6 +296,8 @@ def play(stage: Field, options: argparse.Namespace) -> None:
     stage.step(f"half of them die at one moment: {len(survivors)} are left")
     heard_after = announce(stage, survivors[-1], survivors, "we go on")
     bury(stage, survivors)
+    if options.freeze_later:
+        survivors[0].freeze()
     after = repaired(stage, survivors, killed_at).as_json()
     repaired_after = time.monotonic() - killed_at
     after |= {"traces": trace(stage, survivors)}
@@ -334,7 +344,12 @@ def options_of(text: str | None) -> argparse.Namespace:
         help="stop one survivor before the message: the demonstration has to fail",
     )
     parser.add_argument(
-        "--no-repair",
+        "--freeze-later",
+        action="store_true",
+        help="stop one survivor after the message: nobody can mend that, it has to fail",
+    )
+    parser.add_argument(
+        "--no-links",
         action="store_true",
         help="have nobody open links of its own: the demonstration has to fail",
     )

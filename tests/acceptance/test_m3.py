@@ -516,9 +516,9 @@ def test_a_mesh_of_sixty_processes_outlives_half_of_them() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("broken", ["--no-repair", "--freeze-one"])
+@pytest.mark.parametrize("broken", ["--no-links", "--freeze-one", "--freeze-later"])
 def test_the_mesh_of_processes_fails_when_it_should(broken: str) -> None:
-    """The counter-tests: nobody opens links of its own; a survivor that cannot hear."""
+    """The counter-tests: nobody opens links of its own; a survivor cannot hear; one is lost."""
     argv = ("demos/mesh60.py", broken, "--nodes", "16", "--patience", "20", "--json")
     done = sh(sys.executable, *argv, timeout=280.0)
     assert done.returncode == 1, done.stdout + done.stderr

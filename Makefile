@@ -54,6 +54,10 @@ demo: $(VENV)/.run ## sixteen processes on this machine become a mesh and outliv
 demo-firewalled: $(VENV)/.run $(VENV)/.system ## sixteen nodes behind firewalls: only negotiation through the mesh can link them
 	@exec $(BIN)/python demos/firewalled.py $(ARGS)
 
+.PHONY: mesh-60
+mesh-60: $(VENV)/.run ## sixty processes on this machine become a mesh, and half of them outlive the rest
+	@exec $(BIN)/python demos/mesh60.py $(ARGS)
+
 # --- working on it -----------------------------------------------------------------------------
 
 .PHONY: test
@@ -84,6 +88,10 @@ docs: $(VENV)/.test ## write the generated parts of docs/ again
 .PHONY: bench
 bench: $(VENV)/.test ## measure against the bars; writes benchmarks/results.json and docs/benchmarks.md
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-sim
+bench-sim: $(VENV)/.test ## run the published experiments at full size (hours); writes docs/benchmarks.md
+	@exec $(BIN)/python -m benchmarks.simulations $(ARGS)
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build the wheel and try it alone in a new environment

@@ -50,18 +50,18 @@ def table(outcome: Sequence[Result], measures: Sequence[Measure]) -> str:
     return "\n".join(lines)
 
 
-def write_table(page: Path, text: str) -> None:
+def write_table(page: Path, text: str, begin: str = BEGIN) -> None:
     """Put the table between the page's two marks.
 
     Raises ValueError when the page has lost a mark.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
+    before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
+    if not found or not end:
         raise ValueError(
-            f"{page.name} has no place for the table: keep the lines {BEGIN} and {END}"
+            f"{page.name} has no place for the table: keep the lines {begin} and {END}"
         )
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    page.write_text(f"{before}{begin}\n{text}\n{END}{after}")
 
 
 def _figure(value: float | None, unit: str) -> str:

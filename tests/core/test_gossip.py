@@ -24,7 +24,7 @@ def grown(world: World, size: int) -> list[SimNode]:
 
 def active(node: SimNode) -> set[PeerId]:
     """The node's active view."""
-    return set(node.core._views.active)
+    return set(node.core._neighbourhood.views.active)
 
 
 def reachable(nodes: list[SimNode], start: SimNode) -> set[str]:

@@ -6,9 +6,10 @@ A page marks such a part with ``<!-- generated: NAME -->`` and ``<!-- end -->``;
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,6 +17,9 @@ import msgspec
 from docs import states
 from overlay.core import stream_frames
 from overlay.node import config
+
+if TYPE_CHECKING:
+    from overlay.sim.tables import Key
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -147,18 +151,21 @@ def scenario_keys() -> str:
     for name, table in tables(Scenario):
         title = {"": "The scenario itself"}.get(name, f"`{name}`")
         about = " ".join((table.__doc__ or "").split())
-        lines += [
-            f"### {title}",
-            "",
-            about,
-            "",
-            "| key | allowed | default | |",
-            "|---|---|---|---|",
-        ]
-        for key in keys(table):
-            lines.append(f"| `{key.name}` | {key.allowed} | {key.default} | {key.about} |")
-        lines.append("")
+        lines += [f"### {title}", "", about, "", *_rows(keys(table)), ""]
     return "\n".join(lines)
+
+
+def sweep_keys() -> str:
+    """Every key of a sweep of the simulator."""
+    from overlay.sim.sweep import SweepFile
+    from overlay.sim.tables import keys
+
+    return "\n".join(_rows(keys(SweepFile))) + "\n"
+
+
+def _rows(keys: "Iterable[Key]") -> list[str]:
+    rows = [f"| `{key.name}` | {key.allowed} | {key.default} | {key.about} |" for key in keys]
+    return ["| key | allowed | default | |", "|---|---|---|---|", *rows]
 
 
 def measures() -> str:
@@ -186,6 +193,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "modules": modules,
     "scenario": scenario_keys,
+    "sweep": sweep_keys,
     "measures": measures,
 }
 

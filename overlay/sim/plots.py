@@ -268,7 +268,8 @@ def _scale(choose: Callable[[str], None], values: list[float]) -> None:
 
 
 def _legend(axes: "Axes") -> None:
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="best")
 
 
 def _png(figure: "Figure") -> bytes:

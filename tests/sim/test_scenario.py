@@ -47,7 +47,8 @@ def test_every_scenario_that_ships_can_be_read_and_says_what_it_is_about(path: P
 
 def test_the_scenario_of_the_documentation_can_be_read() -> None:
     page = (ROOT / "docs" / "simulation.md").read_text()
-    (block,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    block, told, _ = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(read(tomllib.loads(told), "told.toml").published) == 2
     scenario = read(tomllib.loads(block), "half.toml")
     assert scenario.faults == (Fault(at=40.0, do="crash", share=0.5),)
 

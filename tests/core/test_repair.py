@@ -16,6 +16,7 @@ from overlay.core.hyparview import (
     Parameters,
     Wanted,
 )
+from overlay.core.passive import Shuffles, Shuffling
 from overlay.core.types import LinkId, PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.world import SimNode, World
@@ -33,6 +34,9 @@ def a_view(neighbours: int, strangers: int) -> tuple[HyParView, list[PeerId]]:
     settings = Settings(bytes(32), "net", "n", 1, bytes(32))
     view = HyParView(
         Context(settings, crypto, Random(2)), Parameters(active_size=neighbours, full_mesh=0)
+    )
+    view.passive = Shuffling(
+        view.context, Shuffles(), view.active, view.links, view.known, lambda _: None
     )
     inside = peers(1, neighbours)
     for number, peer in enumerate(inside):

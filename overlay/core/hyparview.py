@@ -356,7 +356,7 @@ class HyParView:
     def on_time(self, now: float) -> list[Fact]:
         """Shuffle, forget, and ask somebody else when an answer takes too long."""
         self._now = now
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for kind, name in due:
             if kind == "seek":
                 self._seek()

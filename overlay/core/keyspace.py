@@ -289,7 +289,7 @@ class Keyspace:
 
     def on_time(self, now: float) -> list[KeyspaceFact]:
         """Look for our own place, and for peers far away; try those again that were lost."""
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for name in due:
             if name == "check":
                 self._check(now)

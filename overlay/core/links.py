@@ -399,9 +399,9 @@ class Links:
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
-        for token in list(self._ping_timers.pop_due(now)):
+        for token in self._ping_timers.pop_due(now):
             self._give_up(token)
-        for link_id in list(self._timers.pop_due(now)):
+        for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal("timeout", "the hello took too long"))
         return facts

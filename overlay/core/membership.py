@@ -160,7 +160,7 @@ class Membership:
 
     def on_time(self, now: float) -> None:
         """Do what is due."""
-        for kind, _ in list(self._timers.pop_due(now)):
+        for kind, _ in self._timers.pop_due(now):
             if kind == "renew":
                 self.renew(now)
             elif kind == "tell":

@@ -121,7 +121,6 @@ class Overlay:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
         if now >= self._context.agenda.earliest:
             self._on_time(now)
-            self._context.agenda.settle()
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)
@@ -141,7 +140,7 @@ class Overlay:
 
     def next_deadline(self) -> float | None:
         """When `handle(Wakeup(), …)` next may have something to do; None for never."""
-        earliest = self._context.agenda.earliest
+        earliest = self._context.agenda.settle()
         return None if earliest == NEVER else earliest
 
     # --- for looking at ----------------------------------------------------------------------

@@ -271,7 +271,7 @@ class Plumtree:
 
     def on_time(self, now: float) -> None:
         """Announce, graft what does not come, forget what is old."""
-        for kind, message_id in list(self._timers.pop_due(now)):
+        for kind, message_id in self._timers.pop_due(now):
             if kind == "announce":
                 self._announce()
             elif kind == "expire":

@@ -441,7 +441,7 @@ class Routing:
     def on_time(self, now: float) -> list[RoutingFact]:
         """Try elsewhere what was not acknowledged or answered in time; forget what is old."""
         facts: list[RoutingFact] = []
-        for kind, name in list(self._timers.pop_due(now)):
+        for kind, name in self._timers.pop_due(now):
             request = self._requests.get(name)
             if kind == "retry":
                 own = self._own.get(name)

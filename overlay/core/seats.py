@@ -134,7 +134,7 @@ class Seats:
     def on_time(self, now: float) -> list[PeerId]:
         """The guests whose time is up; each is given another term unless its link is ended."""
         over: list[PeerId] = []
-        for peer in list(self._timers.pop_due(now)):
+        for peer in self._timers.pop_due(now):
             self._guests.pop(peer, None)
             if not self._serves(peer):
                 over.append(peer)

@@ -17,7 +17,7 @@ from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.hyparview_facts import Fact, NeighborDown, NeighborUp, Parameters, Wanted
 from overlay.core.passive import PassiveView
-from overlay.core.timers import Timers
+from overlay.core.timers import NEVER, Timers
 from overlay.core.types import LinkId, PeerId
 
 __all__ = ["Fact", "HyParView", "NeighborDown", "NeighborUp", "Parameters", "Wanted"]
@@ -62,6 +62,8 @@ class HyParView:
     _doubtful: dict[PeerId, None] = field(default_factory=dict)
     """Active neighbours that have left a check unanswered: they may be dead."""
     _resting: dict[PeerId, float] = field(default_factory=dict)
+    _rested_at: float = NEVER
+    """When the first of them has rested."""
     _absent: dict[PeerId, None] = field(default_factory=dict)
     """Members that fell silent or could not be reached when last tried: not counted as there."""
     passive: PassiveView = field(init=False)
@@ -142,7 +144,7 @@ class HyParView:
         if peer not in self.known:
             self._learn(peer)
             if self.context.peer_id < peer:
-                self._resting[peer] = now + SECOND_ASK  # it sees us, too: let it come first
+                self._rest(peer, SECOND_ASK)  # it sees us, too: let it come first
         self.passive.hear(peer)
         return self._done(now)
 
@@ -370,7 +372,8 @@ class HyParView:
 
     def _done(self, now: float) -> list[Fact]:
         """Repair what is missing, and hand over the facts."""
-        self._resting = {peer: at for peer, at in self._resting.items() if at > now}
+        if now >= self._rested_at:
+            self._wake_rested()
         self._repair()
         facts, self._facts = self._facts, []
         return facts

@@ -21,6 +21,8 @@ GUESTS_EASY = 32
 """With more guests than this (guess) each newcomer shortens the stay of the oldest …"""
 STAY_LEAST = 5.0
 """… to so many seconds (guess): time to be handed on. So one contact takes in 20 a second."""
+REVIEW_INTERVAL = 1.0
+"""Seconds (guess) between two looks at all links while they are too many."""
 
 
 class Use(IntFlag):
@@ -55,6 +57,7 @@ class Seats:
     taken: dict[PeerId, _Seat] = field(default_factory=dict)
     _guests: dict[PeerId, float] = field(default_factory=dict)
     """Guests that may stay their whole time, and since when; the oldest first."""
+    _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,7 +142,8 @@ class Seats:
             if not self._serves(peer):
                 over.append(peer)
                 self._timers.set(peer, now + self.context.settings.guest_stay)
-        if len(self.taken) > self.context.settings.links_max:
+        if now >= self._review_at and len(self.taken) > self.context.settings.links_max:
+            self._review_at = now + REVIEW_INTERVAL
             for peer in self.taken:
                 self._review(peer, now)
         return over

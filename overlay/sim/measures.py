@@ -12,6 +12,8 @@ from statistics import fmean
 from typing import Protocol
 
 from overlay.core.types import PeerId
+from overlay.sim.adversaries import MEASURES as BYZANTINE
+from overlay.sim.adversaries import Adversary
 from overlay.sim.liveness import components
 from overlay.sim.scenario import Phase, Scenario
 from overlay.sim.tracing import Event
@@ -37,6 +39,9 @@ REQUESTING = {
     "success": "the share of requests answered in time",
     "request_hops": "links that a trace passed one way, on average",
 }
+CONTROL = {
+    "byzantine_control": "what `byzantine_view` comes to where anybody named replaces anybody",
+}
 
 
 def names_for(scenario: Scenario) -> list[str]:
@@ -46,7 +51,14 @@ def names_for(scenario: Scenario) -> list[str]:
         names += [*PUBLISHING, *_named("reliability", scenario.publish)]
     if scenario.requests:
         names += [*REQUESTING, *_named("success", scenario.requests)]
+    if scenario.adversaries:
+        names += [*BYZANTINE, *(CONTROL if flooding(scenario) else ())]
     return names
+
+
+def flooding(scenario: Scenario) -> Adversary | None:
+    """The first of the adversaries that flood."""
+    return next((each for each in scenario.adversaries if "flood" in each.do), None)
 
 
 def _named(measure: str, phases: Sequence[Phase]) -> Iterator[str]:
@@ -210,7 +222,7 @@ class Tally:
             **_of_phases("success", self._requested),
             "request_hops": _mean(self._request_hops),
         }
-        return {name: values[name] for name in names_for(self._scenario)}
+        return {name: values[name] for name in names_for(self._scenario) if name in values}
 
 
 def phase_of(name: str) -> int:

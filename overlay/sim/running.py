@@ -14,10 +14,12 @@ from overlay.core.events import Deliver, Effect, Rejected, Report, Resolved, Tra
 from overlay.core.messages import InviteBody
 from overlay.core.types import PeerId, RequestId
 from overlay.sim import liveness
+from overlay.sim.adversaries import Adversaries
 from overlay.sim.checks import Violated
 from overlay.sim.conditions import Conditions
+from overlay.sim.controls.naive import byzantine_share
 from overlay.sim.faults import Faults
-from overlay.sim.measures import Tally
+from overlay.sim.measures import Tally, flooding
 from overlay.sim.node import SimNode
 from overlay.sim.scenario import Publish, Requests, Scenario
 from overlay.sim.settings import chosen
@@ -83,6 +85,7 @@ class _Run:
         self.world = World(scenario.seed, conditions, checked=True, replay=replay)
         self.world.observers.append(self._on_effect)
         self._rng = random.Random(f"scenario {scenario.seed}")
+        self._adversaries = Adversaries(self.world, scenario.adversaries, scenario.nodes)
         self._tally = Tally(scenario)
         self._tracer: Tracer | None = Tracer(self._tally.take, write)
         self._names: dict[PeerId, str] = {}
@@ -127,8 +130,26 @@ class _Run:
     def _outcome(self, violation: Violated | None) -> Outcome:
         assert self._tracer is not None
         measures = self._tally.measures(self.world.up())
+        if self.scenario.adversaries:
+            measures |= self._adversaries.measures() | self._control()
         digest, self._tracer = self._tracer.digest, None
         return Outcome(measures, violation, self.world.now, self.world.events, digest)
+
+    def _control(self) -> dict[str, float | None]:
+        """What the same flood makes of views in which anybody named replaces anybody."""
+        scenario, flood = self.scenario, flooding(self.scenario)
+        if flood is None:
+            return {}
+        settings = self.world.nodes[0].settings
+        share = byzantine_share(
+            nodes=scenario.nodes,
+            byzantine=len(self._adversaries.members),
+            view=settings.passive_size,
+            factor=flood.factor,
+            rounds=int(scenario.duration / settings.exchange_interval),
+            rng=random.Random(f"control {scenario.seed}"),
+        )
+        return {"byzantine_control": share}
 
     # --- newcomers ---------------------------------------------------------------------------
 
@@ -146,6 +167,7 @@ class _Run:
 
     def _start_first(self) -> None:
         first = self.world.spawn(**self._settings)
+        self._adversaries.enlist(first)
         self._names[first.peer_id] = first.name
         self._members[first] = None
         self._event("join", first.name, "")
@@ -154,6 +176,7 @@ class _Run:
         firewalled = self._rng.random() < self.scenario.join.firewalled
         contact = self._contact()
         node = self.world.spawn(firewalled=firewalled, **self._settings)
+        self._adversaries.enlist(node)
         self._names[node.peer_id] = node.name
         self._tally.started(node.name, self.world.now)
         if contact is not None:
@@ -173,8 +196,9 @@ class _Run:
         return self._invites[node]
 
     def _up(self) -> list[SimNode]:
-        """Members that are up, in the order in which they came."""
-        return [node for node in self._members if not node.frozen]
+        """Honest members that are up, in the order in which they came."""
+        byzantine = self._adversaries.members
+        return [node for node in self._members if not node.frozen and node not in byzantine]
 
     # --- workload ----------------------------------------------------------------------------
 

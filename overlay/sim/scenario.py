@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from overlay.sim.adversaries import Adversary
 from overlay.sim.published import Published
 from overlay.sim.tables import Table
 
@@ -431,6 +432,7 @@ class Scenario(Table, frozen=True, kw_only=True):
     network: Network = Network()
     join: Join = Join()
     faults: tuple[Fault, ...] = ()
+    adversaries: tuple[Adversary, ...] = ()
     publish: tuple[Publish, ...] = ()
     requests: tuple[Requests, ...] = ()
     published: tuple[Published, ...] = ()

@@ -317,9 +317,14 @@ class HyParView:
             self._timers.set(("ask", peer), self._now + ASK_TIMEOUT)
             self._send(peer, m.NeighbourAsk(high=high or not self._sure))
 
-    def _rest(self, peer: PeerId) -> None:
+    def _rest(self, peer: PeerId, span: float = REST) -> None:
         if peer in self.known or peer in self.passive.peers:
-            self._resting[peer] = self._now + REST
+            self._resting[peer] = self._now + span
+            self._rested_at = min(self._rested_at, self._now + span)
+
+    def _wake_rested(self) -> None:
+        self._resting = {peer: at for peer, at in self._resting.items() if at > self._now}
+        self._rested_at = min(self._resting.values(), default=NEVER)
 
     def _learn(self, peer: PeerId) -> None:
         """There is such a member; of too many, the longest known goes that is of no use."""

@@ -336,8 +336,10 @@ class Keyspace:
         """Those that would still be near are candidates again; the others are forgotten."""
         for peer in [peer for peer, (at, _) in self._lost.items() if at <= now]:
             _, until = self._lost.pop(peer)
+            if until <= now:
+                continue
             self._learn(peer, now)
-            if until > now and self.is_near(peer):
+            if self.is_near(peer):
                 self._lost[peer] = (now + RETRY_INTERVAL, until)
         self._wait_for_lost()
 

@@ -28,6 +28,8 @@ class Neighbour:
     """Its neighbours, as it says (a dict for its order)."""
     places: list[int] = field(default_factory=list)
     """Theirs and its own, in order around the ring."""
+    doubted: bool = False
+    """It has left a request unacknowledged, and said nothing since."""
     tokens: float = REQUESTS_BURST
     tokens_at: float = 0.0
 
@@ -49,6 +51,17 @@ class Neighbour:
             others = [each for each in (after, before) if each != place]
             return min((distance(place, each) for each in others), default=SPACE)
         return min(distance(place, places[at % len(places)]), distance(place, places[at - 1]))
+
+    def beyond(self, place: int, *, clockwise: bool) -> int:
+        """How near it or one of its neighbours is, on one side of the place only.
+
+        >>> Neighbour(LinkId(0), 5, places=[5, 9]).beyond(8, clockwise=False)
+        3
+        """
+        at = bisect_left(self.places, place)
+        if clockwise:
+            return (self.places[at % len(self.places)] - place) % SPACE
+        return (place - self.places[at - 1]) % SPACE
 
     def allowed(self, now: float) -> bool:
         """A token bucket, before anything is kept for a request of this neighbour."""
@@ -83,12 +96,30 @@ class Surroundings:
         if known is not None:
             known.learn([each for each in peers if each != self.peer_id])
 
+    def doubt(self, peer: PeerId) -> None:
+        """It may be dead: until it says something, others come first."""
+        if peer in self.neighbours:
+            self.neighbours[peer].doubted = True
+
+    def heard(self, peer: PeerId) -> None:
+        """It is alive."""
+        if peer in self.neighbours:
+            self.neighbours[peer].doubted = False
+
     def best(
         self, place: int, untried: list[PeerId], *, beside: bool = False
     ) -> tuple[int, PeerId] | None:
         """The untried neighbour that leads nearest to a place, and how near."""
         reaches = ((self.neighbours[peer].reach(place, beside=beside), peer) for peer in untried)
         return min(reaches, default=None)
+
+    def across(self, place: int, untried: list[PeerId]) -> PeerId | None:
+        """The untried neighbour that leads nearest to a place on the side where we are not."""
+        clockwise = (place - place_of(self.peer_id)) % SPACE < SPACE // 2
+        reaches = (
+            (self.neighbours[peer].beyond(place, clockwise=clockwise), peer) for peer in untried
+        )
+        return min(reaches, default=(SPACE, None))[1]
 
     def knowing(self, target: PeerId, untried: list[PeerId]) -> list[PeerId]:
         """The neighbours that say they are linked to the target, the quickest first."""

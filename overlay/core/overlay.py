@@ -214,6 +214,8 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
         elif isinstance(event, LinkSuspect) or peer in self._routing.neighbours:
             doubtful = isinstance(event, LinkSuspect)
+            surroundings = self._routing.surroundings
+            (surroundings.doubt if doubtful else surroundings.heard)(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
         else:
             self._routing.add(peer, event.link, now)

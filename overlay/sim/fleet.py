@@ -133,7 +133,9 @@ def _end(cluster: Any) -> None:
 @contextmanager
 def _remote(address: str) -> Iterator[Any]:
     dask = import_module("distributed")
+    addressing = import_module("distributed.comm.addressing")
     try:
+        addressing.get_address_host_port(address)  # a client of no address would linger
         client = dask.Client(address, timeout=ANSWER_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, ImportError) as error:
         text = f"--scheduler {address}: nobody answers there as a scheduler of dask does"

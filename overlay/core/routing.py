@@ -161,8 +161,7 @@ class Routing:
     def send_through(self, peer: PeerId, routed: Routed, now: float) -> None:
         """Send a request of our own with this first hop, and no second try."""
         self.counters.sent += 1
-        request = _Request(routed, came_from=None, left=routed.ttl)
-        self._remember(request, now)
+        self._remember(request := _Request(routed, came_from=None, left=routed.ttl), now)
         self._hand_over(request, peer, routed.ttl, now)
 
     def _attempt(self, own: _Own, avoided: PeerId | None, now: float) -> list[RoutingFact]:
@@ -212,14 +211,22 @@ class Routing:
         if own.open:
             return []
         facts = self._try_again(own, now)
-        if not self._is_open(base):
+        if not own.open and base in self._own:
             facts.append(Undeliverable(base, code))
             self._forget_own(base)
         return facts
 
-    def _is_open(self, base: bytes) -> bool:
+    def _on_answered(self, base: bytes) -> None:
+        """Whatever else comes of our request is late."""
         own = self._own.get(base)
-        return own is None or own.open > 0
+        if own is None:
+            return
+        for attempt in range(own.attempt + 1):
+            request = self._requests.get(attempt_of(base, attempt))
+            if request is not None:
+                request.answered = True
+        self._forget_own(base)
+        self.counters.delivered += 1
 
     def _forget_own(self, base: bytes) -> None:
         self._own.pop(base, None)
@@ -234,9 +241,9 @@ class Routing:
         known = self._requests.get(routed.request)
         if known is not None:
             if self._is_for_us(routed):
-                self._acknowledge(peer, routed.request)
+                self._transmit(peer, SignalAck(routed.request, answer=False))
             elif known.came_from != peer:
-                self._bounce(peer, routed.request, "loop")
+                self._transmit(peer, Bounce(routed.request, "loop"))
             return []
         neighbour = self.neighbours.get(peer)
         if neighbour is None or not neighbour.allowed(now):
@@ -244,11 +251,11 @@ class Routing:
         left = min(routed.ttl, OFFER_TTL) - 1
         request = _Request(self._onward(routed), came_from=peer, left=left)
         if self._ends_here(request):
-            self._acknowledge(peer, routed.request)
+            self._transmit(peer, SignalAck(routed.request, answer=False))
             return self._deliver(request, routed, peer, now)
         if routed.ttl <= 1:
             return self._drop(peer, routed, "ttl")
-        self._acknowledge(peer, routed.request)
+        self._transmit(peer, SignalAck(routed.request, answer=False))
         return self._take_charge(request, now)
 
     def _is_for_us(self, routed: Routed) -> bool:
@@ -330,7 +337,7 @@ class Routing:
         self.counters.dropped += 1
         if request.came_from is None:
             return self._came_to_nothing(name, code, now)
-        self._bounce(request.came_from, name, code)
+        self._transmit(request.came_from, Bounce(name, code))
         return []
 
     def _hand_over(self, request: _Request, peer: PeerId, ttl: int, now: float) -> None:
@@ -420,19 +427,16 @@ class Routing:
         """A reply comes back: to us, or through us."""
         self.surroundings.heard(peer)
         request = self._requests.get(reply.request)
-        if request is None or request.answered or peer not in request.tried:
+        if request is None or peer not in request.tried:
             self.counters.dropped += 1
+            return []
+        self._transmit(peer, SignalAck(reply.request, answer=True))
+        if request.answered:
             return []
         request.answered = True
         self._timers.stop(("ack", reply.request))
-        neighbour = self.neighbours.get(peer)
-        if neighbour is not None:
-            self.context.emit(Transmit(neighbour.link, SignalAck(reply.request, answer=True)))
         if request.came_from is None:
-            base = base_of(reply.request)
-            if self._own.pop(base, None) is not None:
-                self._forget_own(base)
-                self.counters.delivered += 1
+            self._on_answered(base_of(reply.request))
             return [ReplyArrived(reply, peer)]
         self.counters.forwarded += 1
         self._send_back(request, reply, now)
@@ -484,14 +488,8 @@ class Routing:
 
     def _drop(self, peer: PeerId, routed: Routed, code: str) -> list[RoutingFact]:
         self.counters.dropped += 1
-        self._bounce(peer, routed.request, code)
+        self._transmit(peer, Bounce(routed.request, code))
         return []
-
-    def _acknowledge(self, peer: PeerId, request: bytes) -> None:
-        self._transmit(peer, SignalAck(request, answer=False))
-
-    def _bounce(self, peer: PeerId, request: bytes, code: str) -> None:
-        self._transmit(peer, Bounce(request, code))
 
     def _transmit(self, peer: PeerId, message: Message) -> None:
         neighbour = self.neighbours.get(peer)

@@ -40,7 +40,8 @@ class Asked:
     at: float
     answered_at: float | None = None
     attempt: int = 0
-    hops: int = 0
+    path: list[bytes] = field(default_factory=list)
+    answers: int = 0
     given_up_at: float | None = None
 
 
@@ -167,9 +168,10 @@ class RoutingWorld:
                     self._on_facts(node, self.routers[node].reply(reply, self.now))
                 case ReplyArrived(TraceReply() as reply):
                     asked = self.asked[base_of(reply.request)]
+                    asked.answers += 1
                     if asked.answered_at is None:
                         asked.answered_at = self.now
-                        asked.attempt, asked.hops = reply.request[-1], len(reply.path)
+                        asked.attempt, asked.path = reply.request[-1], reply.path
                 case Undeliverable(request):
                     self.asked[base_of(request)].given_up_at = self.now
 
@@ -205,5 +207,5 @@ class RoutingWorld:
 
     def hops(self) -> float:
         """Links one way, on average over what was answered."""
-        counts = [asked.hops for asked in self.asked.values() if asked.answered_at is not None]
+        counts = [len(asked.path) for asked in self.asked.values() if asked.answered_at is not None]
         return sum(counts) / len(counts)

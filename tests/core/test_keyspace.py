@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -290,7 +291,7 @@ def test_a_node_looks_for_its_place_soon_then_less_and_less_and_again_when_somet
     node.link(peers[0])
     node.run(600.0)
     own = [at for at, look in node.looks if look.own]
-    gaps = [after - before for before, after in zip(own, own[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(own)]
     assert own[0] <= 2 * CHECK_FIRST
     assert gaps[0] < 15.0
     assert 0.7 * CHECK_INTERVAL_MAX < gaps[-1] < 1.3 * CHECK_INTERVAL_MAX

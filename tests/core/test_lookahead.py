@@ -46,7 +46,7 @@ def test_beside_a_place_whoever_is_exactly_there_does_not_count(
 
 
 @given(PEERS, PLACES, st.booleans())
-def test_beyond_looks_at_one_side_only(peers: list[PeerId], place: int, clockwise: bool) -> None:  # noqa: FBT001
+def test_beyond_looks_at_one_side_only(peers: list[PeerId], place: int, clockwise: bool) -> None:
     neighbour = Neighbour(LinkId(0), place_of(peer("a")))
     neighbour.learn(peers)
     sign = 1 if clockwise else -1

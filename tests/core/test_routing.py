@@ -391,7 +391,7 @@ def test_an_answered_request_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize(("walk", "attempts"), [(True, ATTEMPTS_MAX), (False, WALK)])
 def test_a_request_that_always_comes_back_is_given_up_in_the_end(
-    walk: bool,  # noqa: FBT001
+    walk: bool,
     attempts: int,
 ) -> None:
     hop = Hop("abc")

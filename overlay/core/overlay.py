@@ -147,7 +147,10 @@ class Overlay:
 
     def status(self) -> Status:
         """A snapshot of counts."""
-        return Status(len(self._links.by_peer), self._routing.counters, dict(self._links.refused))
+        tree, refused = self._tree, dict(self._links.refused)
+        signalling = self._routing.counters
+        links = len(self._links.by_peer)
+        return Status(links, signalling, refused, tree.payloads, tree.announcements)
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""

@@ -117,6 +117,8 @@ class Link:
     since: float = 0.0
     state: LinkState = LinkState.HELLO
     rtt: float | None = None
+    told: tuple[PeerId, ...] | None = None
+    """The neighbours of ours that the peer was last told of."""
 
     def on(self, event: LinkEvent) -> bool:
         """Take the transition that the table has for it, if any; whether it had one."""

@@ -95,7 +95,8 @@ class Overlay:
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
         self._neighbourhood = Neighbourhood(context, self._record_of, self._prefix_of)
-        self._membership = Membership(context, self._links, self._reflexive, self._book)
+        lasts = self._neighbourhood.seats.lasts
+        self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
         self._climbing = Climbing(
@@ -429,6 +430,10 @@ class Overlay:
         while self._neighbour_facts and not busy:
             self._on_neighbour_fact(self._neighbour_facts[0], now)
             self._neighbour_facts.popleft()
+        seats = self._neighbourhood.seats
+        if seats.news:
+            seats.news = False
+            self._membership.tell_soon(now)
 
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
         for fact in facts:

@@ -57,6 +57,8 @@ class Seats:
     taken: dict[PeerId, _Seat] = field(default_factory=dict)
     _guests: dict[PeerId, float] = field(default_factory=dict)
     """Guests that may stay their whole time, and since when; the oldest first."""
+    news: bool = False
+    """What some link is for has changed since this was last looked at."""
     _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 
@@ -77,6 +79,11 @@ class Seats:
             seat.link = link
             self._tell(seat)
 
+    def lasts(self, peer: PeerId) -> bool:
+        """Whether either end has a use for the link to this peer."""
+        seat = self.taken.get(peer)
+        return seat is not None and bool(seat.ours or seat.theirs)
+
     def leave(self, peer: PeerId) -> None:
         """A link has ended."""
         self.taken.pop(peer, None)
@@ -96,6 +103,7 @@ class Seats:
         if seat is None or change(seat.ours) == seat.ours:
             return
         told, seat.ours = seat.ours & TOLD, change(seat.ours)
+        self.news = True
         if seat.ours & TOLD != told:
             self._tell(seat)
         self._review(peer, now)
@@ -105,6 +113,7 @@ class Seats:
         seat = self.taken.get(peer)
         if seat is not None:
             seat.theirs = Use(message.uses & TOLD)
+            self.news = True
             self._review(peer, now)
 
     def _tell(self, seat: _Seat) -> None:

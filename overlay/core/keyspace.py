@@ -164,7 +164,8 @@ class Keyspace:
         near, far = self.near.pop(peer, self), self.long.pop(peer, self)
         if near is None or far is not self:
             self._hurry(now)
-        self._lose(peer, now)
+        if any(peer == each for side in self._sides for _, each in side):
+            self._lose(peer, now)
         return self._done(now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[KeyspaceFact]:

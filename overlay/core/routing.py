@@ -70,6 +70,8 @@ WALK_INTERVAL = 1.0
 """Seconds (guess) from some walks to the next."""
 REQUEST_LIFE = 15.0
 """Seconds that a hop remembers a request: longer than any asker waits."""
+FORGET_INTERVAL = 2.0
+"""Seconds (guess) by which that may be longer: one wake-up for many requests."""
 REQUESTS_MAX = 1024
 
 
@@ -80,6 +82,7 @@ class _Request:
     routed: Routed
     came_from: PeerId | None
     """None: it is ours."""
+    forget_at: float = 0.0
     tried: dict[PeerId, None] = field(default_factory=dict)
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
@@ -458,7 +461,9 @@ class Routing:
         facts: list[RoutingFact] = []
         for kind, name in self._timers.pop_due(now):
             request = self._requests.get(name)
-            if kind == "retry":
+            if kind == "forget":
+                self._forget_old(now)
+            elif kind == "retry":
                 own = self._own.get(name)
                 facts += self._try_again(own, now) if own else []
             elif kind == "over":
@@ -467,8 +472,6 @@ class Routing:
                 self.counters.dropped += 1
             elif request is None:
                 continue
-            elif kind == "forget":
-                self._forget(name)
             elif not request.acknowledged and not request.answered:
                 self.surroundings.doubt(_last(request.tried))
                 facts += self._next_best(request, "no_ack", now, spent=1)
@@ -477,14 +480,24 @@ class Routing:
     def _remember(self, request: _Request, now: float) -> None:
         while len(self._requests) >= REQUESTS_MAX:
             self._forget(next(iter(self._requests)))
+        request.forget_at = now + REQUEST_LIFE
         self._requests[request.routed.request] = request
-        self._timers.set(("forget", request.routed.request), now + REQUEST_LIFE)
+        if ("forget", b"") not in self._timers:
+            self._timers.set(("forget", b""), request.forget_at + FORGET_INTERVAL)
+
+    def _forget_old(self, now: float) -> None:
+        """The oldest come first; those that grow old together are forgotten together."""
+        while self._requests:
+            name, oldest = next(iter(self._requests.items()))
+            if oldest.forget_at > now:
+                self._timers.set(("forget", b""), oldest.forget_at + FORGET_INTERVAL)
+                return
+            self._forget(name)
 
     def _forget(self, name: bytes) -> None:
         del self._requests[name]
         self._replies.pop(base_of(name), None)
-        for kind in ("ack", "forget"):
-            self._timers.stop((kind, name))
+        self._timers.stop(("ack", name))
 
     def _drop(self, peer: PeerId, routed: Routed, code: str) -> list[RoutingFact]:
         self.counters.dropped += 1

@@ -21,6 +21,7 @@ from overlay.core.messages import (
 from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
 from overlay.core.routing import (
     ACK_TIMEOUT_MIN,
+    FORGET_INTERVAL,
     OFFER_TTL,
     REQUEST_LIFE,
     REQUESTS_MAX,
@@ -296,7 +297,7 @@ def test_a_flood_of_offers_is_cut_and_recovers() -> None:
 def test_requests_are_forgotten_after_their_life_and_of_too_many_the_oldest() -> None:
     hop = Hop("at")
     hop.routing.on_request(peer("a"), OFFER, 0.0)
-    hop.routing.on_time(REQUEST_LIFE)
+    hop.routing.on_time(REQUEST_LIFE + FORGET_INTERVAL)
     hop.sent()
     hop.context.agenda.settle()
     assert hop.context.agenda.earliest == NEVER

@@ -55,8 +55,8 @@ class Settings:
     shuffle_interval: float = 10.0
     """Seconds (guess) between two shuffles of ours: the papers' "cycle", which has no length."""
     resort: bool = True
-    """Whether any member known by its record is promoted when nobody in the passive view is left;
-    off for the paper, in which whoever is in no view is forgotten."""
+    """Whether any member known by its record is promoted when nobody in the passive view is left,
+    and absent ones are sought; off for the paper, in which whoever is in no view is forgotten."""
     flood: bool = False
     """Whether every neighbour stays eager: published messages flood the active view (HyParView
     §5), and no tree is grown."""

@@ -335,7 +335,7 @@ class HyParView:
 
     def _miss(self, peer: PeerId) -> None:
         """A member is not where it was: seek it from time to time."""
-        if peer in self.known:
+        if peer in self.known and self.context.settings.resort:
             self._absent[peer] = None
             self._seek_later()
 

@@ -38,15 +38,21 @@ PUBLISHING = {
     "delay_max": "seconds until it was delivered, at most",
 }
 TRAFFIC = {
-    "payloads": "copies of a message that nodes sent, on average",
+    "payloads": "copies of a message that nodes sent, for the median message",
     "rmr": "copies for each node that delivers it but the first, less one: relative message "
     "redundancy (Plumtree §4.2)",
-    "announcements": "announcements of a message that nodes sent, on average",
+    "announcements": "announcements of a message that nodes sent, for the median message",
     "announcements_ratio": "the same, as a share of two for every link of the views that is not "
     "on the tree",
 }
+SETTLING = {
+    "rmr_settled": "messages after which rmr stays at 0.01 or below: the tree has grown",
+}
+SETTLED = 0.01
 BRANCHING = ("reliability", "last_hop", "cycles_to_heal", "success", "request_hops")
 """Of the workload, what each branch tells; and of the views, degree and connectedness."""
+CONTROLLED = ("reliability", "reliability_min")
+"""All that is asked of a control protocol."""
 HEALING = {
     "cycles_to_heal": "cycles from the first fault until every message reaches 99 % of the nodes",
 }
@@ -62,6 +68,9 @@ CONTROL = {
 
 def names_for(scenario: Scenario) -> list[str]:
     """The measures that a run of this scenario has."""
+    if scenario.protocol != "overlay":
+        shares = scenario.branches.shares
+        return [branch_name(name, share) for name in CONTROLLED for share in shares]
     if not scenario.branches.shares:
         return [*ALWAYS, *_names_of_work(scenario)]
     shares, names = scenario.branches.shares, branching(scenario)
@@ -81,7 +90,7 @@ def _names_of_work(scenario: Scenario) -> list[str]:
         names += _named(("reliability", "reliability_median", "last_hop"), scenario.publish)
     spaced = [phase for phase in scenario.publish if is_spaced(phase)]
     if spaced:
-        names += [*TRAFFIC, *_named(TRAFFIC, spaced)]
+        names += [*TRAFFIC, *SETTLING, *_named((*TRAFFIC, *SETTLING), spaced)]
     if scenario.requests:
         names += [*REQUESTING, *_named(("success",), scenario.requests)]
     if scenario.adversaries:
@@ -338,11 +347,13 @@ def _of_phases(
 
 
 def _of_traffic(phases: Sequence[_Judged]) -> dict[str, float | None]:
+    everything = [each for judged in phases for each in judged.traffic]
+    named = {f"_{judged.phase.name}": judged.traffic for judged in phases if judged.phase.name}
     values: dict[str, float | None] = {}
-    for name in TRAFFIC:
-        named = {judged.phase.name: judged.traffic for judged in phases}
-        for phase, costs in named.items():
-            values[f"{name}_{phase}"] = _mean([each.measures()[name] for each in costs])
-        everything = [each for judged in phases for each in judged.traffic]
-        values[name] = _mean([each.measures()[name] for each in everything])
+    for suffix, costs in {**named, "": everything}.items():
+        told = [each.measures() for each in costs]
+        for name in TRAFFIC:
+            values[name + suffix] = median(each[name] for each in told) if told else None
+        wasteful = [number for number, each in enumerate(told, 1) if each["rmr"] > SETTLED]
+        values[f"rmr_settled{suffix}"] = max(wasteful, default=0) if told else None
     return values

@@ -236,6 +236,9 @@ class _Plausibility:
 
     def _branches(self) -> None:
         wrong, scenario, branches = self.reader.wrong, self.scenario, self.scenario.branches
+        if scenario.protocol != "overlay" and not (branches.shares and scenario.publish):
+            text = "takes branches of a crash and messages after it, and nothing else"
+            raise wrong("protocol", f"{scenario.protocol} {text}")
         if not branches.shares:
             return
         percent = {round(share * 100): share * 100 for share in branches.shares}

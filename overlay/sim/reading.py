@@ -190,6 +190,10 @@ class _Plausibility:
         for number, fault in sorted(faults, key=lambda each: each[1].at):
             self._fault(f"faults.{number}", fault)
         self._branches()
+        shares = sum(line.share for line in self.scenario.adversaries)
+        if shares >= 1.0:
+            text = f"the shares add up to {shares:g}, expected less than 1"
+            raise self.reader.wrong("adversaries", text)
         self._phases("publish", self.scenario.publish)
         self._phases("requests", self.scenario.requests)
         self._bands()

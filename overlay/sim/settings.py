@@ -45,7 +45,7 @@ def chosen(scenario: Scenario) -> dict[str, Any]:
     if scenario.dissemination == "flood":
         said["flood"] = True
     if scenario.cycle is not None:
-        said["shuffle_interval"] = scenario.cycle
+        said["shuffle_interval"] = said["exchange_interval"] = scenario.cycle
     return {**PROFILES[scenario.profile], **said}
 
 

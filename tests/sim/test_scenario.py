@@ -215,7 +215,11 @@ def test_a_profile_and_the_scenario_decide_what_nodes_are_set_to() -> None:
     assert (said["links.full_mesh"], said["links.active"], said["ring_side"]) == (0, 4, 0)
     assert "links.passive" not in said, "the paper's is ours"
     papers = of(dissemination="flood", cycle=60.0)
-    assert config_diff(papers) == {"flood": True, "shuffle_interval": 60.0}
+    assert config_diff(papers) == {
+        "flood": True,
+        "shuffle_interval": 60.0,
+        "exchange_interval": 60.0,
+    }
 
 
 # --- where scenarios are -------------------------------------------------------------------------

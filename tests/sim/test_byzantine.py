@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from overlay.core.events import Wakeup
 from overlay.errors import ConfigError
 from overlay.sim.adversaries import Act, Adversaries, Adversary, Byzantine, Conspiracy
 from overlay.sim.controls.naive import byzantine_share
@@ -165,16 +164,18 @@ def test_what_each_of_them_does_to_those_who_have_nobody_else(
     assert outcome(ways, acts) == {**HONEST, **change}
 
 
-def test_a_liar_is_believed_to_be_near_to_whom_it_names() -> None:
-    world, (one, _), middle = chain(("lie",))
-    stranger = world.spawn(auto=False)
+@pytest.mark.parametrize("ways", [("lie",), ("drop",)])
+def test_a_liar_is_believed_to_be_near_to_whom_it_names(ways: tuple[str, ...]) -> None:
+    world, (one, other), middle = chain(ways)
+    stranger, newcomer = (world.spawn(auto=False, mesh_size=0) for _ in range(2))
     core = middle.core
     assert isinstance(core, Byzantine)
     core._conspiracy.honest.append(stranger.peer_id)
-    core._membership.tell_soon(world.now)
-    world.feed(middle, Wakeup())
+    world.join(newcomer, world.invite(middle))
     world.run_for(5.0)
-    assert stranger.peer_id in one.core._routing.neighbours[middle.peer_id].peers
+    named = newcomer.core._routing.neighbours[middle.peer_id].peers
+    assert {one.peer_id, other.peer_id} <= {*named}
+    assert (stranger.peer_id in named) == ("lie" in ways)
 
 
 # --- a mesh with a fifth of them -----------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_the_reach_of_a_neighbour_is_the_nearest_of_it_and_its_neighbours(
 
 
 @given(PEERS.filter(len), st.data())
-def test_beside_a_place_whoever_is_exactly_there_does_not_count(
+def test_who_is_at_a_place_that_does_not_count_leads_nowhere(
     peers: list[PeerId], data: st.DataObject
 ) -> None:
     place = place_of(data.draw(st.sampled_from(peers)))
@@ -41,7 +41,7 @@ def test_beside_a_place_whoever_is_exactly_there_does_not_count(
     neighbour.learn(peers)
     others = [each for each in (neighbour.place, *map(place_of, peers)) if each != place]
     nearest = min((distance(each, place) for each in others), default=SPACE)
-    assert neighbour.reach(place, beside=True) == nearest
+    assert neighbour.reach(place, {place}) == nearest
     assert neighbour.reach(place) == 0, "the counter-test: otherwise it counts"
 
 
@@ -51,8 +51,9 @@ def test_beyond_looks_at_one_side_only(peers: list[PeerId], place: int, clockwis
     neighbour.learn(peers)
     sign = 1 if clockwise else -1
     offsets = [(sign * (each - place)) % SPACE for each in (neighbour.place, *map(place_of, peers))]
-    found = neighbour.beyond(place, clockwise=clockwise)
-    assert found == min(offsets) or (found == SPACE and min(offsets) == 0)
+    assert neighbour.beyond(place, clockwise=clockwise) == min(offsets)
+    everywhere = {neighbour.place, *map(place_of, peers)}
+    assert neighbour.beyond(place, everywhere, clockwise=clockwise) == SPACE
 
 
 def test_across_leads_to_the_side_of_the_target_where_we_are_not() -> None:

@@ -40,8 +40,8 @@ class Settings:
     """Links at harmonic distances around the ring."""
     records_spread: int = 64
     """Up to so many members everybody knows everybody's record (`RECORDS_SPREAD`)."""
-    records_max: int = 1024
-    """Records kept; the oldest that serves nothing gives way."""
+    records_max: int = 256
+    """Records kept (guess: eight passive views); one that serves nothing gives way."""
     passive_size: int = 30
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     passive_policy: str = "basalt"

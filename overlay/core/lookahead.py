@@ -25,10 +25,8 @@ class Neighbour:
     link: LinkId
     place: int
     srtt: float = 0.0
-    peers: dict[PeerId, None] = field(default_factory=dict)
-    """Its neighbours, as it says (a dict for its order)."""
-    places: list[int] = field(default_factory=list)
-    """Theirs and its own, in order around the ring."""
+    places: tuple[int, ...] = ()
+    """Its own and those of its neighbours, as it says, in order around the ring."""
     doubted: bool = False
     """It has left a request unacknowledged, and said nothing since."""
     tokens: float = REQUESTS_BURST
@@ -36,13 +34,17 @@ class Neighbour:
 
     def learn(self, peers: list[PeerId]) -> None:
         """It says who its neighbours are."""
-        self.peers = dict.fromkeys(peers[:DIGEST_MAX])
-        self.places = sorted({self.place, *map(place_of, self.peers)})
+        self.places = tuple(sorted({self.place, *map(place_of, peers[:DIGEST_MAX])}))
+
+    def knows(self, place: int) -> bool:
+        """Whether it, or one of its neighbours, is exactly there."""
+        at = bisect_left(self.places, place)
+        return at < len(self.places) and self.places[at] == place
 
     def reach(self, place: int, skip: Collection[int] = ()) -> int:
         """How near it or one of its neighbours is, but for those at places that do not count.
 
-        >>> Neighbour(LinkId(0), 5, places=[5, 9]).reach(8)
+        >>> Neighbour(LinkId(0), 5, places=(5, 9)).reach(8)
         1
         """
         return min(
@@ -52,7 +54,7 @@ class Neighbour:
     def beyond(self, place: int, skip: Collection[int] = (), *, clockwise: bool) -> int:
         """How near it or one of its neighbours is, on one side of the place only.
 
-        >>> Neighbour(LinkId(0), 5, places=[5, 9]).beyond(8, clockwise=False)
+        >>> Neighbour(LinkId(0), 5, places=(5, 9)).beyond(8, clockwise=False)
         3
         """
         places = self.places
@@ -88,7 +90,7 @@ class Surroundings:
         known = self.neighbours.get(peer)
         if known is None:
             place = place_of(peer)
-            self.neighbours[peer] = Neighbour(link, place, places=[place], tokens_at=now)
+            self.neighbours[peer] = Neighbour(link, place, places=(place,), tokens_at=now)
         else:
             known.link = link
 
@@ -133,5 +135,6 @@ class Surroundings:
 
     def knowing(self, target: PeerId, untried: list[PeerId]) -> list[PeerId]:
         """The neighbours that say they are linked to the target, the quickest first."""
-        knowing = [peer for peer in untried if target in self.neighbours[peer].peers]
+        place = place_of(target)
+        knowing = [peer for peer in untried if self.neighbours[peer].knows(place)]
         return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)

@@ -42,6 +42,7 @@ from overlay.sim.conditions import Conditions
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.network import Network
 from overlay.sim.node import SimNode
+from overlay.sim.silence import Checks, Silence
 
 __all__ = ["EPOCH", "SimNode", "Violated", "World"]
 
@@ -68,8 +69,15 @@ class World:
         *,
         checked: bool = False,
         replay: str = "",
+        codec: bool = False,
+        keepalives: bool = False,
+        crypto: Callable[[Ledger, random.Random], StandInCrypto] = StandInCrypto,
     ) -> None:
-        """`replay`: the command that makes this world again, for whoever reads of a failure."""
+        """`replay`: the command that makes this world again, for whoever reads of a failure.
+
+        What a world leaves out because nothing depends on it can be had: `codec` has every message
+        encoded and decoded, `keepalives` every check of a link simulated; `crypto` makes keys.
+        """
         self.seed = seed
         self.replay = replay
         self.rng = random.Random(seed)
@@ -81,7 +89,10 @@ class World:
         self.observers: list[Observer] = []
         """Called with every effect but `Transmit`, when it is performed."""
         self.invariants = Invariants(self) if checked else None
-        self.network = Network(self, conditions or Conditions())
+        self.codec = codec
+        silence = Checks(self) if keepalives else Silence(self)
+        self.network = Network(self, conditions or Conditions(), silence)
+        self._crypto = crypto
         self._ledger = Ledger()
         self._reader = RecordReader(RECORDS_KEPT)
         self._queue: list[Entry] = []
@@ -108,7 +119,7 @@ class World:
         `advertised`: its address is given as one that everybody can dial.
         """
         index = len(self.nodes)
-        crypto = StandInCrypto(self._ledger, random.Random(self.rng.getrandbits(64)))
+        crypto = self._crypto(self._ledger, random.Random(self.rng.getrandbits(64)))
         chosen = Settings(
             network=network or bytes(32),
             network_name="world",

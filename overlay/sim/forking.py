@@ -2,12 +2,16 @@
 
 import os
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable
 
 from overlay.errors import ConfigError
 
 DONE, FAILED = b"+", b"-"
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks of a copy at whether its original is still there (guess)."""
 
 
 def forked(work: Callable[[], bytes]) -> bytes:
@@ -18,9 +22,11 @@ def forked(work: Callable[[], bytes]) -> bytes:
     if not hasattr(os, "fork"):
         raise ConfigError("branches: this system cannot copy a process: run each share by itself")
     reading, writing = os.pipe()
+    original = os.getpid()
     child = os.fork()
     if child == 0:
         os.close(reading)
+        threading.Thread(target=_end_with, args=(original,), daemon=True).start()
         _in_the_copy(work, writing)
     os.close(writing)
     try:
@@ -35,6 +41,13 @@ def forked(work: Callable[[], bytes]) -> bytes:
         text = data[1:].decode() or "a copy of this process has died without a word"
         raise RuntimeError(text)
     return data[1:]
+
+
+def _end_with(original: int) -> None:
+    """Nobody waits for a copy whose original is gone, not even one that was killed."""
+    while os.getppid() == original:
+        time.sleep(LOOK_INTERVAL)
+    os._exit(1)
 
 
 def _in_the_copy(work: Callable[[], bytes], writing: int) -> None:

@@ -219,6 +219,43 @@ def test_a_worker_that_dies_is_replaced_and_its_run_computed_again(
     assert len(lines(file)) == 20
 
 
+BRANCHED = """
+nodes = 12
+duration = 3000.0
+liveness = 0.0
+[branches]
+at = 10.0
+shares = [0.1, 0.5]
+[[faults]]
+at = 11.0
+do = "crash"
+share = 0.1
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_takes_the_branches_of_its_runs_along(file: Path) -> None:
+    """A run that branches copies its process: workers' children are no children of the sweep."""
+    (file.parent / "small.toml").write_text(BRANCHED)
+    file.write_text(SWEEP.replace('measures = ["degree", "success"]', ""))
+    process = Process([*OVERLAY, *argv(file)])
+
+    def copies() -> list[psutil.Process]:
+        """Processes that a worker has started."""
+        assert process.popen.poll() is None, process.log
+        workers = psutil.Process(process.popen.pid).children()
+        return [child for worker in workers for child in worker.children()]
+
+    try:
+        wait_for(copies, LIMIT, "the first branch")
+        all_of_it = family(process.popen.pid)
+        process.signal(signal.SIGKILL)
+        process.popen.wait(30.0)
+        wait_for(lambda: all_gone(all_of_it), 10.0, "the end of all copies")
+    finally:
+        process.kill()
+
+
 # --- on a cluster --------------------------------------------------------------------------------
 
 CLUSTER = """

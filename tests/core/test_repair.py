@@ -16,6 +16,7 @@ from overlay.core.hyparview import (
     Parameters,
     Wanted,
 )
+from overlay.core.passive import Shuffles, Shuffling
 from overlay.core.types import LinkId, PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.world import SimNode, World
@@ -31,8 +32,10 @@ def a_view(neighbours: int, strangers: int) -> tuple[HyParView, list[PeerId]]:
     """A full view of `neighbours`, and `strangers` to fill it from; its neighbours."""
     crypto = StandInCrypto(Ledger(), Random(1))
     settings = Settings(bytes(32), "net", "n", 1, bytes(32))
-    view = HyParView(
-        Context(settings, crypto, Random(2)), Parameters(active_size=neighbours, full_mesh=0)
+    context = Context(settings, crypto, Random(2))
+    view = HyParView(context, Parameters(active_size=neighbours, full_mesh=0))
+    view.passive = Shuffling(
+        context, Shuffles(), view.active, view.links, view.known, lambda _: b""
     )
     inside = peers(1, neighbours)
     for number, peer in enumerate(inside):

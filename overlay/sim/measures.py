@@ -57,6 +57,9 @@ HEALING = {
     "cycles_to_heal": "cycles from the first fault until every message reaches 99 % of the nodes",
 }
 HEALED = 0.99
+CHURNING = {
+    "isolated": "seconds that a node which had a link was without any, at most",
+}
 REQUESTING = {
     "success": "the share of requests answered in time",
     "request_hops": "links that a trace passed one way, on average",
@@ -84,7 +87,7 @@ def branching(scenario: Scenario) -> list[str]:
 
 
 def _names_of_work(scenario: Scenario) -> list[str]:
-    names: list[str] = []
+    names: list[str] = [*CHURNING] if scenario.churn.stop else []
     if scenario.publish:
         names += [*PUBLISHING, *(HEALING if scenario.faults else ())]
         names += _named(("reliability", "reliability_median", "last_hop"), scenario.publish)
@@ -197,6 +200,10 @@ class Tally:
         self._started: dict[str, float] = {}
         self._join_times: dict[str, float] = {}
         self._links_max = 0
+        self._alone: dict[str, float] = {}
+        """Who has no link any more, and since when."""
+        self._isolated = 0.0
+        self._last = 0.0
         self._last_bad = 0.0
         self._hops: list[int] = []
         self._delays: list[float] = []
@@ -210,7 +217,7 @@ class Tally:
         """One more event."""
         if event.t > self._next:
             self._judge_until(event.t)
-        node = event.node
+        node, self._last = event.node, event.t
         match event.kind:
             case "join":
                 self._up[node] = event.t
@@ -218,12 +225,16 @@ class Tally:
             case "crash":
                 self._up.pop(node, None)
                 self._links.pop(node, None)
+                self._not_alone(node, event.t)
             case "link_up":
+                self._not_alone(node, event.t)
                 links = self._links.setdefault(node, {})
                 links[event.id] = None
                 self._links_max = max(self._links_max, len(links))
             case "link_down":
                 self._links.get(node, {}).pop(event.id, None)
+                if not self._links.get(node):
+                    self._alone[node] = event.t
             case "publish":
                 self._open(self._published, event)
             case "request":
@@ -232,6 +243,10 @@ class Tally:
                 self._came(self._published, event)
             case "answered":
                 self._came(self._requested, event)
+
+    def _not_alone(self, node: str, now: float) -> None:
+        since = self._alone.pop(node, now)
+        self._isolated = max(self._isolated, now - since)
 
     def _open(self, phases: list[_Judged], event: Event) -> None:
         judged = phases[phase_of(event.id)]
@@ -293,10 +308,13 @@ class Tally:
         """
         self._judge_until(math.inf)
         views = {node.peer_id: node.active_view() for node in nodes}
+        for node in [*self._alone]:
+            self._not_alone(node, self._last)
         values: dict[str, float | None] = {
             "joined": len(self._join_times) / self._scenario.nodes,
             "join_time": max(self._join_times.values(), default=None),
             "links_max": self._links_max,
+            "isolated": self._isolated,
             **graphs.measures(views, setting(self._scenario, "active_size")),
             **_of_phases("reliability", self._published),
             **_of_phases("reliability_median", self._published, median),

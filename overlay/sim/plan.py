@@ -106,6 +106,50 @@ class Fault(Table, frozen=True, kw_only=True):
     ) = None
 
 
+class Churn(Table, frozen=True, kw_only=True):
+    """Nodes that come and go: each stays for a session and crashes, and a newcomer takes its place.
+
+    Sessions are drawn from a Weibull distribution, for those that are there from `start` on.
+    """
+
+    start: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds at which the sessions of those that are there begin.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ] = 0.0
+    stop: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds from which on nobody crashes; 0 for no churn at all.",
+            extra={"allowed": f"a number from 0 to {DAY}, after `start`"},
+        ),
+    ] = 0.0
+    median: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=DAY,
+            description="Seconds of which half of the sessions are shorter.",
+            extra={"allowed": f"a number from 1 to {DAY}"},
+        ),
+    ] = 300.0
+    shape: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=10,
+            description="Of the distribution: below 1, who has stayed long stays longer.",
+            extra={"allowed": "a number from 0.1 to 10"},
+        ),
+    ] = 0.5
+
+
 class Branches(Table, frozen=True, kw_only=True):
     """From an instant on, a world for each of several shares: what came before is the same.
 

@@ -186,6 +186,7 @@ class _Plausibility:
         """Raises at the first thing that cannot be."""
         self._latency()
         self._joins()
+        self._churn()
         faults = enumerate(self.scenario.faults)
         for number, fault in sorted(faults, key=lambda each: each[1].at):
             self._fault(f"faults.{number}", fault)
@@ -204,6 +205,12 @@ class _Plausibility:
         if not 0 <= low <= high <= 10:
             text = f"expected two numbers from 0 to 10, the lower one first, not [{low}, {high}]"
             raise self.reader.wrong("network.latency", text)
+
+    def _churn(self) -> None:
+        churn, end = self.scenario.churn, self.scenario.duration
+        if churn.stop and not churn.start < churn.stop <= end:
+            text = f"expected more than start, {churn.start:g}, and at most the duration, {end:g}"
+            raise self.reader.wrong("churn.stop", text)
 
     def _joins(self) -> None:
         join, duration = self.scenario.join, self.scenario.duration

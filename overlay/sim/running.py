@@ -7,6 +7,7 @@ that the same nodes are hit whatever the network does.
 import dataclasses
 import gc
 import hashlib
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ class _Run:
     def _schedule(self) -> None:
         self._schedule_joins()
         self._faults = Faults(self.world, self._rng, self._gone)
+        if self.scenario.churn.stop:
+            self.world.at(self.scenario.churn.start, self._begin_churn)
         numbered = enumerate(self.scenario.faults)
         for number, fault in sorted(numbered, key=lambda each: each[1].at):
             for time in range(fault.times):
@@ -275,6 +278,25 @@ class _Run:
             node.group = contact.group
             self.world.join(node, self._invite_of(contact))
 
+    def _begin_churn(self) -> None:
+        for node in list(self._members):
+            self._begin_session(node)
+
+    def _begin_session(self, node: SimNode) -> None:
+        """How long this one stays (D. Stutzbach, R. Rejaie, IMC 2006: Weibull)."""
+        churn = self.scenario.churn
+        scale = churn.median / math.log(2.0) ** (1.0 / churn.shape)
+        end = self.world.now + self._rng.weibullvariate(scale, churn.shape)
+        if end < churn.stop:
+            self.world.at(end, partial(self._end_session, node))
+
+    def _end_session(self, node: SimNode) -> None:
+        if node not in self._members:
+            return
+        self._start_another()
+        self.world.crash(node)
+        self._gone(node)
+
     def _contact(self) -> SimNode | None:
         if self.scenario.join.through == "first":
             return next((node for node in self._members if not node.frozen), None)
@@ -389,6 +411,8 @@ class _Run:
         if node not in self._members:
             self._members[node] = None
             self._event("join", node.name, "")
+            if self.scenario.churn.start <= self.world.now < self.scenario.churn.stop:
+                self._begin_session(node)
         links = self._links.setdefault(node, {})
         if peer not in links:
             links[peer] = None

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from overlay.sim.adversaries import Adversary
-from overlay.sim.plan import DAY, Branches, Fault
+from overlay.sim.plan import DAY, Branches, Churn, Fault
 from overlay.sim.published import Published
 from overlay.sim.tables import Table
 
@@ -392,6 +392,7 @@ class Scenario(Table, frozen=True, kw_only=True):
     links: Links = Links()
     network: Network = Network()
     join: Join = Join()
+    churn: Churn = Churn()
     faults: tuple[Fault, ...] = ()
     adversaries: tuple[Adversary, ...] = ()
     branches: Branches = Branches()

@@ -144,7 +144,7 @@ def load(path: Path, version: str) -> Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class _Base:
+class _Beginning:
     """What every cell begins with."""
 
     name: str
@@ -155,9 +155,9 @@ class _Base:
     """What `overlay sim run` takes; empty where the scenario stands in the sweep's own file."""
 
 
-def _base(path: Path, file: SweepFile) -> _Base:
+def _base(path: Path, file: SweepFile) -> _Beginning:
     if isinstance(file.scenario, dict):
-        return _Base(path.stem, f"{path}: scenario", file.scenario, "")
+        return _Beginning(path.stem, f"{path}: scenario", file.scenario, "")
     try:
         found = library.find(file.scenario)
         found = found if file.scenario == found.stem else path.parent / found
@@ -165,7 +165,7 @@ def _base(path: Path, file: SweepFile) -> _Base:
     except UsageError as error:
         raise ConfigError(f"{path}: scenario: {error}") from None
     named = file.scenario == found.stem
-    return _Base(found.stem, str(found), content, found.stem if named else str(found))
+    return _Beginning(found.stem, str(found), content, found.stem if named else str(found))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -196,7 +196,7 @@ def _once(values: Sequence[Any], where: str) -> Sequence[Any]:
 
 
 def _cell(
-    base: _Base, where: str, fixed: Mapping[str, Any], point: Set, seed: int, version: str
+    base: _Beginning, where: str, fixed: Mapping[str, Any], point: Set, seed: int, version: str
 ) -> Cell:
     """One cell; ConfigError in the words of the sweep when it cannot be."""
     overrides: dict[str, tuple[str, Any]] = {

@@ -383,7 +383,6 @@ def test_cheap_worlds_and_dear_ones_agree() -> None:
     suite("tests/sim/test_fidelity.py", "keepalive or crypto or codec")
 
 
-@unbuilt
 def test_a_run_leaves_a_report_that_stands_alone(tmp_path: Path) -> None:
     simulated("first-mesh", "--nodes", "12", "--report", str(tmp_path / "report"))
     (page,) = (tmp_path / "report").glob("*.html")
@@ -410,7 +409,6 @@ duration = 230.0
 """
 
 
-@unbuilt
 @pytest.mark.slow
 def test_an_interrupted_sweep_loses_nothing_that_was_computed(tmp_path: Path) -> None:
     file, out = tmp_path / "losses.toml", tmp_path / "out"
@@ -575,7 +573,6 @@ def test_a_mistake_in_a_scenario_is_one_line(tmp_path: Path, wrong: str, words: 
     one_line_error(done, "wrong.toml", *words, code=2)
 
 
-@unbuilt
 def test_a_mistake_in_a_sweep_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "wrong.toml"
     for wrong, word in (
@@ -593,7 +590,6 @@ def test_a_mistake_in_a_sweep_is_one_line(tmp_path: Path) -> None:
 # --- done when -----------------------------------------------------------------------------------
 
 
-@unbuilt
 def test_fifteen_lines_test_a_world_in_an_empty_directory(tmp_path: Path) -> None:
     """As the page shows it; `.ci/wheel.py` does the same with the wheel in a new environment."""
     page = (ROOT / "docs" / "testing.md").read_text()

@@ -1,10 +1,12 @@
 """Build the wheel, install it alone in a new environment, run a scenario, join two nodes.
 
-Then add pytest and pytest-trio, as whoever tests a program does, and run a test on `mesh`.
+Then add pytest, as whoever tests a protocol does, and run a test on `world`; and pytest-trio, as
+whoever tests a program does, and run a test on `mesh`.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,8 @@ ALONE = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 """The environment: this tree must not help the wheel."""
 LONG = 300.0
 """Seconds that an installation may take."""
+TESTING = ROOT / "docs" / "testing.md"
+"""The page whose tests are run."""
 SHORT = 30.0
 """Seconds that anything else may take."""
 
@@ -32,7 +36,13 @@ def main() -> None:
         print("its simulator runs a scenario that came with it")
         join(overlay, scratch)
         print("two nodes of the installed wheel are linked")
-        program(overlay.parent / "python", scratch)
+        page = re.findall(r"```python test\n(.*?)```", TESTING.read_text(), re.DOTALL)
+        world = next(test for test in page if "(world)" in test)
+        mesh = next(test for test in page if "(mesh)" in test)
+        python = overlay.parent / "python"
+        passes(python, world, scratch / "protocol", "pytest")
+        print(f"with pytest alone, a test of {len(world.splitlines())} lines passes on a world")
+        passes(python, mesh, scratch / "program", "pytest", "pytest-trio")
         print("a program's own test passes on a mesh in memory")
 
 
@@ -69,16 +79,23 @@ def join(overlay: Path, scratch: Path) -> None:
         stop(first)
 
 
-def program(python: Path, scratch: Path) -> None:
-    """The first test that docs/testing.md shows, in a project that has nothing else."""
+def passes(python: Path, test: str, project: Path, *needs: str) -> None:
+    """A test as docs/testing.md shows it, in a project that has nothing else; the other way round,
+    it fails.
+    """
     pip = [str(python), "-m", "pip", "--quiet", "install", "--constraint"]
-    run(*pip, ROOT / "constraints.txt", "pytest", "pytest-trio", timeout=LONG, cwd=scratch)
-    page = (ROOT / "docs" / "testing.md").read_text()
-    project = scratch / "project"
+    run(*pip, ROOT / "constraints.txt", *needs, timeout=LONG, cwd=project.parent)
     project.mkdir()
-    (project / "test_news.py").write_text(page.split("```python test\n")[1].split("```")[0])
+    file = project / "test_it.py"
+    file.write_text(test)
     said = run(python, "-m", "pytest", "-q", timeout=LONG, cwd=project)
     assert "1 passed" in said, said
+    file.write_text(test.replace("assert ", "assert not "))
+    command = (python, "-m", "pytest", "-q")
+    failed = subprocess.run(
+        command, cwd=project, env=ALONE, timeout=LONG, stdout=subprocess.DEVNULL, check=False
+    )
+    assert failed.returncode == 1, "a test that cannot fail"
 
 
 def start(overlay: Path, data: Path, link: str | None) -> subprocess.Popen[str]:

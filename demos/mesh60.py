@@ -148,16 +148,22 @@ def assemble(stage: Field, count: int, settings: Sequence[str]) -> None:
 
 
 def settle(stage: Field) -> Shape:
-    """Wait for a mesh that is connected, and that its guests have left."""
+    """Wait for a mesh that is connected, in which all have their links and guests have left."""
     budget = len(stage.cast) * LINKS_MAX / 2
+    least = min(LINKS_MIN, len(stage.cast) - 1)
 
     def is_settled() -> bool:
         shape = shape_of(stage.cast)
-        return shape.components == 1 and len(shape.pairs) <= budget
+        is_whole = shape.components == 1 and min(shape.degrees) >= least
+        return is_whole and len(shape.pairs) <= budget
 
     def what() -> str:
         shape = shape_of(stage.cast)
-        return f"one mesh ({shape.components} parts), at most {budget:g} links ({len(shape.pairs)})"
+        parts, fewest = shape.components, min(shape.degrees)
+        return (
+            f"one mesh ({parts} parts), {least} links each (one has {fewest}), "
+            f"at most {budget:g} in all ({len(shape.pairs)})"
+        )
 
     stage.until(is_settled, what)
     shape = shape_of(stage.cast)

@@ -31,6 +31,8 @@ SETTINGS = ("--set", "links.direct=false", "--set", "links.guests=5s")
 """Nobody dials whom no invite named: all other links are negotiated through the mesh. The links of
 the beginning that gossip has no use for end after 5 s and not after 30 s, which would be too long
 for a demonstration."""
+SHOWN_MAX = 400
+"""Characters of a failure that are shown: it may quote a log, whose end says most."""
 
 
 class Stage:
@@ -58,9 +60,13 @@ class Stage:
     # --- the board -----------------------------------------------------------------------------
 
     def step(self, text: str) -> None:
-        """Say what happens now."""
-        self._steps.append(Text.assemble((f"{self.elapsed:5.1f} s  ", "dim"), text))
-        self._draw()
+        """Say what happens now: on the board, or in a pipe as a line."""
+        line = Text.assemble((f"{self.elapsed:5.1f} s  ", "dim"), text)
+        if self._live.console.is_terminal:
+            self._steps.append(line)
+            self._draw()
+        else:
+            self._live.console.print(line, soft_wrap=True)
 
     def show(self, node: Node, state: str) -> None:
         """Say how far one node is."""
@@ -155,6 +161,7 @@ def curtain(options: argparse.Namespace, kind: type[S]) -> Iterator[S]:
             print(json.dumps({**stage.told, "seconds": stage.elapsed}))
     except (Failed, subprocess.TimeoutExpired) as failure:
         text = " ".join(str(failure).split())
+        text = text if len(text) <= SHOWN_MAX else f"{text[:80]} … {text[80 - SHOWN_MAX :]}"
         console.print(f"it did not hold: {text}", style="bold red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
-"""The fixture ``mesh`` for pytest, with pytest-trio: nodes in memory under a clock that jumps.
+"""The fixtures ``mesh`` and ``world`` for pytest: whole nodes in memory, and simulated ones.
 
-Installed with overlay and loaded by every pytest run, so it imports nothing until a test asks.
+`mesh` needs pytest-trio, `world` nothing. Installed with overlay and loaded by every pytest run, so
+that it imports nothing until a test asks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from overlay.testing import Mesh
+    from overlay.testing import Mesh, World
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,6 +45,18 @@ async def _mesh() -> AsyncIterator[Mesh]:
 
     async with open_mesh() as mesh:
         yield mesh
+
+
+@pytest.fixture(name="world")
+def _world(request: pytest.FixtureRequest) -> World:
+    """A seeded world of simulated nodes (`overlay.testing.World`), every promise of theirs watched.
+
+    The seed is 1, or what the test is parametrized with: ``parametrize("world", range(20),
+    indirect=True)``.
+    """
+    from overlay.testing import SEED, World
+
+    return World(getattr(request, "param", SEED), checked=True)
 
 
 MESH = _mesh

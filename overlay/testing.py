@@ -4,6 +4,9 @@ Real nodes with real keys and the real core; only the sockets are missing: they 
 `overlay.transport.memory`. With trio's MockClock an hour passes at once, and a peer that is
 unplugged falls silent after six seconds that nobody waits for. pytest has it as the fixture
 ``mesh`` (`overlay.pytest_plugin`).
+
+`World` is the other way: the cores of nodes alone, without trio and real keys, all of it drawn from
+one seed. It is what `overlay sim` runs; pytest has it as the fixture ``world``.
 """
 
 import random
@@ -20,7 +23,12 @@ from overlay.node.config import of_settings
 from overlay.node.library import sole
 from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful
+from overlay.sim.checks import Violated
+from overlay.sim.conditions import Conditions
+from overlay.sim.world import SimNode, World
 from overlay.transport.memory import LATENCY, MemoryNetwork, MemoryTransport
+
+__all__ = ["Conditions", "Mesh", "SimNode", "Violated", "World", "open_mesh"]
 
 WALL_AT_START = 1_800_000_000.0
 """Unix seconds at which every mesh begins: 15 January 2027."""

@@ -1,6 +1,7 @@
 """The mesh for other people's tests, used as they would: whole nodes, a clock that jumps."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ import pytest
 import trio
 
 from overlay import api
+from overlay.core.events import Deliver
 from overlay.errors import CommandFailed, InviteError
-from overlay.testing import Mesh, open_mesh
+from overlay.testing import Mesh, Violated, World, open_mesh
 from tests.docs import sessions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -175,8 +177,45 @@ def test_the_pages_tests_pass_in_a_project_of_their_own(tmp_path: Path) -> None:
     blocks = sessions.blocks((ROOT / "docs" / "testing.md").read_text(), "python")
     source = "\n".join(body for info, body in blocks if info == "test")
     assert source.count("async def test_") >= 3
-    assert f"{source.count('async def test_')} passed" in run_pytest(tmp_path, source)
+    assert source.count("(world)") == 2
+    said = run_pytest(tmp_path, source)
+    assert re.search(rf"^{source.count('def test_') + 2} passed", said, re.MULTILINE), said
     assert "1 failed" in run_pytest(tmp_path, "async def test_it(mesh):\n    assert not mesh\n")
+
+
+@pytest.mark.slow
+def test_a_world_needs_pytest_alone_and_its_test_can_fail(tmp_path: Path) -> None:
+    blocks = sessions.blocks((ROOT / "docs" / "testing.md").read_text(), "python")
+    (program,) = [body for _, body in blocks if "(world)" in body and "parametrize" not in body]
+    assert len(program.splitlines()) <= 15
+    assert "1 passed" in run_pytest(tmp_path, program, "-p", "no:trio")
+    wrong = program.replace("world.run_for(10)", "world.run_for(0)")
+    assert "1 failed" in run_pytest(tmp_path, wrong, "-p", "no:trio")
+
+
+def of_a_world(world: World) -> tuple[int, list[list[bytes]]]:
+    """What came of a few nodes: who is linked to whom."""
+    first = world.spawn()
+    world.burst(12, through=first, over=5)
+    world.run_for(20)
+    return world.events, [sorted(node.neighbours()) for node in world.nodes]
+
+
+def test_a_world_of_the_same_seed_is_the_same(world: World) -> None:
+    assert of_a_world(world) == of_a_world(World(1))
+
+
+@pytest.mark.parametrize("world", [2], indirect=True)
+def test_a_world_of_another_seed_is_another(world: World) -> None:
+    assert of_a_world(world) == of_a_world(World(2)) != of_a_world(World(1))
+
+
+def test_the_promises_of_nodes_are_watched_in_a_world(world: World) -> None:
+    node = world.spawn()
+    forged = Deliver("t", node.peer_id, b"never published", text=False, hops=1)
+    node.core.handle = lambda event, now: [forged]  # type: ignore[method-assign]
+    with pytest.raises(Violated, match=r"seed 1, at 0\.0+ s: n0 delivers what nobody"):
+        world.publish(node, b"something else")
 
 
 @pytest.mark.slow

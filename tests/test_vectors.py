@@ -44,6 +44,7 @@ from overlay.core.messages import (
     TokenGrant,
     TokenRequest,
 )
+from overlay.core.types import IDENTITY
 from overlay.identity import peer_id_text
 from tests.core.strategies import MESSAGE_KINDS
 from tests.keys import keys_of, seeded
@@ -246,6 +247,9 @@ def samples() -> dict[str, msgspec.Struct]:
         "no neighbours": Neighbours([]),
         "records": Records([own]),
         "offer": Offer(BOB.peer_id, REQUEST, 8, 20_833, seeded("sealed offer") * 8),
+        "offer sealed to an identity": Offer(
+            BOB.peer_id, REQUEST, 24, IDENTITY, seeded("sealed offer") * 8
+        ),
         "answer": Answer(REQUEST, 20_833, seeded("sealed answer") * 8),
         "acknowledged offer": SignalAck(REQUEST, answer=False),
         "acknowledged answer": SignalAck(REQUEST, answer=True),

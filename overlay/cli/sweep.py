@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from overlay import __version__
 from overlay.cli.options import json_option, print_json
 from overlay.cli.reports import make_directory, table, write_pages
 from overlay.errors import CommandFailed
@@ -49,7 +50,7 @@ def sweep(
     from overlay.sim.results import Results
     from overlay.sim.sweep import load
 
-    planned = load(file)
+    planned = load(file, __version__)
     fleet.require()
     plots.require()
     directory = output or Path(file.stem)
@@ -72,7 +73,7 @@ def _compute(
     if not missing:
         return failures
     with _progress(len(planned.cells), len(done), as_json) as advance:
-        computed = fleet.compute(planned, missing, scheduler=scheduler, workers=workers)
+        computed = fleet.compute(planned, missing, version, scheduler=scheduler, workers=workers)
         try:
             with closing(computed):
                 for cell, came in computed:
@@ -93,6 +94,11 @@ def _named(axes: tuple[tuple[str, Any], ...], seed: int) -> str:
     from overlay.sim.swept import written
 
     return ", ".join([*(f"{key} = {written(value)}" for key, value in axes), f"seed {seed}"])
+
+
+def version() -> str:
+    """In whatever process it is called: its version of overlay."""
+    return __version__
 
 
 @contextmanager

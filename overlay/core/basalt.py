@@ -295,7 +295,7 @@ class Basalt:
     def on_time(self, now: float) -> tuple[bool, list[Ask]]:
         """A round, if it is due (the first of the pair), and what nobody has answered in time."""
         asks: list[Ask] = []
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for name in due:
             if name:
                 self.on_unanswered(name)

@@ -40,8 +40,8 @@ class Settings:
     """Links at harmonic distances around the ring."""
     records_spread: int = 64
     """Up to so many members everybody knows everybody's record (`RECORDS_SPREAD`)."""
-    records_max: int = 1024
-    """Records kept; the oldest that serves nothing gives way."""
+    records_max: int = 256
+    """Records kept (guess: eight passive views); one that serves nothing gives way."""
     passive_size: int = 30
     """Members kept in mind to replace neighbours (HyParView's passive view)."""
     passive_policy: str = "basalt"
@@ -55,8 +55,8 @@ class Settings:
     shuffle_interval: float = 10.0
     """Seconds (guess) between two shuffles of ours: the papers' "cycle", which has no length."""
     resort: bool = True
-    """Whether any member known by its record is promoted when nobody in the passive view is left;
-    off for the paper, in which whoever is in no view is forgotten."""
+    """Whether any member known by its record is promoted when nobody in the passive view is left,
+    and absent ones are sought; off for the paper, in which whoever is in no view is forgotten."""
     flood: bool = False
     """Whether every neighbour stays eager: published messages flood the active view (HyParView
     §5), and no tree is grown."""

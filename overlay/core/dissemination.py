@@ -18,6 +18,7 @@ from overlay.core.context import Context
 from overlay.core.events import Deliver, Publish, Rejected, Resolved
 from overlay.core.fragments import Reassembly, cut, flaw, flow_of, part_id
 from overlay.core.messages import Gossip, GossipPart, Published
+from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
 
 LABEL = b"overlay gossip 1"
@@ -64,9 +65,10 @@ class Dissemination:
     _reassembly: Reassembly = field(default_factory=Reassembly)
     _reported: int = 0
     _report_at: float = 0.0
+    _timers: Timers[None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.context.agenda.enlist(self)
+        self._timers = Timers(self.context.agenda)
 
     # --- ours ------------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class Dissemination:
             )
         )
         due = self._parts_due(now)
-        self.context.agenda.note(self.next_deadline())
+        self._set_timer()
         return due
 
     def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
@@ -167,7 +169,7 @@ class Dissemination:
         data: bytes | None = message.data
         if part is not None:
             data = self._reassembly.add(part, now)
-            self.context.agenda.note(self.next_deadline())
+            self._set_timer()
         if data is not None:
             hops = max(1, message.hops)
             self.context.emit(Deliver(message.topic, origin, data, message.text, hops))
@@ -178,22 +180,31 @@ class Dissemination:
 
     # --- time ------------------------------------------------------------------------------------
 
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
+    def _set_timer(self) -> None:
+        """For when `on_time` next has something to do."""
         expiry = self._reassembly.next_deadline()
-        if not self._outgoing:
-            return expiry
-        return self._next_parts_at if expiry is None else min(expiry, self._next_parts_at)
+        parts = self._next_parts_at if self._outgoing else None
+        deadlines = [each for each in (expiry, parts) if each is not None]
+        if self._reassembly.given_up > self._reported:
+            deadlines.append(self._report_at)
+        if deadlines:
+            self._timers.set(None, min(deadlines))
+        else:
+            self._timers.stop(None)
 
     def on_time(self, now: float) -> list[Published]:
         """Give up what stays incomplete; what of ours goes to all neighbours now."""
+        if not self._timers.pop_due(now):
+            return []
         self._reassembly.on_time(now)
         given_up = self._reassembly.given_up
         if given_up > self._reported and now >= self._report_at:
             count, self._reported = given_up - self._reported, given_up
             self._report_at = now + REPORT_INTERVAL
             self.context.report("info", "publications_given_up", count=count)
-        return self._parts_due(now)
+        due = self._parts_due(now)
+        self._set_timer()
+        return due
 
 
 def _signed_part(network: bytes, message: Published) -> bytes:

@@ -242,7 +242,7 @@ class Door:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
-        for link in list(self._timers.pop_due(now)):
+        for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
                 continue  # lost to another that was due

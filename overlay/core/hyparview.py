@@ -17,7 +17,7 @@ from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.hyparview_facts import Fact, NeighborDown, NeighborUp, Parameters, Wanted
 from overlay.core.passive import PassiveView
-from overlay.core.timers import Timers
+from overlay.core.timers import NEVER, Timers
 from overlay.core.types import LinkId, PeerId
 
 __all__ = ["Fact", "HyParView", "NeighborDown", "NeighborUp", "Parameters", "Wanted"]
@@ -62,6 +62,8 @@ class HyParView:
     _doubtful: dict[PeerId, None] = field(default_factory=dict)
     """Active neighbours that have left a check unanswered: they may be dead."""
     _resting: dict[PeerId, float] = field(default_factory=dict)
+    _rested_at: float = NEVER
+    """When the first of them has rested."""
     _absent: dict[PeerId, None] = field(default_factory=dict)
     """Members that fell silent or could not be reached when last tried: not counted as there."""
     passive: PassiveView = field(init=False)
@@ -142,7 +144,7 @@ class HyParView:
         if peer not in self.known:
             self._learn(peer)
             if self.context.peer_id < peer:
-                self._resting[peer] = now + SECOND_ASK  # it sees us, too: let it come first
+                self._rest(peer, SECOND_ASK)  # it sees us, too: let it come first
         self.passive.hear(peer)
         return self._done(now)
 
@@ -315,9 +317,14 @@ class HyParView:
             self._timers.set(("ask", peer), self._now + ASK_TIMEOUT)
             self._send(peer, m.NeighbourAsk(high=high or not self._sure))
 
-    def _rest(self, peer: PeerId) -> None:
+    def _rest(self, peer: PeerId, span: float = REST) -> None:
         if peer in self.known or peer in self.passive.peers:
-            self._resting[peer] = self._now + REST
+            self._resting[peer] = self._now + span
+            self._rested_at = min(self._rested_at, self._now + span)
+
+    def _wake_rested(self) -> None:
+        self._resting = {peer: at for peer, at in self._resting.items() if at > self._now}
+        self._rested_at = min(self._resting.values(), default=NEVER)
 
     def _learn(self, peer: PeerId) -> None:
         """There is such a member; of too many, the longest known goes that is of no use."""
@@ -328,7 +335,7 @@ class HyParView:
 
     def _miss(self, peer: PeerId) -> None:
         """A member is not where it was: seek it from time to time."""
-        if peer in self.known:
+        if peer in self.known and self.context.settings.resort:
             self._absent[peer] = None
             self._seek_later()
 
@@ -356,7 +363,7 @@ class HyParView:
     def on_time(self, now: float) -> list[Fact]:
         """Shuffle, forget, and ask somebody else when an answer takes too long."""
         self._now = now
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for kind, name in due:
             if kind == "seek":
                 self._seek()
@@ -370,7 +377,8 @@ class HyParView:
 
     def _done(self, now: float) -> list[Fact]:
         """Repair what is missing, and hand over the facts."""
-        self._resting = {peer: at for peer, at in self._resting.items() if at > now}
+        if now >= self._rested_at:
+            self._wake_rested()
         self._repair()
         facts, self._facts = self._facts, []
         return facts

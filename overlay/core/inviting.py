@@ -210,6 +210,6 @@ class Inviting:
 
     def on_time(self, now: float) -> None:
         """Make do with the tokens that came."""
-        for request in list(self._timers.pop_due(now)):
+        for request in self._timers.pop_due(now):
             if request in self._making:
                 self._made(self._making[request])

@@ -129,6 +129,10 @@ class Keyspace:
     _lost: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
     """Peers not reached: until when they rest, and until when they are remembered."""
     _interval: float = CHECK_INTERVAL
+    _reach: tuple[int, int] = (SPACE + 1, SPACE + 1)
+    """Whoever is so far away on either side is no candidate: most that are heard of."""
+    _changed: bool = False
+    """There are other candidates than when we last settled."""
     _placed: bool = False
     """Our place has been looked for: whom we ask for before that is soon replaced."""
     _timers: Timers[str] = field(init=False)
@@ -160,7 +164,8 @@ class Keyspace:
         near, far = self.near.pop(peer, self), self.long.pop(peer, self)
         if near is None or far is not self:
             self._hurry(now)
-        self._lose(peer, now)
+        if any(peer == each for side in self._sides for _, each in side):
+            self._lose(peer, now)
         return self._done(now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
@@ -175,7 +180,7 @@ class Keyspace:
         """Peers that exist, as a neighbour or a passing record says."""
         for peer in peers:
             self._learn(peer, now)
-        return self._done(now)
+        return self._done(now) if self._changed else []
 
     def on_located(self, place: int, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
         """Who is nearest to a place that we looked for."""
@@ -194,6 +199,7 @@ class Keyspace:
         self._lost.pop(peer, None)
         self._drawn.pop(peer, None)
         self._asked.pop(peer, None)
+        self._changed = True
 
     def size(self) -> float:
         """How many nodes the mesh seems to have, from how dense it is around us."""
@@ -215,19 +221,31 @@ class Keyspace:
 
     def _learn(self, peer: PeerId, now: float) -> None:
         """Into the candidates of either side, if it is near enough and not known to be away."""
+        clockwise = (place_of(peer) - self.place) & (SPACE - 1)
+        if clockwise >= self._reach[0] and SPACE - clockwise >= self._reach[1]:
+            return
         lost = self._lost.get(peer)
         if peer == self.context.peer_id or (lost is not None and lost[0] > now):
             return
-        clockwise = (place_of(peer) - self.place) % SPACE
         for side, offset in zip(self._sides, (clockwise, SPACE - clockwise), strict=True):
             entry = (offset, peer)
             if (len(side) < CANDIDATES or entry < side[-1]) and entry not in side:
                 insort(side, entry)
                 del side[CANDIDATES:]
+                self._changed = True
+        self._measure()
+
+    def _measure(self) -> None:
+        """How near a candidate has to be."""
+        one, other = (side[-1][0] if len(side) >= CANDIDATES else SPACE + 1 for side in self._sides)
+        self._reach = (one, other)
 
     def _unlearn(self, peer: PeerId) -> None:
         for side in self._sides:
-            side[:] = [entry for entry in side if entry[1] != peer]
+            for entry in [entry for entry in side if entry[1] == peer]:
+                side.remove(entry)
+                self._changed = True
+        self._measure()
 
     def _lose(self, peer: PeerId, now: float) -> None:
         """Not a candidate for now; it is tried again, for it may come back."""
@@ -289,7 +307,7 @@ class Keyspace:
 
     def on_time(self, now: float) -> list[KeyspaceFact]:
         """Look for our own place, and for peers far away; try those again that were lost."""
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for name in due:
             if name == "check":
                 self._check(now)
@@ -319,8 +337,10 @@ class Keyspace:
         """Those that would still be near are candidates again; the others are forgotten."""
         for peer in [peer for peer, (at, _) in self._lost.items() if at <= now]:
             _, until = self._lost.pop(peer)
+            if until <= now:
+                continue
             self._learn(peer, now)
-            if until > now and self.is_near(peer):
+            if self.is_near(peer):
                 self._lost[peer] = (now + RETRY_INTERVAL, until)
         self._wait_for_lost()
 
@@ -336,6 +356,7 @@ class Keyspace:
         return facts
 
     def _settle(self, now: float) -> None:
+        self._changed = False
         chosen = self._chosen()
         for peer in chosen:
             if peer in self.near:

@@ -377,7 +377,7 @@ class Ladder:
         """Time out what takes too long; returns peers to try again, and peers not reached."""
         retry: list[PeerId] = []
         failed: list[PeerId] = []
-        for kind, peer in list(self._timers.pop_due(now)):
+        for kind, peer in self._timers.pop_due(now):
             climb = self.climbs[peer]
             if kind == "retry":
                 retry.append(peer)

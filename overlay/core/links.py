@@ -117,6 +117,8 @@ class Link:
     since: float = 0.0
     state: LinkState = LinkState.HELLO
     rtt: float | None = None
+    told: tuple[PeerId, ...] | None = None
+    """The neighbours of ours that the peer was last told of."""
 
     def on(self, event: LinkEvent) -> bool:
         """Take the transition that the table has for it, if any; whether it had one."""
@@ -399,9 +401,9 @@ class Links:
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
-        for token in list(self._ping_timers.pop_due(now)):
+        for token in self._ping_timers.pop_due(now):
             self._give_up(token)
-        for link_id in list(self._timers.pop_due(now)):
+        for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal("timeout", "the hello took too long"))
         return facts

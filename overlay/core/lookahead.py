@@ -5,10 +5,11 @@ U. Wieder, STOC 2004): the next hop is the neighbour that is, or has a neighbour
 to the place that a request goes to.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from overlay.core.keyspace import SPACE, distance, place_of
+from overlay.core.keyspace import SPACE, place_of
 from overlay.core.types import LinkId, PeerId
 
 DIGEST_MAX = 64
@@ -24,31 +25,47 @@ class Neighbour:
     link: LinkId
     place: int
     srtt: float = 0.0
-    peers: dict[PeerId, None] = field(default_factory=dict)
-    """Its neighbours, as it says (a dict for its order)."""
-    places: list[int] = field(default_factory=list)
-    """Theirs and its own, in order around the ring."""
+    places: tuple[int, ...] = ()
+    """Its own and those of its neighbours, as it says, in order around the ring."""
+    doubted: bool = False
+    """It has left a request unacknowledged, and said nothing since."""
     tokens: float = REQUESTS_BURST
     tokens_at: float = 0.0
 
     def learn(self, peers: list[PeerId]) -> None:
         """It says who its neighbours are."""
-        self.peers = dict.fromkeys(peers[:DIGEST_MAX])
-        self.places = sorted({self.place, *map(place_of, self.peers)})
+        self.places = tuple(sorted({self.place, *map(place_of, peers[:DIGEST_MAX])}))
 
-    def reach(self, place: int, *, beside: bool = False) -> int:
-        """How near it or one of its neighbours is; `beside`: whoever is exactly there is ignored.
+    def knows(self, place: int) -> bool:
+        """Whether it, or one of its neighbours, is exactly there."""
+        at = bisect_left(self.places, place)
+        return at < len(self.places) and self.places[at] == place
 
-        >>> Neighbour(LinkId(0), 5, places=[5, 9]).reach(8)
+    def reach(self, place: int, skip: Collection[int] = ()) -> int:
+        """How near it or one of its neighbours is, but for those at places that do not count.
+
+        >>> Neighbour(LinkId(0), 5, places=(5, 9)).reach(8)
         1
         """
+        return min(
+            self.beyond(place, skip, clockwise=True), self.beyond(place, skip, clockwise=False)
+        )
+
+    def beyond(self, place: int, skip: Collection[int] = (), *, clockwise: bool) -> int:
+        """How near it or one of its neighbours is, on one side of the place only.
+
+        >>> Neighbour(LinkId(0), 5, places=(5, 9)).beyond(8, clockwise=False)
+        3
+        """
         places = self.places
-        at = bisect_left(places, place)
-        if beside and at < len(places) and places[at] == place:
-            after, before = places[(at + 1) % len(places)], places[at - 1]
-            others = [each for each in (after, before) if each != place]
-            return min((distance(place, each) for each in others), default=SPACE)
-        return min(distance(place, places[at % len(places)]), distance(place, places[at - 1]))
+        step = 1 if clockwise else -1
+        at = bisect_left(places, place) if clockwise else bisect_right(places, place) - 1
+        for _ in places:
+            found = places[at % len(places)]
+            if found not in skip:
+                return (found - place) * step % SPACE
+            at += step
+        return SPACE
 
     def allowed(self, now: float) -> bool:
         """A token bucket, before anything is kept for a request of this neighbour."""
@@ -73,7 +90,7 @@ class Surroundings:
         known = self.neighbours.get(peer)
         if known is None:
             place = place_of(peer)
-            self.neighbours[peer] = Neighbour(link, place, places=[place], tokens_at=now)
+            self.neighbours[peer] = Neighbour(link, place, places=(place,), tokens_at=now)
         else:
             known.link = link
 
@@ -83,14 +100,41 @@ class Surroundings:
         if known is not None:
             known.learn([each for each in peers if each != self.peer_id])
 
+    def doubt(self, peer: PeerId) -> None:
+        """It may be dead: until it says something, others come first."""
+        if peer in self.neighbours:
+            self.neighbours[peer].doubted = True
+
+    def heard(self, peer: PeerId) -> None:
+        """It is alive."""
+        if peer in self.neighbours:
+            self.neighbours[peer].doubted = False
+
     def best(
-        self, place: int, untried: list[PeerId], *, beside: bool = False
+        self, place: int, untried: list[PeerId], skip: Collection[int] = ()
     ) -> tuple[int, PeerId] | None:
         """The untried neighbour that leads nearest to a place, and how near."""
-        reaches = ((self.neighbours[peer].reach(place, beside=beside), peer) for peer in untried)
+        reaches = ((self.neighbours[peer].reach(place, skip), peer) for peer in untried)
         return min(reaches, default=None)
+
+    def across(
+        self, place: int, untried: list[PeerId], skip: Collection[int] = ()
+    ) -> PeerId | None:
+        """The untried neighbour that leads nearest to a place on the side where we are not."""
+        clockwise = (place - place_of(self.peer_id)) % SPACE < SPACE // 2
+        reaches = [
+            (self.neighbours[peer].beyond(place, skip, clockwise=clockwise), peer)
+            for peer in untried
+        ]
+        return min(reaches)[1] if reaches else None
+
+    def places(self, peers: Iterable[PeerId]) -> set[int]:
+        """Where these are, and the neighbours that may be dead: places that lead nowhere."""
+        doubted = [peer for peer, each in self.neighbours.items() if each.doubted]
+        return {place_of(peer) for peer in (*peers, *doubted)}
 
     def knowing(self, target: PeerId, untried: list[PeerId]) -> list[PeerId]:
         """The neighbours that say they are linked to the target, the quickest first."""
-        knowing = [peer for peer in untried if target in self.neighbours[peer].peers]
+        place = place_of(target)
+        knowing = [peer for peer in untried if self.neighbours[peer].knows(place)]
         return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)

@@ -5,6 +5,7 @@ every newer record once. In a large one they come with walks, shuffles and links
 Whom we link to is HyParView's concern; links that it has no use for are guests for a while.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay.core import dial
@@ -26,12 +27,12 @@ from overlay.core.records import (
     rotate_prekeys,
 )
 from overlay.core.reflexive import Reflexive
-from overlay.core.timers import Timers
+from overlay.core.timers import NEVER, Timers
 from overlay.core.types import PeerId
 
 DIGEST_DELAY = 0.05
 """Seconds (guess): changes that come together are told together."""
-DIGEST_INTERVAL = 1.0
+DIGEST_INTERVAL = 2.0
 """Seconds (guess) between two digests: a burst of newcomers changes every neighbourhood often."""
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
@@ -47,6 +48,8 @@ class Membership:
     links: Links
     reflexive: Reflexive
     book: RecordBook
+    lasts: Callable[[PeerId], bool]
+    """Whether the link to this peer is kept for something, and not a guest's."""
     own: bytes = b""
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
@@ -134,15 +137,29 @@ class Membership:
         if not self.context.settings.ring_side:
             return
         name = ("digest", self.context.peer_id)
-        if name not in self._timers:
-            self._timers.set(name, max(now + DIGEST_DELAY, self._told_at + DIGEST_INTERVAL))
+        if self._timers.deadlines.get(name, NEVER) > now + DIGEST_DELAY:
+            self._timers.set(name, now + DIGEST_DELAY)
 
     def _tell_digest(self, now: float) -> None:
-        self._told_at = now
+        """Guests come and go: they are told once, when they come, and nobody is told of them."""
         alive = self.links.alive()
-        peers = [link.peer for link in alive if link.peer is not None][:NEIGHBOURS_MAX]
+        lasting = [link.peer for link in alive if link.peer is not None and self.lasts(link.peer)]
+        digest = tuple(lasting[:NEIGHBOURS_MAX])
+        due = now >= self._told_at + DIGEST_INTERVAL
+        waits = False
         for link in alive:
-            self.context.emit(Transmit(link.id, Neighbours([p for p in peers if p != link.peer])))
+            if link.told is None or (link.peer in digest and not _alike(link, digest)):
+                if link.told is None or due:
+                    link.told = digest
+                    peers: list[bytes] = [peer for peer in digest if peer != link.peer]
+                    self.context.emit(Transmit(link.id, Neighbours(peers)))
+                else:
+                    waits = True
+        if due:
+            self._told_at = now
+        if waits:
+            name = ("digest", self.context.peer_id)
+            self._timers.set(name, self._told_at + DIGEST_INTERVAL)
 
     def _tell_records(self) -> None:
         fresh, self._fresh = self._fresh, {}
@@ -160,10 +177,20 @@ class Membership:
 
     def on_time(self, now: float) -> None:
         """Do what is due."""
-        for kind, _ in list(self._timers.pop_due(now)):
+        for kind, _ in self._timers.pop_due(now):
             if kind == "renew":
                 self.renew(now)
             elif kind == "tell":
                 self._tell_records()
             elif kind == "digest":
                 self._tell_digest(now)
+
+
+def _alike(link: Link, digest: tuple[PeerId, ...]) -> bool:
+    """Whether its peer has been told this, itself aside."""
+    told = link.told
+    if told is digest or told == digest or told is None:
+        return told is not None
+    return [each for each in told if each != link.peer] == [
+        each for each in digest if each != link.peer
+    ]

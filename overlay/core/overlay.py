@@ -95,7 +95,8 @@ class Overlay:
         self._dissemination = Dissemination(context)
         self._tree = Plumtree(context)
         self._neighbourhood = Neighbourhood(context, self._record_of, self._prefix_of)
-        self._membership = Membership(context, self._links, self._reflexive, self._book)
+        lasts = self._neighbourhood.seats.lasts
+        self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
         self._climbing = Climbing(
@@ -121,7 +122,6 @@ class Overlay:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
         if now >= self._context.agenda.earliest:
             self._on_time(now)
-            self._context.agenda.settle()
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)
@@ -141,14 +141,17 @@ class Overlay:
 
     def next_deadline(self) -> float | None:
         """When `handle(Wakeup(), …)` next may have something to do; None for never."""
-        earliest = self._context.agenda.earliest
+        earliest = self._context.agenda.settle()
         return None if earliest == NEVER else earliest
 
     # --- for looking at ----------------------------------------------------------------------
 
     def status(self) -> Status:
         """A snapshot of counts."""
-        return Status(len(self._links.by_peer), self._routing.counters, dict(self._links.refused))
+        tree, refused = self._tree, dict(self._links.refused)
+        signalling = self._routing.counters
+        links = len(self._links.by_peer)
+        return Status(links, signalling, refused, tree.payloads, tree.announcements)
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""
@@ -215,6 +218,8 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
         elif isinstance(event, LinkSuspect) or peer in self._routing.neighbours:
             doubtful = isinstance(event, LinkSuspect)
+            surroundings = self._routing.surroundings
+            (surroundings.doubt if doubtful else surroundings.heard)(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
         else:
             self._routing.add(peer, event.link, now)
@@ -425,6 +430,10 @@ class Overlay:
         while self._neighbour_facts and not busy:
             self._on_neighbour_fact(self._neighbour_facts[0], now)
             self._neighbour_facts.popleft()
+        seats = self._neighbourhood.seats
+        if seats.news:
+            seats.news = False
+            self._membership.tell_soon(now)
 
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
         for fact in facts:

@@ -139,7 +139,7 @@ class Shuffling:
 
     def on_time(self, now: float) -> bool:
         """Shuffle, and forget old walks; returns whether a shuffle was due."""
-        due = list(self._timers.pop_due(now))
+        due = self._timers.pop_due(now)
         for walk in due:
             if walk:
                 self._walks.pop(walk, None)

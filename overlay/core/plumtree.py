@@ -74,6 +74,10 @@ class Plumtree:
     links: dict[PeerId, LinkId] = field(default_factory=dict)
     eager: dict[PeerId, None] = field(default_factory=dict)
     lazy: dict[PeerId, None] = field(default_factory=dict)
+    payloads: int = 0
+    """Messages sent whole, to each neighbour."""
+    announcements: int = 0
+    """Messages announced, to each neighbour."""
     _vain: dict[bytes, None] = field(default_factory=dict)
     _seen: dict[bytes, int] = field(default_factory=dict)
     """Messages received, and over how many hops."""
@@ -193,6 +197,7 @@ class Plumtree:
         cached = self._cache.get(message.message_id)
         onward = None if cached is None else _onward(cached.message)
         if onward is not None:
+            self.payloads += 1
             self._send(peer, onward)
 
     def on_prune(self, peer: PeerId) -> None:
@@ -210,6 +215,7 @@ class Plumtree:
             if flow is not None and peer == flow.bearer:
                 self._mention(peer, message)  # It has it; pushed, it would prune our branch.
             elif onward is not None:
+                self.payloads += 1
                 self._send(peer, onward)
         if self.lazy and message.hops < HOPS_MAX:
             self._to_announce.append(Announcement(message.message_id, message.hops + 1))
@@ -271,7 +277,7 @@ class Plumtree:
 
     def on_time(self, now: float) -> None:
         """Announce, graft what does not come, forget what is old."""
-        for kind, message_id in list(self._timers.pop_due(now)):
+        for kind, message_id in self._timers.pop_due(now):
             if kind == "announce":
                 self._announce()
             elif kind == "expire":
@@ -285,6 +291,7 @@ class Plumtree:
             self._tell(peer, pending)
 
     def _tell(self, peer: PeerId, pending: list[Announcement]) -> None:
+        self.announcements += len(pending)
         for start in range(0, len(pending), ANNOUNCEMENTS_MAX):
             self._send(peer, IHave(pending[start : start + ANNOUNCEMENTS_MAX]))
 

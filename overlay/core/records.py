@@ -1,6 +1,7 @@
 """Records: what each node says of itself, signed, sequenced and expiring; and the book of them."""
 
 from collections.abc import Container
+from dataclasses import dataclass
 
 from overlay.core import documents
 from overlay.core.bounds import RECORD_MAX
@@ -33,18 +34,34 @@ def make_record(record: Record, crypto: Crypto) -> bytes:
     return data
 
 
+@dataclass(slots=True, eq=False)
+class Read:
+    """A record and the bytes that it was read from."""
+
+    data: bytes
+    record: Record
+    signed: Signed | None
+    """None: the signature has been checked, and holds."""
+
+    def holds(self, crypto: Crypto) -> bool:
+        """Whether its owner has signed it; checked once."""
+        if self.signed is not None and documents.is_signed(self.signed, self.record, crypto):
+            self.signed = None
+        return self.signed is None
+
+
 class RecordReader:
-    """Records from bytes, signatures unchecked; the last ones are kept, for they come often.
+    """Records from bytes; the last ones are kept, for they come often.
 
     A world gives one reader to all of its nodes, so that they share what they hold.
     """
 
-    def __init__(self, kept: int = 256) -> None:
+    def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
         self._kept = kept
-        self._read: dict[bytes, tuple[Signed, Record]] = {}
+        self._read: dict[bytes, Read] = {}
 
-    def read(self, data: bytes) -> tuple[Signed, Record] | str:
-        """What the record says, or ``malformed: …``. Never raises."""
+    def read(self, data: bytes) -> Read | str:
+        """What the record says, its signature unchecked, or ``malformed: …``. Never raises."""
         known = self._read.get(data)
         if known is not None:
             return known
@@ -58,8 +75,8 @@ class RecordReader:
             return record
         while len(self._read) >= self._kept:
             del self._read[next(iter(self._read))]
-        self._read[data] = signed, record
-        return signed, record
+        read = self._read[data] = Read(data, record, signed)
+        return read
 
 
 def open_record(
@@ -68,12 +85,11 @@ def open_record(
     """The record, or why it is refused: ``malformed: …``, ``network``, ``expired``, ``future``,
     ``life``, ``signature``. Never raises; the signature comes last, since it costs most.
     """
-    known = (reader or RecordReader()).read(data)
-    if isinstance(known, str):
-        return known
-    signed, record = known
-    why = _refusal(record, network, wall)
-    return why or (record if documents.is_signed(signed, record, crypto) else "signature")
+    read = (reader or RecordReader()).read(data)
+    if isinstance(read, str):
+        return read
+    why = _refusal(read.record, network, wall)
+    return why or (read.record if read.holds(crypto) else "signature")
 
 
 def rotate_prekeys(wall: float, crypto: Crypto) -> list[PrekeyEntry]:
@@ -126,11 +142,9 @@ class RecordBook:
         self._network = network
         self._crypto = crypto
         self._capacity = capacity
-        self._records: dict[PeerId, tuple[Record, bytes]] = {}
+        self._records: dict[PeerId, Read] = {}
         self._reader = reader or RecordReader()
         self._evicted: list[PeerId] = []
-        self._held: dict[bytes, None] = {}
-        """What the records were opened from: most of what comes is known to the byte."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -145,44 +159,44 @@ class RecordBook:
 
         Peers that are `needed` do not give way to it.
         """
-        if data in self._held or self._is_old(data):
+        read = self._reader.read(data)
+        if isinstance(read, str):
+            self._count("malformed")
+            return None
+        record, peer = read.record, PeerId(read.record.peer_id)
+        known = self._records.get(peer)
+        if known is not None and record.sequence <= known.record.sequence:
             self._count("old")
             return None
-        record = open_record(data, self._network, wall, self._crypto, self._reader)
-        if isinstance(record, str):
-            self._count(record.partition(":")[0])
+        why = _refusal(record, self._network, wall)
+        if why is not None or not read.holds(self._crypto):
+            self._count(why or "signature")
             return None
-        peer = PeerId(record.peer_id)
-        if peer not in self._records and len(self._records) >= self._capacity:
+        if known is None and len(self._records) >= self._capacity:
             self._evict(needed)
-        if peer in self._records:
-            del self._held[self._records[peer][1]]
-        self._records[peer] = (record, data)
-        self._held[data] = None
+        self._records[peer] = read
         return record
 
     def expire(self, wall: float) -> list[PeerId]:
         """Forget every record that has expired; whose they were."""
-        gone = [peer for peer, (record, _) in self._records.items() if record.expires_at <= wall]
+        gone = [peer for peer, read in self._records.items() if read.record.expires_at <= wall]
         for peer in gone:
             self.forget(peer)
         return gone
 
     def forget(self, peer: PeerId) -> None:
         """Drop a peer's record, known or not."""
-        entry = self._records.pop(peer, None)
-        if entry is not None:
-            self._held.pop(entry[1], None)
+        self._records.pop(peer, None)
 
     def get(self, peer: PeerId) -> Record | None:
         """The newest record of a peer."""
-        entry = self._records.get(peer)
-        return entry[0] if entry else None
+        read = self._records.get(peer)
+        return read.record if read else None
 
     def bytes_of(self, peer: PeerId) -> bytes | None:
         """The same as it was signed, to be passed on."""
-        entry = self._records.get(peer)
-        return entry[1] if entry else None
+        read = self._records.get(peer)
+        return read.data if read else None
 
     def peers(self) -> list[PeerId]:
         """Whose records we hold, longest known first."""
@@ -190,21 +204,13 @@ class RecordBook:
 
     def owner(self, data: bytes) -> PeerId | None:
         """Whose record these bytes claim to be."""
-        known = self._reader.read(data)
-        return None if isinstance(known, str) else PeerId(known[1].peer_id)
+        read = self._reader.read(data)
+        return None if isinstance(read, str) else PeerId(read.record.peer_id)
 
     def evicted(self) -> list[PeerId]:
         """Who has given way since this was last asked."""
         evicted, self._evicted = self._evicted, []
         return evicted
-
-    def _is_old(self, data: bytes) -> bool:
-        """Whether this says nothing newer than what we hold: known before any costly check."""
-        read = self._reader.read(data)
-        if isinstance(read, str):
-            return False
-        known = self._records.get(PeerId(read[1].peer_id))
-        return known is not None and read[1].sequence <= known[0].sequence
 
     def _evict(self, needed: Container[PeerId]) -> None:
         """The one known longest gives way."""

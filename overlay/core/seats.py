@@ -21,6 +21,8 @@ GUESTS_EASY = 32
 """With more guests than this (guess) each newcomer shortens the stay of the oldest …"""
 STAY_LEAST = 5.0
 """… to so many seconds (guess): time to be handed on. So one contact takes in 20 a second."""
+REVIEW_INTERVAL = 1.0
+"""Seconds (guess) between two looks at all links while they are too many."""
 
 
 class Use(IntFlag):
@@ -55,6 +57,9 @@ class Seats:
     taken: dict[PeerId, _Seat] = field(default_factory=dict)
     _guests: dict[PeerId, float] = field(default_factory=dict)
     """Guests that may stay their whole time, and since when; the oldest first."""
+    news: bool = False
+    """What some link is for has changed since this was last looked at."""
+    _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +78,11 @@ class Seats:
         else:
             seat.link = link
             self._tell(seat)
+
+    def lasts(self, peer: PeerId) -> bool:
+        """Whether either end has a use for the link to this peer."""
+        seat = self.taken.get(peer)
+        return seat is not None and bool(seat.ours or seat.theirs)
 
     def leave(self, peer: PeerId) -> None:
         """A link has ended."""
@@ -93,6 +103,7 @@ class Seats:
         if seat is None or change(seat.ours) == seat.ours:
             return
         told, seat.ours = seat.ours & TOLD, change(seat.ours)
+        self.news = True
         if seat.ours & TOLD != told:
             self._tell(seat)
         self._review(peer, now)
@@ -102,6 +113,7 @@ class Seats:
         seat = self.taken.get(peer)
         if seat is not None:
             seat.theirs = Use(message.uses & TOLD)
+            self.news = True
             self._review(peer, now)
 
     def _tell(self, seat: _Seat) -> None:
@@ -134,12 +146,13 @@ class Seats:
     def on_time(self, now: float) -> list[PeerId]:
         """The guests whose time is up; each is given another term unless its link is ended."""
         over: list[PeerId] = []
-        for peer in list(self._timers.pop_due(now)):
+        for peer in self._timers.pop_due(now):
             self._guests.pop(peer, None)
             if not self._serves(peer):
                 over.append(peer)
                 self._timers.set(peer, now + self.context.settings.guest_stay)
-        if len(self.taken) > self.context.settings.links_max:
+        if now >= self._review_at and len(self.taken) > self.context.settings.links_max:
+            self._review_at = now + REVIEW_INTERVAL
             for peer in self.taken:
                 self._review(peer, now)
         return over

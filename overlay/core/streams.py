@@ -402,7 +402,7 @@ class StreamMux:
 
     def handle_timeout(self, now: float) -> None:
         """Break what the peer has not answered, and give up what it does not take."""
-        due = [] if self._is_suspended else list(self._timers.pop_due(now))
+        due = [] if self._is_suspended else self._timers.pop_due(now)
         for stream in [self._streams[stream_id] for stream_id in due]:
             stream.reset(TIMEOUT)
             self._break(stream, TIMEOUT)

@@ -1,99 +1,103 @@
 """Named deadlines, earliest first: the whole notion of time that the core has."""
 
 import heapq
-from collections.abc import Hashable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 NEVER = float("inf")
 
 
-class Timed(Protocol):
-    """Whatever has deadlines."""
-
-    def next_deadline(self) -> float | None:
-        """The first of them, or None."""
-        ...
-
-
 class Agenda:
-    """What several timers have in common: when the first of them falls due.
+    """One heap for all timers of a node: when the first of them falls due.
 
     `earliest` is never too late; after a `stop` it may be too early, until `settle`.
     """
 
-    __slots__ = ("_timers", "earliest")
+    __slots__ = ("_count", "_heap", "_live", "earliest")
 
     def __init__(self) -> None:
         self.earliest = NEVER
-        self._timers: list[Timed] = []
+        self._heap: list[tuple[float, int, Timers[Any], Any]] = []
+        self._count = 0
+        self._live = 0
 
-    def enlist(self, timers: "Timed") -> None:
-        """From now on these timers count; they `note` what falls due."""
-        self._timers.append(timers)
+    def settle(self) -> float:
+        """When something falls due, exactly."""
+        heap = self._heap
+        while heap and heap[0][2].deadlines.get(heap[0][3]) != heap[0][0]:
+            heapq.heappop(heap)
+        self.earliest = heap[0][0] if heap else NEVER
+        return self.earliest
 
-    def note(self, at: float | None) -> None:
-        """Something falls due then."""
-        if at is not None and at < self.earliest:
+    def advance(self, now: float) -> None:
+        """Hand what is due to the timers that it belongs to."""
+        heap = self._heap
+        while self.settle() <= now:
+            at, _, timers, name = heapq.heappop(heap)
+            timers.due.append((at, name))
+
+    def add(self, at: float, timers: "Timers[Any]", name: Any, *, new: bool) -> None:
+        """A deadline has been set, of a `new` name or of one that had another."""
+        self._count += 1
+        self._live += new
+        heapq.heappush(self._heap, (at, self._count, timers, name))
+        if at < self.earliest:
             self.earliest = at
+        if len(self._heap) > 2 * self._live + 64:
+            self._heap = [each for each in self._heap if each[2].deadlines.get(each[3]) == each[0]]
+            heapq.heapify(self._heap)
 
-    def settle(self) -> None:
-        """Look at all timers again."""
-        deadlines = [timers.next_deadline() for timers in self._timers]
-        self.earliest = min((each for each in deadlines if each is not None), default=NEVER)
+    def drop(self) -> None:
+        """A name has no deadline any more."""
+        self._live -= 1
 
 
 class Timers(Generic[Name]):
-    """At most one deadline a name; setting again moves it. An agenda hears of each."""
+    """At most one deadline a name; setting again moves it. Several may share an agenda."""
 
-    __slots__ = ("_agenda", "_count", "_deadlines", "_heap")
+    __slots__ = ("_agenda", "deadlines", "due")
 
     def __init__(self, agenda: Agenda | None = None) -> None:
-        self._agenda = agenda or Agenda()
-        self._agenda.enlist(self)
-        self._deadlines: dict[Name, float] = {}
-        self._heap: list[tuple[float, int, Name]] = []
-        self._count = 0
+        self._agenda = Agenda() if agenda is None else agenda
+        self.deadlines: dict[Name, float] = {}
+        self.due: list[tuple[float, Name]] = []
+        """What the agenda has handed over; `stop` and `set` may have overtaken it."""
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return len(self.deadlines)
 
     def __contains__(self, name: Name) -> bool:
-        return name in self._deadlines
+        return name in self.deadlines
 
     def set(self, name: Name, at: float) -> None:
         """Let `name` fall due at `at` (and not when it was due before)."""
-        self._deadlines[name] = at
-        self._agenda.note(at)
-        self._count += 1
-        heapq.heappush(self._heap, (at, self._count, name))
-        if len(self._heap) > 2 * len(self._deadlines) + 64:
-            self._compact()
+        before = self.deadlines.get(name)
+        self.deadlines[name] = at
+        self._agenda.add(at, self, name, new=before is None)
 
     def stop(self, name: Name) -> None:
         """Forget `name`, set or not."""
-        self._deadlines.pop(name, None)
+        if self.deadlines.pop(name, None) is not None:
+            self._agenda.drop()
 
     def next_deadline(self) -> float | None:
-        """When `pop_due` next has something, or None."""
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else None
+        """When `pop_due` next has something, or None; of an agenda's only timers."""
+        earliest = self._agenda.settle()
+        return None if earliest == NEVER else earliest
 
-    def pop_due(self, now: float) -> Iterator[Name]:
+    def pop_due(self, now: float) -> list[Name]:
         """Every name due at `now`, earliest first; ties in the order in which they were set."""
-        while True:
-            self._drop_stale()
-            if not self._heap or self._heap[0][0] > now:
-                return
-            _, _, name = heapq.heappop(self._heap)
-            del self._deadlines[name]
-            yield name
-
-    def _drop_stale(self) -> None:
-        heap = self._heap
-        while heap and self._deadlines.get(heap[0][2]) != heap[0][0]:
-            heapq.heappop(heap)
-
-    def _compact(self) -> None:
-        self._heap = [entry for entry in self._heap if self._deadlines.get(entry[2]) == entry[0]]
-        heapq.heapify(self._heap)
+        agenda = self._agenda
+        if agenda.earliest <= now:
+            agenda.advance(now)
+        if not self.due:
+            return []
+        popped: list[Name] = []
+        for at, name in self.due:
+            if self.deadlines.get(name) == at:
+                del self.deadlines[name]
+                agenda.drop()
+                popped.append(name)
+        self.due = []
+        return popped

@@ -54,7 +54,7 @@ class Tracing:
 
     def on_time(self, now: float) -> None:
         """Give up what has not come back in time."""
-        for request in list(self._timers.pop_due(now)):
+        for request in self._timers.pop_due(now):
             self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
 
     def _give_up(self, request: bytes, code: str, text: str) -> None:

@@ -15,6 +15,10 @@ class Status:
     links: int
     signalling: Counters
     refused: dict[str, int]
+    payloads: int = 0
+    """Published messages sent whole, to each neighbour."""
+    announcements: int = 0
+    """Published messages announced, to each neighbour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ A signature is a keyed digest; the world's ledger of key pairs takes the place o
 that only the holder of a key object can sign for its public half.
 """
 
-import hashlib
-import hmac
 from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
 
 from overlay.core.types import IDENTITY, PeerId, Random
 
@@ -19,25 +18,33 @@ class Ledger:
 
     def enrol(self, secret: bytes) -> bytes:
         """The public half of a secret."""
-        public = hashlib.sha256(b"public" + secret).digest()
+        public = sha256(b"public" + secret).digest()
         self.secrets[public] = secret
         return public
 
 
 class StandInCrypto:
-    """The crypto port of one simulated node."""
+    """The crypto port of one simulated node; its tokens are digests of a secret and a count."""
+
+    __slots__ = (
+        *("_count", "_ledger", "_prekeys", "_secret", "_source"),
+        *("fingerprint", "peer_id"),
+    )
 
     def __init__(self, ledger: Ledger, random: Random) -> None:
         self._ledger = ledger
-        self._random = random
         self._secret = random.randbytes(32)
-        self._prekeys: dict[int, bytes] = {}
+        self._source = random.randbytes(32)
+        self._count = 0
+        self._prekeys: dict[int, tuple[bytes, bytes]] = {}
+        """Secret and public halves."""
         self.peer_id = PeerId(ledger.enrol(self._secret))
-        self.fingerprint = hashlib.sha256(b"certificate" + self._secret).digest()
+        self.fingerprint = sha256(b"certificate" + self._secret).digest()
 
     def token(self, size: int) -> bytes:
-        """Seeded bytes."""
-        return self._random.randbytes(size)
+        """Seeded bytes, at most 64."""
+        self._count += 1
+        return blake2b(self._count.to_bytes(8, "big"), key=self._source, digest_size=size).digest()
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes that only our secret makes."""
@@ -46,7 +53,7 @@ class StandInCrypto:
     def verify(self, signer: PeerId, data: bytes, signature: bytes) -> bool:
         """Whether the signer's secret made this signature over exactly this data."""
         secret = self._ledger.secrets.get(signer)
-        return secret is not None and hmac.compare_digest(_tag(secret, data), signature)
+        return secret is not None and _tag(secret, data) == signature
 
     def sign_with(self, seed: bytes, data: bytes) -> bytes:
         """The signature of the key with this seed."""
@@ -59,8 +66,10 @@ class StandInCrypto:
 
     def new_prekey(self, prekey_id: int) -> bytes:
         """Make and keep a sealing key; the same id gives the same key."""
-        secret = self._prekeys.setdefault(prekey_id, self._random.randbytes(32))
-        return self._ledger.enrol(secret)
+        if prekey_id not in self._prekeys:
+            secret = self.token(32)
+            self._prekeys[prekey_id] = (secret, self._ledger.enrol(secret))
+        return self._prekeys[prekey_id][1]
 
     def forget_prekey(self, prekey_id: int) -> None:
         """Destroy a sealing key."""
@@ -76,12 +85,14 @@ class StandInCrypto:
 
     def open(self, prekey_id: int, info: bytes, sealed: bytes) -> bytes | None:
         """The plaintext if it was sealed to this prekey and is unharmed."""
-        secret = self._secret if prekey_id == IDENTITY else self._prekeys.get(prekey_id)
-        if secret is None or self._ledger.enrol(secret) != sealed[:32]:
+        held = (
+            (self._secret, self.peer_id) if prekey_id == IDENTITY else self._prekeys.get(prekey_id)
+        )
+        if held is None or held[1] != sealed[:32]:
             return None
         tag, plaintext = sealed[32:96], sealed[96:]
-        return plaintext if hmac.compare_digest(_tag(sealed[:32], info + plaintext), tag) else None
+        return plaintext if _tag(sealed[:32], info + plaintext) == tag else None
 
 
 def _tag(key: bytes, data: bytes) -> bytes:
-    return hmac.digest(key, data, "sha512")
+    return blake2b(data, key=key).digest()

@@ -8,12 +8,11 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from overlay import __version__
 from overlay.errors import UsageError
 from overlay.sim.report import Report
 from overlay.sim.running import run
@@ -40,15 +39,21 @@ def require() -> None:
 
 
 def compute(
-    sweep: Sweep, cells: Sequence[Cell], *, scheduler: str | None, workers: int | None
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    version: Callable[[], str],
+    *,
+    scheduler: str | None,
+    workers: int | None,
 ) -> Generator[tuple[Cell, dict[str, Any] | Failure], None, None]:
     """Every cell with what came of it, in the order in which they finish.
 
-    `scheduler`: the address of a cluster, else this machine's cores are used, or so many
-    `workers`. To stop early, close the iterator: all workers end.
+    `version`: says which overlay runs it, here and in each worker. `scheduler`: the address of a
+    cluster, else this machine's cores are used, or so many `workers`. To stop early, close the
+    iterator: all workers end.
     """
     dask = import_module("distributed")
-    with _client(scheduler, workers or min(cores(), len(cells))) as client:
+    with _client(scheduler, workers or min(cores(), len(cells)), version) as client:
         futures = {}
         for cell in cells:  # pure=False: ours is the only say in what is computed again
             future = client.submit(
@@ -92,8 +97,8 @@ def _why(future: Any) -> Failure:
 
 
 @contextmanager
-def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
-    with _local(workers) if scheduler is None else _remote(scheduler) as client:
+def _client(scheduler: str | None, workers: int, version: Callable[[], str]) -> Iterator[Any]:
+    with _local(workers) if scheduler is None else _remote(scheduler, version) as client:
         yield client
 
 
@@ -131,35 +136,33 @@ def _end(cluster: Any) -> None:
 
 
 @contextmanager
-def _remote(address: str) -> Iterator[Any]:
+def _remote(address: str, version: Callable[[], str]) -> Iterator[Any]:
     dask = import_module("distributed")
+    addressing = import_module("distributed.comm.addressing")
     try:
+        addressing.get_address_host_port(address)  # a client of no address would linger
         client = dask.Client(address, timeout=ANSWER_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, ImportError) as error:
         text = f"--scheduler {address}: nobody answers there as a scheduler of dask does"
         raise UsageError(f"{text}: {str(error) or type(error).__name__}") from None
     try:
-        _same_version(client, address)
+        _same_version(client, address, version)
         yield client
     finally:
         client.close()
 
 
-def _same_version(client: Any, address: str) -> None:
+def _same_version(client: Any, address: str, version: Callable[[], str]) -> None:
     """A cell is the same on each worker only if overlay is."""
+    ours = version()
     if not client.nthreads():
         raise UsageError(f"--scheduler {address}: it has no workers")
     try:
         versions = client.run(version)
     except Exception as error:  # noqa: BLE001 (whatever unpickling a function raises over there)
-        text = f"its workers cannot run overlay {__version__}: install it there too"
+        text = f"its workers cannot run overlay {ours}: install it there too"
         raise UsageError(f"--scheduler {address}: {text}: {error}") from None
     for worker, theirs in versions.items():
-        if theirs != __version__:
-            text = f"the worker {worker} has overlay {theirs}, this is {__version__}"
+        if theirs != ours:
+            text = f"the worker {worker} has overlay {theirs}, this is {ours}"
             raise UsageError(f"--scheduler {address}: {text}")
-
-
-def version() -> str:
-    """In a worker: its version of overlay."""
-    return __version__

@@ -1,56 +1,123 @@
 """What a run comes to, in numbers: from the events of its trace, and the views at its end.
 
-Whoever has the trace gets the same numbers for all but the views. A publication or request is
-judged when its time (`within`) is over, by the nodes that were up from its beginning until then.
+Whoever has the trace gets the same numbers for all but the views and the traffic. A publication
+or request is judged when its time (`within`) is over, by the nodes that were up from its beginning
+until then.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 from typing import Protocol
 
 from overlay.core.types import PeerId
-from overlay.sim.liveness import components
+from overlay.sim import graphs
+from overlay.sim.adversaries import MEASURES as BYZANTINE
+from overlay.sim.adversaries import Adversary
 from overlay.sim.scenario import Phase, Scenario
+from overlay.sim.settings import setting
 from overlay.sim.tracing import Event
 
 ALWAYS = {
     "joined": "the share of nodes that came to have a link",
     "join_time": "seconds that the slowest of them took",
     "links_max": "links that one node had at once, guests too, at most",
-    "degree": "peers in an active view at the end, on average",
-    "degree_min": "peers in the smallest active view at the end",
-    "degree_max": "peers in the largest active view at the end",
-    "connected": "the share of nodes in the largest component of the active views at the end",
+    **graphs.VIEWS,
 }
 PUBLISHING = {
     "reliability": "the share of nodes that deliver a message in time, on average",
     "reliability_min": "that share for the worst message",
+    "reliability_median": "that share for the median message: of many senders, most are in the "
+    "largest component",
     "hops": "links that a message had passed when it was delivered, on average",
     "hops_max": "links that it had passed at most",
+    "last_hop": "links that a message passed on its longest way, on average over messages",
     "delay": "seconds until it was delivered, on average",
     "delay_max": "seconds until it was delivered, at most",
+}
+TRAFFIC = {
+    "payloads": "copies of a message that nodes sent, for the median message",
+    "rmr": "copies for each node that delivers it but the first, less one: relative message "
+    "redundancy (Plumtree §4.2)",
+    "announcements": "announcements of a message that nodes sent, for the median message",
+    "announcements_ratio": "the same, as a share of two for every link of the views that is not "
+    "on the tree",
+}
+SETTLING = {
+    "rmr_settled": "messages after which rmr stays at 0.01 or below: the tree has grown",
+}
+SETTLED = 0.01
+BRANCHING = ("reliability", "last_hop", "cycles_to_heal", "success", "request_hops")
+"""Of the workload, what each branch tells; and of the views, degree and connectedness."""
+CONTROLLED = ("reliability", "reliability_min")
+"""All that is asked of a control protocol."""
+HEALING = {
+    "cycles_to_heal": "cycles from the first fault until every message reaches 99 % of the nodes",
+}
+HEALED = 0.99
+CHURNING = {
+    "isolated": "seconds that a node which had a link was without any, at most",
 }
 REQUESTING = {
     "success": "the share of requests answered in time",
     "request_hops": "links that a trace passed one way, on average",
 }
+CONTROL = {
+    "byzantine_control": "what `byzantine_view` comes to where anybody named replaces anybody",
+}
 
 
 def names_for(scenario: Scenario) -> list[str]:
     """The measures that a run of this scenario has."""
-    names = [*ALWAYS]
+    if scenario.protocol != "overlay":
+        shares = scenario.branches.shares
+        return [branch_name(name, share) for name in CONTROLLED for share in shares]
+    if not scenario.branches.shares:
+        return [*ALWAYS, *_names_of_work(scenario)]
+    shares, names = scenario.branches.shares, branching(scenario)
+    return [*ALWAYS, *(branch_name(name, share) for name in names for share in shares)]
+
+
+def branching(scenario: Scenario) -> list[str]:
+    """The measures that each branch of a scenario has of its own."""
+    names = [name for name in _names_of_work(scenario) if name.startswith(BRANCHING)]
+    return [*names, "degree", "connected"]
+
+
+def _names_of_work(scenario: Scenario) -> list[str]:
+    names: list[str] = [*CHURNING] if scenario.churn.stop else []
     if scenario.publish:
-        names += [*PUBLISHING, *_named("reliability", scenario.publish)]
+        names += [*PUBLISHING, *(HEALING if scenario.faults else ())]
+        names += _named(("reliability", "reliability_median", "last_hop"), scenario.publish)
+    spaced = [phase for phase in scenario.publish if is_spaced(phase)]
+    if spaced:
+        names += [*TRAFFIC, *SETTLING, *_named((*TRAFFIC, *SETTLING), spaced)]
     if scenario.requests:
-        names += [*REQUESTING, *_named("success", scenario.requests)]
+        names += [*REQUESTING, *_named(("success",), scenario.requests)]
+    if scenario.adversaries:
+        names += [*BYZANTINE, *(CONTROL if flooding(scenario) else ())]
     return names
 
 
-def _named(measure: str, phases: Sequence[Phase]) -> Iterator[str]:
-    return (f"{measure}_{phase.name}" for phase in phases if phase.name)
+def flooding(scenario: Scenario) -> Adversary | None:
+    """The first of the adversaries that flood."""
+    return next((each for each in scenario.adversaries if "flood" in each.do), None)
+
+
+def _named(measures: Iterable[str], phases: Sequence[Phase]) -> Iterator[str]:
+    return (f"{each}_{phase.name}" for each in measures for phase in phases if phase.name)
+
+
+def is_spaced(phase: Phase) -> bool:
+    """Whether the time of each message is over before the next: its traffic can be told."""
+    return phase.rate * phase.within < 1.0
+
+
+def branch_name(measure: str, share: float) -> str:
+    """What a measure is called in the branch of this share."""
+    return f"{measure}_{share * 100:g}"
 
 
 class Viewing(Protocol):
@@ -77,6 +144,27 @@ class _Open:
     """What was delivered in time, by node; of a request: its answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one message cost: copies and announcements sent, among so many nodes and links."""
+
+    payloads: int
+    announcements: int
+    nodes: int
+    links: int
+
+    def measures(self) -> dict[str, float]:
+        """As `TRAFFIC` has them."""
+        others = max(1, self.nodes - 1)
+        off_tree = 2 * (self.links - others)
+        return {
+            "payloads": self.payloads,
+            "rmr": self.payloads / others - 1,
+            "announcements": self.announcements,
+            "announcements_ratio": self.announcements / off_tree if off_tree > 0 else 1.0,
+        }
+
+
 @dataclass(slots=True, eq=False)
 class _Judged:
     """A phase of the workload: what is open, and how the others ended."""
@@ -86,6 +174,8 @@ class _Judged:
     order: deque[str] = field(default_factory=deque)
     shares: list[float] = field(default_factory=list)
     """Of a publication: the share of nodes that delivered it; of a request: 1 or 0."""
+    last_hops: list[int] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
 
     def deadline(self) -> float:
         """When the oldest of what is open has to be judged."""
@@ -110,6 +200,11 @@ class Tally:
         self._started: dict[str, float] = {}
         self._join_times: dict[str, float] = {}
         self._links_max = 0
+        self._alone: dict[str, float] = {}
+        """Who has no link any more, and since when."""
+        self._isolated = 0.0
+        self._last = 0.0
+        self._last_bad = 0.0
         self._hops: list[int] = []
         self._delays: list[float] = []
         self._request_hops: list[int] = []
@@ -122,7 +217,7 @@ class Tally:
         """One more event."""
         if event.t > self._next:
             self._judge_until(event.t)
-        node = event.node
+        node, self._last = event.node, event.t
         match event.kind:
             case "join":
                 self._up[node] = event.t
@@ -130,12 +225,16 @@ class Tally:
             case "crash":
                 self._up.pop(node, None)
                 self._links.pop(node, None)
+                self._not_alone(node, event.t)
             case "link_up":
+                self._not_alone(node, event.t)
                 links = self._links.setdefault(node, {})
                 links[event.id] = None
                 self._links_max = max(self._links_max, len(links))
             case "link_down":
                 self._links.get(node, {}).pop(event.id, None)
+                if not self._links.get(node):
+                    self._alone[node] = event.t
             case "publish":
                 self._open(self._published, event)
             case "request":
@@ -144,6 +243,10 @@ class Tally:
                 self._came(self._published, event)
             case "answered":
                 self._came(self._requested, event)
+
+    def _not_alone(self, node: str, now: float) -> None:
+        since = self._alone.pop(node, now)
+        self._isolated = max(self._isolated, now - since)
 
     def _open(self, phases: list[_Judged], event: Event) -> None:
         judged = phases[phase_of(event.id)]
@@ -174,7 +277,11 @@ class Tally:
             return
         audience = [node for node, since in self._up.items() if since <= waiting.at]
         came = [waiting.came[node] for node in audience if node in waiting.came]
-        judged.shares.append(len(came) / len(audience))
+        share = len(came) / len(audience)
+        judged.shares.append(share)
+        judged.last_hops.append(max((event.hops or 0 for event in came), default=0))
+        if share < HEALED:
+            self._last_bad = max(self._last_bad, waiting.at)
         for event in came:
             if event.node != waiting.node:
                 self._hops.append(event.hops or 0)
@@ -188,6 +295,10 @@ class Tally:
         if answer is not None and answer.hops is not None:
             self._request_hops.append(answer.hops)
 
+    def cost(self, phase: int, traffic: Traffic) -> None:
+        """What a message of this phase has cost."""
+        self._published[phase].traffic.append(traffic)
+
     # --- the end -----------------------------------------------------------------------------
 
     def measures(self, nodes: Sequence[Viewing]) -> dict[str, float | None]:
@@ -196,12 +307,21 @@ class Tally:
         `nodes`: those that are up at the end.
         """
         self._judge_until(math.inf)
+        views = {node.peer_id: node.active_view() for node in nodes}
+        for node in [*self._alone]:
+            self._not_alone(node, self._last)
         values: dict[str, float | None] = {
             "joined": len(self._join_times) / self._scenario.nodes,
             "join_time": max(self._join_times.values(), default=None),
             "links_max": self._links_max,
-            **_of_views(nodes),
+            "isolated": self._isolated,
+            **graphs.measures(views, setting(self._scenario, "active_size")),
             **_of_phases("reliability", self._published),
+            **_of_phases("reliability_median", self._published, median),
+            **_of_traffic(self._published),
+            "last_hop": _mean([hop for judged in self._published for hop in judged.last_hops]),
+            **{f"last_hop_{j.phase.name}": _mean(j.last_hops) for j in self._published},
+            "cycles_to_heal": self._cycles_to_heal(),
             "reliability_min": min(_shares(self._published), default=None),
             "hops": _mean(self._hops),
             "hops_max": max(self._hops, default=None),
@@ -210,7 +330,15 @@ class Tally:
             **_of_phases("success", self._requested),
             "request_hops": _mean(self._request_hops),
         }
-        return {name: values[name] for name in names_for(self._scenario)}
+        names = (*ALWAYS, *_names_of_work(self._scenario))
+        return {name: values[name] for name in names if name in values}
+
+    def _cycles_to_heal(self) -> float | None:
+        faults = self._scenario.faults
+        if not faults or not _shares(self._published):
+            return None
+        cycle: float = setting(self._scenario, "shuffle_interval")
+        return math.ceil(max(0.0, self._last_bad - min(fault.at for fault in faults)) / cycle)
 
 
 def phase_of(name: str) -> int:
@@ -226,24 +354,24 @@ def _shares(phases: Sequence[_Judged]) -> list[float]:
     return [share for judged in phases for share in judged.shares]
 
 
-def _of_phases(measure: str, phases: Sequence[_Judged]) -> dict[str, float | None]:
-    values = {f"{measure}_{judged.phase.name}": _mean(judged.shares) for judged in phases}
-    return {**values, measure: _mean(_shares(phases))}
+def _of_phases(
+    measure: str,
+    phases: Sequence[_Judged],
+    reduce: Callable[[Sequence[float]], float] = fmean,
+) -> dict[str, float | None]:
+    named = {f"{measure}_{judged.phase.name}": judged.shares for judged in phases}
+    every = {**named, measure: _shares(phases)}
+    return {name: reduce(shares) if shares else None for name, shares in every.items()}
 
 
-def _of_views(nodes: Sequence[Viewing]) -> dict[str, float | None]:
-    views = {node.peer_id: node.active_view() for node in nodes}
-    degrees = [len(view) for view in views.values()]
-    both: dict[PeerId, tuple[PeerId, ...]] = dict.fromkeys(views, ())
-    for peer, view in views.items():
-        for other in view:
-            if other in both:
-                both[peer] += (other,)
-                both[other] += (peer,)
-    largest = max(map(len, components(both)), default=0)
-    return {
-        "degree": _mean(degrees),
-        "degree_min": min(degrees, default=None),
-        "degree_max": max(degrees, default=None),
-        "connected": largest / len(views) if views else None,
-    }
+def _of_traffic(phases: Sequence[_Judged]) -> dict[str, float | None]:
+    everything = [each for judged in phases for each in judged.traffic]
+    named = {f"_{judged.phase.name}": judged.traffic for judged in phases if judged.phase.name}
+    values: dict[str, float | None] = {}
+    for suffix, costs in {**named, "": everything}.items():
+        told = [each.measures() for each in costs]
+        for name in TRAFFIC:
+            values[name + suffix] = median(each[name] for each in told) if told else None
+        wasteful = [number for number, each in enumerate(told, 1) if each["rmr"] > SETTLED]
+        values[f"rmr_settled{suffix}"] = max(wasteful, default=0) if told else None
+    return values

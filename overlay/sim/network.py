@@ -80,11 +80,11 @@ class Attempt:
 class Network:
     """All links of a world."""
 
-    def __init__(self, world: "World", conditions: Conditions) -> None:
+    def __init__(self, world: "World", conditions: Conditions, silence: Silence) -> None:
         self._world = world
         self.conditions = conditions
         """May be replaced while the world runs."""
-        self.silence = Silence(world)
+        self.silence = silence
         self._negotiating: dict[str, Attempt] = {}
         """By the user fragment that its node chose."""
 
@@ -189,6 +189,7 @@ class Network:
         back = world.now_us + round(self._travel(attempt.latency) * 1_000_000)
         for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, back)):
             end.node.ends[end.link] = end
+            self.silence.begin(end)
             end.arrives = opens
             facts = LinkFacts(
                 remote=end.other.node.address,
@@ -252,6 +253,8 @@ class Network:
         delay = self._travel(end.latency)
         while conditions.loss and world.rng.random() < conditions.loss:
             delay += RETRANSMISSION
+        if world.codec and message is not None:
+            message = self._over_the_wire(message)
         leaves = world.now_us
         if conditions.bandwidth:
             size = len(codec.encode(message)) if message is not None else 0
@@ -262,6 +265,12 @@ class Network:
             arrival = far.arrives
         far.arrives = arrival
         world.schedule(arrival, self._arrive, far, message)
+
+    @staticmethod
+    def _over_the_wire(message: Message) -> Message:
+        read = codec.decode(codec.encode(message))
+        assert not isinstance(read, codec.Unknown | codec.Broken), read
+        return read
 
     def _arrive(self, end: End, message: Message | None) -> None:
         if end.gone:

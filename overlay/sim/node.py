@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from overlay.sim.network import Attempt, End
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SimNode:
     """A node is itself and no other: compared by identity."""
 
@@ -43,6 +43,10 @@ class SimNode:
     results: dict[RequestId, Resolved | Rejected] = field(default_factory=dict)
     cache: dict[PeerId, bytes] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Its name: all that it holds would fill a screen, and lead to every other node."""
+        return f"<node {self.name}>"
 
     @property
     def peer_id(self) -> PeerId:

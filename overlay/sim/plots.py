@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overlay.errors import UsageError
 from overlay.sim.published import Published
 from overlay.sim.report import Beside, Report
-from overlay.sim.timeline import Judged, Timeline
+from overlay.sim.timeline import Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,37 +157,50 @@ def _theirs(report: Report, rows: list[Beside]) -> Iterator[Curve]:
 
 def _timeline(report: Report, timeline: Timeline) -> "Figure | None":
     """Members, their links and what was asked of them, over virtual time, with the faults."""
-    marks: list[tuple[str, Sequence[Judged], str, str]] = [
-        ("messages", timeline.messages, "o", OURS),
-        ("requests", timeline.requests, "x", OTHERS[0]),
-    ]
-    asked = [each for each in marks if each[1]]
-    figure, panels = _panels(3 if asked else 2, 1.6)
-    at = [moment.at for moment in timeline.moments]
-    panels[0].step(at, [moment.up for moment in timeline.moments], where="mid", color=OURS)
-    panels[0].set_ylabel("nodes up")
-    panels[0].set_ylim(bottom=0)
-    panels[1].plot(at, [moment.links for moment in timeline.moments], color=OURS)
-    panels[1].set_ylabel("links a node")
-    panels[1].set_ylim(bottom=0)
-    for label, judged, mark, colour in asked:
-        xs, ys = [each.at for each in judged], [each.share for each in judged]
-        panels[2].plot(xs, ys, mark, color=colour, markersize=3.5, label=label, alpha=0.7)
-    if asked:
-        panels[2].set_ylabel("share reached")
-        panels[2].set_ylim(-0.05, 1.08)
-        _legend(panels[2])
-    for panel in panels:
-        panel.set_xlim(0, report.scenario.duration)
-        for fault in report.scenario.faults:
-            panel.axvline(fault.at, color=WRONG, linewidth=0.8, linestyle=":")
-    named = report.scenario.faults if len(report.scenario.faults) <= FAULTS_NAMED else ()
-    for fault in named:
-        where = (fault.at, 1.02)
-        transform = panels[0].get_xaxis_transform()
-        panels[0].text(*where, fault.do, transform=transform, color=WRONG, fontsize=7, rotation=30)
+    if timeline.empty:
+        return None
+    lanes = timeline.lanes[1:] or timeline.lanes
+    asked = [name for name in ("messages", "requests") if any(getattr(x, name) for x in lanes)]
+    figure, panels = _panels(2 + len(asked), 1.6)
+    for number, lane in enumerate(lanes):
+        style: dict[str, Any] = {
+            "color": OURS if len(lanes) == 1 else f"C{number % 10}",
+            "label": lane.name,
+        }
+        at = [moment.at for moment in lane.moments]
+        panels[0].step(at, [moment.up for moment in lane.moments], where="mid", **style)
+        panels[1].plot(at, [moment.links for moment in lane.moments], **style)
+        for panel, name in zip(panels[2:], asked, strict=True):
+            judged = getattr(lane, name)
+            xs, ys = [each.at for each in judged], [each.share for each in judged]
+            panel.plot(xs, ys, "o", markersize=3.5, alpha=0.7, **style)
+    for panel, label in zip(panels, ("nodes up", "links a node", *asked), strict=True):
+        panel.set_ylabel(label)
+        panel.set_xlim(lanes[0].begin, lanes[0].end)
+        panel.set_ylim(bottom=0)
+    for panel in panels[2:]:
+        panel.set_ylim(-0.05, 1.08)
+    if len(lanes) > 1:
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside right upper", frameon=False, fontsize=8, title="% hit"
+        )
+    _faults(report, panels)
     panels[-1].set_xlabel("virtual seconds")
     return figure
+
+
+def _faults(report: Report, panels: "list[Axes]") -> None:
+    """A line where each begins, with its name while there is room for names."""
+    faults = report.scenario.faults
+    for fault in faults:
+        for panel in panels:
+            panel.axvline(fault.at, color=WRONG, linewidth=0.8, linestyle=":")
+        if len(faults) <= FAULTS_NAMED:
+            name = fault.do if fault.times == 1 else f"{fault.do} × {fault.times}"
+            transform = panels[0].get_xaxis_transform()
+            place: dict[str, Any] = {"transform": transform, "rotation": 30}
+            panels[0].text(fault.at, 1.02, name, color=WRONG, fontsize=7, clip_on=False, **place)
 
 
 def _delivery(timeline: Timeline) -> "Figure | None":
@@ -247,8 +260,13 @@ def _panels(count: int, height: float, across: int = 1) -> tuple["Figure", list[
 def _curves(axes: "Axes", ours: list[Curve], others: list[Curve], x_label: str, y: str) -> None:
     for number, curve in enumerate(others):
         colour, mark = OTHERS[number % len(OTHERS)], MARKS[number % len(MARKS)]
-        style = {"color": colour, "marker": mark, "linestyle": "--", "markersize": 4.5}
-        axes.plot(curve.x, curve.y, label=curve.label, linewidth=1.0, **style)  # type: ignore[arg-type]
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": mark,
+            "linestyle": "--",
+            "markersize": 4.5,
+        }
+        axes.plot(curve.x, curve.y, label=curve.label, linewidth=1.0, **style)
     for number, curve in enumerate(ours):
         colour = OURS if len(ours) == 1 else f"C{number % 10}"
         axes.plot(curve.x, curve.y, "-o", color=colour, label=curve.label, markersize=5)

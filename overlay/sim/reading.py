@@ -16,7 +16,8 @@ import msgspec
 
 from overlay.errors import ConfigError
 from overlay.sim.measures import names_for
-from overlay.sim.scenario import Fault, Phase, Scenario
+from overlay.sim.plan import Fault
+from overlay.sim.scenario import Phase, Scenario
 from overlay.sim.tables import Table, meta_of, table_of, value_of
 
 Overrides = Mapping[str, tuple[str, Any]]
@@ -185,9 +186,15 @@ class _Plausibility:
         """Raises at the first thing that cannot be."""
         self._latency()
         self._joins()
+        self._churn()
         faults = enumerate(self.scenario.faults)
         for number, fault in sorted(faults, key=lambda each: each[1].at):
             self._fault(f"faults.{number}", fault)
+        self._branches()
+        shares = sum(line.share for line in self.scenario.adversaries)
+        if shares >= 1.0:
+            text = f"the shares add up to {shares:g}, expected less than 1"
+            raise self.reader.wrong("adversaries", text)
         self._phases("publish", self.scenario.publish)
         self._phases("requests", self.scenario.requests)
         self._bands()
@@ -198,6 +205,12 @@ class _Plausibility:
         if not 0 <= low <= high <= 10:
             text = f"expected two numbers from 0 to 10, the lower one first, not [{low}, {high}]"
             raise self.reader.wrong("network.latency", text)
+
+    def _churn(self) -> None:
+        churn, end = self.scenario.churn, self.scenario.duration
+        if churn.stop and not churn.start < churn.stop <= end:
+            text = f"expected more than start, {churn.start:g}, and at most the duration, {end:g}"
+            raise self.reader.wrong("churn.stop", text)
 
     def _joins(self) -> None:
         join, duration = self.scenario.join, self.scenario.duration
@@ -228,7 +241,33 @@ class _Plausibility:
             raise wrong(f"{key}.count", f"{text}, not {fault.count}")
         if fault.parts and (min(fault.parts) <= 0 or not math.isclose(sum(fault.parts), 1.0)):
             raise wrong(f"{key}.parts", "expected 2 to 16 numbers above 0 that add up to 1")
+        if fault.at + (fault.times - 1) * fault.every >= end:
+            raise wrong(f"{key}.times", f"the last time would come after the end ({end:g} s)")
         self._order(key, fault)
+
+    def _branches(self) -> None:
+        wrong, scenario, branches = self.reader.wrong, self.scenario, self.scenario.branches
+        if scenario.protocol != "overlay" and not (branches.shares and scenario.publish):
+            text = "takes branches of a crash and messages after it, and nothing else"
+            raise wrong("protocol", f"{scenario.protocol} {text}")
+        if not branches.shares:
+            return
+        percent = {round(share * 100): share * 100 for share in branches.shares}
+        whole = all(math.isclose(*each) and 0 < each[0] < 100 for each in percent.items())
+        if not whole or len(percent) < len(branches.shares):
+            text = "expected different whole percentages, such as 0.1 and 0.25"
+            raise wrong("branches.shares", text)
+        if branches.at >= scenario.duration:
+            raise wrong("branches.at", f"expected less than the duration, {scenario.duration:g}")
+        if not scenario.faults or "share" not in TAKES[scenario.faults[0].do]:
+            raise wrong("branches.shares", "need a first fault that takes a share, such as a crash")
+        early = [fault.at for fault in scenario.faults]
+        early += [phase.start for phase in (*scenario.publish, *scenario.requests)]
+        if min(early) <= branches.at:
+            text = (
+                f"a fault or the workload begins at {min(early):g} s: expected after the branches"
+            )
+            raise wrong("branches.at", text)
 
     def _order(self, key: str, fault: Fault) -> None:
         """Nothing is undone before it was done; one partition at a time."""

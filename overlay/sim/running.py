@@ -5,27 +5,47 @@ that the same nodes are hit whatever the network does.
 """
 
 import dataclasses
+import gc
+import hashlib
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from overlay.core.events import Deliver, Effect, Rejected, Report, Resolved, Traced
 from overlay.core.messages import InviteBody
 from overlay.core.types import PeerId, RequestId
-from overlay.sim import liveness
+from overlay.sim import forking, liveness
+from overlay.sim.adversaries import Adversaries
 from overlay.sim.checks import Violated
 from overlay.sim.conditions import Conditions
+from overlay.sim.controls import cyclon
+from overlay.sim.controls.naive import byzantine_share
 from overlay.sim.faults import Faults
-from overlay.sim.measures import Tally
+from overlay.sim.measures import (
+    Tally,
+    Traffic,
+    branch_name,
+    branching,
+    flooding,
+    is_spaced,
+    names_for,
+)
 from overlay.sim.node import SimNode
+from overlay.sim.plan import Branches
 from overlay.sim.scenario import Publish, Requests, Scenario
 from overlay.sim.settings import chosen
-from overlay.sim.tracing import Event, Line, Tracer
+from overlay.sim.tracing import BRANCH, Event, Line, Tracer
 from overlay.sim.world import World
 
 INVITE_MARGIN = 3600.0
 """Seconds that an invite outlives the run."""
+CHECKED_MAX = 2000
+"""Nodes of the largest world in which every event is checked: it costs a fifth of the time."""
 STEP = 1.0
 """Virtual seconds between two looks at the progress."""
 
@@ -55,7 +75,12 @@ def run(
     `replay`: the command that does the same again; `write` gets every line of the trace,
     `progress` the virtual time now and then.
     """
-    return _Run(scenario, replay, write).to_the_end(progress or (lambda _: None))
+    tell = progress or (lambda _: None)
+    if scenario.protocol == "cyclon":
+        measures, messages = cyclon.measure(scenario, tell)
+        digest = hashlib.sha256(msgspec.json.encode(measures)).hexdigest()
+        return Outcome(measures, None, scenario.duration, messages, digest)
+    return _Run(scenario, replay, write).to_the_end(tell)
 
 
 @dataclass(slots=True)
@@ -65,6 +90,16 @@ class _Workload:
     phase: int
     number: int = 0
     senders: list[SimNode] = field(default_factory=list)
+
+
+class _Branch(msgspec.Struct, frozen=True):
+    """What came of a branch, as the copy of the process tells it."""
+
+    lines: list[bytes]
+    measures: dict[str, float | None]
+    violation: tuple[int, float, str, str] | None
+    at: float
+    events: int
 
 
 class _Run:
@@ -80,9 +115,11 @@ class _Run:
             reordering=network.reordering,
             bandwidth=network.bandwidth,
         )
-        self.world = World(scenario.seed, conditions, checked=True, replay=replay)
+        checked = scenario.nodes <= CHECKED_MAX
+        self.world = World(scenario.seed, conditions, checked=checked, replay=replay)
         self.world.observers.append(self._on_effect)
         self._rng = random.Random(f"scenario {scenario.seed}")
+        self._adversaries = Adversaries(self.world, scenario.adversaries, scenario.nodes)
         self._tally = Tally(scenario)
         self._tracer: Tracer | None = Tracer(self._tally.take, write)
         self._names: dict[PeerId, str] = {}
@@ -95,9 +132,13 @@ class _Run:
 
     def _schedule(self) -> None:
         self._schedule_joins()
-        faults = Faults(self.world, self._rng, self._gone)
-        for fault in sorted(self.scenario.faults, key=lambda fault: fault.at):
-            self.world.at(fault.at, lambda fault=fault: faults.strike(fault))  # type: ignore[misc]
+        self._faults = Faults(self.world, self._rng, self._gone)
+        if self.scenario.churn.stop:
+            self.world.at(self.scenario.churn.start, self._begin_churn)
+        numbered = enumerate(self.scenario.faults)
+        for number, fault in sorted(numbered, key=lambda each: each[1].at):
+            for time in range(fault.times):
+                self.world.at(fault.at + time * fault.every, partial(self._strike, number))
         for number, publish in enumerate(self.scenario.publish):
             self._publish_at(publish.start, publish, _Workload(number))
         for number, requests in enumerate(self.scenario.requests):
@@ -105,14 +146,25 @@ class _Run:
 
     def to_the_end(self, progress: Callable[[float], None]) -> Outcome:
         """Let the time pass, measure, and see that the mesh heals."""
-        world, end = self.world, self.scenario.duration
+        branches = self.scenario.branches
+        if branches.shares:
+            violation = self._run_to(branches.at, progress)
+            return self._outcome(violation) if violation else self._branched(progress)
+        violation = self._run_to(self.scenario.duration, progress)
+        outcome, self._tracer = self._outcome(violation), None
+        return outcome if violation else self._healed(outcome)
+
+    def _run_to(self, end: float, progress: Callable[[float], None]) -> Violated | None:
         try:
-            while world.now < end:
-                world.run_for(min(STEP, end - world.now))
-                progress(world.now)
+            while self.world.now < end:
+                self.world.run_for(min(STEP, end - self.world.now))
+                progress(self.world.now)
         except Violated as violation:
-            return self._outcome(violation)
-        outcome = self._outcome(None)
+            return violation
+        return None
+
+    def _healed(self, outcome: Outcome) -> Outcome:
+        world = self.world
         try:
             self._demand_liveness()
         except Violated as violation:
@@ -127,8 +179,70 @@ class _Run:
     def _outcome(self, violation: Violated | None) -> Outcome:
         assert self._tracer is not None
         measures = self._tally.measures(self.world.up())
-        digest, self._tracer = self._tracer.digest, None
-        return Outcome(measures, violation, self.world.now, self.world.events, digest)
+        if self.scenario.adversaries:
+            measures |= self._adversaries.measures() | self._control()
+        names = dict.fromkeys(names_for(self.scenario))
+        told = {name: measures.get(name) for name in names}
+        world = self.world
+        return Outcome(told, violation, world.now, world.events, self._tracer.digest)
+
+    # --- branches ----------------------------------------------------------------------------
+
+    def _branched(self, progress: Callable[[float], None]) -> Outcome:
+        """A world for each share, all of them from here on; the first violation ends it."""
+        assert self._tracer is not None
+        branches, left = self.scenario.branches, self.scenario.duration - self.scenario.branches.at
+        outcome = self._outcome(None)
+        gc.freeze()  # what is not touched is not copied
+        for number, share in enumerate(branches.shares, 1):
+            copied = forking.forked(partial(self._branch, share))
+            branch = msgspec.msgpack.decode(copied, type=_Branch)
+            self._tracer.lines(branch.lines)
+            outcome.measures.update(branch.measures)
+            violation = Violated(*branch.violation) if branch.violation else None
+            events = outcome.events + branch.events
+            outcome = dataclasses.replace(outcome, events=events, violation=violation, at=branch.at)
+            if violation is not None:
+                break
+            progress(branches.at + left * number / len(branches.shares))
+        gc.unfreeze()
+        return dataclasses.replace(outcome, trace_hash=self._tracer.digest)
+
+    def _branch(self, share: float) -> bytes:
+        """The rest of the run with this share; only ever in a copy of the process."""
+        assert self._tracer is not None
+        scenario, events, lines = self.scenario, self.world.events, self._tracer.aside()
+        self._event(BRANCH, "", f"{share * 100:g}")
+        first = msgspec.structs.replace(scenario.faults[0], share=share, count=None)
+        self.scenario = msgspec.structs.replace(
+            scenario, faults=(first, *scenario.faults[1:]), branches=Branches()
+        )
+        outcome = self.to_the_end(lambda _: None)
+        violation = outcome.violation
+        told = _Branch(
+            lines,
+            {branch_name(name, share): outcome.measures[name] for name in branching(scenario)},
+            (violation.seed, violation.at, violation.what, violation.replay) if violation else None,
+            outcome.at,
+            outcome.events - events,
+        )
+        return msgspec.msgpack.encode(told)
+
+    def _control(self) -> dict[str, float | None]:
+        """What the same flood makes of views in which anybody named replaces anybody."""
+        scenario, flood = self.scenario, flooding(self.scenario)
+        if flood is None:
+            return {}
+        settings = self.world.nodes[0].settings
+        share = byzantine_share(
+            nodes=scenario.nodes,
+            byzantine=len(self._adversaries.members),
+            view=settings.passive_size,
+            factor=flood.factor,
+            rounds=int(scenario.duration / settings.exchange_interval),
+            rng=random.Random(f"control {scenario.seed}"),
+        )
+        return {"byzantine_control": share}
 
     # --- newcomers ---------------------------------------------------------------------------
 
@@ -145,26 +259,49 @@ class _Run:
             self.world.at(instant, self._start_another)
 
     def _start_first(self) -> None:
-        first = self.world.spawn(**self._settings)
+        advertised = self.scenario.join.advertised
+        first = self.world.spawn(advertised=advertised, **self._settings)
+        self._adversaries.enlist(first)
         self._names[first.peer_id] = first.name
         self._members[first] = None
         self._event("join", first.name, "")
 
     def _start_another(self) -> None:
-        firewalled = self._rng.random() < self.scenario.join.firewalled
+        join = self.scenario.join
+        firewalled = self._rng.random() < join.firewalled
         contact = self._contact()
-        node = self.world.spawn(firewalled=firewalled, **self._settings)
+        node = self.world.spawn(firewalled=firewalled, advertised=join.advertised, **self._settings)
+        self._adversaries.enlist(node)
         self._names[node.peer_id] = node.name
         self._tally.started(node.name, self.world.now)
         if contact is not None:
             node.group = contact.group
             self.world.join(node, self._invite_of(contact))
 
+    def _begin_churn(self) -> None:
+        for node in list(self._members):
+            self._begin_session(node)
+
+    def _begin_session(self, node: SimNode) -> None:
+        """How long this one stays (D. Stutzbach, R. Rejaie, IMC 2006: Weibull)."""
+        churn = self.scenario.churn
+        scale = churn.median / math.log(2.0) ** (1.0 / churn.shape)
+        end = self.world.now + self._rng.weibullvariate(scale, churn.shape)
+        if end < churn.stop:
+            self.world.at(end, partial(self._end_session, node))
+
+    def _end_session(self, node: SimNode) -> None:
+        if node not in self._members:
+            return
+        self._start_another()
+        self.world.crash(node)
+        self._gone(node)
+
     def _contact(self) -> SimNode | None:
+        if self.scenario.join.through == "first":
+            return next((node for node in self._members if not node.frozen), None)
         members = self._up()
-        if not members:
-            return None
-        return members[0] if self.scenario.join.through == "first" else self._rng.choice(members)
+        return self._rng.choice(members) if members else None
 
     def _invite_of(self, node: SimNode) -> InviteBody:
         if node not in self._invites:
@@ -173,8 +310,9 @@ class _Run:
         return self._invites[node]
 
     def _up(self) -> list[SimNode]:
-        """Members that are up, in the order in which they came."""
-        return [node for node in self._members if not node.frozen]
+        """Honest members that are up, in the order in which they came."""
+        byzantine = self._adversaries.members
+        return [node for node in self._members if not node.frozen and node not in byzantine]
 
     # --- workload ----------------------------------------------------------------------------
 
@@ -188,9 +326,28 @@ class _Run:
         if up:
             node = self._sender(phase, work, up)
             self._event("publish", node.name, name)
+            if is_spaced(phase):
+                spent = partial(self._count, work.phase, self._sent(), self._graph())
+                self.world.after(phase.within, spent)
             self.world.publish(node, name.encode().ljust(phase.size))
         work.number += 1
         self._publish_at(phase.start + work.number / phase.rate, phase, work)
+
+    def _sent(self) -> tuple[int, int]:
+        """Copies and announcements that the trees of all nodes have sent so far."""
+        sent = [node.core.status() for node in self.world.nodes]
+        return sum(each.payloads for each in sent), sum(each.announcements for each in sent)
+
+    def _graph(self) -> tuple[int, int]:
+        """Nodes that are up, and links of their views."""
+        degrees = [len(node.core.active_view()) for node in self.world.up()]
+        return len(degrees), sum(degrees) // 2
+
+    def _count(self, phase: int, before: tuple[int, int], graph: tuple[int, int]) -> None:
+        """The time of a message is over: what it has cost."""
+        payloads, announcements = self._sent()
+        traffic = Traffic(payloads - before[0], announcements - before[1], *graph)
+        self._tally.cost(phase, traffic)
 
     def _sender(self, phase: Publish, work: _Workload, up: list[SimNode]) -> SimNode:
         """The next in turn, of those that are still up; else somebody new."""
@@ -254,6 +411,8 @@ class _Run:
         if node not in self._members:
             self._members[node] = None
             self._event("join", node.name, "")
+            if self.scenario.churn.start <= self.world.now < self.scenario.churn.stop:
+                self._begin_session(node)
         links = self._links.setdefault(node, {})
         if peer not in links:
             links[peer] = None
@@ -263,6 +422,9 @@ class _Run:
         if peer in self._links.get(node, {}):
             del self._links[node][peer]
             self._event("link_down", node.name, self._names[peer])
+
+    def _strike(self, number: int) -> None:
+        self._faults.strike(self.scenario.faults[number])
 
     def _gone(self, node: SimNode) -> None:
         """A node has crashed or left."""

@@ -9,10 +9,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from overlay.sim.adversaries import Adversary
+from overlay.sim.plan import DAY, Branches, Churn, Fault
 from overlay.sim.published import Published
 from overlay.sim.tables import Table
 
-DAY = 86_400
 NAME = "^([a-z][a-z0-9_]*)?$"
 
 
@@ -190,85 +191,14 @@ class Join(Table, frozen=True, kw_only=True):
             extra={"allowed": "a number from 0 to 1"},
         ),
     ] = 0.0
-
-
-class Fault(Table, frozen=True, kw_only=True):
-    """One line of the timeline: at this instant, do this to so many nodes."""
-
-    at: Annotated[
-        float,
+    advertised: Annotated[
+        bool,
         Meta(
-            ge=0,
-            le=DAY,
-            description="Virtual seconds since the beginning.",
-            extra={"allowed": f"a number from 0 to {DAY}"},
+            description="Whether all give their addresses as ones that everybody can dial (as "
+            "with `overlay up --advertise`). Else an address proves itself when it is dialled.",
+            extra={"allowed": "true or false"},
         ),
-    ]
-    do: Annotated[
-        str,
-        Meta(
-            pattern="^(crash|leave|freeze|thaw|restart|partition|heal|clock)$",
-            description="`crash`: gone without a word. `leave`: gone with a goodbye. `restart`: "
-            "crashed nodes come back with their keys and their cache. `freeze`: stopped without "
-            "dying. `thaw`: frozen nodes go on. `partition`: no packet passes between the "
-            "`parts`. `heal`: all pass again. `clock`: wall clocks jump by `by`.",
-            extra={
-                "allowed": "crash, leave, freeze, thaw, restart, partition, heal or clock",
-            },
-        ),
-    ]
-    share: (
-        Annotated[
-            float,
-            Meta(
-                gt=0,
-                le=1,
-                description="How many of the nodes that it can happen to, as a share, rounded. "
-                "For `thaw` and `restart` all of them unless it is given.",
-                extra={"allowed": "a number above 0, at most 1", "default": "none"},
-            ),
-        ]
-        | None
-    ) = None
-    count: (
-        Annotated[
-            int,
-            Meta(
-                ge=1,
-                le=1_000_000,
-                description="The same as a number of nodes.",
-                extra={"allowed": "a whole number from 1", "default": "none"},
-            ),
-        ]
-        | None
-    ) = None
-    parts: (
-        Annotated[
-            tuple[float, ...],
-            Meta(
-                min_length=2,
-                max_length=16,
-                description="Of a `partition`: the share of the nodes in each part.",
-                extra={
-                    "allowed": "2 to 16 numbers above 0 that add up to 1",
-                    "default": "two halves",
-                },
-            ),
-        ]
-        | None
-    ) = None
-    by: (
-        Annotated[
-            float,
-            Meta(
-                ge=-10 * 365 * DAY,
-                le=10 * 365 * DAY,
-                description="Of a `clock`: seconds by which the wall clocks jump.",
-                extra={"allowed": "a number of seconds, at most ten years", "default": "none"},
-            ),
-        ]
-        | None
-    ) = None
+    ] = False
 
 
 class Phase(Table, frozen=True, kw_only=True):
@@ -411,11 +341,43 @@ class Scenario(Table, frozen=True, kw_only=True):
         str,
         Meta(
             pattern="^(product|paper)$",
-            description="`product`: the defaults that ship. `paper`: HyParView's own, so no full "
-            "mesh at any size and an active view of 5.",
+            description="`product`: the defaults that ship. `paper`: HyParView's own: no full "
+            "mesh at any size, an active view of 5, links by dialling alone, no ring, nobody "
+            "known but by walks and shuffles.",
             extra={"allowed": "product or paper"},
         ),
     ] = "product"
+    protocol: Annotated[
+        str,
+        Meta(
+            pattern="^(overlay|cyclon)$",
+            description="`overlay`: the composed core. `cyclon`: a control beside it, Cyclon with "
+            "a view of 35, shuffles of 14 and gossip to 4 random peers, to see that the measuring "
+            "is right.",
+            extra={"allowed": "overlay or cyclon"},
+        ),
+    ] = "overlay"
+    dissemination: Annotated[
+        str,
+        Meta(
+            pattern="^(plumtree|flood)$",
+            description="`plumtree`: the tree that ships. `flood`: every message goes to every "
+            "neighbour, as in the HyParView paper.",
+            extra={"allowed": "plumtree or flood"},
+        ),
+    ] = "plumtree"
+    cycle: (
+        Annotated[
+            float,
+            Meta(
+                ge=0.1,
+                le=DAY,
+                description="Seconds from one shuffle of a node to its next: the papers' cycle.",
+                extra={"allowed": f"a number from 0.1 to {DAY}", "default": "10"},
+            ),
+        ]
+        | None
+    ) = None
     liveness: Annotated[
         float,
         Meta(
@@ -430,7 +392,10 @@ class Scenario(Table, frozen=True, kw_only=True):
     links: Links = Links()
     network: Network = Network()
     join: Join = Join()
+    churn: Churn = Churn()
     faults: tuple[Fault, ...] = ()
+    adversaries: tuple[Adversary, ...] = ()
+    branches: Branches = Branches()
     publish: tuple[Publish, ...] = ()
     requests: tuple[Requests, ...] = ()
     published: tuple[Published, ...] = ()

@@ -19,26 +19,48 @@ FIELDS = {
     "policy": "passive_policy",
 }
 """A key of ``[links]``, as people know it; and what the core calls it."""
-PROFILES: Mapping[str, Mapping[str, Any]] = {
-    "product": {},
-    "paper": {"full_mesh": 0, "active": 5, "passive": 30, "policy": "paper"},
+PAPER: Mapping[str, Any] = {
+    "mesh_size": 0,
+    "active_size": 5,
+    "passive_size": 30,
+    "ring_side": 0,
+    "long_links": 0,
+    "records_spread": 0,
+    "records_max": 128,
+    "resort": False,
+    "offers": False,
+    "guest_stay": 2.0,
+    "passive_policy": "paper",
 }
-"""What a profile sets. Values of `paper`: HyParView §5.1."""
+"""HyParView §5.1, and nothing that the paper does not have: a connection that no view holds is
+closed (here soon), a connection is opened by dialling, whoever is in no view is forgotten."""
+PROFILES: Mapping[str, Mapping[str, Any]] = {"product": {}, "paper": PAPER}
+"""What a profile sets, as `Settings` names it."""
 
 
 def chosen(scenario: Scenario) -> dict[str, Any]:
     """What each node of this scenario is born with, as `Settings` names it."""
-    return {FIELDS[key]: value for key, value in _links(scenario).items()}
+    own = msgspec.structs.asdict(scenario.links)
+    said = {FIELDS[key]: value for key, value in own.items() if value is not None}
+    if scenario.dissemination == "flood":
+        said["flood"] = True
+    if scenario.cycle is not None:
+        said["shuffle_interval"] = said["exchange_interval"] = scenario.cycle
+    return {**PROFILES[scenario.profile], **said}
+
+
+def setting(scenario: Scenario, name: str) -> Any:
+    """What every node of this scenario has for one of the `Settings`."""
+    return {**_shipped(), **chosen(scenario)}[name]
 
 
 def config_diff(scenario: Scenario) -> dict[str, Any]:
-    """The configuration keys that are unlike the shipped defaults, and their values."""
-    shipped = {field.name: field.default for field in dataclasses.fields(Settings)}
-    links = _links(scenario).items()
-    return {f"links.{key}": value for key, value in links if value != shipped[FIELDS[key]]}
+    """What is unlike the shipped defaults; what people can configure by the key that they know."""
+    shipped = _shipped()
+    keys = {field: f"links.{key}" for key, field in FIELDS.items()}
+    values = chosen(scenario).items()
+    return {keys.get(name, name): value for name, value in values if value != shipped[name]}
 
 
-def _links(scenario: Scenario) -> dict[str, Any]:
-    own = msgspec.structs.asdict(scenario.links)
-    said = {key: value for key, value in own.items() if value is not None}
-    return {**PROFILES[scenario.profile], **said}
+def _shipped() -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(Settings)}

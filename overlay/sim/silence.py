@@ -5,6 +5,7 @@ A link is suspect 3.5 s after the last check that was answered, silent after 6 s
 """
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
@@ -27,6 +28,9 @@ class Silence:
 
     def __init__(self, world: "World") -> None:
         self._world = world
+
+    def begin(self, end: "End") -> None:
+        """A link has opened."""
 
     def look(self, end: "End", *, anew: bool = False, within: float = 0.0) -> None:
         """Something has changed for this end; `anew`: its node has just thawed.
@@ -72,6 +76,45 @@ class Silence:
     ) -> None:
         when = self._world.now_us + round(delay * MICROSECOND)
         self._world.schedule(when, call, end, what)
+
+
+class Checks(Silence):
+    """The same with every check simulated: what `Silence` leaves out, to be compared with it."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world)
+        self._rng = Random(f"checks {world.seed}")
+        self._heard: dict[End, int] = {}
+        """Microsecond of the last check that was answered."""
+
+    def begin(self, end: "End") -> None:
+        """A link has opened: the first check comes within the interval."""
+        self._heard[end] = self._world.now_us
+        self._schedule(self._rng.random() * CHECK_INTERVAL, self._check, end, 0)
+
+    def look(self, end: "End", *, anew: bool = False, within: float = 0.0) -> None:
+        """The next check will notice."""
+
+    def _check(self, end: "End", _: object) -> None:
+        if end.gone:
+            self._heard.pop(end, None)
+            return
+        self._schedule(CHECK_INTERVAL, self._check, end, 0)
+        if end.node.frozen:
+            return
+        if _hears(end):
+            self._heard[end] = self._world.now_us
+            if not end.hears or end.held:
+                end.hears = True
+                end.epoch += 1
+                self._schedule(end.latency, self._revive, end, end.epoch)
+        elif end.hears:
+            end.hears = False
+            end.epoch += 1
+            since = (self._world.now_us - self._heard[end]) / MICROSECOND
+            self._schedule(SUSPECT_AFTER - since, self._notice, end, (end.epoch, LinkSuspect))
+            self._schedule(SILENT_AFTER - since, self._notice, end, (end.epoch, LinkSilent))
+            self._schedule(LOST_AFTER - since, self._notice, end, (end.epoch, None))
 
 
 def _hears(end: "End") -> bool:

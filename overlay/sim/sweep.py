@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from overlay import __version__
 from overlay.errors import ConfigError, UsageError
 from overlay.sim import library
 from overlay.sim.measures import names_for
@@ -116,8 +115,11 @@ class Sweep:
     cells: Sequence[Cell]
 
 
-def load(path: Path) -> Sweep:
-    """The sweep in a file, every cell of it checked; ConfigError in one line where that fails."""
+def load(path: Path, version: str) -> Sweep:
+    """The sweep in a file, every cell of it checked; ConfigError in one line where that fails.
+
+    `version`: of overlay, whose results these will be.
+    """
     where = str(path)
     file: SweepFile = table_in(SweepFile, content_of(path), where)
     base = _base(path, file)
@@ -136,13 +138,13 @@ def load(path: Path) -> Sweep:
         raise ConfigError(f"{where}: sweep: {count} cells, expected at most {CELLS_MAX}")
     points = itertools.product(*axes.values())
     asked = ((tuple(zip(axes, values, strict=True)), seed) for values in points for seed in seeds)
-    cells = [_cell(base, where, fixed, point, seed) for point, seed in asked]
+    cells = [_cell(base, where, fixed, point, seed, version) for point, seed in asked]
     measures = _measures(file, where, own, cells[0].scenario)
     return Sweep(path.stem, file.about, base.name, own.nodes, axes, measures, cells)
 
 
 @dataclass(frozen=True, slots=True)
-class _Base:
+class _Beginning:
     """What every cell begins with."""
 
     name: str
@@ -153,9 +155,9 @@ class _Base:
     """What `overlay sim run` takes; empty where the scenario stands in the sweep's own file."""
 
 
-def _base(path: Path, file: SweepFile) -> _Base:
+def _base(path: Path, file: SweepFile) -> _Beginning:
     if isinstance(file.scenario, dict):
-        return _Base(path.stem, f"{path}: scenario", file.scenario, "")
+        return _Beginning(path.stem, f"{path}: scenario", file.scenario, "")
     try:
         found = library.find(file.scenario)
         found = found if file.scenario == found.stem else path.parent / found
@@ -163,7 +165,7 @@ def _base(path: Path, file: SweepFile) -> _Base:
     except UsageError as error:
         raise ConfigError(f"{path}: scenario: {error}") from None
     named = file.scenario == found.stem
-    return _Base(found.stem, str(found), content, found.stem if named else str(found))
+    return _Beginning(found.stem, str(found), content, found.stem if named else str(found))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -193,7 +195,9 @@ def _once(values: Sequence[Any], where: str) -> Sequence[Any]:
     return values
 
 
-def _cell(base: _Base, where: str, fixed: Mapping[str, Any], point: Set, seed: int) -> Cell:
+def _cell(
+    base: _Beginning, where: str, fixed: Mapping[str, Any], point: Set, seed: int, version: str
+) -> Cell:
     """One cell; ConfigError in the words of the sweep when it cannot be."""
     overrides: dict[str, tuple[str, Any]] = {
         **{key: (f"{where}: set", value) for key, value in fixed.items()},
@@ -206,7 +210,7 @@ def _cell(base: _Base, where: str, fixed: Mapping[str, Any], point: Set, seed: i
     except ConfigError as error:
         raise ConfigError(_located(str(error), where, settings)) from None
     command = _command(base.run, seed, settings) if base.run else ""
-    return Cell(_key(scenario), point, scenario, command)
+    return Cell(_key(scenario, version), point, scenario, command)
 
 
 def _command(run: str, seed: int, settings: Mapping[str, Any]) -> str:
@@ -225,11 +229,11 @@ def _located(text: str, where: str, settings: Mapping[str, Any]) -> str:
     return f"{where}: with {asked}: {text}" if asked else f"{where}: {text}"
 
 
-def _key(scenario: Scenario) -> str:
+def _key(scenario: Scenario, version: str) -> str:
     content = msgspec.to_builtins(scenario)
     for key in TOLD_ONLY:
         content.pop(key, None)
-    data = msgspec.json.encode([__version__, content], order="deterministic")
+    data = msgspec.json.encode([version, content], order="deterministic")
     return hashlib.sha256(data).hexdigest()[:32]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from overlay.sim.scenario import Phase, Scenario
-from overlay.sim.tracing import Event
+from overlay.sim.tracing import BRANCH, Event
 
 BINS = 240
 """Parts of the virtual time; a plot has room for no more (guess)."""
@@ -42,6 +42,20 @@ class Judged:
 
 
 @dataclass(slots=True, eq=False)
+class Lane:
+    """The run, or what comes of it in one of its branches."""
+
+    name: str
+    """Of a branch, what sets it apart; of the run itself, empty."""
+    begin: float
+    end: float
+    """Virtual seconds."""
+    moments: list[Moment] = field(default_factory=list)
+    messages: list[Judged] = field(default_factory=list)
+    requests: list[Judged] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
 class _Open:
     at: float
     within: float
@@ -54,19 +68,26 @@ class Timeline:
     """Takes in the lines of a trace in their order."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self.moments: list[Moment] = []
-        self.messages: list[Judged] = []
-        self.requests: list[Judged] = []
+        branches = scenario.branches
+        trunk = Lane("", 0.0, branches.at if branches.shares else scenario.duration)
+        self.lanes = [trunk]
+        """The run, then its branches."""
         self.hops: Counter[int] = Counter()
         """Deliveries by the number of links that they had passed."""
         self._scenario = scenario
-        self._step = scenario.duration / BINS
         self._decode = msgspec.json.Decoder(Event).decode
         self._delays: Counter[int] = Counter()
         self._up: dict[str, float] = {}
         self._links: dict[str, int] = {}
         self._open: dict[tuple[str, str], _Open] = {}
         self._due = math.inf
+        self._fork: tuple[dict[str, float], dict[str, int]] | None = None
+        """Who was up, and with how many links, when the first branch began."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has happened: the run was not one of nodes."""
+        return not self._up and self._fork is None
 
     def line(self, data: bytes) -> None:
         """One more line."""
@@ -74,7 +95,7 @@ class Timeline:
 
     def finish(self) -> None:
         """The trace is over."""
-        self._pass_until(self._scenario.duration)
+        self._pass_until(math.inf)
         self._judge(math.inf)
 
     def delays(self) -> list[tuple[float, float]]:
@@ -86,13 +107,16 @@ class Timeline:
         return curve
 
     def degrees(self) -> Counter[int]:
-        """How many members have so many links."""
-        return Counter(self._links.get(node, 0) for node in self._up)
+        """How many members have so many links: at the end, or where the branches begin."""
+        up, links = self._fork or (self._up, self._links)
+        return Counter(links.get(node, 0) for node in up)
 
     # --- one event -----------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:
         """One more event."""
+        if event.kind == BRANCH:
+            self._branch(event)
         self._pass_until(event.t)
         if event.t > self._due:
             self._judge(event.t)
@@ -117,6 +141,14 @@ class Timeline:
                 if waiting := self._open.get(("request", event.id)):
                     waiting.came.add(node)
 
+    def _branch(self, event: Event) -> None:
+        """What was before the first branch goes on, once more."""
+        self.finish()
+        self._fork = self._fork or (dict(self._up), dict(self._links))
+        self._up, self._links = dict(self._fork[0]), dict(self._fork[1])
+        self._open.clear()
+        self.lanes.append(Lane(event.id, self._scenario.branches.at, self._scenario.duration))
+
     def _begin(self, kind: str, event: Event, phases: tuple[Phase, ...]) -> None:
         within = phases[int(event.id.partition("-")[0])].within
         self._open[kind, event.id] = _Open(event.t, within, event.node, event.to)
@@ -134,6 +166,7 @@ class Timeline:
 
     def _judge(self, now: float) -> None:
         """All whose time is over count; of messages, the nodes that were up throughout."""
+        lane = self.lanes[-1]
         for key, waiting in list(self._open.items()):
             if waiting.at + waiting.within >= now:
                 continue
@@ -143,9 +176,9 @@ class Timeline:
             if key[0] == "publish":
                 audience = [node for node, since in self._up.items() if since <= waiting.at]
                 reached = sum(node in waiting.came for node in audience)
-                self.messages.append(Judged(waiting.at, reached / len(audience)))
+                lane.messages.append(Judged(waiting.at, reached / len(audience)))
             elif self._stayed(waiting.to or "", waiting.at):
-                self.requests.append(Judged(waiting.at, float(waiting.node in waiting.came)))
+                lane.requests.append(Judged(waiting.at, float(waiting.node in waiting.came)))
         ends = (waiting.at + waiting.within for waiting in self._open.values())
         self._due = min(ends, default=math.inf)
 
@@ -153,6 +186,11 @@ class Timeline:
         return self._up.get(node, math.inf) <= since
 
     def _pass_until(self, now: float) -> None:
-        while len(self.moments) < BINS and (end := self._step * (len(self.moments) + 1)) <= now:
+        lane = self.lanes[-1]
+        step = (lane.end - lane.begin) / BINS
+        while len(lane.moments) < BINS:
+            end = lane.begin + step * (len(lane.moments) + 1)
+            if end > now:
+                break
             links = sum(self._links.get(node, 0) for node in self._up)
-            self.moments.append(Moment(end, len(self._up), links / max(len(self._up), 1)))
+            lane.moments.append(Moment(end, len(self._up), links / max(len(self._up), 1)))

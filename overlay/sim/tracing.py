@@ -20,6 +20,10 @@ KINDS = (
 )
 
 
+BRANCH = "branch"
+"""The kind of a line between branches: those after it continue what was before the first."""
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a trace."""
 
@@ -67,6 +71,19 @@ class Tracer:
         if self._write is not None:
             self._write(line)
         self._measure(event)
+
+    def lines(self, lines: list[bytes]) -> None:
+        """Take in the lines of a branch, which somebody else has measured."""
+        for line in lines:
+            self._hash.update(line)
+            if self._write is not None:
+                self._write(line)
+
+    def aside(self) -> list[bytes]:
+        """From now on the lines go into this list, too."""
+        lines: list[bytes] = []
+        self._write = lines.append
+        return lines
 
     @property
     def digest(self) -> str:

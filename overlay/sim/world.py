@@ -35,18 +35,24 @@ from overlay.core.events import (
 )
 from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
+from overlay.core.records import RecordReader
 from overlay.core.types import Address, LinkId, RequestId
 from overlay.sim.checks import Invariants, Violated
 from overlay.sim.conditions import Conditions
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.network import Network
 from overlay.sim.node import SimNode
+from overlay.sim.silence import Checks, Silence
 
 __all__ = ["EPOCH", "SimNode", "Violated", "World"]
 
 EPOCH = 1_800_000_000
 """Unix seconds at which every world begins."""
 MICROSECOND = 1_000_000
+QUIET = ("debug", "info")
+"""Levels of reports that observers see, and nobody keeps."""
+RECORDS_KEPT = 1 << 19
+"""Records that all nodes of a world share; the oldest give way."""
 
 Entry = tuple[int, int, Callable[[Any, Any], None], Any, Any]
 """When, a count that breaks ties, and what is called with which two arguments."""
@@ -63,8 +69,15 @@ class World:
         *,
         checked: bool = False,
         replay: str = "",
+        codec: bool = False,
+        keepalives: bool = False,
+        crypto: Callable[[Ledger, random.Random], StandInCrypto] = StandInCrypto,
     ) -> None:
-        """`replay`: the command that makes this world again, for whoever reads of a failure."""
+        """`replay`: the command that makes this world again, for whoever reads of a failure.
+
+        What a world leaves out because nothing depends on it can be had: `codec` has every message
+        encoded and decoded, `keepalives` every check of a link simulated; `crypto` makes keys.
+        """
         self.seed = seed
         self.replay = replay
         self.rng = random.Random(seed)
@@ -76,8 +89,12 @@ class World:
         self.observers: list[Observer] = []
         """Called with every effect but `Transmit`, when it is performed."""
         self.invariants = Invariants(self) if checked else None
-        self.network = Network(self, conditions or Conditions())
+        self.codec = codec
+        silence = Checks(self) if keepalives else Silence(self)
+        self.network = Network(self, conditions or Conditions(), silence)
+        self._crypto = crypto
         self._ledger = Ledger()
+        self._reader = RecordReader(RECORDS_KEPT)
         self._queue: list[Entry] = []
         self._count = 0
         self._requests = 0
@@ -102,7 +119,7 @@ class World:
         `advertised`: its address is given as one that everybody can dial.
         """
         index = len(self.nodes)
-        crypto = StandInCrypto(self._ledger, random.Random(self.rng.getrandbits(64)))
+        crypto = self._crypto(self._ledger, random.Random(self.rng.getrandbits(64)))
         chosen = Settings(
             network=network or bytes(32),
             network_name="world",
@@ -112,7 +129,8 @@ class World:
             **settings,
         )
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
-        core = Overlay(chosen, crypto, random.Random(self.rng.getrandbits(64)))
+        rng = random.Random(self.rng.getrandbits(64))
+        core = Overlay(chosen, crypto, rng, self._reader)
         node = SimNode(f"n{index}", address, crypto, chosen, core, firewalled, advertised)
         self.nodes.append(node)
         self.by_address[address] = node
@@ -139,7 +157,8 @@ class World:
         assert not node.alive
         settings = dataclasses.replace(node.settings, boot=node.settings.boot + 1)
         node.settings = settings
-        node.core = Overlay(settings, node.crypto, random.Random(self.rng.getrandbits(64)))
+        rng = random.Random(self.rng.getrandbits(64))
+        node.core = Overlay(settings, node.crypto, rng, self._reader)
         node.alive, node.frozen, node.backlog, node.wake_at = True, False, [], None
         self._boot(node)
         records = [data for peer, data in node.cache.items() if peer != node.peer_id]
@@ -318,7 +337,8 @@ class World:
             case Remember(peer, record):
                 node.cache[peer] = record
             case Report():
-                node.reports.append(effect)
+                if effect.level not in QUIET:
+                    node.reports.append(effect)
             case _:
                 self.network.perform(node, effect)
 

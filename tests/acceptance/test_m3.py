@@ -79,15 +79,25 @@ def full_runs() -> dict[str, Json]:
 
 @unbuilt
 def test_a_flood_of_pushes_does_not_take_over_the_views() -> None:
-    """At a fifth of the size; the shipped policy, which is no option that somebody must find."""
-    world = ("byzantine-flood", "--nodes", "200")
-    ours = simulated(*world)
-    assert ours["profile"] == "product"
-    assert "passive_policy" not in " ".join(ours["config_diff"])
-    assert 0.3 <= measured(ours, "byzantine", "views") <= 0.6
-    assert measured(ours, "byzantine", "samples") <= 0.5
-    assert measured(ours, "isolated") == 0
-    assert measured(ours, "naive", "byzantine", "views") >= 0.8, "the flood would drown others"
+    """Sixty nodes for twenty minutes; the shipped policy, which is no option to be found."""
+    world = [
+        "byzantine-flood",
+        "--nodes",
+        "60",
+        "--set",
+        "duration=1200",
+        "--set",
+        "join.within=20",
+    ]
+    world += ["--set", "requests.0.start=1100", "--set", "requests.0.stop=1150"]
+    answer = simulated(*world)
+    assert answer["profile"] == "product"
+    assert not [key for key in answer["config_diff"] if "policy" in key]
+    found = {name: each["value"] for name, each in answer["measures"].items()}
+    assert found["byzantine_view"] <= 0.5
+    assert found["byzantine_samples"] <= 0.5
+    assert found["isolated"] == 0
+    assert found["byzantine_control"] >= 0.8, "it would have drowned whoever forgets at random"
 
 
 # --- 2. the keyspace -----------------------------------------------------------------------------
@@ -196,7 +206,8 @@ def test_signalling_costs_what_look_ahead_promises() -> None:
     answer = simulated("signalling-cost", "--nodes", "100")
     hops = answer["measures"]["request_hops"]["value"]
     assert 1.0 <= hops <= 2.5
-    assert answer["measures"]["success"]["value"] == 1.0
+    assert answer["measures"]["success_trace"]["value"] == 1.0
+    assert answer["measures"]["success_connect"]["value"] == 1.0
     assert measured(answer, "messages", "link") <= 2 * hops + 2
 
 
@@ -372,7 +383,6 @@ def test_cheap_worlds_and_dear_ones_agree() -> None:
     suite("tests/sim/test_fidelity.py", "keepalive or crypto or codec")
 
 
-@unbuilt
 def test_a_run_leaves_a_report_that_stands_alone(tmp_path: Path) -> None:
     simulated("first-mesh", "--nodes", "12", "--report", str(tmp_path / "report"))
     (page,) = (tmp_path / "report").glob("*.html")
@@ -399,7 +409,6 @@ duration = 230.0
 """
 
 
-@unbuilt
 @pytest.mark.slow
 def test_an_interrupted_sweep_loses_nothing_that_was_computed(tmp_path: Path) -> None:
     file, out = tmp_path / "losses.toml", tmp_path / "out"
@@ -564,7 +573,6 @@ def test_a_mistake_in_a_scenario_is_one_line(tmp_path: Path, wrong: str, words: 
     one_line_error(done, "wrong.toml", *words, code=2)
 
 
-@unbuilt
 def test_a_mistake_in_a_sweep_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "wrong.toml"
     for wrong, word in (
@@ -582,7 +590,6 @@ def test_a_mistake_in_a_sweep_is_one_line(tmp_path: Path) -> None:
 # --- done when -----------------------------------------------------------------------------------
 
 
-@unbuilt
 def test_fifteen_lines_test_a_world_in_an_empty_directory(tmp_path: Path) -> None:
     """As the page shows it; `.ci/wheel.py` does the same with the wheel in a new environment."""
     page = (ROOT / "docs" / "testing.md").read_text()

@@ -1,6 +1,7 @@
 """`overlay sim` as its user sees it: tables and objects, one line when a run goes wrong."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from overlay.cli import main
 from tests.cli.complaints import complaint
 from tests.lab.nodes import ROOT, overlay
 
@@ -53,11 +55,13 @@ def test_list_names_every_scenario_of_the_repository() -> None:
     names = sorted(path.stem for path in (ROOT / "simulations").glob("*.toml"))
     done = overlay("sim", "list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == names
+    for line in done.stdout.splitlines():
+        assert re.fullmatch(r"[\w-]+ +\d+ nodes  [^\[]+( \[.+\])?", line), line
     listed = [json.loads(line) for line in overlay("sim", "list", "--json").stdout.splitlines()]
     assert [each["name"] for each in listed] == names
     for each in listed:
         assert Path(each["file"]).is_file()
-        assert set(each) == {"name", "file", "nodes", "duration", "about"}
+        assert set(each) == {"name", "file", "nodes", "duration", "about", "source"}
 
 
 def test_run_prints_a_table_and_replay_finds_the_trace_again(small: str, tmp_path: Path) -> None:
@@ -75,6 +79,37 @@ def test_run_prints_a_table_and_replay_finds_the_trace_again(small: str, tmp_pat
     lines = len(Path(trace).read_text().splitlines()) - 1
     said = answer(overlay("sim", "replay", trace, "--json"))
     assert said == {"same": True, "lines": lines, "differs_at": None, "trace_hash": digest}
+
+
+def test_a_report_is_a_page_and_its_plots_and_changes_nothing(small: str, tmp_path: Path) -> None:
+    pages, traces = tmp_path / "new" / "report", [str(tmp_path / name) for name in "ab"]
+    done = overlay("sim", "run", small, "--report", str(pages), "--trace", traces[0])
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    *rest, last = done.stdout.splitlines()
+    assert last == f"report {pages / 'index.html'}"
+    there = sorted(path.name for path in pages.iterdir())
+    assert there == ["bands.png", "delivery.png", "index.html", "links.png", "timeline.png"]
+    text = (pages / "index.html").read_text()
+    command = re.search(r"<pre>(overlay sim run .*?)</pre>", text)
+    assert command is not None
+    again = overlay(*shlex.split(command[1])[1:], "--json", "--trace", traces[1])
+    assert answer(again)["trace_hash"] in rest[-1], "the page's command runs the same"
+    assert answer(again)["trace_hash"] in text
+    assert Path(traces[0]).read_bytes() == Path(traces[1]).read_bytes()
+
+
+def test_without_matplotlib_a_report_is_refused_before_the_run(
+    small: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main.run(["sim", "run", small, "--report", str(tmp_path / "report")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: plots need the extra `sim`: install overlay-mesh[sim] (matplotlib)\n"
+    assert not (tmp_path / "report").exists()
 
 
 def test_replay_names_the_line_that_differs(small: str, tmp_path: Path) -> None:
@@ -136,6 +171,8 @@ def test_a_missed_band_is_one_line_whose_command_misses_it_again(small: str) -> 
         (["run", "SMALL", "--set", "loss=0.1"], "--set: loss: no such key"),
         (["run", "SMALL", "--nodes", "0"], "--nodes: nodes: expected a whole number"),
         (["run", "SMALL", "--trace", "no/such/file"], "--trace no/such/file: cannot be written"),
+        (["run", "SMALL", "--report", "README.md/x"], "--report README.md/x: cannot be written"),
+        (["run", "SMALL", "--report", "README.md"], "README.md"),
         (["replay", "SMALL"], "small.toml: is no trace"),
         (["replay", "none"], "none: cannot be read"),
     ],
@@ -156,6 +193,20 @@ def test_a_trace_of_something_else_is_no_trace(tmp_path: Path) -> None:
     for content in ("", "{}\n", '{"t":0,"kind":"join","node":"n0","id":""}\n', "\xff\n"):
         first.write_text(content, encoding="latin-1")
         assert "is no trace" in complaint(overlay("sim", "replay", str(first)))
+
+
+@pytest.mark.parametrize("extra", ["matplotlib", "distributed"])
+def test_a_plain_run_needs_no_extra(
+    small: str,
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == extra]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, extra, None)
+    assert main.run(["sim", "run", small, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
 def test_the_simulator_is_imported_by_its_own_commands_only() -> None:

@@ -32,8 +32,10 @@ def a_view(neighbours: int, strangers: int) -> tuple[HyParView, list[PeerId]]:
     """A full view of `neighbours`, and `strangers` to fill it from; its neighbours."""
     crypto = StandInCrypto(Ledger(), Random(1))
     settings = Settings(bytes(32), "net", "n", 1, bytes(32))
-    view = HyParView(
-        Context(settings, crypto, Random(2)), Parameters(active_size=neighbours, full_mesh=0)
+    context = Context(settings, crypto, Random(2))
+    view = HyParView(context, Parameters(active_size=neighbours, full_mesh=0))
+    view.passive = Shuffling(
+        context, Shuffles(), view.active, view.links, view.known, lambda _: b""
     )
     view.passive = Shuffling(
         view.context, Shuffles(), view.active, view.links, view.known, lambda _: None

@@ -75,13 +75,15 @@ def drawn() -> tuple[Picture, ...]:
 def test_the_plots_show_what_is_measured() -> None:
     report, timeline = busy()
     measures = report.outcome.measures
-    shares = [judged.share for judged in timeline.messages]
+    shares = [judged.share for judged in timeline.lanes[0].messages]
     assert sum(shares) / len(shares) == pytest.approx(measures["reliability"])
     assert min(shares) == measures["reliability_min"]
-    answered = [judged.share for judged in timeline.requests]
+    answered = [judged.share for judged in timeline.lanes[0].requests]
     assert sum(answered) / len(answered) == pytest.approx(measures["success"])
-    assert timeline.moments[-1].up == 12
-    assert min(moment.up for moment in timeline.moments[BINS // 2 :]) < 12, "the crashes are seen"
+    assert timeline.lanes[0].moments[-1].up == 12
+    assert min(moment.up for moment in timeline.lanes[0].moments[BINS // 2 :]) < 12, (
+        "the crashes are seen"
+    )
 
 
 def test_deliveries_are_all_on_the_curve() -> None:
@@ -98,9 +100,9 @@ def test_time_passes_where_nothing_happens() -> None:
     timeline.take(Event(90.0, "join", "n1", ""))
     timeline.take(Event(91.0, "link_up", "n1", "n0"))
     timeline.finish()
-    assert len(timeline.moments) == BINS
-    assert [moment.up for moment in timeline.moments][:: BINS // 2] == [1, 1]
-    assert (timeline.moments[-1].up, timeline.moments[-1].links) == (2, 0.5)
+    assert len(timeline.lanes[0].moments) == BINS
+    assert [moment.up for moment in timeline.lanes[0].moments][:: BINS // 2] == [1, 1]
+    assert (timeline.lanes[0].moments[-1].up, timeline.lanes[0].moments[-1].links) == (2, 0.5)
     assert timeline.degrees() == {0: 1, 1: 1}
     assert timeline.delays() == []
 
@@ -120,7 +122,40 @@ def test_who_is_up_from_beginning_to_end_counts_and_nobody_else() -> None:
     ):
         timeline.take(event)
     timeline.finish()
-    assert [judged.share for judged in timeline.messages] == [1.0, 0.5], "one came too late"
+    assert [judged.share for judged in timeline.lanes[0].messages] == [1.0, 0.5], (
+        "one came too late"
+    )
+
+
+def test_branches_go_on_from_where_the_first_began_each_in_a_lane_of_its_own() -> None:
+    content = {
+        "nodes": 10,
+        "duration": 60.0,
+        "liveness": 0.0,
+        "join": {"every": 0.3},
+        "branches": {"at": 20.0, "shares": [0.2, 0.5]},
+        "faults": [{"at": 21.0, "do": "crash", "share": 0.1}],
+        "publish": [{"start": 35.0, "stop": 45.0}],
+    }
+    report, timeline = told(read(content, "branches.toml"))
+    measures = report.outcome.measures
+    assert [lane.name for lane in timeline.lanes] == ["", "20", "50"]
+    assert [lane.moments[-1].up for lane in timeline.lanes] == [10, 8, 5]
+    assert [len(lane.moments) for lane in timeline.lanes] == [BINS] * 3
+    for lane in timeline.lanes[1:]:
+        shares = [judged.share for judged in lane.messages]
+        assert len(shares) == 10
+        assert sum(shares) / 10 == pytest.approx(measures[f"reliability_{lane.name}"])
+    assert timeline.degrees().total() == 10
+    assert "timeline" in [picture.name for picture in plots.of_run(report, timeline)]
+
+
+def test_a_run_without_a_trace_has_no_plots_of_one() -> None:
+    report = busy()[0]
+    timeline = Timeline(report.scenario)
+    timeline.finish()
+    drawn = [picture.name for picture in plots.of_run(report, timeline)]
+    assert drawn == ["bands", "published-1", "published-2"]
 
 
 # --- beside what others have published -----------------------------------------------------------

@@ -9,9 +9,10 @@ import pytest
 
 from overlay.errors import ConfigError
 from overlay.sim import library
+from overlay.sim.plan import Fault
 from overlay.sim.reading import assignments, load, read
-from overlay.sim.scenario import Fault, Scenario
-from overlay.sim.settings import chosen, config_diff
+from overlay.sim.scenario import Scenario
+from overlay.sim.settings import PAPER, chosen, config_diff
 from overlay.sim.tables import keys, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,10 +210,16 @@ def test_a_profile_and_the_scenario_decide_what_nodes_are_set_to() -> None:
     assert chosen(of()) == {}
     assert config_diff(of()) == {}
     paper = of(profile="paper", links={"active": 4})
-    sizes = {"mesh_size": 0, "active_size": 4, "passive_size": 30}
-    assert chosen(paper) == {**sizes, "passive_policy": "paper"}
-    diff = {"links.full_mesh": 0, "links.active": 4, "links.policy": "paper"}
-    assert config_diff(paper) == diff
+    assert chosen(paper) == {**PAPER, "active_size": 4}
+    said = config_diff(paper)
+    assert (said["links.full_mesh"], said["links.active"], said["ring_side"]) == (0, 4, 0)
+    assert "links.passive" not in said, "the paper's is ours"
+    papers = of(dissemination="flood", cycle=60.0)
+    assert config_diff(papers) == {
+        "flood": True,
+        "shuffle_interval": 60.0,
+        "exchange_interval": 60.0,
+    }
 
 
 # --- where scenarios are -------------------------------------------------------------------------

@@ -14,15 +14,18 @@ import pytest
 from overlay.sim import running
 from overlay.sim.faults import Faults
 from overlay.sim.measures import names_for
+from overlay.sim.plan import Fault
 from overlay.sim.reading import assignments, load, read
 from overlay.sim.report import Report
 from overlay.sim.running import Outcome, run
-from overlay.sim.scenario import Fault, Scenario
+from overlay.sim.scenario import Scenario
 from overlay.sim.tracing import KINDS, Comparison, header
 from overlay.sim.world import SimNode, World
 from tests.sim import recompute
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = 100
+"""Nodes: larger scenarios are run at their full size by the benchmarks, and smaller by tests."""
 BUSY: dict[str, Any] = {
     "nodes": 12,
     "duration": 50.0,
@@ -195,16 +198,18 @@ def test_the_object_for_programs_has_all_that_it_promises() -> None:
     }
     assert answer["measures"]["joined"] == {"value": 1.0, "band": (1.0, 1.0), "ok": True}
     assert answer["measures"]["degree"]["band"] is None
-    assert answer["config_diff"] == {"links.full_mesh": 0}
+    assert answer["config_diff"]["links.full_mesh"] == 0
     assert answer["ok"] is True
     json.dumps(answer)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda p: p.stem
+    "path",
+    [path for path in sorted((ROOT / "simulations").glob("*.toml")) if load(path).nodes <= SMALL],
+    ids=lambda p: p.stem,
 )
-def test_every_scenario_that_ships_holds_its_bands(path: Path) -> None:
+def test_every_small_scenario_that_ships_holds_its_bands(path: Path) -> None:
     scenario = load(path)
     report = reported(scenario, run(scenario, replay="again"))
     assert report.failure("again") is None

@@ -67,7 +67,7 @@ def everything(sweep: Sweep) -> dict[str, Result]:
 
 
 def test_every_combination_runs_with_every_seed_in_the_order_of_the_file(losses: Path) -> None:
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     cells = [(*(value for _, value in cell.axes), cell.scenario.seed) for cell in sweep.cells]
     assert cells == [
         (loss, profile, seed)
@@ -87,20 +87,20 @@ def test_every_combination_runs_with_every_seed_in_the_order_of_the_file(losses:
 
 def test_dotted_keys_reach_every_table_quoted_or_not(losses: Path) -> None:
     losses.write_text('scenario = "first-mesh"\n[sweep]\nfaults.0.share = [0.1, 0.2]\n')
-    shares = [cell.scenario.faults[0].share for cell in load(losses).cells]
+    shares = [cell.scenario.faults[0].share for cell in load(losses, "1.0").cells]
     assert shares == [0.1, 0.2]
 
 
 def test_a_scenario_may_stand_in_the_file_itself(losses: Path) -> None:
     losses.write_text("seeds = [5]\n[scenario]\nnodes = 3\nduration = 20.0\n")
-    (cell,) = load(losses).cells
+    (cell,) = load(losses, "1.0").cells
     assert (cell.scenario.nodes, cell.scenario.seed, cell.axes) == (3, 5, ())
     assert cell.command == ""
 
 
 def test_a_cell_has_the_same_key_as_long_as_it_would_come_to_the_same(losses: Path) -> None:
     def found() -> list[str]:
-        return [cell.key for cell in load(losses).cells]
+        return [cell.key for cell in load(losses, "1.0").cells]
 
     before = found()
     assert len(set(before)) == 8
@@ -110,6 +110,7 @@ def test_a_cell_has_the_same_key_as_long_as_it_would_come_to_the_same(losses: Pa
     small.write_text(SMALL.replace("20.0", "21.0"))
     assert not set(found()) & set(before)
     small.write_text(SMALL)
+    assert not {cell.key for cell in load(losses, "1.1").cells} & set(before), "another overlay"
     losses.write_text(LOSSES.replace("0.1]", "0.1, 0.2]"))
     assert found()[:8] == before, "more values: what there was stays"
 
@@ -118,7 +119,7 @@ def test_the_command_of_a_cell_runs_the_same_scenario(losses: Path) -> None:
     from overlay.sim.reading import assignments
     from overlay.sim.reading import load as load_scenario
 
-    for cell in load(losses).cells:
+    for cell in load(losses, "1.0").cells:
         _, _, _, path, _, seed, *settings = shlex.split(cell.command)
         texts = [text for text in settings if text != "--set"]
         chosen = {**assignments(texts), "seed": ("--seed", int(seed))}
@@ -156,7 +157,7 @@ def test_a_mistake_is_one_line_that_names_file_and_key(
     assert old in LOSSES
     losses.write_text(LOSSES.replace(old, new))
     with pytest.raises(ConfigError) as caught:
-        load(losses)
+        load(losses, "1.0")
     text = str(caught.value)
     assert said in text
     assert "\n" not in text
@@ -166,14 +167,14 @@ def test_a_mistake_is_one_line_that_names_file_and_key(
 def test_a_mistake_in_the_scenario_names_the_scenario(losses: Path) -> None:
     (losses.parent / "small.toml").write_text(SMALL.replace("duration", "durations"))
     with pytest.raises(ConfigError, match=r"small\.toml: durations: no such key"):
-        load(losses)
+        load(losses, "1.0")
 
 
 def test_a_sweep_of_a_slipped_finger_is_not_begun(losses: Path) -> None:
     axes = "\n".join(f'"network.{key}" = {list(range(400))}' for key in ("jitter", "bandwidth"))
     losses.write_text(LOSSES.replace("[sweep]", f"[sweep]\n{axes}"))
     with pytest.raises(ConfigError, match="sweep: 1280000 cells, expected at most 100000"):
-        load(losses)
+        load(losses, "1.0")
 
 
 def test_the_sweep_of_the_documentation_can_be_read(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_the_sweep_of_the_documentation_can_be_read(tmp_path: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (block,) = [block for block in blocks if "[sweep]" in block]
     (tmp_path / "losses.toml").write_text(block)
-    assert len(load(tmp_path / "losses.toml").cells) == 6
+    assert len(load(tmp_path / "losses.toml", "1.0").cells) == 6
     assert tomllib.loads(block)["scenario"] == "first-mesh"
 
 
@@ -255,7 +256,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_point_is_the_mean_over_its_seeds_with_the_least_and_the_most(losses: Path) -> None:
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     results = everything(sweep)
     results[sweep.cells[0].key]["ok"] = False
     first, *others = swept.points(sweep, results)
@@ -271,7 +272,7 @@ def test_a_point_is_the_mean_over_its_seeds_with_the_least_and_the_most(losses: 
 
 
 def test_what_has_not_run_is_not_in_the_table(losses: Path) -> None:
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     results = {cell.key: result(cell) for cell in sweep.cells[2:3]}
     (point,) = swept.points(sweep, results)
     assert (point.values, point.runs) == ((0.0, "paper"), 1)
@@ -280,7 +281,7 @@ def test_what_has_not_run_is_not_in_the_table(losses: Path) -> None:
 
 
 def test_the_csv_has_a_line_for_each_cell_and_every_measure(losses: Path) -> None:
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     results = everything(sweep)
     results[sweep.cells[1].key] = result(sweep.cells[1], ok=False, failure='lost, "all"')
     lines = swept.as_csv(sweep, results).splitlines()
@@ -295,7 +296,7 @@ def test_the_csv_has_a_line_for_each_cell_and_every_measure(losses: Path) -> Non
 
 def test_a_measure_that_no_run_has_is_empty_and_drawn_without_points(losses: Path) -> None:
     losses.write_text(LOSSES.replace("[set]", 'measures = ["success"]\n[set]'))
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     (point, *_) = swept.points(sweep, everything(sweep))
     assert point.measures == {"success": None}
     assert [picture.name for picture in swept.pictures(sweep, everything(sweep))] == ["success"]
@@ -313,7 +314,7 @@ def test_a_measure_that_no_run_has_is_empty_and_drawn_without_points(losses: Pat
 )
 def test_every_measure_has_a_plot_whatever_was_swept(losses: Path, axes: str) -> None:
     losses.write_text(f"{LOSSES.partition('[sweep]')[0]}[sweep]\n{axes}\n")
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     results = everything(sweep)
     drawn = swept.pictures(sweep, results)
     assert [picture.name for picture in drawn] == ["degree"]
@@ -333,10 +334,10 @@ def test_published_curves_along_the_axis_are_drawn_beside(
         seen.append((x_label, [each.label for each in ours], [each.label for each in others]))
 
     monkeypatch.setattr(plots, "of_curves", of_curves)
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     swept.pictures(sweep, everything(sweep))
     losses.write_text(LOSSES.replace("network.loss", "network.jitter"))
-    sweep = load(losses)
+    sweep = load(losses, "1.0")
     swept.pictures(sweep, everything(sweep))
     profiles = ["profile = product", "profile = paper"]
     assert seen == [("network.loss", profiles, ["others"]), ("network.jitter", profiles, [])]

@@ -5,6 +5,7 @@ from typing import Any
 
 from overlay.core.events import Effect, Report
 from overlay.core.messages import WIRE_MIN, WIRE_VERSION
+from overlay.core.timers import Agenda
 from overlay.core.types import Crypto, PeerId, Random
 
 
@@ -48,6 +49,8 @@ class Context:
         self.random = random
         self.peer_id: PeerId = crypto.peer_id
         self.wall_offset = 0.0
+        self.agenda = Agenda()
+        """The deadlines of all machines."""
         self._effects: list[Effect] = []
 
     def emit(self, effect: Effect) -> None:

@@ -65,6 +65,9 @@ class Dissemination:
     _reported: int = 0
     _report_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.context.agenda.enlist(self)
+
     # --- ours ------------------------------------------------------------------------------------
 
     def publish(self, command: Publish, now: float) -> list[Published]:
@@ -89,7 +92,9 @@ class Dissemination:
                 request, message_id, command.topic, command.text, pieces, len(pieces), len(data)
             )
         )
-        return self._parts_due(now)
+        due = self._parts_due(now)
+        self.context.agenda.note(self.next_deadline())
+        return due
 
     def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
         """Why it cannot be published, as a code and a line."""
@@ -159,7 +164,10 @@ class Dissemination:
         left = self._origins.spend(origin, 1.0 if part is None else PART_COST, now)
         if left <= 0.0:
             return IN_VAIN if origin != bearer or left > -BURST else "a flood of published messages"
-        data = message.data if part is None else self._reassembly.add(part, now)
+        data: bytes | None = message.data
+        if part is not None:
+            data = self._reassembly.add(part, now)
+            self.context.agenda.note(self.next_deadline())
         if data is not None:
             hops = max(1, message.hops)
             self.context.emit(Deliver(message.topic, origin, data, message.text, hops))

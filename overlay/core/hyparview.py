@@ -86,11 +86,14 @@ class HyParView:
     _absent: dict[PeerId, None] = field(default_factory=dict)
     """Members that fell silent or could not be reached when last tried: not counted as there."""
     _walks: dict[bytes, _Walk] = field(default_factory=dict)
-    _timers: Timers[tuple[str, bytes]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, bytes]] = field(init=False)
     _facts: list[Fact] = field(default_factory=list)
     _now: float = 0.0
     _content_until: float = 0.0
     """A live peer has refused us: until then, one free place is no reason to ask another."""
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- links ---------------------------------------------------------------------------------
 
@@ -435,10 +438,6 @@ class HyParView:
         self._timers.stop(("slow", peer))
 
     # --- time ------------------------------------------------------------------------------------
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> list[Fact]:
         """Shuffle, forget, and ask somebody else when an answer takes too long."""

@@ -63,9 +63,12 @@ class Inviting:
     reflexive: Reflexive
     _making: dict[RequestId, _Making] = field(default_factory=dict)
     _joins: dict[RequestId, _Joining] = field(default_factory=dict)
-    _timers: Timers[RequestId] = field(default_factory=Timers)
+    _timers: Timers[RequestId] = field(init=False)
     _granted: dict[PeerId, list[float]] = field(default_factory=dict)
     _asked: int = 0
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- making ------------------------------------------------------------------------------
 
@@ -204,10 +207,6 @@ class Inviting:
             making.asked = {ask: asked for ask, asked in making.asked.items() if asked != peer}
             if not making.asked:
                 self._made(making)
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> None:
         """Make do with the tokens that came."""

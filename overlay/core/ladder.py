@@ -109,7 +109,10 @@ class Ladder:
     links: Links
     climbs: dict[PeerId, Climb] = field(default_factory=dict)
     _by_request: dict[bytes, PeerId] = field(default_factory=dict)
-    _timers: Timers[tuple[str, PeerId]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, PeerId]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     def climb(self, peer: PeerId) -> Climb:
         """The peer's climb, new or old; of too many, the longest idle goes."""
@@ -367,10 +370,6 @@ class Ladder:
         self.climbs.pop(peer, None)
         for kind in ("give up", "attempt", "retry"):
             self._timers.stop((kind, peer))
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> tuple[list[PeerId], list[PeerId]]:
         """Time out what takes too long; returns peers to try again, and peers not reached."""

@@ -193,10 +193,14 @@ class Links:
     refused: dict[str, int] = field(default_factory=dict)
     """How many hellos failed, by code."""
     _expected: dict[LinkId, Expected] = field(default_factory=dict)
-    _timers: Timers[LinkId] = field(default_factory=Timers)
+    _timers: Timers[LinkId] = field(init=False)
     _pings: dict[int, _Ping] = field(default_factory=dict)
-    _ping_timers: Timers[int] = field(default_factory=Timers)
+    _ping_timers: Timers[int] = field(init=False)
     _next_id: int = 0
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+        self._ping_timers = Timers(self.context.agenda)
 
     def new_id(self) -> LinkId:
         """The next even link id: attempts that the core starts."""
@@ -231,11 +235,6 @@ class Links:
         """Whose link this is, once the hello has succeeded."""
         found = self.by_id.get(link)
         return found.peer if found else None
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        deadlines = (self._timers.next_deadline(), self._ping_timers.next_deadline())
-        return min((each for each in deadlines if each is not None), default=None)
 
     # --- opening -----------------------------------------------------------------------------
 

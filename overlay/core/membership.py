@@ -49,7 +49,10 @@ class Membership:
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
     _guests: dict[PeerId, None] = field(default_factory=dict)
-    _timers: Timers[tuple[str, PeerId]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, PeerId]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- our own record ----------------------------------------------------------------------
 
@@ -166,10 +169,6 @@ class Membership:
         self._timers.stop(("guest", peer))
 
     # --- time --------------------------------------------------------------------------------
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> list[PeerId]:
         """Do what is due; returns the guests whose time is up."""

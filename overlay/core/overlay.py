@@ -60,6 +60,7 @@ from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
 from overlay.core.routing import Routing, RoutingFact
+from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
 from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
@@ -99,11 +100,6 @@ class Overlay:
             self._membership,
             self._tracing,
         )
-        self._timed = (
-            self._links, self._ladder, self._routing, self._membership, self._inviting,
-            self._views, self._tree, self._dissemination, self._tracing,
-        )  # fmt: skip
-        self._deadline: float | None = None
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
         self._view_facts: deque[Fact] = deque()
@@ -112,8 +108,9 @@ class Overlay:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
-        if self._deadline is not None and self._deadline <= now:
+        if now >= self._context.agenda.earliest:
             self._on_time(now)
+            self._context.agenda.settle()
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)
@@ -129,16 +126,12 @@ class Overlay:
                 self._on_link(event, now)
             case _:
                 self._on_command(event, now)
-        self._deadline = self._earliest()
         return self._context.drain()
 
     def next_deadline(self) -> float | None:
-        """When `handle(Wakeup(), …)` next has something to do; None for never."""
-        return self._deadline
-
-    def _earliest(self) -> float | None:
-        deadlines = [machine.next_deadline() for machine in self._timed]
-        return min([each for each in deadlines if each is not None], default=None)
+        """When `handle(Wakeup(), …)` next may have something to do; None for never."""
+        earliest = self._context.agenda.earliest
+        return None if earliest == NEVER else earliest
 
     # --- for looking at ----------------------------------------------------------------------
 

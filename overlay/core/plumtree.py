@@ -84,7 +84,10 @@ class Plumtree:
     _flows: dict[bytes, _Flow] = field(default_factory=dict)
     """The one that has moved least lately comes first."""
     _to_announce: list[Announcement] = field(default_factory=list)
-    _timers: Timers[tuple[str, bytes]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- neighbours ------------------------------------------------------------------------------
 
@@ -263,10 +266,6 @@ class Plumtree:
         self._cached_bytes -= len(self._cache.pop(oldest).message.data) + CACHE_OVERHEAD
 
     # --- time ------------------------------------------------------------------------------------
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> None:
         """Announce, graft what does not come, forget what is old."""

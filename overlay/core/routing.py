@@ -111,7 +111,10 @@ class Routing:
     counters: Counters = field(default_factory=Counters)
     neighbours: dict[PeerId, Neighbour] = field(default_factory=dict)
     _requests: dict[bytes, _Request] = field(default_factory=dict)
-    _timers: Timers[tuple[str, bytes]] = field(default_factory=Timers)
+    _timers: Timers[tuple[str, bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     # --- neighbours --------------------------------------------------------------------------
 
@@ -269,10 +272,6 @@ class Routing:
         self._timers.set(("answer", answer.request), now + REQUEST_LIFE)
 
     # --- housekeeping ------------------------------------------------------------------------
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> list[RoutingFact]:
         """Try elsewhere what was not acknowledged in time; forget what is old."""

@@ -20,7 +20,10 @@ class Tracing:
 
     context: Context
     _waiting: dict[bytes, tuple[RequestId, float]] = field(default_factory=dict)
-    _timers: Timers[bytes] = field(default_factory=Timers)
+    _timers: Timers[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
 
     def start(self, command: TracePeer, now: float) -> Trace | None:
         """The trace to be routed, or None when there are too many."""
@@ -46,10 +49,6 @@ class Tracing:
     def on_undeliverable(self, request: bytes, code: str) -> None:
         """Nobody could pass it on."""
         self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
-
-    def next_deadline(self) -> float | None:
-        """When `on_time` next has something to do."""
-        return self._timers.next_deadline()
 
     def on_time(self, now: float) -> None:
         """Give up what has not come back in time."""

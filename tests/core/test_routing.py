@@ -16,6 +16,7 @@ from overlay.core.routing import (
     Routing,
     Undeliverable,
 )
+from overlay.core.timers import NEVER
 from overlay.core.types import LinkId, PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto
 
@@ -68,7 +69,7 @@ def test_an_unacknowledged_offer_is_tried_elsewhere_in_time() -> None:
     hop = Hop("a", "t", "b")
     hop.routing.send(OFFER, 0.0)
     assert [name for name, _ in hop.sent()] == ["t"]
-    assert hop.routing.next_deadline() == ACK_TIMEOUT_MIN
+    assert hop.context.agenda.earliest == ACK_TIMEOUT_MIN
     assert hop.routing.on_time(ACK_TIMEOUT_MIN) == []
     assert next(name for name, _ in hop.sent()) in ("a", "b")
 
@@ -87,7 +88,7 @@ def test_a_slow_neighbour_gets_three_of_its_round_trips() -> None:
     hop = Hop("t", "b")
     hop.routing.neighbours[peer("t")].srtt = 0.5
     hop.routing.send(OFFER, 0.0)
-    assert hop.routing.next_deadline() == 1.5
+    assert hop.context.agenda.earliest == 1.5
 
 
 def test_a_bounced_offer_goes_to_the_next_best_and_then_back() -> None:
@@ -201,4 +202,5 @@ def test_requests_are_forgotten_after_their_life() -> None:
     hop.routing.on_offer(peer("a"), OFFER, 0.0)
     hop.routing.on_time(REQUEST_LIFE)
     assert hop.routing._requests == {}
-    assert hop.routing.next_deadline() is None
+    hop.context.agenda.settle()
+    assert hop.context.agenda.earliest == NEVER

@@ -5,8 +5,9 @@ keys and signatures are exact; the others are generous guesses that keep state b
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
@@ -350,11 +351,21 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
 }
 
 
+def _checks(kind: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """What of a kind has to be looked at: a field whose type says all needs no look."""
+    hints = get_type_hints(kind)
+    rules = BOUNDS[kind].items()
+    return tuple((name, rule.holds) for name, rule in rules if hints[name] is not bool)
+
+
+_CHECKS = {kind: _checks(kind) for kind in BOUNDS}
+
+
 def violation(struct: msgspec.Struct) -> str | None:
     """The first field that is out of bounds, as ``Kind.field``, or None. Never raises."""
     kind = type(struct)
-    for name, rule in BOUNDS[kind].items():
+    for name, holds in _CHECKS[kind]:
         value = getattr(struct, name)
-        if value is not None and not rule.holds(value):
+        if value is not None and not holds(value):
             return f"{kind.__name__}.{name}"
     return None

@@ -44,7 +44,7 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
-from overlay.core.messages import Gossip, GossipPart, Message
+from overlay.core.messages import Goodbye, Gossip, GossipPart, Message
 from overlay.core.types import Address, LinkId, Random
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
@@ -232,7 +232,8 @@ class UdpTransport:
             if not link.transmit_part(data):
                 self.emit(Unsent(link.id, effect.message))
         else:
-            link.transmit(data, patient=isinstance(effect.message, Gossip))
+            kind = type(effect.message)
+            link.transmit(data, patient=kind is Gossip, last=kind is Goodbye)
 
     def _encoded(self, message: Message) -> bytes:
         """Its bytes; a message that goes to many links in a row is encoded once."""

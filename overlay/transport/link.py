@@ -29,9 +29,9 @@ from overlay.transport.sctp import (
 )
 from overlay.transport.streams import LinkStreams, OnStream
 
-GATHER_INTERVAL = 0.025
+GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
-theirs costs up to this. A link that carries fewer than 40 a second delays none. guess"""
+theirs costs up to this. A link that carries fewer than 33 a second delays none. guess"""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link we end may take to get its last messages acknowledged."""
 
@@ -274,13 +274,16 @@ class Link:
 
     # --- sending -------------------------------------------------------------------------------
 
-    def transmit(self, data: bytes, *, patient: bool = False) -> None:
+    def transmit(self, data: bytes, *, patient: bool = False, last: bool = False) -> None:
         """Queue a control message; a queue past its bound ends the link (``overflow``).
 
         `patient`: it is one of many, perhaps, and may wait a moment for others of its kind.
+        `last`: the link ends when it has arrived.
         """
         if self.reason is not None or self._hanging_up:
             return
+        if last and self._sctp is not None:
+            self._sctp.ends_soon = True
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
             self.end("overflow")

@@ -94,6 +94,8 @@ class Sctp(Acknowledging):
         """Bytes queued that have not been sent once."""
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
+        self.ends_soon = False
+        """From now on each chunk asks for its SACK at once (RFC 7053): we wait for the last one."""
 
     @property
     def rtt(self) -> float | None:
@@ -278,7 +280,7 @@ class Sctp(Acknowledging):
             if not 0 < self._probe_at - now <= PROBE_INTERVAL:
                 chunk.flags |= IMMEDIATE
                 self._probe_at = now + PROBE_INTERVAL
-            elif self._flight_size > narrow:
+            elif self.ends_soon or self._flight_size > narrow:
                 chunk.flags |= IMMEDIATE
             bundle.add(chunk)
         bundle.send()

@@ -3,7 +3,7 @@
 import pytest
 
 from overlay.core.codec import encode
-from overlay.core.messages import Ping, Pong
+from overlay.core.messages import Goodbye, Ping, Pong
 from overlay.transport.link import GATHER_INTERVAL
 from overlay.transport.sctp import Sctp
 from overlay.transport.sctp_timers import SACK_DELAY_SMALL, Timer, smoothed
@@ -167,3 +167,16 @@ async def test_a_full_packet_of_publications_goes_at_once(loop: None) -> None:
         patient(alice, token)
     assert wire.run(lambda: len(bob.pongs) > 300)
     assert wire.time - begun < GATHER_INTERVAL
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_farewell_asks_for_its_acknowledgement_at_once(*, last: bool) -> None:
+    """Whoever leaves waits for it; counter-test: of any other message nobody does."""
+    wire = Wire(1)
+    client, _ = linked_hosts(wire)
+    client.link.transmit(encode(Ping(1)))
+    wire.run(lambda: False, 3 * SACK_DELAY_SMALL)
+    begun = wire.time
+    client.link.transmit(encode(Goodbye("leave", "the node is leaving")), last=last)
+    assert wire.run(lambda: client.link.queued == 0 and client.link._is_drained)
+    assert (wire.time - begun < SACK_DELAY_SMALL / 2) is last

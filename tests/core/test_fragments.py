@@ -224,7 +224,7 @@ class Peer:
         command = Publish(RequestId(request), topic, data, text=False)
         out = self.machine.publish(command, 0.0)
         while self.machine._outgoing:
-            deadline = self.machine.next_deadline()
+            deadline = self.machine._timers.next_deadline()
             assert deadline is not None
             out += self.machine.on_time(deadline)
         return out
@@ -274,14 +274,14 @@ def test_a_large_one_leaves_a_few_parts_at_a_time_and_is_resolved_with_the_last(
     command = Publish(RequestId(5), "t", content(10, 10 * PART_MAX), text=True)
     sent, now = [len(machine.publish(command, 3.0))], 3.0
     while not any(isinstance(each, Resolved) for each in context.drain()):
-        deadline = machine.next_deadline()
+        deadline = machine._timers.next_deadline()
         assert deadline is not None
         assert deadline > now
         assert machine.on_time((now + deadline) / 2) == []
         now = deadline
         sent.append(len(machine.on_time(now)))
     assert sent == [PARTS_AT_ONCE, PARTS_AT_ONCE, 2]
-    assert machine.next_deadline() is None
+    assert machine._timers.next_deadline() is None
 
 
 def test_what_is_too_large_or_too_much_is_refused_and_says_so(peers: tuple[Peer, Peer]) -> None:
@@ -345,7 +345,7 @@ def test_what_is_given_up_is_reported_without_filling_the_log(peers: tuple[Peer,
     reports += [each for each in other.context.drain() if isinstance(each, Report)]
     assert [each.event for each in reports] == ["publications_given_up"] * 2
     assert sum(each.fields["count"] for each in reports) == 40
-    assert other.machine.next_deadline() is None
+    assert other.machine._timers.next_deadline() is None
 
 
 def test_our_own_parts_that_come_back_are_no_news(peers: tuple[Peer, Peer]) -> None:

@@ -26,7 +26,7 @@ from tests.core.test_world import line
 
 NOW = 100.0
 WALL = 1_800_000_000
-REQUEST = b"r" * 16
+REQUEST = b"r" * 15 + b"\0"
 
 
 class End:
@@ -134,7 +134,7 @@ def test_an_answer_holds_for_the_offer_that_it_answers(ends: tuple[End, End]) ->
     offer = offer_body(one, two)
     _, digest = seal_offer(one.context, offer, two.prekey)
     body = answer_body(offer, digest)
-    answer = seal_answer(two.context, body, one.prekey)
+    answer = seal_answer(two.context, body, one.prekey, offer.request)
     assert open_answer(one.context, answer, two.crypto.peer_id, digest) == body
     with pytest.raises(Refused, match="offer"):
         open_answer(one.context, answer, two.crypto.peer_id, bytes(32))

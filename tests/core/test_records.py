@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from overlay.core import documents, records
 from overlay.core.messages import AddressEntry, PrekeyEntry, Record
 from overlay.core.records import DAY, RecordBook, make_record, open_record
+from overlay.core.types import IDENTITY
 from overlay.errors import LocalProtocolError
 from overlay.identity import Keys
 from tests.keys import NETWORK, WALL, keys_of
@@ -147,13 +148,19 @@ def test_no_prekey_is_older_than_time() -> None:
     assert [prekey.prekey_id for prekey in records.rotate_prekeys(5.0, keys_of("carol"))] == [0]
 
 
-def test_a_usable_prekey_is_of_our_suite_and_alive() -> None:
+def test_what_is_sealed_to_is_a_live_prekey_of_our_suite_else_the_identity() -> None:
     later = PrekeyEntry(7, 2, bytes(1184), int(WALL) + DAY)
     short = PrekeyEntry(8, 1, bytes(33), int(WALL) + DAY)
     dead = PrekeyEntry(9, 1, bytes(32), int(WALL))
     good = PrekeyEntry(10, 1, bytes(32), int(WALL) + 1)
-    assert records.usable_prekey(record_of(prekeys=[later, short, dead, good]), WALL) == good
-    assert records.usable_prekey(record_of(prekeys=[later, short, dead]), WALL) is None
+    full = record_of(prekeys=[later, short, dead, good])
+    assert records.sealing_key(ALICE.peer_id, full, WALL, BOB) == good
+    for record in (record_of(prekeys=[later, short, dead]), None):
+        key = records.sealing_key(ALICE.peer_id, record, WALL, BOB)
+        sealed = BOB.seal(key.public, b"info", b"text")
+        assert key.prekey_id == IDENTITY
+        assert ALICE.open(IDENTITY, b"info", sealed) == b"text"
+        assert BOB.open(IDENTITY, b"info", sealed) is None, "sealed to somebody else"
 
 
 # --- the book ----------------------------------------------------------------------------------
@@ -204,17 +211,19 @@ def test_the_book_counts_why_it_refuses() -> None:
     assert len(kept) == 0
 
 
-def test_a_full_book_gives_up_the_record_that_expires_first() -> None:
+def test_a_full_book_gives_up_the_record_known_longest_that_nobody_needs() -> None:
     kept = book(3)
-    lives = {"a": 300, "b": 100, "c": 200, "d": 400}
-    people = {name: keys_of(name) for name in lives}
-    for name, life in lives.items():
-        kept.add(signed(people[name], expires_at=int(WALL) + life), WALL)
+    people = {name: keys_of(name) for name in "abcde"}
+    needed = {people["a"].peer_id}
+    for name in "abcd":
+        kept.add(signed(people[name]), WALL, needed)
     assert kept.peers() == [people[name].peer_id for name in "acd"]
     assert kept.counters == {"evicted": 1}
-    kept.add(signed(people["a"], 2, expires_at=int(WALL) + 500), WALL)
+    assert kept.evicted() == [people["b"].peer_id]
+    kept.add(signed(people["a"], 2), WALL, needed)
     assert len(kept) == 3, "a newer record of one already there takes nobody's place"
-    assert kept.counters == {"evicted": 1}
+    kept.add(signed(people["e"]), WALL)
+    assert people["a"].peer_id not in kept, "and nobody is needed for ever"
 
 
 def test_who_is_not_in_the_book_has_nothing_in_it() -> None:

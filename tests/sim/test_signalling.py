@@ -21,6 +21,7 @@ from overlay.sim.network import End
 from overlay.sim.reading import content_of, read
 from overlay.sim.running import run
 from overlay.sim.world import SimNode, World
+from tests.sim import swarm
 
 SIMULATIONS = Path(__file__).parents[2] / "simulations"
 LATENCY = Conditions(latency=(0.01, 0.05))
@@ -234,3 +235,16 @@ def test_a_ring_neighbour_that_lies_costs_its_neighbours_nothing_but_tries() -> 
         node.core._on_neighbours(facts, world.now)
     world.run_for(60.0)
     assert wrong_rings(world) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [15, 27])
+def test_swarms_of_forty_of_whom_many_cannot_be_dialled_heal(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds whose pairs could not link within 30 s before routing had a ring."""
+    plan = swarm.draw(seed)
+    plan.size, plan.firewalled = 40, 0.3
+    monkeypatch.setattr(swarm, "draw", lambda _: plan)
+    swarm.Run(seed).run()

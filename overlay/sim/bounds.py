@@ -27,6 +27,7 @@ from overlay.core.timers import Timers
 GENERAL_MAX = 1_024
 """For containers that have no limit of their own."""
 LIMITS = {
+    "Agenda._heap": 16 * GENERAL_MAX,
     "HyParView.known": hyparview.KNOWN_MAX + seats.GUESTS_MAX,
     "Basalt._asked": basalt.ASKED_MAX,
     "Basalt._met": basalt.MET_MAX,

@@ -300,8 +300,8 @@ class Network:
             return
         end.gone = True
         if end.other.gone:
-            return
-        if node.group == end.other.node.group:
+            _part(end)
+        elif node.group == end.other.node.group:
             self._send(end, None)
         else:
             self.silence.look(end.other)
@@ -312,6 +312,7 @@ class Network:
         end.node.ends.pop(end.link, None)
         self._world.feed(end.node, LinkLost(end.link, reason))
         self.silence.look(end.other)
+        _part(end)
 
     # --- faults ------------------------------------------------------------------------------
 
@@ -323,6 +324,7 @@ class Network:
         for end in ends:
             end.gone = True
             self.silence.look(end.other)
+            _part(end)
 
     def on_freeze(self, node: SimNode) -> None:
         """To the others a frozen node looks like a dead one."""
@@ -341,6 +343,13 @@ class Network:
         for node in self._world.nodes:
             for end in node.ends.values():
                 self.silence.look(end, within=CHECK_INTERVAL)
+
+
+def _part(end: End) -> None:
+    """Nobody asks for the other end of a link when both are gone: no cycle is left behind."""
+    other = end.other
+    if end.gone and other.gone:
+        del end.other, other.other
 
 
 def _meets(one: SimNode, other: SimNode) -> bool:

@@ -82,7 +82,8 @@ def test_a_container_that_outgrows_its_limit_is_noticed(monkeypatch: pytest.Monk
 def test_no_container_of_the_machines_escapes_the_watch() -> None:
     """By name: views, links, book, caches, timers; and whatever comes later."""
     core = World(1).spawn().core
-    seen = {label for _, _, label, _ in bounds.containers(core)}
+    other = World(1).spawn(passive_policy="paper").core
+    seen = {label for each in (core, other) for _, _, label, _ in bounds.containers(each)}
     assert seen >= {*bounds.LIMITS}, "a limit that names nothing"
     assert sum(label.endswith("timers") for label in seen) >= 8
     held = [getattr(each, name) for each, name, _, _ in bounds.containers(core)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from overlay.core import bounds, codec, dial, documents, invite, messages
 from overlay.core.fragments import part_id
@@ -231,7 +232,6 @@ def samples() -> dict[str, msgspec.Struct]:
     """At least one of everything; a name, once used, keeps its sample."""
     own = signed(record())
     refusal = {"ufrag": "", "password": "", "fingerprint": b"", "candidates": []}
-    structs = msgspec.structs
     return {
         "hello": Hello(1, 1, seeded("nonce")[:16], START),
         "proof of a joiner": Proof(
@@ -276,14 +276,14 @@ def samples() -> dict[str, msgspec.Struct]:
         "token grant": TokenGrant(7, TOKEN),
         **gossip_samples(own),
         "record": record(),
-        "bare record": structs.replace(record(), **BARE),
+        "bare record": replace(record(), **BARE),
         "offer body": offer(),
         "answer body": answer(),
-        "refusing answer body": structs.replace(
+        "refusing answer body": replace(
             answer(), accepted=False, reason="links.auto is off", **refusal
         ),
         "grant": grant(),
-        "limited grant": structs.replace(grant(), role="relay", uses=5),
+        "limited grant": replace(grant(), role="relay", uses=5),
         "admission": msgspec.msgpack.decode(admission(), type=Admission),
         "signed grant": documents.sign(grant(), ALICE),
         "invite": invitation(),

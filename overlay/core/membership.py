@@ -130,6 +130,11 @@ class Membership:
             records = [self.book.bytes_of(peer) for peer in chunk]
             self.context.emit(Transmit(link.id, Records([each for each in records if each])))
 
+    @property
+    def knows_everybody(self) -> bool:
+        """Whether the mesh is so small that every member's record has come to us."""
+        return len(self.book) < self.context.settings.records_spread
+
     # --- telling the neighbours --------------------------------------------------------------
 
     def tell_soon(self, now: float) -> None:

@@ -9,9 +9,9 @@ from typing import assert_never
 
 from overlay.core import messages as m
 from overlay.core.basalt import Ask, prefix_in
+from overlay.core.bearings import Bearings
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
-from overlay.core.dissemination import IN_VAIN, Dissemination
 from overlay.core.events import (
     ClockSet,
     Command,
@@ -43,21 +43,20 @@ from overlay.core.events import (
     Unsent,
     Wakeup,
 )
+from overlay.core.gossiping import Gossiping
 from overlay.core.hyparview import NeighborDown, NeighborUp, Wanted
 from overlay.core.inviting import Inviting
 from overlay.core.keyspace import Look
 from overlay.core.ladder import Ladder
 from overlay.core.links import AttemptFailed, Link, LinkFact, Links, PeerDown, PeerMoved, PeerUp
+from overlay.core.looking import Looking
 from overlay.core.membership import Membership
 from overlay.core.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
 from overlay.core.passive import Sampled
-from overlay.core.plumtree import Plumtree
 from overlay.core.records import RecordBook, RecordReader
 from overlay.core.reflexive import Reflexive
-from overlay.core.requests import new_request
 from overlay.core.responding import Responder
 from overlay.core.routing import (
-    OFFER_TTL,
     ReplyArrived,
     RequestArrived,
     Routing,
@@ -66,14 +65,12 @@ from overlay.core.routing import (
 )
 from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
-from overlay.core.types import Address, Crypto, LinkId, Negotiated, PeerId, Random
+from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
 from overlay.core.views import PeerView, Status, view_of
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
 
-LOCATED_MAX = 8
-"""Peers named to whoever looks for a place: as many as it remembers on either side."""
-LOOKING_MAX = 16
+UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
 
 
 class Overlay:
@@ -92,11 +89,14 @@ class Overlay:
         self._links = Links(context)
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
-        self._dissemination = Dissemination(context)
-        self._tree = Plumtree(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of, self._prefix_of)
+        self._gossip = Gossiping(context)
+        self._neighbourhood = Neighbourhood(
+            context, self._record_of, lambda peer: prefix_in(self._book.get(peer))
+        )
+        self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
         lasts = self._neighbourhood.seats.lasts
         self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
+        self._bearings = Bearings(context, self._links, self._reflexive, self._membership)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
         self._climbing = Climbing(
@@ -110,8 +110,6 @@ class Overlay:
             self._membership,
             self._tracing,
         )
-        self._looking: dict[bytes, int] = {}
-        """Places that we asked the mesh about, by request."""
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
         self._neighbour_facts: deque[NeighbourFact] = deque()
@@ -128,9 +126,9 @@ class Overlay:
             case Wakeup():
                 pass  # The due timers above were the point.
             case Unsent():
-                self._tree.on_unsent(event.link, event.message)
+                self._gossip.tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
-                self._on_surroundings(event, now)
+                self._bearings.on_event(event, now)
             case LinkSuspect() | LinkAlive() | LinkSilent():
                 self._on_liveness(event, now)
             case LinkOpened() | DialFailed() | LinkLost() | Malformed():
@@ -148,7 +146,7 @@ class Overlay:
 
     def status(self) -> Status:
         """A snapshot of counts."""
-        tree, refused = self._tree, dict(self._links.refused)
+        tree, refused = self._gossip.tree, dict(self._links.refused)
         signalling = self._routing.counters
         links = len(self._links.by_peer)
         return Status(links, signalling, refused, tree.payloads, tree.announcements)
@@ -174,40 +172,22 @@ class Overlay:
         """Every other member known by its record."""
         return [each for peer in self._book.peers() if (each := self._book.get(peer))]
 
-    # --- surroundings ------------------------------------------------------------------------
+    # --- links -------------------------------------------------------------------------------
 
-    def _on_surroundings(
-        self, event: ClockSet | Listening | Mapped | PathMoved, now: float
-    ) -> None:
+    def _on_link(self, event: LinkOpened | DialFailed | LinkLost | Malformed, now: float) -> None:
         match event:
-            case ClockSet(wall):
-                self._context.wall_offset = wall - now
-                self._membership.renew_soon(now)
-            case Listening(addresses, advertised):
-                self._reflexive.listen(addresses, advertised)
-                self._membership.renew(now)
-            case Mapped(link_id, address):
-                self._on_mapped(link_id, address, now)
-            case PathMoved(link_id, facts):
-                link = self._links.by_id.get(link_id)
-                if link is not None:
-                    link.facts = facts
-                    self._show_path(link, now)
-
-    def _on_mapped(self, link_id: LinkId, address: Address, now: float) -> None:
-        link = self._links.by_id.get(link_id)
-        if link is None or link.peer is None:
-            return
-        moved = self._reflexive.seen_by(link.peer) not in (None, address)
-        if self._reflexive.vote(link.peer, address):
-            self._membership.renew_soon(now)
-        if moved:
-            self._show_path(link, now)
-
-    def _show_path(self, link: Link, now: float) -> None:
-        """A peer follows us to another address only when a packet of ours decrypts from there."""
-        if link.peer is not None:
-            self._links.ping(link, None, now)
+            case LinkOpened():
+                dialled = event.inbound and event.facts.token_kind is not None
+                if dialled and self._reflexive.prove(event.facts.local):
+                    self._membership.renew_soon(now)
+                self._links.on_opened(event, now)
+            case DialFailed(link_id, reason):
+                text = self._links.on_dial_failed(link_id, reason)
+                self._on_facts([AttemptFailed(link_id, reason, text)], now)
+            case LinkLost(link_id, reason):
+                self._on_facts(self._links.on_lost(link_id, reason), now)
+            case Malformed(link_id, why):
+                self._misbehaved(link_id, why, now)
 
     def _on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent, now: float) -> None:
         peer = self._links.on_liveness(event)
@@ -228,23 +208,6 @@ class Overlay:
             self._membership.tell_soon(now)
             news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
             self._context.report("info", news, peer=peer)
-
-    # --- links -------------------------------------------------------------------------------
-
-    def _on_link(self, event: LinkOpened | DialFailed | LinkLost | Malformed, now: float) -> None:
-        match event:
-            case LinkOpened():
-                dialled = event.inbound and event.facts.token_kind is not None
-                if dialled and self._reflexive.prove(event.facts.local):
-                    self._membership.renew_soon(now)
-                self._links.on_opened(event, now)
-            case DialFailed(link_id, reason):
-                text = self._links.on_dial_failed(link_id, reason)
-                self._on_facts([AttemptFailed(link_id, reason, text)], now)
-            case LinkLost(link_id, reason):
-                self._on_facts(self._links.on_lost(link_id, reason), now)
-            case Malformed(link_id, why):
-                self._misbehaved(link_id, why, now)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
         """A peer's fault costs it its link and nobody else anything."""
@@ -281,8 +244,8 @@ class Overlay:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link)
         self._membership.tell_soon(now)
-        if peer in self._tree.links:
-            self._tree.add(peer, link.id, now)
+        if peer in self._gossip.tree.links:
+            self._gossip.tree.add(peer, link.id, now)
         join = link.negotiated is Negotiated.INVITE and not link.inbound
         ours = not link.inbound
         around = self._neighbourhood
@@ -344,7 +307,9 @@ class Overlay:
                 for data in records:
                     self._on_record(data, peer, now)
             case m.Gossip() | m.GossipPart():
-                self._on_gossip(link, peer, message, now)
+                why = self._gossip.on_published(peer, message, now)
+                if why is not None:
+                    self._misbehaved(link.id, why, now)
             case m.Ping(token):
                 self._context.emit(Transmit(link.id, m.Pong(token)))
             case m.Pong():
@@ -360,7 +325,7 @@ class Overlay:
             case m.Hello() | m.Proof() | m.Goodbye() | m.Shuffle() | m.ShuffleReply():
                 pass
             case m.IHave() | m.Graft() | m.Prune():
-                self._on_tree_message(peer, message, now)
+                self._gossip.on_message(peer, message, now)
             case _:
                 if isinstance(message, m.ForwardJoin):
                     self._on_record(message.record, peer, now)
@@ -378,25 +343,6 @@ class Overlay:
             self._misbehaved(link.id, "a flood of views", now)
         else:
             self._context.emit(Transmit(link.id, m.Bounce(message.request, "busy")))
-
-    def _on_tree_message(self, peer: PeerId, message: m.TreeMessage, now: float) -> None:
-        match message:
-            case m.IHave():
-                self._tree.on_announcements(peer, message, now)
-            case m.Graft():
-                self._tree.on_graft(peer, message)
-            case m.Prune():
-                self._tree.on_prune(peer)
-
-    def _on_gossip(self, link: Link, peer: PeerId, message: m.Published, now: float) -> None:
-        if not self._tree.is_news(message.message_id):
-            self._tree.on_duplicate(peer, message)
-        elif (why := self._dissemination.receive(message, now, peer)) is None:
-            self._tree.on_news(peer, message, now)
-        elif why == IN_VAIN:
-            self._tree.pass_over(message.message_id)
-        else:
-            self._misbehaved(link.id, why, now)
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = self._membership.add(data, bearer, now)
@@ -417,10 +363,6 @@ class Overlay:
         own = peer == self._context.peer_id
         return self._membership.own if own else self._book.bytes_of(peer)
 
-    def _prefix_of(self, peer: PeerId) -> str:
-        """Whose machines a member's may be, by its record."""
-        return prefix_in(self._book.get(peer))
-
     # --- the neighbourhood ---------------------------------------------------------------------
 
     def _on_neighbours(self, facts: list[NeighbourFact], now: float) -> None:
@@ -439,15 +381,11 @@ class Overlay:
         for fact in facts:
             match fact:
                 case RequestArrived(m.Locate() as locate):
-                    near = self._neighbourhood.keyspace.nearest(locate.place, LOCATED_MAX)
-                    located = m.Located(locate.request, list(near))
-                    self._on_routing(self._routing.reply(located, now), now)
+                    self._on_routing(self._looking.answer(locate, now), now)
                 case ReplyArrived(m.Located() as located):
-                    place = self._looking.pop(located.request, None)
-                    if place is not None:
-                        peers = list(map(PeerId, located.peers))
-                        found = self._neighbourhood.on_located(place, peers, now)
-                        self._on_neighbours(found, now)
+                    found = self._looking.finish(located)
+                    if found is not None:
+                        self._on_neighbours(self._neighbourhood.on_located(*found, now), now)
                 case RequestArrived(m.ViewExchange() | m.RecordPull() as asked):
                     answer = self._neighbourhood.on_asked(asked)
                     if answer is not None:
@@ -467,13 +405,13 @@ class Overlay:
     def _on_neighbour_fact(self, fact: NeighbourFact, now: float) -> None:
         match fact:
             case NeighborUp(peer):
-                self._tree.add(peer, self._neighbourhood.views.links[peer], now)
+                self._gossip.tree.add(peer, self._neighbourhood.views.links[peer], now)
             case NeighborDown(peer):
-                self._tree.remove(peer)
+                self._gossip.tree.remove(peer)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():
-                self._look(fact, now)
+                self._on_routing(self._looking.start(fact, now), now)
             case Ask(routed):
                 self._on_routing(self._routing.send(routed, now, walk=False), now)
             case Sampled(records, sent):
@@ -481,29 +419,10 @@ class Overlay:
                 peers = [peer for peer in introduced if peer is not None]
                 self._neighbourhood.on_sampled(peers, sent)
             case Overstayed(peer):
-                self._on_overstayed(peer, now)
+                if (link := self._links.by_peer.get(peer)) is not None:
+                    self._on_facts(self._links.end(link, "unneeded", UNNEEDED), now)
             case _:
                 assert_never(fact)
-
-    def _look(self, fact: Look, now: float) -> None:
-        """Have the mesh say who is nearest to a place."""
-        while len(self._looking) >= LOOKING_MAX:
-            del self._looking[next(iter(self._looking))]
-        locate = m.Locate(fact.place, new_request(self._context.crypto), OFFER_TTL)
-        self._looking[locate.request] = fact.place
-        neighbours = list(self._routing.neighbours)
-        if fact.own and neighbours:
-            first = self._context.random.choice(neighbours)
-            self._routing.send_through(first, locate, now)
-        else:
-            self._on_routing(self._routing.send(locate, now), now)
-
-    def _on_overstayed(self, peer: PeerId, now: float) -> None:
-        """A link that serves nothing has had its time."""
-        link = self._links.by_peer.get(peer)
-        if link is not None:
-            text = "this link serves no purpose any more; the records that it brought lead on"
-            self._on_facts(self._links.end(link, "unneeded", text), now)
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -524,7 +443,7 @@ class Overlay:
                 if trace is not None:
                     self._on_routing(self._routing.send(trace, now), now)
             case Publish():
-                self._broadcast(self._dissemination.publish(command, now), now)
+                self._gossip.publish(command, now)
             case Leave():
                 self._links.leave()
                 self._context.emit(Resolved(command.request, None))
@@ -540,18 +459,13 @@ class Overlay:
             self._context.emit(Rejected(command.request, "self", text))
         elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
             self._context.emit(Resolved(command.request, None))
-        elif self._book.get(peer) is None and self._knows_everybody:
+        elif self._book.get(peer) is None and self._membership.knows_everybody:
             text = "no record of this peer has been heard of: is it in this network?"
             self._context.emit(Rejected(command.request, "unknown_peer", text))
         else:
             self._kept[peer] = None
             self._ladder.wait(peer, command.request, now)
             self._on_stuck(self._climbing.start(peer, now), now)
-
-    @property
-    def _knows_everybody(self) -> bool:
-        """Whether the mesh is so small that every member's record has come to us."""
-        return len(self._book) < self._context.settings.records_spread
 
     def _on_ping(self, command: PingPeer, now: float) -> None:
         link = self._links.by_peer.get(command.peer)
@@ -560,10 +474,6 @@ class Overlay:
             self._context.emit(Rejected(command.request, "not_linked", text))
             return
         self._links.ping(link, command.request, now)
-
-    def _broadcast(self, messages: list[m.Published], now: float) -> None:
-        for message in messages:
-            self._tree.broadcast(message, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
         opened = [self._membership.add(data, None, now) for data in records]
@@ -581,7 +491,6 @@ class Overlay:
         self._on_routing(self._routing.on_time(now), now)
         self._membership.on_time(now)
         self._on_neighbours(self._neighbourhood.on_time(now), now)
-        self._tree.on_time(now)
-        self._broadcast(self._dissemination.on_time(now), now)
+        self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)

@@ -104,7 +104,9 @@ def test_an_origin_that_floods_loses_its_links_and_the_others_keep_theirs() -> N
     flooder, *others = nodes
     before = [links_among(node, others) for node in others]
     for number in range(int(4 * BURST)):
-        flooder.core._dissemination._own = type(flooder.core._dissemination._own)(1.0, 10.0)
+        flooder.core._gossip.dissemination._own = type(flooder.core._gossip.dissemination._own)(
+            1.0, 10.0
+        )
         world.publish(flooder, b"%d" % number)
         if number % 50 == 0:
             world.run_for(0.01)

@@ -46,7 +46,7 @@ def names_of(nodes: list[SimNode]) -> list[str]:
 
 def unfinished(node: SimNode) -> int:
     """Publications of which the node holds parts."""
-    return len(node.core._dissemination._reassembly._pending)
+    return len(node.core._gossip.dissemination._reassembly._pending)
 
 
 # --- everybody gets it ---------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_without_one_part_nobody_hears_anything_and_nothing_stays() -> None:
     world.run_for(LIFE)
     assert world.heard(data) == [nodes[0]]
     for node in nodes:
-        reassembly, tree = node.core._dissemination._reassembly, node.core._tree
+        reassembly, tree = node.core._gossip.dissemination._reassembly, node.core._gossip.tree
         assert reassembly._size == 0
         assert not reassembly._by_origin
         assert tree._missing == {}
@@ -209,13 +209,13 @@ def test_a_flood_of_large_publications_fills_no_cache_beyond_its_bound() -> None
         world.publish(nodes[0], data)
         world.run_until(lambda: len(world.heard(data)) == 3, within=10.0)  # noqa: B023
         for node in nodes:
-            tree = node.core._tree
+            tree = node.core._gossip.tree
             held = sum(len(cached.message.data) for cached in tree._cache.values())
             assert held <= tree._cached_bytes <= CACHE_BYTES
             assert len(tree._flows) <= FLOWS_MAX
             node.delivered.clear()
     world.run_for(40.0)
-    assert all(node.core._tree._cached_bytes == 0 for node in nodes)
+    assert all(node.core._gossip.tree._cached_bytes == 0 for node in nodes)
 
 
 def test_empty_messages_fill_no_cache_either() -> None:
@@ -223,8 +223,8 @@ def test_empty_messages_fill_no_cache_either() -> None:
     (node,) = grown(world, 1)
     for number in range(CACHE_BYTES // CACHE_OVERHEAD + 10):
         message = Gossip(number.to_bytes(16, "big"), bytes(32), "t", b"", True, 0, bytes(64))  # noqa: FBT003
-        node.core._tree.broadcast(message, world.now)
-    assert len(node.core._tree._cache) <= CACHE_BYTES // CACHE_OVERHEAD
+        node.core._gossip.tree.broadcast(message, world.now)
+    assert len(node.core._gossip.tree._cache) <= CACHE_BYTES // CACHE_OVERHEAD
 
 
 def test_who_is_too_slow_for_a_part_is_told_and_grafts_it_later() -> None:

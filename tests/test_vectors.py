@@ -246,10 +246,8 @@ def samples() -> dict[str, msgspec.Struct]:
         "neighbours": Neighbours([ALICE.peer_id, BOB.peer_id]),
         "no neighbours": Neighbours([]),
         "records": Records([own]),
-        "offer": Offer(BOB.peer_id, REQUEST, 8, 20_833, seeded("sealed offer") * 8),
-        "offer sealed to an identity": Offer(
-            BOB.peer_id, REQUEST, 24, IDENTITY, seeded("sealed offer") * 8
-        ),
+        "offer on its way": Offer(BOB.peer_id, REQUEST, 8, 20_833, seeded("sealed offer") * 8, 3),
+        "offer to an identity": Offer(BOB.peer_id, REQUEST, 24, IDENTITY, seeded("sealed offer")),
         "answer": Answer(REQUEST, 20_833, seeded("sealed answer") * 8),
         "acknowledged offer": SignalAck(REQUEST, answer=False),
         "acknowledged answer": SignalAck(REQUEST, answer=True),
@@ -356,7 +354,9 @@ def struct_from(annotation: Any, value: Any) -> Any:
         return bytes.fromhex(value)
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         fields = {f.name: f.type for f in msgspec.structs.fields(annotation)}
-        return annotation(**{name: struct_from(fields[name], value[name]) for name in fields})
+        return annotation(
+            **{name: struct_from(fields[name], value[name]) for name in fields if name in value}
+        )
     return value
 
 
@@ -392,6 +392,8 @@ def append_missing() -> list[str]:
 
 # --- the tests ---------------------------------------------------------------------------------
 
+ONLY_READ = ("offer", "offer sealed to an identity")
+"""As they were sent before a field was added at the end."""
 ENTRIES = load()
 STRUCTS = [entry for entry in ENTRIES if entry["kind"] != "dial"]
 
@@ -406,7 +408,7 @@ def test_a_vector_is_what_we_send_and_what_we_read(entry: Entry) -> None:
     kind, data = kind_of(entry), bytes.fromhex(entry["hex"])
     struct = struct_from(kind, entry["fields"])
     assert bounds.violation(struct) is None
-    assert encoded(struct) == data
+    assert (encoded(struct) == data) == (entry["name"] not in ONLY_READ)
     if kind in MESSAGE_KINDS:
         assert codec.decode(data) == struct
     else:

@@ -193,6 +193,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "ttl": _SMALL,
         "prekey": _COUNTER,
         "sealed": Blob(SEALED_MAX),
+        "hops": _SMALL,
     },
     m.Answer: {"request": _REQUEST, "prekey": _COUNTER, "sealed": Blob(SEALED_MAX)},
     m.SignalAck: {"request": _REQUEST, "answer": _INSIDE},

@@ -133,7 +133,7 @@ class Climbing:
         record = self.book.get(sender)
         if record is not None:
             full = len(self.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX
-            hops = opened.body.ttl - offer.ttl + 1
+            hops = offer.hops + 1
             self.responder.respond(opened, via, hops, self._target(sender), record, full, now)
 
     def _target(self, peer: PeerId, *, claimed: bool = False) -> Target:

@@ -77,6 +77,8 @@ class Offer(msgspec.Struct, array_like=True, frozen=True, tag=8):
     prekey: int
     """Which prekey of the target opens the seal."""
     sealed: bytes
+    hops: int = 0
+    """Nodes that have passed it on; the TTL also counts what was tried in vain."""
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, tag=9):
@@ -429,7 +431,7 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     boot: int
     expires_at: int
     ttl: int
-    """The TTL it set out with: the difference on arrival is the number of hops."""
+    """The TTL it set out with."""
     fingerprint: bytes
     ufrag: str
     password: str

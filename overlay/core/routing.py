@@ -257,6 +257,8 @@ class Routing:
         if isinstance(routed, Trace):
             path = [*routed.path[:PATH_MAX], bytes(self.context.peer_id)]
             return msgspec.structs.replace(routed, path=path)
+        if isinstance(routed, Offer):
+            return msgspec.structs.replace(routed, hops=min(routed.hops, OFFER_TTL) + 1)
         return routed
 
     def on_ack(self, peer: PeerId, message: SignalAck) -> None:

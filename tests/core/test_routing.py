@@ -95,7 +95,7 @@ class Hop:
 def test_a_hop_acknowledges_an_offer_and_hands_it_to_the_target() -> None:
     hop = Hop("atb")
     assert hop.routing.on_request(peer("a"), OFFER, 0.0) == []
-    onward = Offer(TARGET, REQUEST, OFFER_TTL - 1, 1, b"sealed")
+    onward = Offer(TARGET, REQUEST, OFFER_TTL - 1, 1, b"sealed", hops=1)
     assert hop.sent() == [("a", SignalAck(REQUEST, False)), ("t", onward)]  # noqa: FBT003
     assert hop.routing.counters.forwarded == 1
 

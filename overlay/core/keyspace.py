@@ -34,6 +34,8 @@ RETRY_INTERVAL = 15.0
 """Seconds (guess) after which a lost ring neighbour is tried again: a partition may have ended."""
 RETRY_FOR = 1800.0
 """Seconds (guess) that a lost ring neighbour is remembered."""
+GONE_FOR = 60.0
+"""Seconds (guess): longer than digests and answers that still name who has left are under way."""
 LOST_MAX = 32
 REDRAWN = 4.0
 """A long link drawn for a mesh so many times larger or smaller is drawn anew (guess)."""
@@ -128,6 +130,8 @@ class Keyspace:
     """Of these, those drawn for a long link, and for what size of mesh."""
     _lost: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
     """Peers not reached: until when they rest, and until when they are remembered."""
+    _gone: dict[PeerId, float] = field(default_factory=dict)
+    """Peers that said goodbye, and until when nobody's word is taken that they are there."""
     _interval: float = CHECK_INTERVAL
     _reach: tuple[int, int] = (SPACE + 1, SPACE + 1)
     """Whoever is so far away on either side is no candidate: most that are heard of."""
@@ -149,6 +153,7 @@ class Keyspace:
         self.linked[peer] = None
         self._asked.pop(peer, None)
         self._lost.pop(peer, None)
+        self._gone.pop(peer, None)
         self._learn(peer, now)
         size = self._drawn.pop(peer, None)
         if size is not None and peer not in self.near:
@@ -182,6 +187,11 @@ class Keyspace:
             self._learn(peer, now)
         return self._done(now) if self._changed else []
 
+    def on_known(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+        """A newer record of this peer has come: it is there, whatever was thought."""
+        self._gone.pop(peer, None)
+        return self.on_heard([peer], now)
+
     def on_located(self, place: int, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
         """Who is nearest to a place that we looked for."""
         others = [peer for peer in peers if peer != self.context.peer_id]
@@ -193,8 +203,11 @@ class Keyspace:
             self._draw(nearest)
         return self._done(now)
 
-    def forget(self, peer: PeerId) -> None:
-        """A member has left: it is nobody to look for."""
+    def forget(self, peer: PeerId, now: float) -> None:
+        """A member has left: it is nobody to look for, whoever still names it."""
+        while len(self._gone) >= LOST_MAX:
+            del self._gone[next(iter(self._gone))]
+        self._gone[peer] = now + GONE_FOR
         self._unlearn(peer)
         self._lost.pop(peer, None)
         self._drawn.pop(peer, None)
@@ -226,6 +239,8 @@ class Keyspace:
             return
         lost = self._lost.get(peer)
         if peer == self.context.peer_id or (lost is not None and lost[0] > now):
+            return
+        if self._gone.get(peer, now) > now:
             return
         for side, offset in zip(self._sides, (clockwise, SPACE - clockwise), strict=True):
             entry = (offset, peer)

@@ -112,7 +112,7 @@ class Neighbourhood:
         self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
         self._take(self.keyspace.on_unlinked(peer, now), now)
         if code == "leave":
-            self.keyspace.forget(peer)
+            self.keyspace.forget(peer, now)
         return self._done([], now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[NeighbourFact]:
@@ -131,7 +131,7 @@ class Neighbourhood:
         self._take(self.views.on_known(peer, now), now)
         if isinstance(self.passive, Basalt):
             self.passive.on_record(peer)
-        return self._done(self.keyspace.on_heard([peer], now), now)
+        return self._done(self.keyspace.on_known(peer, now), now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
         """Peers met in an earlier life."""

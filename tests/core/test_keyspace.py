@@ -219,7 +219,7 @@ def test_a_member_that_has_left_is_not_tried_again() -> None:
     node.hear(peers)
     gone = next(iter(node.machine.near))
     node.take(node.machine.on_unlinked(gone, node.now))
-    node.machine.forget(gone)
+    node.machine.forget(gone, node.now)
     count = node.needed.count(gone)
     node.run(10 * RETRY_INTERVAL, step=2.0)
     assert node.needed.count(gone) == count

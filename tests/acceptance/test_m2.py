@@ -1,8 +1,6 @@
 """M2 as its user sees it: a black-box test for each line of the order that a user can see.
 
 What its views, trees and streams do in detail is tested beside them.
-
-A test is marked `unbuilt` until it holds; the mark is strict, so that it has to be taken off then.
 """
 
 import json
@@ -36,9 +34,6 @@ from tests.lab.nodes import (
     subscribed,
     wait_for,
 )
-
-unbuilt = pytest.mark.xfail(strict=True, reason="M2: not built yet")
-
 
 # --- 1. HyParView and Plumtree -------------------------------------------------------------------
 
@@ -258,7 +253,6 @@ def test_state_diagrams_are_generated_from_transition_tables() -> None:
 # --- bars ----------------------------------------------------------------------------------------
 
 
-@unbuilt
 def test_the_bars_of_streams_and_publishing_are_met() -> None:
     rows = {row["name"]: row for row in json.loads((ROOT / "benchmarks/results.json").read_text())}
     for name in ("stream-throughput", "ping-under-bulk", "publish-fifty", "forwarding-cpu"):

@@ -179,7 +179,7 @@ def test_a_forged_part_costs_its_bringer_the_link_and_nobody_the_publication() -
         if node is not publisher or not isinstance(part, GossipPart) or part.part != 3:
             perform(node, effect)
             return
-        world.at(0.3, lambda: perform(node, effect))
+        world.after(0.3, lambda: perform(node, effect))
         if not forged:
             forged.append(msgspec.structs.replace(part, data=b"forged"))
             for view in liar.core.peers():

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.core.timers import Timers
+from overlay.core.timers import NEVER, Agenda, Timers
 
 NAMES = st.sampled_from("abcdef")
 STEPS = st.lists(
@@ -41,3 +41,26 @@ def test_setting_one_name_for_ever_keeps_no_history() -> None:
     for at in range(10_000):
         timers.set("a", float(at))
     assert len(timers._heap) < 200
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(["set", "stop", "pop"]), NAMES,
+                          st.integers(0, 50))))  # fmt: skip
+def test_an_agenda_is_never_late_and_right_once_settled(
+    steps: list[tuple[int, str, str, int]],
+) -> None:
+    agenda = Agenda()
+    both: tuple[Timers[str], Timers[str]] = (Timers(agenda), Timers(agenda))
+    for which, what, name, at in steps:
+        if what == "set":
+            both[which].set(name, at)
+        elif what == "stop":
+            both[which].stop(name)
+        else:
+            list(both[which].pop_due(at))
+        deadlines = [timers.next_deadline() for timers in both]
+        earliest = min((each for each in deadlines if each is not None), default=NEVER)
+        assert agenda.earliest <= earliest
+    agenda.settle()
+    assert agenda.earliest == min(
+        (each for timers in both if (each := timers.next_deadline()) is not None), default=NEVER
+    )

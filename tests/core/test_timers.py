@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlay.core.timers import Timers
+from overlay.core.timers import NEVER, Agenda, Timers
 
 NAMES = st.sampled_from("abcdef")
 STEPS = st.lists(
@@ -41,3 +41,32 @@ def test_setting_one_name_for_ever_keeps_no_history() -> None:
     for at in range(10_000):
         timers.set("a", float(at))
     assert len(timers._agenda._heap) < 200
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1), st.sampled_from(["set", "stop", "pop"]), NAMES, st.integers(0, 50)
+        )
+    )
+)
+def test_an_agenda_is_never_late_and_right_once_settled(
+    steps: list[tuple[int, str, str, int]],
+) -> None:
+    agenda = Agenda()
+    both: tuple[Timers[str], Timers[str]] = (Timers(agenda), Timers(agenda))
+    for which, what, name, at in steps:
+        timers = both[which]
+        if what == "set":
+            timers.set(name, at)
+        elif what == "stop":
+            timers.stop(name)
+        else:
+            due = {name for name, when in timers.deadlines.items() if when <= at}
+            assert set(timers.pop_due(at)) == due
+            for each in both:
+                each.pop_due(at)
+        deadlines = [when for each in both for when in each.deadlines.values()]
+        earliest = min(deadlines, default=NEVER)
+        assert agenda.earliest <= earliest
+        assert agenda.settle() == agenda.earliest == earliest

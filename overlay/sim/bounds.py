@@ -26,6 +26,8 @@ from overlay.core.timers import Timers
 
 GENERAL_MAX = 1_024
 """For containers that have no limit of their own."""
+RECORDS_KEPT = 1 << 19
+"""Records that all nodes of a world share; the oldest give way."""
 LIMITS = {
     "Agenda._heap": 16 * GENERAL_MAX,
     "HyParView.known": hyparview.KNOWN_MAX + seats.GUESTS_MAX,
@@ -42,6 +44,7 @@ LIMITS = {
     "Plumtree._cache": plumtree.SEEN_MAX,
     "Seats.taken": seats.GUESTS_MAX + 64,
     "RecordBook._records": records.BOOK_MAX,
+    "RecordReader._read": RECORDS_KEPT,
     "Reflexive._votes": reflexive.VOTES_MAX,
     "Responder._seen": responding.SEEN_MAX,
     "Routing._requests": routing.REQUESTS_MAX,

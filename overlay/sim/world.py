@@ -39,6 +39,7 @@ from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.records import RecordReader
 from overlay.core.types import Address, LinkId, RequestId
+from overlay.sim.bounds import RECORDS_KEPT
 from overlay.sim.checks import Invariants, Violated
 from overlay.sim.conditions import Conditions
 from overlay.sim.crypto import Ledger, StandInCrypto
@@ -53,8 +54,6 @@ EPOCH = 1_800_000_000
 MICROSECOND = 1_000_000
 QUIET = ("debug", "info")
 """Levels of reports that observers see, and nobody keeps."""
-RECORDS_KEPT = 1 << 19
-"""Records that all nodes of a world share; the oldest give way."""
 
 Entry = tuple[int, int, Callable[[Any, Any], None], Any, Any]
 """When, a count that breaks ties, and what is called with which two arguments."""

@@ -234,6 +234,8 @@ class Keyspace:
 
     def _learn(self, peer: PeerId, now: float) -> None:
         """Into the candidates of either side, if it is near enough and not known to be away."""
+        if not self.ring.side:
+            return
         clockwise = (place_of(peer) - self.place) & (SPACE - 1)
         if clockwise >= self._reach[0] and SPACE - clockwise >= self._reach[1]:
             return

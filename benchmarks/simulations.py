@@ -1,19 +1,35 @@
 """Run the published experiments at full size, table what came of them; exit 1 on a missed band.
 
-Each runs in a process of its own, as `overlay sim run NAME --json`, and is written down when it is
-done: an interrupted run loses nothing, `python -m benchmarks.simulations NAME …` does some again.
+Experiments that begin alike share a mesh: it grows once, in a process of its own, and each of them
+goes on in a copy of that process, exactly as `overlay sim run NAME` would. Each is written down
+when it is done: an interrupted run loses nothing, `python -m benchmarks.simulations NAME …` does
+some again.
 """
 
 import argparse
 import json
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import report
+from overlay.cli.sim import peak_rss
+from overlay.sim.checks import Violated
+from overlay.sim.forking import forked
+from overlay.sim.library import find
+from overlay.sim.plan import Branches
+from overlay.sim.reading import assignments, load, read
+from overlay.sim.report import Report
+from overlay.sim.running import Grown, Outcome, beginning, run
+from overlay.sim.scenario import Scenario
+from overlay.sim.settings import setting
 
 RESULTS = Path(__file__).with_name("simulations.json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -37,31 +53,47 @@ SIGNALLING = (
     "iroh-scenarios",
 )
 SCENARIOS = (*MEMBERSHIP, *SIGNALLING)
-PRODUCT = tuple(name for name in MEMBERSHIP if name.startswith(("hyparview", "plumtree")))
-"""Run a second time with what ships; the bands are the papers' and hold for their profile alone."""
-PATIENCE = 6 * 3600.0
+PRODUCT: dict[str, tuple[str, ...]] = {
+    "hyparview-table1": (),
+    "hyparview-first-message": (),
+    "hyparview-failures": (),
+    "hyparview-healing": ("publish.0.rate=0.5", "publish.0.stop=771", "duration=780"),
+    "plumtree-table1": (),
+    "plumtree-hops": (
+        *("faults.0.every=10", "publish.2.rate=0.1"),
+        *("publish.2.stop=2100", "duration=2140"),
+    ),
+}
+"""Run a second time with what ships; the bands are the papers' and hold for their profile alone.
+With each: what it says in cycles, in those that ship."""
+CYCLES = 50
+"""They pass between the last join and the first thing that is done to the mesh."""
+PATIENCE = 6 * 3600
 """Seconds for one experiment (guess)."""
 Row = dict[str, Any]
 """What `--json` prints, and `seconds` of wall time, and whether the bands are meant for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A scenario at its full size, and whether its bands are meant for it."""
+
+    name: str
+    scenario: Scenario
+    bands_apply: bool = True
+
+
 def main(arguments: Sequence[str]) -> int:
     """0 when every band is met, 1 when one is missed or an experiment does not end."""
     options = _parse(arguments)
-    wanted = options.names or SCENARIOS
-    runs = [(name, True) for name in wanted]
-    runs += [(name, False) for name in wanted if name in PRODUCT and not options.paper_only]
+    names = options.names or SCENARIOS
+    wanted = [Experiment(name, load(find(name))) for name in names if not options.product_only]
+    if not options.paper_only:
+        wanted += [as_shipped(name) for name in names if name in PRODUCT]
     ok = True
-    for name, bands_apply in runs if not options.table else ():
-        row = run(name, bands_apply=bands_apply)
-        if row is None:
-            ok = False
-            continue
-        rows = merged(read(RESULTS), row)
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-        print(line_of(row), flush=True)
-        ok = ok and (row["ok"] or not bands_apply)
-    report.write_table(PAGE, table(read(RESULTS)), begin=BEGIN)
+    for group in () if options.table else alike(wanted):
+        ok = bool(forked(partial(_in_turn, group))) and ok
+    report.write_table(PAGE, table(rows_in(RESULTS)), begin=BEGIN)
     return 0 if ok else 1
 
 
@@ -69,6 +101,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulations", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (all)")
     parser.add_argument("--paper-only", action="store_true", help="not with what ships as well")
+    parser.add_argument("--product-only", action="store_true", help="only with what ships")
     parser.add_argument("--table", action="store_true", help="run nothing, only write the table")
     options = parser.parse_args(arguments)
     for name in options.names:
@@ -77,24 +110,91 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def run(name: str, *, bands_apply: bool) -> Row | None:
-    """One experiment at full size; None, and a line that says why, when it comes to nothing."""
-    argv = [sys.executable, "-m", "overlay", "sim", "run", name, "--json"]
-    argv += [] if bands_apply else ["--set", "profile=product"]
+# --- what is run ---------------------------------------------------------------------------------
+
+
+def as_shipped(name: str) -> Experiment:
+    """The same with what ships: as many cycles pass before it begins, shorter ones."""
+    paper = load(find(name))
+    shipped = msgspec.structs.replace(paper, profile="product", cycle=None)
+    cycles = (setting(each, "shuffle_interval") for each in (paper, shipped))
+    sooner = CYCLES * (next(cycles) - next(cycles))
+    content = msgspec.json.decode(msgspec.json.encode(_moved(shipped, -sooner)))
+    scenario = read(content, name, assignments(PRODUCT[name]))
+    return Experiment(name, scenario, bands_apply=False)
+
+
+def _moved(scenario: Scenario, by: float) -> Scenario:
+    """All that is done to the mesh happens so many seconds later."""
+
+    def later(thing: Any, *keys: str) -> Any:
+        return msgspec.structs.replace(thing, **{key: getattr(thing, key) + by for key in keys})
+
+    branches = scenario.branches
+    return msgspec.structs.replace(
+        scenario,
+        duration=scenario.duration + by,
+        branches=later(branches, "at") if branches.shares else Branches(),
+        faults=tuple(later(fault, "at") for fault in scenario.faults),
+        publish=tuple(later(phase, "start", "stop") for phase in scenario.publish),
+    )
+
+
+def alike(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
+    """The experiments, those together whose meshes grow alike."""
+    groups: dict[bytes, list[Experiment]] = {}
+    for experiment in experiments:
+        key = msgspec.json.encode(beginning(experiment.scenario))
+        groups.setdefault(key, []).append(experiment)
+    return list(groups.values())
+
+
+# --- running it ----------------------------------------------------------------------------------
+
+
+def _in_turn(group: Sequence[Experiment]) -> bytes:
+    """Grow a mesh if several share it, run the experiments; nothing if a band was missed."""
     begun = time.monotonic()
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except subprocess.TimeoutExpired:
-        print(f"{name}: not done within {PATIENCE:g} s", flush=True)
-        return None
-    if done.returncode not in {0, 1} or not done.stdout:
-        print(f"{name}: exit {done.returncode}: {done.stderr.strip()}", flush=True)
-        return None
-    row: Row = json.loads(done.stdout)
-    return row | {"seconds": round(time.monotonic() - begun), "bands_apply": bands_apply}
+    going_on: Callable[[Scenario], Outcome] = run
+    if len(group) > 1:
+        try:
+            going_on = Grown([each.scenario for each in group]).run
+        except Violated as violation:
+            print(f"{', '.join(each.name for each in group)}: {violation}", flush=True)
+            return b""
+    grown, ok = time.monotonic() - begun, True
+    for experiment in group:
+        try:
+            row = json.loads(forked(partial(_measured, experiment, going_on, grown)))
+        except RuntimeError as error:  # of the copy, or it was ended
+            print(f"{experiment.name}: {error}", flush=True)
+            ok = False
+            continue
+        RESULTS.write_text(json.dumps(merged(rows_in(RESULTS), row), indent=1) + "\n")
+        print(line_of(row), flush=True)
+        ok = ok and (row["ok"] or not experiment.bands_apply)
+    return b"met" if ok else b""
 
 
-def read(path: Path) -> list[Row]:
+def _measured(
+    experiment: Experiment, going_on: Callable[[Scenario], Outcome], grown: float
+) -> bytes:
+    """In a copy of the process: an experiment from here to its end, as a row; ends in patience."""
+    signal.alarm(PATIENCE)
+    begun, scenario = time.monotonic(), experiment.scenario
+    outcome = going_on(scenario)
+    seconds = grown + time.monotonic() - begun
+    told = Report(experiment.name, scenario, scenario.nodes, outcome, seconds, peak_rss())
+    if outcome.violation is not None:
+        raise outcome.violation
+    row = {"seconds": round(seconds), "bands_apply": experiment.bands_apply}
+    return json.dumps(told.as_json() | row).encode()
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+def rows_in(path: Path) -> list[Row]:
     """The rows of earlier runs; none when there is no file."""
     rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
     return rows

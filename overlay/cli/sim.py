@@ -114,7 +114,7 @@ def run(
     with _trace_file(trace, path.stem, chosen) as write, _progress(chosen, as_json) as progress:
         outcome = _run(chosen, replay, _both(write, timeline), progress)
     seconds = time.perf_counter() - started_at
-    report = Report(path.stem, chosen, full_size, outcome, seconds, _peak_rss())
+    report = Report(path.stem, chosen, full_size, outcome, seconds, peak_rss())
     if pages is not None and timeline is not None:
         _write_report(pages, report, timeline, replay)
     if as_json:
@@ -259,7 +259,7 @@ def _progress(scenario: "Scenario", as_json: bool) -> Iterator[Callable[[float],
         yield lambda now: bar.update(task, completed=now)
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
     """Bytes that this process had in memory at most."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -191,11 +191,9 @@ class Tally:
     """Takes in the events of a trace in their order; `measures` when it is over."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
+        self.turn_to(scenario)
         self._up: dict[str, float] = {}
         self._links: dict[str, dict[str, None]] = {}
-        self._published = [_Judged(phase) for phase in scenario.publish]
-        self._requested = [_Judged(phase) for phase in scenario.requests]
         self._next = math.inf
         self._started: dict[str, float] = {}
         self._join_times: dict[str, float] = {}
@@ -208,6 +206,12 @@ class Tally:
         self._hops: list[int] = []
         self._delays: list[float] = []
         self._request_hops: list[int] = []
+
+    def turn_to(self, scenario: Scenario) -> None:
+        """Measure what this scenario asks for; nothing has been published or requested so far."""
+        self._scenario = scenario
+        self._published = [_Judged(phase) for phase in scenario.publish]
+        self._requested = [_Judged(phase) for phase in scenario.requests]
 
     def started(self, node: str, at: float) -> None:
         """A newcomer sets out to join."""

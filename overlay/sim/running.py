@@ -9,7 +9,7 @@ import gc
 import hashlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ from overlay.sim.measures import (
     names_for,
 )
 from overlay.sim.node import SimNode
-from overlay.sim.plan import Branches
+from overlay.sim.plan import DAY, Branches
 from overlay.sim.scenario import Publish, Requests, Scenario
 from overlay.sim.settings import chosen
 from overlay.sim.tracing import BRANCH, Event, Line, Tracer
@@ -48,6 +48,12 @@ CHECKED_MAX = 2000
 """Nodes of the largest world in which every event is checked: it costs a fifth of the time."""
 STEP = 1.0
 """Virtual seconds between two looks at the progress."""
+Progress = Callable[[float], None]
+"""Told the virtual time now and then."""
+
+
+def _silent(_: float) -> None:
+    """Nobody looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +74,61 @@ def run(
     *,
     replay: str = "",
     write: Line | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Run a scenario to its end, or to the first invariant that breaks.
 
     `replay`: the command that does the same again; `write` gets every line of the trace,
     `progress` the virtual time now and then.
     """
-    tell = progress or (lambda _: None)
+    tell = progress or _silent
     if scenario.protocol == "cyclon":
         measures, messages = cyclon.measure(scenario, tell)
         digest = hashlib.sha256(msgspec.json.encode(measures)).hexdigest()
         return Outcome(measures, None, scenario.duration, messages, digest)
     return _Run(scenario, replay, write).to_the_end(tell)
+
+
+def beginning(scenario: Scenario) -> Scenario:
+    """A scenario without its words and whatever is done to its mesh: several may begin alike."""
+    return msgspec.structs.replace(
+        scenario,
+        about="",
+        source="",
+        duration=DAY,
+        liveness=0.0,
+        bands={},
+        branches=Branches(),
+        faults=(),
+        publish=(),
+        requests=(),
+        published=(),
+    )
+
+
+def _untouched(scenario: Scenario) -> float:
+    """Virtual seconds until the first thing is done to its mesh."""
+    work = [phase.start for phase in (*scenario.publish, *scenario.requests)]
+    at = scenario.branches.at if scenario.branches.shares else scenario.duration
+    return min(at, *work, *(fault.at for fault in scenario.faults))
+
+
+class Grown:
+    """The mesh of scenarios that begin alike, at the instant before anything is done to it."""
+
+    def __init__(self, scenarios: Sequence[Scenario], progress: Progress = _silent) -> None:
+        """Raises Violated when an invariant breaks on the way."""
+        first, *others = map(beginning, scenarios)
+        assert all(other == first for other in others)
+        self._run = _Run(first, "", None)
+        violation = self._run.run_to(min(map(_untouched, scenarios)) - STEP, progress)
+        if violation is not None:
+            raise violation
+
+    def run(self, scenario: Scenario, progress: Progress = _silent) -> Outcome:
+        """One of the scenarios, as `run` would; the mesh is another then, so do it in a copy."""
+        self._run.turn_to(scenario)
+        return self._run.to_the_end(progress)
 
 
 @dataclass(slots=True)
@@ -135,6 +183,9 @@ class _Run:
         self._faults = Faults(self.world, self._rng, self._gone)
         if self.scenario.churn.stop:
             self.world.at(self.scenario.churn.start, self._begin_churn)
+        self._schedule_work()
+
+    def _schedule_work(self) -> None:
         numbered = enumerate(self.scenario.faults)
         for number, fault in sorted(numbered, key=lambda each: each[1].at):
             for time in range(fault.times):
@@ -144,17 +195,24 @@ class _Run:
         for number, requests in enumerate(self.scenario.requests):
             self._request_at(requests.start, requests, _Workload(number))
 
-    def to_the_end(self, progress: Callable[[float], None]) -> Outcome:
+    def to_the_end(self, progress: Progress) -> Outcome:
         """Let the time pass, measure, and see that the mesh heals."""
         branches = self.scenario.branches
         if branches.shares:
-            violation = self._run_to(branches.at, progress)
+            violation = self.run_to(branches.at, progress)
             return self._outcome(violation) if violation else self._branched(progress)
-        violation = self._run_to(self.scenario.duration, progress)
+        violation = self.run_to(self.scenario.duration, progress)
         outcome, self._tracer = self._outcome(violation), None
         return outcome if violation else self._healed(outcome)
 
-    def _run_to(self, end: float, progress: Callable[[float], None]) -> Violated | None:
+    def turn_to(self, scenario: Scenario) -> None:
+        """From now on it is this one, which has the same beginning."""
+        self.scenario = scenario
+        self._tally.turn_to(scenario)
+        self._schedule_work()
+
+    def run_to(self, end: float, progress: Progress) -> Violated | None:
+        """Let the time pass until then, or until an invariant breaks."""
         try:
             while self.world.now < end:
                 self.world.run_for(min(STEP, end - self.world.now))
@@ -188,7 +246,7 @@ class _Run:
 
     # --- branches ----------------------------------------------------------------------------
 
-    def _branched(self, progress: Callable[[float], None]) -> Outcome:
+    def _branched(self, progress: Progress) -> Outcome:
         """A world for each share, all of them from here on; the first violation ends it."""
         assert self._tracer is not None
         branches, left = self.scenario.branches, self.scenario.duration - self.scenario.branches.at
@@ -217,7 +275,7 @@ class _Run:
         self.scenario = msgspec.structs.replace(
             scenario, faults=(first, *scenario.faults[1:]), branches=Branches()
         )
-        outcome = self.to_the_end(lambda _: None)
+        outcome = self.to_the_end(_silent)
         violation = outcome.violation
         told = _Branch(
             lines,

@@ -1,7 +1,5 @@
 """The published experiments: what is kept of a run, and how its line reads."""
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,26 @@ import pytest
 
 from benchmarks import simulations
 from benchmarks.report import END
-from benchmarks.simulations import BEGIN, PAGE, RESULTS, SCENARIOS, line_of, main, merged, read
+from benchmarks.simulations import (
+    BEGIN,
+    CYCLES,
+    PAGE,
+    PRODUCT,
+    RESULTS,
+    SCENARIOS,
+    Experiment,
+    alike,
+    as_shipped,
+    line_of,
+    main,
+    merged,
+    rows_in,
+)
+from overlay.errors import ConfigError
+from overlay.sim.library import find
+from overlay.sim.reading import load
+from overlay.sim.scenario import Scenario
+from overlay.sim.settings import setting
 
 MEASURES = {
     "hops": {"value": 9.5, "band": [8, 10], "ok": True},
@@ -47,28 +64,75 @@ def test_a_newer_run_takes_the_place_of_the_older() -> None:
     assert rows[-1]["seconds"] == 5
 
 
-@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
-def test_each_run_is_kept_when_it_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ok: bool, code: int
-) -> None:
+SMALL = """
+nodes = 6
+duration = 30.0
+liveness = 0.0
+profile = "paper"
+cycle = 100.0
+
+[join]
+every = 0.5
+
+[[publish]]
+start = 20.0
+stop = 25.0
+within = 2.0
+
+[bands]
+reliability = [LOW, 1.0]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two scenarios that begin alike, the second one with a band that it misses; the results."""
     page, results = tmp_path / "page.md", tmp_path / "results.json"
     page.write_text(f"{BEGIN}\n{END}\n")
-
-    def done(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        if "join-burst" not in argv:
-            return subprocess.CompletedProcess(argv, 2, "", "error: no scenario is named so")
-        return subprocess.CompletedProcess(
-            argv, 0 if ok else 1, json.dumps(row("join-burst", ok=ok))
-        )
-
+    for name, low in (("hyparview-table1", "1.0"), ("plumtree-table1", "1.1")):
+        text = SMALL.replace("LOW, 1.0", f"{low}, 1.2")
+        (tmp_path / f"{name}.toml").write_text(text)
+    monkeypatch.setattr(simulations, "find", lambda name: tmp_path / f"{name}.toml")
     monkeypatch.setattr(simulations, "PAGE", page)
     monkeypatch.setattr(simulations, "RESULTS", results)
-    monkeypatch.setattr(subprocess, "run", done)
-    assert main(["join-burst"]) == code
-    assert [each["scenario"] for each in read(results)] == ["join-burst"]
-    assert "| `join-burst` | paper |" in page.read_text()
-    assert main(["signalling-cost"]) == 1, "what cannot run is no success"
-    assert [each["scenario"] for each in read(results)] == ["join-burst"]
+    return results
+
+
+def test_each_run_is_kept_when_it_is_done(small: Path) -> None:
+    assert main(["hyparview-table1", "--paper-only"]) == 0
+    assert main(["plumtree-table1", "--paper-only"]) == 1, "a missed band"
+    (small.parent / "join-burst.toml").write_text(SMALL.replace("nodes = 6", "nodes = 7"))
+    with pytest.raises(ConfigError):
+        main(["join-burst", "--paper-only"])
+    assert [each["scenario"] for each in rows_in(small)] == ["hyparview-table1", "plumtree-table1"]
+    assert "| `plumtree-table1` | paper |" in simulations.PAGE.read_text()
+
+
+def test_those_that_begin_alike_grow_once_and_end_as_alone(small: Path) -> None:
+    names = ["hyparview-table1", "plumtree-table1"]
+    assert (
+        len(alike([Experiment(name, load(small.parent / f"{name}.toml")) for name in names])) == 1
+    )
+    assert main([*names, "--paper-only"]) == 1, "one of them misses its band"
+    together = {row["scenario"]: row["trace_hash"] for row in rows_in(small)}
+    for name in names:
+        main([name, "--paper-only"])
+    assert {row["scenario"]: row["trace_hash"] for row in rows_in(small)} == together
+
+
+@pytest.mark.parametrize("name", PRODUCT)
+def test_what_ships_gets_as_many_cycles_of_its_own(name: str) -> None:
+    paper, shipped = load(find(name)), as_shipped(name).scenario
+    cycle = setting(shipped, "shuffle_interval")
+    assert (shipped.profile, cycle) == (
+        "product",
+        setting(Scenario(nodes=1, duration=1), "shuffle_interval"),
+    )
+    joined = paper.nodes * paper.join.every
+    assert paper.cycle is not None
+    for one, other in zip(paper.publish, shipped.publish, strict=True):
+        assert other.start - joined - CYCLES * cycle == one.start - joined - CYCLES * paper.cycle
+    assert shipped.duration < paper.duration
 
 
 def test_a_name_that_is_none_of_them_is_refused() -> None:
@@ -78,6 +142,6 @@ def test_a_name_that_is_none_of_them_is_refused() -> None:
 
 
 def test_the_page_shows_the_runs_that_lie_beside_it() -> None:
-    rows = read(RESULTS)
+    rows = rows_in(RESULTS)
     assert {each["scenario"] for each in rows} <= set(SCENARIOS)
     assert f"{BEGIN}\n{simulations.table(rows)}\n{END}" in PAGE.read_text()

@@ -16,7 +16,7 @@ from overlay.core.types import PeerId
 from overlay.sim import forking, graphs
 from overlay.sim.controls.cyclon import VIEW, Cyclon
 from overlay.sim.reading import assignments, read
-from overlay.sim.running import Outcome, run
+from overlay.sim.running import Grown, Outcome, run
 from overlay.sim.scenario import Scenario
 
 SIMULATIONS = Path(__file__).resolve().parents[2] / "simulations"
@@ -209,6 +209,19 @@ def test_a_branch_goes_as_a_run_of_its_own_would() -> None:
     assert len(marks) == 2
     assert all_lines[: marks[0]] + all_lines[marks[1] + 1 :] == lines
     assert split(0.5, 0.25)[0] == branched
+
+
+def test_scenarios_that_share_their_beginning_go_on_as_alone() -> None:
+    """Nobody can tell a mesh that grew for several from one that grew for it alone."""
+    failing = small("hyparview-failures", "nodes=40", "cycle=200", "branches.shares=[0.5]")
+    scenarios = [small("hyparview-table1", "nodes=40", "cycle=200"), failing]
+    grown = Grown(scenarios)
+    for scenario in scenarios:
+
+        def going_on(scenario: Scenario = scenario) -> bytes:
+            return grown.run(scenario).trace_hash.encode()
+
+        assert forking.forked(going_on).decode() == run(scenario).trace_hash
 
 
 def test_work_in_a_copy_leaves_the_original_alone_and_its_failure_is_told() -> None:

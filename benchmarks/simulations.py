@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import report
+from benchmarks import curves, report
 from overlay.cli.sim import peak_rss
 from overlay.sim.checks import Violated
 from overlay.sim.forking import forked
@@ -34,6 +34,7 @@ from overlay.sim.settings import setting
 RESULTS = Path(__file__).with_name("simulations.json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN = "<!-- table: written by `make bench-sim` -->"
+CURVES = "<!-- curves: drawn by `make bench-sim` -->"
 MEMBERSHIP = (
     "hyparview-table1",
     "hyparview-first-message",
@@ -93,7 +94,9 @@ def main(arguments: Sequence[str]) -> int:
     ok = True
     for group in () if options.table else alike(wanted):
         ok = bool(forked(partial(_in_turn, group))) and ok
-    report.write_table(PAGE, table(rows_in(RESULTS)), begin=BEGIN)
+    rows = rows_in(RESULTS)
+    report.write_table(PAGE, table(rows), begin=BEGIN)
+    report.write_table(PAGE, curves.write(rows, PAGE.parent / "curves", PAGE), begin=CURVES)
     return 0 if ok else 1
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import simulations
+from benchmarks import curves, simulations
 from benchmarks.report import END
 from benchmarks.simulations import (
     BEGIN,
+    CURVES,
     CYCLES,
     PAGE,
     PRODUCT,
@@ -88,7 +89,7 @@ reliability = [LOW, 1.0]
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two scenarios that begin alike, the second one with a band that it misses; the results."""
     page, results = tmp_path / "page.md", tmp_path / "results.json"
-    page.write_text(f"{BEGIN}\n{END}\n")
+    page.write_text(f"{BEGIN}\n{END}\n{CURVES}\n{END}\n")
     for name, low in (("hyparview-table1", "1.0"), ("plumtree-table1", "1.1")):
         text = SMALL.replace("LOW, 1.0", f"{low}, 1.2")
         (tmp_path / f"{name}.toml").write_text(text)
@@ -145,3 +146,6 @@ def test_the_page_shows_the_runs_that_lie_beside_it() -> None:
     rows = rows_in(RESULTS)
     assert {each["scenario"] for each in rows} <= set(SCENARIOS)
     assert f"{BEGIN}\n{simulations.table(rows)}\n{END}" in PAGE.read_text()
+    for picture in curves.pictures(rows):
+        assert f"(curves/{picture.name}.png)" in PAGE.read_text()
+        assert (PAGE.parent / "curves" / f"{picture.name}.png").exists()

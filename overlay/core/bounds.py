@@ -186,7 +186,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     m.Ping: {"token": _COUNTER},
     m.Pong: {"token": _COUNTER},
     m.Neighbours: {"peers": Many(LIST_MAX, _KEY)},
-    m.Records: {"records": Many(LIST_MAX, Blob(RECORD_MAX))},
+    m.Records: {"records": Many(LIST_MAX, Blob(RECORD_MAX)), "some": _INSIDE},
     m.Offer: {
         "target": _KEY,
         "request": _REQUEST,

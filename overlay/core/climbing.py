@@ -112,7 +112,7 @@ class Climbing:
         match fact:
             case RequestArrived(Trace() as trace):
                 path = [*trace.path, bytes(self.context.peer_id)]
-                self.routing.reply(TraceReply(trace.request, path), now)
+                self.routing.reply(TraceReply(trace.request, path))
             case RequestArrived(Offer() as offer, via):
                 self._on_offer(offer, via, now)
             case ReplyArrived(TraceReply() as reply):

@@ -33,7 +33,8 @@ class Settings:
     active_size: int = 5
     """Neighbours for gossip in a larger mesh (HyParView's active view)."""
     links_max: int = 12
-    """Links beyond this are guests (``links.max``)."""
+    """Links beyond this are guests (``links.max``), but for as many long links of others as we
+    ask for ourselves: with room for none, whoever has one here would draw another for ever."""
     ring_side: int = 2
     """Ring neighbours on either side, for routing; 0 does without the ring."""
     long_links: int = 2

@@ -111,6 +111,8 @@ class Link:
     handshake: Handshake
     opened_at: float
     expected: Expected | None
+    asked_at: float
+    """When what the peer's proof answers has left: from then on counts the first round trip."""
     peer: PeerId | None = None
     boot: int = 0
     negotiated: Negotiated = Negotiated.DIRECT
@@ -256,7 +258,7 @@ class Links:
             negotiated=expected.negotiated if expected else None,
             invite_body=expected.invite if expected else None,
         )
-        link = Link(event.link, event.facts, event.inbound, handshake, now, expected)
+        link = Link(event.link, event.facts, event.inbound, handshake, now, expected, asked_at=now)
         self.by_id[link.id] = link
         self._timers.set(link.id, now + HELLO_TIMEOUT)
         self.context.emit(Transmit(link.id, handshake.hello(now)))
@@ -267,6 +269,7 @@ class Links:
         if refusal is not None:
             return self._refuse(link, refusal)
         if not link.inbound:
+            link.asked_at = now
             self.context.emit(Transmit(link.id, link.handshake.proof(record)))
         return []
 
@@ -287,10 +290,10 @@ class Links:
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
         link.since = self.context.wall(now)
+        link.rtt = now - link.asked_at
         link.on(LinkEvent.PROVEN)
         self._timers.stop(link.id)
         self.context.emit(Admit(link.id, result.peer))
-        self.ping(link, None, now)
         if rival is None:
             self.by_peer[result.peer] = link
             return PeerUp(result.peer, link, result.record)

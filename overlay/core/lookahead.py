@@ -16,6 +16,10 @@ DIGEST_MAX = 64
 """Neighbours of a neighbour that we remember."""
 REQUESTS_PER_SECOND = 50.0
 REQUESTS_BURST = 100.0
+BROUGHT_FOR = 10.0
+"""Seconds (guess) for which whoever brought word of a newcomer is the way to it: digests name it
+once its links are more than a guest's."""
+BROUGHT_MAX = 64
 
 
 @dataclass(slots=True)
@@ -84,6 +88,8 @@ class Surroundings:
 
     peer_id: PeerId
     neighbours: dict[PeerId, Neighbour] = field(default_factory=dict)
+    _brought: dict[PeerId, tuple[PeerId, float]] = field(default_factory=dict)
+    """Newcomers, who brought word of them, and when; the latest last."""
 
     def add(self, peer: PeerId, link: LinkId, now: float) -> None:
         """A neighbour came, moved to another link, or woke up."""
@@ -133,8 +139,23 @@ class Surroundings:
         doubted = [peer for peer, each in self.neighbours.items() if each.doubted]
         return {place_of(peer) for peer in (*peers, *doubted)}
 
-    def knowing(self, target: PeerId, untried: list[PeerId]) -> list[PeerId]:
-        """The neighbours that say they are linked to the target, the quickest first."""
+    def brought(self, newcomer: PeerId | None, bearer: PeerId, now: float) -> None:
+        """A neighbour has brought word of a newcomer, from where that came in."""
+        if newcomer is None:
+            return
+        self._brought.pop(newcomer, None)
+        self._brought[newcomer] = (bearer, now)
+        if len(self._brought) > BROUGHT_MAX:
+            del self._brought[next(iter(self._brought))]
+
+    def knowing(self, target: PeerId, untried: list[PeerId], now: float) -> list[PeerId]:
+        """The neighbours that say they are linked to the target, the quickest first.
+
+        A newcomer may be named by nobody yet: then the way to it is the one that word of it came.
+        """
         place = place_of(target)
         knowing = [peer for peer in untried if self.neighbours[peer].knows(place)]
-        return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)
+        if knowing or target not in self._brought:
+            return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)
+        bearer, at = self._brought[target]
+        return [bearer] if bearer in untried and now < at + BROUGHT_FOR else []

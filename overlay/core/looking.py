@@ -36,10 +36,10 @@ class Looking:
         self.routing.send_through(self.context.random.choice(neighbours), locate, now)
         return []
 
-    def answer(self, locate: Locate, now: float) -> list[RoutingFact]:
+    def answer(self, locate: Locate) -> list[RoutingFact]:
         """Nobody that we know of is nearer to the place than we: say who is near."""
         near = self.keyspace.nearest(locate.place, LOCATED_MAX)
-        return self.routing.reply(Located(locate.request, list(near)), now)
+        return self.routing.reply(Located(locate.request, list(near)))
 
     def finish(self, located: Located) -> tuple[int, list[PeerId]] | None:
         """The place that we looked for, and who is nearest to it."""

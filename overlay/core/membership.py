@@ -28,14 +28,18 @@ from overlay.core.records import (
 )
 from overlay.core.reflexive import Reflexive
 from overlay.core.timers import NEVER, Timers
-from overlay.core.types import PeerId
+from overlay.core.types import Negotiated, PeerId
 
-DIGEST_DELAY = 0.05
-"""Seconds (guess): changes that come together are told together."""
-DIGEST_INTERVAL = 2.0
-"""Seconds (guess) between two digests: a burst of newcomers changes every neighbourhood often."""
+TELL_DELAY = 0.05
+"""Seconds (guess): records that come together are told together."""
+DIGEST_DELAY = 1.0
+"""Seconds (guess): a new link is told of once both ends know what it is for."""
+DIGEST_INTERVAL = 5.0
+"""Seconds (guess) between two digests: a newcomer changes a dozen neighbourhoods several times."""
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
+MANY_FOR = 3600.0
+"""Seconds (guess) for which a mesh that was too large to know everybody is taken to be so still."""
 NEIGHBOURS_MAX = 64
 GUESTS_MAX = 128
 
@@ -55,6 +59,8 @@ class Membership:
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     """Records to be passed on, and who brought each."""
     _told_at: float = -DIGEST_INTERVAL
+    _many_until: float = 0.0
+    """Until then somebody's word counts that not everybody can be known."""
     _timers: Timers[tuple[str, PeerId]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,12 +93,12 @@ class Membership:
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))
         self._fresh[context.peer_id] = None
-        self._timers.set(("tell", context.peer_id), now + DIGEST_DELAY)
+        self._timers.set(("tell", context.peer_id), now + TELL_DELAY)
         self._timers.set(("renew", context.peer_id), now + max(1.0, next_rotation(wall) - wall))
 
     def renew_soon(self, now: float) -> None:
         """Renew once changes that come together have come."""
-        self._timers.set(("renew", self.context.peer_id), now + DIGEST_DELAY)
+        self._timers.set(("renew", self.context.peer_id), now + TELL_DELAY)
 
     def _member_token(self, day: int) -> TokenEntry:
         """The day's token for members (DESIGN, dial tokens)."""
@@ -112,28 +118,34 @@ class Membership:
         if peer == self.context.peer_id:
             self.book.forget(peer)  # our own, come back to us: nobody to link to
             return None
-        if len(self.book) <= self.context.settings.records_spread:
+        if self.knows_everybody(now):
             self._fresh[peer] = bearer
-            self._timers.set(("tell", self.context.peer_id), now + DIGEST_DELAY)
+            self._timers.set(("tell", self.context.peer_id), now + TELL_DELAY)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
 
-    def welcome(self, link: Link) -> None:
-        """Tell a new neighbour all members that we know; of many, a few."""
-        spread = self.context.settings.records_spread
+    def welcome(self, link: Link, now: float) -> None:
+        """Tell a new neighbour all members that we know; of many, a few to a newcomer."""
+        some = not self.knows_everybody(now)
+        if some and link.negotiated is not Negotiated.INVITE:
+            return
         peers = [peer for peer in self.book.peers() if peer != link.peer]
-        if len(peers) > spread:
-            peers = self.context.random.sample(peers, min(spread, RECORDS_PER_MESSAGE))
+        if some:
+            most = min(self.context.settings.records_spread, RECORDS_PER_MESSAGE, len(peers))
+            peers = self.context.random.sample(peers, most)
         for start in range(0, len(peers), RECORDS_PER_MESSAGE):
             chunk = peers[start : start + RECORDS_PER_MESSAGE]
-            records = [self.book.bytes_of(peer) for peer in chunk]
-            self.context.emit(Transmit(link.id, Records([each for each in records if each])))
+            records = [each for peer in chunk if (each := self.book.bytes_of(peer))]
+            self.context.emit(Transmit(link.id, Records(records, some)))
 
-    @property
-    def knows_everybody(self) -> bool:
-        """Whether the mesh is so small that every member's record has come to us."""
-        return len(self.book) < self.context.settings.records_spread
+    def on_some(self, now: float) -> None:
+        """A neighbour says that it has told us of some members only."""
+        self._many_until = now + MANY_FOR
+
+    def knows_everybody(self, now: float) -> bool:
+        """Whether the mesh is so small that every member's record has come to us, or will."""
+        return now >= self._many_until and len(self.book) <= self.context.settings.records_spread
 
     # --- telling the neighbours --------------------------------------------------------------
 

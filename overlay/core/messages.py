@@ -65,6 +65,8 @@ class Records(msgspec.Struct, array_like=True, frozen=True, tag=7):
     """Signed records of members, the sender's own among them when it changed."""
 
     records: list[bytes]
+    some: bool = False
+    """There are too many members for everybody to know them all: these are some."""
 
 
 class Offer(msgspec.Struct, array_like=True, frozen=True, tag=8):

@@ -233,16 +233,17 @@ class Overlay:
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
         if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
-            self._membership.welcome(link)  # it finds its way in through those
+            self._membership.welcome(link, now)  # it finds its way in through those
             self._on_facts(self._links.end(link, "full", "this node has no room for a guest"), now)
             return
         self._routing.add(peer, link.id, now)
+        self._routing.neighbours[peer].srtt = link.rtt or 0.0
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._membership.add(fact.record, peer, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
-        self._membership.welcome(link)
+        self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         if peer in self._gossip.tree.links:
             self._gossip.tree.add(peer, link.id, now)
@@ -294,7 +295,7 @@ class Overlay:
             case m.ViewExchange() | m.RecordPull():
                 self._on_exchange(link, peer, message, now)
             case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
-                self._on_routing(self._routing.on_reply(peer, message, now), now)
+                self._on_routing(self._routing.on_reply(peer, message), now)
             case m.SignalAck():
                 self._routing.on_ack(peer, message)
             case m.Bounce():
@@ -303,7 +304,9 @@ class Overlay:
                 peers = list(map(PeerId, message.peers))
                 self._routing.surroundings.learn(peer, peers)
                 self._on_neighbours(self._neighbourhood.on_neighbours(peers, now), now)
-            case m.Records(records):
+            case m.Records(records, some):
+                if some:
+                    self._membership.on_some(now)
                 for data in records:
                     self._on_record(data, peer, now)
             case m.Gossip() | m.GossipPart():
@@ -329,6 +332,7 @@ class Overlay:
             case _:
                 if isinstance(message, m.ForwardJoin):
                     self._on_record(message.record, peer, now)
+                    self._routing.surroundings.brought(self._book.owner(message.record), peer, now)
                 record = self._book.bytes_of(peer) or b""
                 facts = self._neighbourhood.on_message(peer, message, record, now)
                 self._on_neighbours(facts, now)
@@ -381,7 +385,7 @@ class Overlay:
         for fact in facts:
             match fact:
                 case RequestArrived(m.Locate() as locate):
-                    self._on_routing(self._looking.answer(locate, now), now)
+                    self._on_routing(self._looking.answer(locate), now)
                 case ReplyArrived(m.Located() as located):
                     found = self._looking.finish(located)
                     if found is not None:
@@ -389,7 +393,7 @@ class Overlay:
                 case RequestArrived(m.ViewExchange() | m.RecordPull() as asked):
                     answer = self._neighbourhood.on_asked(asked)
                     if answer is not None:
-                        self._on_routing(self._routing.reply(answer, now), now)
+                        self._on_routing(self._routing.reply(answer), now)
                 case ReplyArrived(m.ViewExchanged() | m.RecordPulled() as answered):
                     self._on_neighbours(self._neighbourhood.on_answered(answered, now), now)
                 case Undeliverable(request) if self._neighbourhood.on_unanswered(request):
@@ -459,7 +463,7 @@ class Overlay:
             self._context.emit(Rejected(command.request, "self", text))
         elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
             self._context.emit(Resolved(command.request, None))
-        elif self._book.get(peer) is None and self._membership.knows_everybody:
+        elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"
             self._context.emit(Rejected(command.request, "unknown_peer", text))
         else:

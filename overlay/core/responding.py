@@ -91,7 +91,7 @@ class Responder:
             candidates=to_entries(target.candidates) if not reason else [],
         )
         sealed = seal_answer(self.context, answer, prekey, opened.request)
-        self.routing.reply(sealed, now)
+        self.routing.reply(sealed)
 
     def _remember(self, attempt: bytes, now: float) -> None:
         until = now + OFFER_LIFE + 2 * MAX_CLOCK_SKEW

@@ -248,7 +248,7 @@ class Routing:
         reply = self._replies.get(base_of(routed.request))
         if reply is not None:  # another attempt of what was answered: its answer got lost
             again = msgspec.structs.replace(reply, request=routed.request)
-            self._send_back(request, again, now)
+            self._send_back(request, again)
             return []
         self.counters.delivered += 1
         return [RequestArrived(routed, peer)]
@@ -266,8 +266,8 @@ class Routing:
         self.surroundings.heard(peer)
         request = self._requests.get(message.request)
         if request is None or message.answer:
-            self._timers.stop(("answer", message.request))
-        elif peer in request.tried and _last(request.tried) == peer:
+            return  # answers were acknowledged once
+        if peer in request.tried and _last(request.tried) == peer:
             request.acknowledged = True
             self._timers.stop(("ack", message.request))
 
@@ -295,7 +295,7 @@ class Routing:
         """
         name = request.routed.request
         request.left -= spent
-        best, ttl = self._best(request)
+        best, ttl = self._best(request, now)
         if best is not None:
             if request.came_from is not None and not request.tried:
                 self.counters.forwarded += 1
@@ -336,7 +336,7 @@ class Routing:
         left = [each for each in left if self.neighbours[each].place != place]
         return left if len(request.tried) < TRIES_MAX // 2 else []
 
-    def _best(self, request: Request) -> tuple[PeerId | None, int]:
+    def _best(self, request: Request, now: float) -> tuple[PeerId | None, int]:
         """The next hop and what it is given of the TTL; never one twice."""
         routed, untried = request.routed, self._untried(request)
         if self._is_last_hop(request):
@@ -349,7 +349,7 @@ class Routing:
         target, walk = PeerId(routed.target), walks(routed.request)
         if walk and request.left > OFFER_TTL - RANDOM_HOPS:
             return self.context.random.choice(untried), request.left
-        better = self._knowing(request, untried) or self._nearer(request, untried)
+        better = self._knowing(request, untried, now) or self._nearer(request, untried)
         if better is not None or walk or request.strays >= STRAYS:
             return better, request.left
         share = request.left // (STRAYS - request.strays)
@@ -369,10 +369,10 @@ class Routing:
         came_from = [] if request.came_from is None else [request.came_from]
         return self.surroundings.places([*request.tried, *came_from])
 
-    def _knowing(self, request: Request, untried: list[PeerId]) -> PeerId | None:
+    def _knowing(self, request: Request, untried: list[PeerId], now: float) -> PeerId | None:
         """A neighbour that says it is linked to the target: at each attempt another."""
         assert not isinstance(request.routed, Locate)
-        knowing = self.surroundings.knowing(PeerId(request.routed.target), untried)
+        knowing = self.surroundings.knowing(PeerId(request.routed.target), untried, now)
         return knowing[request.routed.request[-1] % len(knowing)] if knowing else None
 
     def _nearer(self, request: Request, untried: list[PeerId]) -> PeerId | None:
@@ -398,7 +398,7 @@ class Routing:
 
     # --- replies -----------------------------------------------------------------------------
 
-    def reply(self, reply: Reply, now: float) -> list[RoutingFact]:
+    def reply(self, reply: Reply) -> list[RoutingFact]:
         """Send our own reply back the way the request came."""
         request = self._requests.get(reply.request)
         if request is None:
@@ -408,17 +408,16 @@ class Routing:
             return [ReplyArrived(reply, self.context.peer_id)]
         self.counters.sent += 1
         self._replies[base_of(reply.request)] = reply
-        self._send_back(request, reply, now)
+        self._send_back(request, reply)
         return []
 
-    def on_reply(self, peer: PeerId, reply: Reply, now: float) -> list[RoutingFact]:
+    def on_reply(self, peer: PeerId, reply: Reply) -> list[RoutingFact]:
         """A reply comes back: to us, or through us."""
         self.surroundings.heard(peer)
         request = self._requests.get(reply.request)
         if request is None or peer not in request.tried:
             self.counters.dropped += 1
             return []
-        self._transmit(peer, SignalAck(reply.request, answer=True))
         if request.answered:
             return []
         request.answered = True
@@ -427,17 +426,16 @@ class Routing:
             self._on_answered(base_of(reply.request))
             return [ReplyArrived(reply, peer)]
         self.counters.forwarded += 1
-        self._send_back(request, reply, now)
+        self._send_back(request, reply)
         return []
 
-    def _send_back(self, request: Request, reply: Reply, now: float) -> None:
+    def _send_back(self, request: Request, reply: Reply) -> None:
         assert request.came_from is not None
         previous = self.neighbours.get(request.came_from)
         if previous is None:
             self.counters.dropped += 1
             return
         self.context.emit(Transmit(previous.link, reply))
-        self._timers.set(("answer", reply.request), now + REQUEST_LIFE)
 
     # --- housekeeping ------------------------------------------------------------------------
 
@@ -453,8 +451,6 @@ class Routing:
                 facts += self._try_again(own, now) if own else []
             elif kind == "over":
                 self._forget_own(name)
-            elif kind == "answer":
-                self.counters.dropped += 1
             elif request is None:
                 continue
             elif not request.acknowledged and not request.answered:

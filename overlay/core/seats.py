@@ -124,8 +124,8 @@ class Seats:
         seat = self.taken[peer]
         if seat.ours or (seat.theirs & Use.RING and self.is_near(peer)):
             return True
-        crowded = len(self.taken) > self.context.settings.links_max
-        return bool(seat.theirs) and not crowded
+        settings = self.context.settings
+        return bool(seat.theirs) and len(self.taken) <= settings.links_max + settings.long_links
 
     def _review(self, peer: PeerId, now: float) -> None:
         if self._serves(peer):

@@ -72,8 +72,9 @@ class LinksSection(Section, frozen=True, kw_only=True):
         Meta(
             ge=2,
             le=128,
-            description="Links that this node keeps; any beyond it are guests, which leave "
-            "after `links.guests`. More links spread load and survive more failures, each costs "
+            description="Links that this node keeps, and two more for others that reach far by "
+            "them; any beyond are guests, which leave after `links.guests`. More links spread load "
+            "and survive more failures, each costs "
             "about 100 KiB and a check every 2 s.",
             extra={"allowed": "a whole number from 2 to 128", "source": "guess"},
         ),

@@ -149,7 +149,7 @@ class RoutingWorld:
                     return []
                 return router.on_request(sender, message, self.now)
             case TraceReply():
-                return router.on_reply(sender, message, self.now)
+                return router.on_reply(sender, message)
             case SignalAck():
                 router.on_ack(sender, message)
             case Bounce():
@@ -165,7 +165,7 @@ class RoutingWorld:
                 case RequestArrived(Trace() as trace):
                     path = [*trace.path, bytes(self.peer(node))]
                     reply = TraceReply(trace.request, path)
-                    self._on_facts(node, self.routers[node].reply(reply, self.now))
+                    self._on_facts(node, self.routers[node].reply(reply))
                 case ReplyArrived(TraceReply() as reply):
                     asked = self.asked[base_of(reply.request)]
                     asked.answers += 1

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.keyspace import SPACE, distance, place_of
-from overlay.core.lookahead import DIGEST_MAX, REQUESTS_BURST, Neighbour, Surroundings
+from overlay.core.lookahead import (
+    BROUGHT_FOR,
+    BROUGHT_MAX,
+    DIGEST_MAX,
+    REQUESTS_BURST,
+    Neighbour,
+    Surroundings,
+)
 from overlay.core.types import LinkId, PeerId
 
 PLACES = st.integers(0, SPACE - 1)
@@ -86,8 +93,23 @@ def test_those_that_say_they_know_the_target_come_the_quickest_first() -> None:
         surroundings.learn(peer(name), [target])
         surroundings.neighbours[peer(name)].srtt = srtt
     everybody = [peer(name) for name in "abc"]
-    assert surroundings.knowing(target, everybody) == [peer("b"), peer("a")]
-    assert surroundings.knowing(target, [peer("c")]) == []
+    assert surroundings.knowing(target, everybody, 0.0) == [peer("b"), peer("a")]
+    assert surroundings.knowing(target, [peer("c")], 0.0) == []
+
+
+def test_the_way_to_a_newcomer_is_the_one_that_word_of_it_came_until_somebody_names_it() -> None:
+    surroundings, target = around("a", "b"), peer("newcomer")
+    surroundings.brought(target, peer("a"), 5.0)
+    everybody = [peer("a"), peer("b")]
+    assert surroundings.knowing(target, everybody, 6.0) == [peer("a")]
+    assert surroundings.knowing(target, [peer("b")], 6.0) == [], "it has been tried"
+    assert surroundings.knowing(target, everybody, 5.0 + BROUGHT_FOR) == []
+    surroundings.learn(peer("b"), [target])
+    assert surroundings.knowing(target, everybody, 6.0) == [peer("b")]
+    for number in range(BROUGHT_MAX):
+        surroundings.brought(peer(f"later {number}"), peer("a"), 6.0)
+    surroundings.learn(peer("b"), [])
+    assert surroundings.knowing(target, everybody, 6.0) == [], "the latest are remembered"
 
 
 def test_what_a_neighbour_says_of_its_neighbours_is_bounded_and_replaced() -> None:

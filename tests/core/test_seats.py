@@ -21,9 +21,11 @@ def peer(number: int) -> PeerId:
 class Host:
     """The seats of one node, near to nobody unless told otherwise."""
 
-    def __init__(self, *, links_max: int = 4) -> None:
+    def __init__(self, *, links_max: int = 4, long_links: int = 2) -> None:
         crypto = StandInCrypto(Ledger(), random.Random(1))
-        settings = Settings(bytes(32), "n", "host", 1, bytes(32), links_max=links_max)
+        settings = Settings(
+            bytes(32), "n", "host", 1, bytes(32), links_max=links_max, long_links=long_links
+        )
         self.context = Context(settings, crypto, random.Random(1))
         self.near: dict[PeerId, None] = {}
         self.seats = Seats(self.context, lambda peer: peer in self.near)
@@ -94,12 +96,17 @@ def test_what_the_other_end_counts_on_keeps_a_link_within_the_budget() -> None:
         host.seats.leave(peer(number))
     assert host.over(5 * STAY) == []
     host.take(5, 6, 7, now=5 * STAY)
-    host.over(5 * STAY + 0.1)  # crowded: their wish alone keeps no link
-    assert {1, 2} <= set(host.over(7 * STAY))
+    host.over(5 * STAY + 0.1)
+    assert not {1, 2} & set(host.over(7 * STAY)), "two more than the budget, for others' long links"
+    for number in (5, 6, 7):
+        host.seats.leave(peer(number))
+    host.take(5, 6, 7, 8, 9, now=7 * STAY)
+    host.over(7 * STAY + 2.0)  # crowded: their wish alone keeps no link
+    assert {1, 2} <= set(host.over(9 * STAY))
 
 
 def test_a_ring_neighbour_keeps_its_link_beyond_the_budget_and_a_liar_does_not() -> None:
-    host = Host(links_max=1)
+    host = Host(links_max=1, long_links=0)
     host.take(1, 2, 3)
     host.near[peer(1)] = None
     for number in (1, 2):

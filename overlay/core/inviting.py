@@ -171,10 +171,16 @@ class Inviting:
             self._failed(joining)
 
     def on_up(self, link: LinkId, peer: PeerId) -> None:
-        """A link is verified: joins that dialled this peer are done."""
+        """A link is verified: joins that dialled this peer are done, their other dials called off.
+
+        One contact sends word of us on walks (HyParView §4.2); four would each make us room.
+        """
         for joining in list(self._joins.values()):
             if link in joining.links or peer in joining.links.values():
                 del self._joins[joining.request]
+                for other, named in joining.links.items():
+                    if named != peer:
+                        self.ladder.call_off(named, other)
                 self.context.emit(Resolved(joining.request, None))
 
     def on_attempt_failed(self, link: LinkId, code: str, text: str) -> None:

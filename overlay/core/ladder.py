@@ -328,6 +328,13 @@ class Ladder:
         self.abandon(climb)
         return self._failed(climb, "unreachable", f"no neighbour could pass it on ({code})", now)
 
+    def call_off(self, peer: PeerId, link: LinkId) -> None:
+        """A dial is not needed any more; one that has found its listener goes on."""
+        climb = self.climbs.get(peer)
+        if climb is not None and link in climb.dials and link not in self.links.by_id:
+            del climb.dials[link]
+            self._hangup(link, "cancelled")
+
     def abandon(self, climb: Climb) -> None:
         """Call off our own offer."""
         offering = climb.offering

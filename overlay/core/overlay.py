@@ -200,6 +200,8 @@ class Overlay:
             doubtful = isinstance(event, LinkSuspect)
             surroundings = self._routing.surroundings
             (surroundings.doubt if doubtful else surroundings.heard)(peer)
+            if doubtful:
+                self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
         else:
             self._routing.add(peer, event.link, now)

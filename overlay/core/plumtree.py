@@ -7,6 +7,10 @@ announcement of what does not come grafts one. What a message says is no concern
 Deviation: the parts of a large message are messages of their own, but come in one *flow*. Many are
 under way before a prune has had its effect, and a slow link takes its time over them, so a flow has
 one bearer whose duplicates prune nothing, and nothing is grafted while a flow goes on.
+
+Deviation: where messages come along a tree, a new neighbour is asked at once to announce its own,
+not to push them. Each would be a duplicate; where nodes come and go, most copies that are too many
+were such ones.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +30,8 @@ ANNOUNCEMENTS_MAX = 128
 """Announcements in one message; the limit of lists on the wire is 256."""
 GRAFT_TIMEOUT = 0.5
 """Seconds (guess) that an announced message may take to come along the tree (§3.7)."""
+GRAFT_SPREAD = 3.0
+"""At most so many times as long (guess): whoever asks first feeds the others of a lost branch."""
 REGRAFT_TIMEOUT = 0.3
 """Seconds (guess) between grafts of one message from different neighbours (§3.7, shorter)."""
 OPTIMIZE_THRESHOLD = 7
@@ -38,6 +44,8 @@ CACHE_OVERHEAD = 1024
 """Bytes that each counts for besides its data."""
 RECENT = 5.0
 """Seconds (guess): longer than two peers take to become neighbours."""
+FED_LATELY = 30.0
+"""Seconds (guess) without a message after which the tree may have changed unseen."""
 SEEN_MAX = 8192
 VAIN_MAX = 1024
 """Messages remembered that were not to be passed on; apart, so that a flood forgets no other."""
@@ -47,6 +55,8 @@ FLOWS_MAX = 256
 ANNOUNCERS_MAX = 8
 """Announcers remembered for one missing message."""
 HOPS_MAX = 200
+NO_MESSAGE = bytes(16)
+"""The id of a graft that asks for a branch alone."""
 
 
 @dataclass(slots=True)
@@ -88,6 +98,12 @@ class Plumtree:
     _flows: dict[bytes, _Flow] = field(default_factory=dict)
     """The one that has moved least lately comes first."""
     _to_announce: list[Announcement] = field(default_factory=list)
+    _parent: PeerId | None = None
+    """Who brought us the last message, or stands in for it."""
+    _fed_at: float = 0.0
+    _last: bytes = NO_MESSAGE
+    _spare: dict[PeerId, int] = field(default_factory=dict)
+    """Who announced that message, and how many hops it would have come by."""
     _timers: Timers[tuple[str, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +129,12 @@ class Plumtree:
             if cached.expires_at - CACHE_LIFE > now - RECENT
         ]
         self._tell(peer, recent)
+        if self._is_fed(now):
+            self._send(peer, Prune())
+
+    def _is_fed(self, now: float) -> bool:
+        """Whether messages come along the tree: another branch to us would be redundant."""
+        return self._parent in self.eager and now < self._fed_at + FED_LATELY
 
     def remove(self, peer: PeerId) -> None:
         """A neighbour is gone, and with it what it had announced (§3.7)."""
@@ -121,6 +143,22 @@ class Plumtree:
         self.lazy.pop(peer, None)
         for announcers in self._missing.values():
             announcers.pop(peer, None)
+        self._spare.pop(peer, None)
+        self.on_doubt(peer)
+
+    def on_doubt(self, peer: PeerId) -> None:
+        """A neighbour is or may be gone; was it our parent, another one takes its place.
+
+        Nobody below us can be chosen: what they announce has come over more hops than to us.
+        """
+        if peer != self._parent:
+            return
+        ours = self._seen.get(self._last, 0)
+        nearer = [each for each, hops in self._spare.items() if hops <= ours and each in self.lazy]
+        if nearer:
+            self._parent = min(nearer, key=lambda each: self._spare[each])
+            self._make_eager(self._parent)
+            self._send(self._parent, Graft(NO_MESSAGE))
 
     # --- messages --------------------------------------------------------------------------------
 
@@ -148,6 +186,8 @@ class Plumtree:
         self._timers.stop(("graft", message.message_id))
         self._take(msgspec.structs.replace(message, hops=hops), peer, now)
         if bearer == peer:
+            self._parent, self._fed_at = peer, now
+            self._last, self._spare = message.message_id, announcers
             self._make_eager(peer)
             self._optimize(peer, message.message_id, hops, announcers)
 
@@ -183,13 +223,16 @@ class Plumtree:
     def on_announcements(self, peer: PeerId, message: IHave, now: float) -> None:
         """A neighbour has messages; those that do not come otherwise are pulled (§3.7)."""
         for each in message.announcements:
+            if each.message_id == self._last and peer in self.links:
+                self._spare[peer] = each.hops
             if not self.is_news(each.message_id) or len(self._missing) >= MISSING_MAX:
                 continue
             announcers = self._missing.setdefault(each.message_id, {})
             if len(announcers) < ANNOUNCERS_MAX:
                 announcers[peer] = each.hops
             if ("graft", each.message_id) not in self._timers:
-                self._timers.set(("graft", each.message_id), now + GRAFT_TIMEOUT)
+                wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
+                self._timers.set(("graft", each.message_id), now + wait)
 
     def on_graft(self, peer: PeerId, message: Graft) -> None:
         """A neighbour lacks a message, or wants to be on our tree."""

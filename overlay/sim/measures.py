@@ -21,7 +21,7 @@ from overlay.sim.settings import setting
 from overlay.sim.tracing import Event
 
 ALWAYS = {
-    "joined": "the share of nodes that came to have a link",
+    "joined": "the share of nodes that came to have a link, those that churn brought too",
     "join_time": "seconds that the slowest of them took",
     "links_max": "links that one node had at once, guests too, at most",
     **graphs.VIEWS,
@@ -150,6 +150,8 @@ class Traffic:
 
     payloads: int
     announcements: int
+    heard: int
+    """Nodes that delivered it, its origin and newcomers too."""
     nodes: int
     links: int
 
@@ -159,7 +161,7 @@ class Traffic:
         off_tree = 2 * (self.links - others)
         return {
             "payloads": self.payloads,
-            "rmr": self.payloads / others - 1,
+            "rmr": self.payloads / max(1, self.heard - 1) - 1,
             "announcements": self.announcements,
             "announcements_ratio": self.announcements / off_tree if off_tree > 0 else 1.0,
         }
@@ -299,6 +301,11 @@ class Tally:
         if answer is not None and answer.hops is not None:
             self._request_hops.append(answer.hops)
 
+    def heard(self, phase: int, name: str) -> int:
+        """How many nodes have delivered a publication that is not judged yet."""
+        waiting = self._published[phase].open.get(name)
+        return len(waiting.came) if waiting is not None else 0
+
     def cost(self, phase: int, traffic: Traffic) -> None:
         """What a message of this phase has cost."""
         self._published[phase].traffic.append(traffic)
@@ -315,7 +322,7 @@ class Tally:
         for node in [*self._alone]:
             self._not_alone(node, self._last)
         values: dict[str, float | None] = {
-            "joined": len(self._join_times) / self._scenario.nodes,
+            "joined": len(self._join_times) / max(self._scenario.nodes, len(self._started) + 1),
             "join_time": max(self._join_times.values(), default=None),
             "links_max": self._links_max,
             "isolated": self._isolated,

@@ -413,7 +413,7 @@ class _Run:
             node = self._sender(phase, work, up)
             self._event("publish", node.name, name)
             if is_spaced(phase):
-                spent = partial(self._count, work.phase, self._sent(), self._graph())
+                spent = partial(self._count, work.phase, name, self._sent(), self._graph())
                 self.world.after(phase.within, spent)
             self.world.publish(node, name.encode().ljust(phase.size))
         work.number += 1
@@ -429,10 +429,13 @@ class _Run:
         degrees = [len(node.core.active_view()) for node in self.world.up()]
         return len(degrees), sum(degrees) // 2
 
-    def _count(self, phase: int, before: tuple[int, int], graph: tuple[int, int]) -> None:
+    def _count(
+        self, phase: int, name: str, before: tuple[int, int], graph: tuple[int, int]
+    ) -> None:
         """The time of a message is over: what it has cost."""
         payloads, announcements = self._sent()
-        traffic = Traffic(payloads - before[0], announcements - before[1], *graph)
+        heard = self._tally.heard(phase, name)
+        traffic = Traffic(payloads - before[0], announcements - before[1], heard, *graph)
         self._tally.cost(phase, traffic)
 
     def _sender(self, phase: Publish, work: _Workload, up: list[SimNode]) -> SimNode:

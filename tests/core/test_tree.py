@@ -1,0 +1,126 @@
+"""The tree while neighbours come and go: no copies in vain, and a parent in reserve."""
+
+import pytest
+
+from overlay.core.events import Transmit
+from overlay.core.messages import Announcement, Gossip, Graft, IHave, Prune
+from overlay.core.plumtree import (
+    FED_LATELY,
+    GRAFT_SPREAD,
+    GRAFT_TIMEOUT,
+    NO_MESSAGE,
+    Plumtree,
+)
+from overlay.core.types import LinkId, PeerId
+from overlay.sim.world import World
+
+
+def peer(number: int) -> PeerId:
+    return PeerId(bytes([number]) * 32)
+
+
+def message(number: int, hops: int = 3) -> Gossip:
+    name = bytes([number]) * 16
+    return Gossip(name, bytes(32), "t", b"data", text=False, hops=hops, signature=bytes(64))
+
+
+def announced(number: int, hops: int) -> IHave:
+    return IHave([Announcement(message(number).message_id, hops)])
+
+
+class Tree:
+    """One node's tree, and what it tells its neighbours."""
+
+    def __init__(self, *neighbours: int) -> None:
+        self.context = World(9).spawn().core._context
+        self.tree = Plumtree(self.context)
+        for number in neighbours:
+            self.add(number, 0.0)
+        self.told()
+
+    def add(self, number: int, now: float) -> None:
+        self.tree.add(peer(number), LinkId(number), now)
+
+    def told(self) -> list[tuple[int, object]]:
+        """Grafts and prunes since the last look, and for whom."""
+        return [
+            (each.link, each.message)
+            for each in self.context.drain()
+            if isinstance(each, Transmit) and isinstance(each.message, Graft | Prune)
+        ]
+
+
+def test_a_new_neighbour_of_a_node_on_the_tree_is_asked_to_announce() -> None:
+    node = Tree(1)
+    node.tree.on_news(peer(1), message(1), 1.0)
+    node.add(2, 2.0)
+    assert node.told() == [(2, Prune())]
+    assert peer(2) in node.tree.eager, "a newcomer that has nobody else is fed"
+
+
+def test_a_new_neighbour_of_a_node_that_nobody_feeds_is_to_push() -> None:
+    node = Tree(1)
+    node.add(2, 1.0)
+    assert node.told() == []
+    node.tree.on_news(peer(1), message(1), 2.0)
+    node.add(3, 2.0 + FED_LATELY)
+    assert node.told() == []
+    node.tree.on_news(peer(1), message(2), 50.0)
+    node.tree.remove(peer(1))
+    node.add(4, 50.0)
+    assert node.told() == []
+
+
+@pytest.mark.parametrize("how", ["gone", "doubtful"])
+def test_the_nearest_announcer_takes_the_place_of_a_parent_in_doubt(how: str) -> None:
+    node = Tree(1, 2, 3, 4)
+    for lazy in (2, 3, 4):
+        node.tree.on_prune(peer(lazy))
+    node.tree.on_announcements(peer(2), announced(1, 3), 1.0)
+    node.tree.on_news(peer(1), message(1), 1.0)
+    node.tree.on_announcements(peer(3), announced(1, 2), 1.1)
+    node.tree.on_announcements(peer(4), announced(1, 4), 1.1)
+    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1))
+    assert node.told() == [(3, Graft(NO_MESSAGE))]
+    assert peer(3) in node.tree.eager
+
+
+def test_whoever_may_be_below_us_takes_no_parents_place() -> None:
+    """What it announces has come over more hops than to us: perhaps through us."""
+    node = Tree(1, 2)
+    node.tree.on_prune(peer(2))
+    node.tree.on_news(peer(1), message(1, hops=3), 1.0)
+    node.tree.on_announcements(peer(2), announced(1, 4), 1.1)
+    node.tree.remove(peer(1))
+    assert node.told() == []
+
+
+def test_another_neighbours_end_moves_no_branch() -> None:
+    node = Tree(1, 2, 3)
+    node.tree.on_prune(peer(2))
+    node.tree.on_news(peer(1), message(1), 1.0)
+    node.tree.on_announcements(peer(2), announced(1, 1), 1.1)
+    node.tree.remove(peer(3))
+    assert node.told() == []
+
+
+def test_a_graft_for_a_branch_alone_gets_no_message() -> None:
+    node = Tree(1)
+    node.tree.on_prune(peer(1))
+    node.tree.on_news(peer(1), message(1), 1.0)
+    node.tree.on_prune(peer(1))
+    sent = node.tree.payloads
+    node.tree.on_graft(peer(1), Graft(NO_MESSAGE))
+    assert (list(node.tree.eager), node.tree.payloads) == ([peer(1)], sent)
+    node.tree.on_graft(peer(1), Graft(message(1).message_id))
+    assert node.tree.payloads == sent + 1
+
+
+def test_nodes_that_miss_the_same_message_do_not_all_ask_at_once() -> None:
+    """The first one's copy comes to the others along what is left of the branch."""
+    node = Tree(1)
+    for number in range(1, 40):
+        node.tree.on_announcements(peer(1), announced(number, 2), 1.0)
+    waits = [at - 1.0 for at in node.tree._timers.deadlines.values()]
+    assert GRAFT_TIMEOUT <= min(waits) <= max(waits) <= GRAFT_TIMEOUT * GRAFT_SPREAD
+    assert len({round(wait, 2) for wait in waits}) > 20

@@ -146,15 +146,13 @@ class Overlay:
 
     def status(self) -> Status:
         """A snapshot of counts."""
-        tree, refused = self._gossip.tree, dict(self._links.refused)
-        signalling = self._routing.counters
-        links = len(self._links.by_peer)
-        return Status(links, signalling, refused, tree.payloads, tree.announcements)
+        tree, links = self._gossip.tree, self._links
+        counters, refused = self._routing.counters, dict(links.refused)
+        return Status(len(links.by_peer), counters, refused, tree.payloads, tree.announcements)
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""
-        links = self._links.by_peer.items()
-        return [view_of(peer, link, self._book.get(peer)) for peer, link in links]
+        return [view_of(p, link, self._book.get(p)) for p, link in self._links.by_peer.items()]
 
     def active_view(self) -> tuple[PeerId, ...]:
         """A snapshot of the neighbours that gossip runs over (HyParView)."""

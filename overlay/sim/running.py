@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from overlay.core.events import Deliver, Effect, MakeInvite, Rejected, Report, Resolved, Traced
-from overlay.core.messages import InviteBody
+from overlay.core.events import Deliver, Effect, Rejected, Report, Resolved, Traced
 from overlay.core.types import PeerId, RequestId
 from overlay.sim import forking, liveness
 from overlay.sim.adversaries import Adversaries
@@ -26,6 +25,7 @@ from overlay.sim.conditions import Conditions
 from overlay.sim.controls import cyclon
 from overlay.sim.controls.naive import byzantine_share
 from overlay.sim.faults import Faults
+from overlay.sim.invitations import Invitations
 from overlay.sim.measures import (
     Tally,
     Traffic,
@@ -42,13 +42,6 @@ from overlay.sim.settings import chosen
 from overlay.sim.tracing import BRANCH, Event, Line, Tracer
 from overlay.sim.world import World
 
-INVITE_MARGIN = 3600.0
-"""Seconds that an invite outlives the run."""
-INVITE_MEMBERS = 4
-"""Members that an invite names, as shipped (``invite.members``): its author may be firewalled."""
-ASK_AGAIN = 8.0
-"""Seconds after which a newcomer that is still outside asks somebody else for an invite: those
-that its invite named have had their 5 s."""
 CHECKED_MAX = 2000
 """Nodes of the largest world in which every event is checked: it costs a fifth of the time."""
 STEP = 1.0
@@ -179,10 +172,13 @@ class _Run:
         self._members: dict[SimNode, None] = {}
         """Nodes that have had a link since they started."""
         self._links: dict[SimNode, dict[PeerId, None]] = {}
-        self._invites: dict[SimNode, InviteBody] = {}
-        """Made once and used by all: only for a contact whose link everybody has."""
-        self._inviting: dict[RequestId, tuple[SimNode, SimNode]] = {}
-        """Invites that are being made: by whom, and for which newcomer."""
+        self._invitations = Invitations(
+            self.world,
+            scenario.duration,
+            scenario.join.through == "first",
+            self._contact,
+            self._members.__contains__,
+        )
         self._requests: dict[RequestId, str] = {}
         self._schedule()
 
@@ -342,33 +338,7 @@ class _Run:
         self._tally.started(node.name, self.world.now)
         if contact is not None:
             node.group = contact.group
-            self._ask_in(node, contact)
-
-    def _ask_in(self, node: SimNode, contact: SimNode) -> None:
-        """Have a newcomer join by an invite of this contact, and by another's if that fails."""
-        self.world.after(ASK_AGAIN, partial(self._ask_again, node))
-        if contact in self._invites:
-            self.world.join(node, self._invites[contact])
-            return
-        life = self.scenario.duration + INVITE_MARGIN
-        request = self.world.request(contact, lambda r: MakeInvite(r, life, INVITE_MEMBERS))
-        self._inviting[request] = contact, node
-        if request in contact.results:
-            self._on_invite(contact.results[request])
-
-    def _on_invite(self, made: Resolved | Rejected) -> None:
-        contact, node = self._inviting.pop(made.request)
-        assert isinstance(made, Resolved), made
-        if self.scenario.join.through == "first":
-            self._invites[contact] = made.value
-        self.world.after(0.0, partial(self.world.join, node, made.value))
-
-    def _ask_again(self, node: SimNode) -> None:
-        if node in self._members or not node.alive:
-            return
-        contact = self._contact()
-        if contact is not None:
-            self._ask_in(node, contact)
+            self._invitations.bring_in(node, contact)
 
     def _begin_churn(self) -> None:
         for node in list(self._members):
@@ -490,8 +460,7 @@ class _Run:
                 self._on_link_down(node, fields["peer"])
 
     def _on_result(self, node: SimNode, result: Resolved | Rejected) -> None:
-        if result.request in self._inviting:
-            self._on_invite(result)
+        if self._invitations.take(result):
             return
         name = self._requests.pop(result.request, None)
         if name is None or isinstance(result, Rejected):

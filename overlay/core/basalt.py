@@ -15,17 +15,16 @@ emptied, and prefer prefixes that are not crowded: both are the product's, not t
 """
 
 import hashlib
-import ipaddress
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from operator import lt
+from struct import Struct
 
 from overlay.core.bounds import LIST_MAX
 from overlay.core.budgets import Budgets
 from overlay.core.context import Context
 from overlay.core.messages import (
-    Record,
     RecordPull,
     RecordPulled,
     ViewExchange,
@@ -41,6 +40,7 @@ ROW = 10
 ROUNDS_A_ROW = 10
 """Rounds (paper: k / ρ) from one row to the next: one sample a round."""
 RANK_BYTES = 6
+_SPLIT = [Struct(f"{RANK_BYTES}s" * slots) for slots in range(ROW + 1)]
 EMPTY = b"\xff" * (RANK_BYTES + 1)
 """Ranks after everything: an empty slot, or one whose holder gives way to anybody."""
 FIRST_PAUSE = 1.0
@@ -58,7 +58,6 @@ PULLED_MAX = 8
 ASKED_MAX = 8
 PREFIX_SHARE = 5
 """At most one slot of so many (guess) for one prefix, while there are others."""
-PREFIX_BITS = {4: 16, 6: 32}
 PUSHES_PER_SECOND = 1.0
 """Exchanges (guess) that one neighbour may bring us: at 10,000 nodes it brings one in 10 s."""
 PUSHES_BURST = 30.0
@@ -95,10 +94,11 @@ class _Row:
     ranks: list[bytes]
     hits: list[int]
 
-    def rank(self, peer: PeerId) -> bytes:
-        """Its ranks in all slots of the row, one after the other."""
-        size = RANK_BYTES * len(self.peers)
-        return hashlib.blake2b(peer, key=self.seed, digest_size=size).digest()
+    def rank(self, peer: PeerId) -> tuple[bytes, ...]:
+        """Its ranks in all slots of the row."""
+        split = _SPLIT[len(self.peers)]
+        digest = hashlib.blake2b(peer, key=self.seed, digest_size=split.size).digest()
+        return split.unpack(digest)
 
     def hit(self, peer: PeerId) -> None:
         """It has come up once more."""
@@ -109,31 +109,6 @@ class _Row:
     def put(self, slot: int, peer: PeerId | None, rank: bytes) -> None:
         """Give a slot to somebody, or to nobody."""
         self.peers[slot], self.ranks[slot], self.hits[slot] = peer, rank, int(peer is not None)
-
-
-@lru_cache(maxsize=4096)
-def prefix_of(host: str) -> str:
-    """Whose machines may well be one attacker's: a global address' /16 or /32; else nobody's.
-
-    >>> prefix_of("11.22.33.44"), prefix_of("192.168.1.1")
-    ('11.22.0.0/16', '')
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if not address.is_global:
-        return ""
-    bits = PREFIX_BITS[address.version]
-    return str(ipaddress.ip_network((address, bits), strict=False))
-
-
-def prefix_in(record: Record | None) -> str:
-    """The prefix of the first global address in a record; proven ones first."""
-    entries = sorted(record.addresses, key=lambda entry: not entry.proven) if record else []
-    return next(filter(None, (prefix_of(entry.host) for entry in entries)), "")
 
 
 @dataclass(slots=True)
@@ -236,8 +211,9 @@ class Basalt:
 
     def _compete(self, peer: PeerId, row: _Row) -> None:
         ranks = row.rank(peer)
-        for slot, least in enumerate(row.ranks):
-            rank = ranks[RANK_BYTES * slot : RANK_BYTES * (slot + 1)]
+        if not any(map(lt, ranks, row.ranks)):
+            return
+        for slot, (rank, least) in enumerate(zip(ranks, row.ranks, strict=True)):
             if rank < least and row.peers[slot] != peer and self._may_take(peer, row.peers[slot]):
                 row.put(slot, peer, rank)
 

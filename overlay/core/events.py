@@ -1,7 +1,8 @@
 """What goes into the core and what comes out of it: facts and commands in, imperatives out."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from overlay.core.messages import GossipPart, InviteBody, Message
 from overlay.core.types import (
@@ -17,15 +18,13 @@ from overlay.core.types import (
 # --- facts -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ClockSet:
+class ClockSet(msgspec.Struct, frozen=True, gc=False):
     """Wall time is `wall` (Unix seconds) now; said at the start and whenever it jumps."""
 
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True, gc=False):
     """Our UDP port can be reached at these local addresses (wildcards resolved to interfaces)."""
 
     addresses: tuple[Address, ...]
@@ -33,8 +32,7 @@ class Listening:
     """What the user says is reachable from outside."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOpened:
+class LinkOpened(msgspec.Struct, frozen=True, gc=False):
     """DTLS, SCTP and the control channel stand; nobody has proven who they are yet."""
 
     link: LinkId
@@ -42,8 +40,7 @@ class LinkOpened:
     facts: LinkFacts
 
 
-@dataclass(frozen=True, slots=True)
-class DialFailed:
+class DialFailed(msgspec.Struct, frozen=True, gc=False):
     """A `Dial` or `Negotiate` came to nothing; the link id is gone."""
 
     link: LinkId
@@ -51,8 +48,7 @@ class DialFailed:
     """``timeout``, ``glare``, ``unreachable``, ``certificate``, ``protocol``, ``cancelled``."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost:
+class LinkLost(msgspec.Struct, frozen=True, gc=False):
     """An open link has ended and its id is gone."""
 
     link: LinkId
@@ -61,92 +57,80 @@ class LinkLost:
     ``overflow``."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSuspect:
+class LinkSuspect(msgspec.Struct, frozen=True, gc=False):
     """A check has gone unanswered for 1.5 s."""
 
     link: LinkId
 
 
-@dataclass(frozen=True, slots=True)
-class LinkAlive:
+class LinkAlive(msgspec.Struct, frozen=True, gc=False):
     """A suspect or silent link has been heard again."""
 
     link: LinkId
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSilent:
+class LinkSilent(msgspec.Struct, frozen=True, gc=False):
     """Nothing heard for 6 s. The association stays suspended: `LinkAlive` may follow for 60 s."""
 
     link: LinkId
 
 
-@dataclass(frozen=True, slots=True)
-class PathMoved:
+class PathMoved(msgspec.Struct, frozen=True, gc=False):
     """The link now runs over another pair of addresses."""
 
     link: LinkId
     facts: LinkFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(msgspec.Struct, frozen=True, gc=False):
     """The peer at the other end of `link` sees us at `address` (XOR-MAPPED-ADDRESS)."""
 
     link: LinkId
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, gc=False):
     """A decoded control message has arrived."""
 
     link: LinkId
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Unsent:
+class Unsent(msgspec.Struct, frozen=True, gc=False):
     """A link was too far behind to queue a part of a publication, which was dropped."""
 
     link: LinkId
     message: GossipPart
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(msgspec.Struct, frozen=True, gc=False):
     """Bytes that are no control message have arrived."""
 
     link: LinkId
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wakeup:
+class Wakeup(msgspec.Struct, frozen=True, gc=False):
     """The deadline that the core asked for has come."""
 
 
 # --- commands ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(msgspec.Struct, frozen=True, gc=False):
     """Enter the network of an invite: dial all its members' addresses at once."""
 
     request: RequestId
     invite: InviteBody
 
 
-@dataclass(frozen=True, slots=True)
-class Recall:
+class Recall(msgspec.Struct, frozen=True, gc=False):
     """Records of peers met in an earlier life (the cache), to be dialled again."""
 
     records: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MakeInvite:
+class MakeInvite(msgspec.Struct, frozen=True, gc=False):
     """Make an invite; resolves to an `InviteBody`."""
 
     request: RequestId
@@ -156,32 +140,28 @@ class MakeInvite:
     uses: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True, gc=False):
     """Open a link to a peer by whatever step of the ladder reaches it; resolves to None."""
 
     request: RequestId
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class PingPeer:
+class PingPeer(msgspec.Struct, frozen=True, gc=False):
     """Measure the round trip to a linked peer; resolves to seconds (float)."""
 
     request: RequestId
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class TracePeer:
+class TracePeer(msgspec.Struct, frozen=True, gc=False):
     """See which way an offer to this peer would take; resolves to `Traced`."""
 
     request: RequestId
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
+class Traced(msgspec.Struct, frozen=True, gc=False):
     """What a trace found."""
 
     hops: tuple[PeerId, ...]
@@ -190,8 +170,7 @@ class Traced:
     """Seconds there and back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True, gc=False):
     """Send to every subscriber in the mesh; resolves to the message id."""
 
     request: RequestId
@@ -200,8 +179,7 @@ class Publish:
     text: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, gc=False):
     """Say goodbye on every link; resolves to None when done."""
 
     request: RequestId
@@ -231,8 +209,7 @@ Event = (
 # --- effects -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True, gc=False):
     """Dial a listener directly: its answer is fabricated, nothing is signalled."""
 
     link: LinkId
@@ -246,8 +223,7 @@ class Dial:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True, gc=False):
     """Get ready for ICE with these credentials before an offer goes out; we shall control."""
 
     link: LinkId
@@ -256,8 +232,7 @@ class Prepare:
     candidates: tuple[Candidate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Negotiate:
+class Negotiate(msgspec.Struct, frozen=True, gc=False):
     """Start full ICE with a peer whose offer or answer is at hand."""
 
     link: LinkId
@@ -273,32 +248,28 @@ class Negotiate:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(msgspec.Struct, frozen=True, gc=False):
     """Send a control message; a link whose queue is full is aborted (`LinkLost`, ``overflow``)."""
 
     link: LinkId
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(msgspec.Struct, frozen=True, gc=False):
     """The hello on this link has succeeded: it is now the link to `peer`."""
 
     link: LinkId
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(msgspec.Struct, frozen=True, gc=False):
     """End a link or an attempt once what was transmitted on it has left; no event follows."""
 
     link: LinkId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """A published message for the local subscribers."""
 
     topic: str
@@ -308,16 +279,14 @@ class Deliver:
     hops: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True, gc=False):
     """A command has succeeded."""
 
     request: RequestId
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A command has failed; `text` says what is wrong, why, and what to do."""
 
     request: RequestId
@@ -325,16 +294,14 @@ class Rejected:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remember:
+class Remember(msgspec.Struct, frozen=True, gc=False):
     """Keep this signed record in the cache of peers met: we are linked to its author."""
 
     peer: PeerId
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, gc=False):
     """Something that the log should name."""
 
     level: str

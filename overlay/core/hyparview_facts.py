@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from overlay.core.types import PeerId
 
 
@@ -21,22 +23,19 @@ class Parameters:
 # --- facts, for the composed node ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NeighborUp:
+class NeighborUp(msgspec.Struct, frozen=True, gc=False):
     """A peer is in the active view now."""
 
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class NeighborDown:
+class NeighborDown(msgspec.Struct, frozen=True, gc=False):
     """A peer is no longer in the active view."""
 
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
 
     peer: PeerId

@@ -15,6 +15,8 @@ from bisect import insort
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import msgspec
+
 from overlay.core.context import Context
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId
@@ -53,15 +55,13 @@ class Ring:
     """Links at harmonic distances."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
+class Needed(msgspec.Struct, frozen=True, gc=False):
     """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
 
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, gc=False):
     """The link to this peer is one that routing counts on."""
 
     peer: PeerId
@@ -69,15 +69,13 @@ class Held:
     """False: a long link."""
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(msgspec.Struct, frozen=True, gc=False):
     """Routing counts on the link to this peer no longer."""
 
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True, gc=False):
     """Find out who is nearest to a place: `on_located` or `on_not_located` is to follow."""
 
     place: int
@@ -183,8 +181,11 @@ class Keyspace:
 
     def on_heard(self, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
         """Peers that exist, as a neighbour or a passing record says."""
+        place, (after, before) = self.place, self._reach
         for peer in peers:
-            self._learn(peer, now)
+            clockwise = (place_of(peer) - place) & (SPACE - 1)
+            if clockwise < after or SPACE - clockwise < before:
+                self._learn(peer, now)
         return self._done(now) if self._changed else []
 
     def on_known(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
@@ -237,20 +238,24 @@ class Keyspace:
         if not self.ring.side:
             return
         clockwise = (place_of(peer) - self.place) & (SPACE - 1)
-        if clockwise >= self._reach[0] and SPACE - clockwise >= self._reach[1]:
+        after, before = self._reach
+        self._consider(self._sides[0], (clockwise, peer), after, now)
+        self._consider(self._sides[1], (SPACE - clockwise, peer), before, now)
+
+    def _consider(
+        self, side: list[tuple[int, PeerId]], entry: tuple[int, PeerId], reach: int, now: float
+    ) -> None:
+        offset, peer = entry
+        if offset > reach or entry in side:
             return
         lost = self._lost.get(peer)
         if peer == self.context.peer_id or (lost is not None and lost[0] > now):
             return
-        if self._gone.get(peer, now) > now:
-            return
-        for side, offset in zip(self._sides, (clockwise, SPACE - clockwise), strict=True):
-            entry = (offset, peer)
-            if (len(side) < CANDIDATES or entry < side[-1]) and entry not in side:
-                insort(side, entry)
-                del side[CANDIDATES:]
-                self._changed = True
-        self._measure()
+        if self._gone.get(peer, now) <= now:
+            insort(side, entry)
+            del side[CANDIDATES:]
+            self._changed = True
+            self._measure()
 
     def _measure(self) -> None:
         """How near a candidate has to be."""

@@ -8,18 +8,27 @@ to the place that a request goes to.
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from overlay.core.keyspace import SPACE, place_of
 from overlay.core.types import LinkId, PeerId
 
 DIGEST_MAX = 64
 """Neighbours of a neighbour that we remember."""
+DIGESTS_SHARED = 1 << 14
+"""Digests that all nodes of a world hear at about the same time."""
 REQUESTS_PER_SECOND = 50.0
 REQUESTS_BURST = 100.0
 BROUGHT_FOR = 10.0
 """Seconds (guess) for which whoever brought word of a newcomer is the way to it: digests name it
 once its links are more than a guest's."""
 BROUGHT_MAX = 64
+
+
+@lru_cache(maxsize=DIGESTS_SHARED)
+def _in_order(place: int, peers: tuple[PeerId, ...]) -> tuple[int, ...]:
+    """A place and those of these peers, around the ring: the same for all who hear of them."""
+    return tuple(sorted({place, *map(place_of, peers)}))
 
 
 @dataclass(slots=True)
@@ -30,20 +39,17 @@ class Neighbour:
     place: int
     srtt: float = 0.0
     places: tuple[int, ...] = ()
-    """Its own and those of its neighbours, as it says, in order around the ring."""
-    doubted: bool = False
-    """It has left a request unacknowledged, and said nothing since."""
+    """Its own and those of its neighbours, as it says, in order around the ring; maybe ours."""
     tokens: float = REQUESTS_BURST
     tokens_at: float = 0.0
 
     def learn(self, peers: list[PeerId]) -> None:
         """It says who its neighbours are."""
-        self.places = tuple(sorted({self.place, *map(place_of, peers[:DIGEST_MAX])}))
+        self.places = _in_order(self.place, tuple(peers[:DIGEST_MAX]))
 
     def knows(self, place: int) -> bool:
         """Whether it, or one of its neighbours, is exactly there."""
-        at = bisect_left(self.places, place)
-        return at < len(self.places) and self.places[at] == place
+        return place in self.places
 
     def reach(self, place: int, skip: Collection[int] = ()) -> int:
         """How near it or one of its neighbours is, but for those at places that do not count.
@@ -51,6 +57,12 @@ class Neighbour:
         >>> Neighbour(LinkId(0), 5, places=(5, 9)).reach(8)
         1
         """
+        places = self.places
+        at = bisect_left(places, place)
+        after, before = places[at - len(places)], places[at - 1]
+        if after not in skip and before not in skip:  # nearly always
+            clockwise, back = (after - place) % SPACE, (place - before) % SPACE
+            return min(clockwise, back)
         return min(
             self.beyond(place, skip, clockwise=True), self.beyond(place, skip, clockwise=False)
         )
@@ -90,6 +102,12 @@ class Surroundings:
     neighbours: dict[PeerId, Neighbour] = field(default_factory=dict)
     _brought: dict[PeerId, tuple[PeerId, float]] = field(default_factory=dict)
     """Newcomers, who brought word of them, and when; the latest last."""
+    doubted: dict[PeerId, None] = field(default_factory=dict)
+    """Neighbours that have left a request unacknowledged, and said nothing since."""
+    place: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = place_of(self.peer_id)
 
     def add(self, peer: PeerId, link: LinkId, now: float) -> None:
         """A neighbour came, moved to another link, or woke up."""
@@ -100,34 +118,44 @@ class Surroundings:
         else:
             known.link = link
 
+    def remove(self, peer: PeerId) -> bool:
+        """A neighbour went or fell silent; whether it was one."""
+        self.doubted.pop(peer, None)
+        return self.neighbours.pop(peer, None) is not None
+
     def learn(self, peer: PeerId, peers: list[PeerId]) -> None:
         """A neighbour says who its neighbours are."""
         known = self.neighbours.get(peer)
         if known is not None:
-            known.learn([each for each in peers if each != self.peer_id])
+            known.learn(peers)
 
     def doubt(self, peer: PeerId) -> None:
         """It may be dead: until it says something, others come first."""
         if peer in self.neighbours:
-            self.neighbours[peer].doubted = True
+            self.doubted[peer] = None
 
     def heard(self, peer: PeerId) -> None:
         """It is alive."""
-        if peer in self.neighbours:
-            self.neighbours[peer].doubted = False
+        if self.doubted:
+            self.doubted.pop(peer, None)
 
     def best(
         self, place: int, untried: list[PeerId], skip: Collection[int] = ()
     ) -> tuple[int, PeerId] | None:
         """The untried neighbour that leads nearest to a place, and how near."""
-        reaches = ((self.neighbours[peer].reach(place, skip), peer) for peer in untried)
-        return min(reaches, default=None)
+        neighbours = self.neighbours
+        nearest, best = SPACE + 1, self.peer_id
+        for peer in untried:
+            reach = neighbours[peer].reach(place, skip)
+            if reach < nearest or (reach == nearest and peer < best):
+                nearest, best = reach, peer
+        return (nearest, best) if untried else None
 
     def across(
         self, place: int, untried: list[PeerId], skip: Collection[int] = ()
     ) -> PeerId | None:
         """The untried neighbour that leads nearest to a place on the side where we are not."""
-        clockwise = (place - place_of(self.peer_id)) % SPACE < SPACE // 2
+        clockwise = (place - self.place) % SPACE < SPACE // 2
         reaches = [
             (self.neighbours[peer].beyond(place, skip, clockwise=clockwise), peer)
             for peer in untried
@@ -135,9 +163,8 @@ class Surroundings:
         return min(reaches)[1] if reaches else None
 
     def places(self, peers: Iterable[PeerId]) -> set[int]:
-        """Where these are, and the neighbours that may be dead: places that lead nowhere."""
-        doubted = [peer for peer, each in self.neighbours.items() if each.doubted]
-        return {place_of(peer) for peer in (*peers, *doubted)}
+        """Where these are, we and neighbours that may be dead: places that lead nowhere."""
+        return {place_of(peer) for peer in (self.peer_id, *peers, *self.doubted)}
 
     def brought(self, newcomer: PeerId | None, bearer: PeerId, now: float) -> None:
         """A neighbour has brought word of a newcomer, from where that came in."""
@@ -153,9 +180,9 @@ class Surroundings:
 
         A newcomer may be named by nobody yet: then the way to it is the one that word of it came.
         """
-        place = place_of(target)
-        knowing = [peer for peer in untried if self.neighbours[peer].knows(place)]
+        place, neighbours = place_of(target), self.neighbours
+        knowing = [peer for peer in untried if place in neighbours[peer].places]
         if knowing or target not in self._brought:
-            return sorted(knowing, key=lambda peer: self.neighbours[peer].srtt)
+            return sorted(knowing, key=lambda peer: neighbours[peer].srtt)
         bearer, at = self._brought[target]
         return [bearer] if bearer in untried and now < at + BROUGHT_FOR else []

@@ -159,17 +159,17 @@ class Membership:
 
     def _tell_digest(self, now: float) -> None:
         """Guests come and go: they are told once, when they come, and nobody is told of them."""
-        alive = self.links.alive()
-        lasting = [link.peer for link in alive if link.peer is not None and self.lasts(link.peer)]
+        alive, lasts = self.links.alive(), self.lasts
+        lasting = [link.peer for link in alive if link.peer is not None and lasts(link.peer)]
         digest = tuple(lasting[:NEIGHBOURS_MAX])
+        message = Neighbours(list(digest))  # to whoever is named in it, too: it knows that
         due = now >= self._told_at + DIGEST_INTERVAL
         waits = False
         for link in alive:
             if link.told is None or (link.peer in digest and not _alike(link, digest)):
                 if link.told is None or due:
                     link.told = digest
-                    peers: list[bytes] = [peer for peer in digest if peer != link.peer]
-                    self.context.emit(Transmit(link.id, Neighbours(peers)))
+                    self.context.emit(Transmit(link.id, message))
                 else:
                     waits = True
         if due:
@@ -208,6 +208,9 @@ def _alike(link: Link, digest: tuple[PeerId, ...]) -> bool:
     told = link.told
     if told is digest or told == digest or told is None:
         return told is not None
-    return [each for each in told if each != link.peer] == [
-        each for each in digest if each != link.peer
-    ]
+    return _without(link.peer, told) == _without(link.peer, digest)
+
+
+def _without(peer: PeerId | None, peers: tuple[PeerId | None, ...]) -> tuple[PeerId | None, ...]:
+    at = peers.index(peer) if peer in peers else len(peers)
+    return peers[:at] + peers[at + 1 :]

@@ -12,7 +12,7 @@ MAX_MESSAGE_BYTES = 65_536
 """A control message beyond this ends the link."""
 
 
-class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """First on every link, both ends at once: wire versions, nonce and clock; no identity yet."""
 
     wire_min: int
@@ -22,7 +22,7 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The sender's wall time, Unix seconds: clocks far apart are refused with a reason."""
 
 
-class Proof(msgspec.Struct, array_like=True, frozen=True, tag=2):
+class Proof(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
     """Who I am, and that this DTLS session is mine; first the dialler's, then the listener's."""
 
     peer_id: bytes
@@ -36,32 +36,32 @@ class Proof(msgspec.Struct, array_like=True, frozen=True, tag=2):
     """The sender's own signed record."""
 
 
-class Goodbye(msgspec.Struct, array_like=True, frozen=True, tag=3):
+class Goodbye(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3):
     """The last message on a link: a code for programs, a line for people."""
 
     code: str
     text: str
 
 
-class Ping(msgspec.Struct, array_like=True, frozen=True, tag=4):
+class Ping(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
     """Asks for a `Pong` with the same token."""
 
     token: int
 
 
-class Pong(msgspec.Struct, array_like=True, frozen=True, tag=5):
+class Pong(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
     """Answers a `Ping`."""
 
     token: int
 
 
-class Neighbours(msgspec.Struct, array_like=True, frozen=True, tag=6):
+class Neighbours(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
     """The peers that the sender is linked to, sent whenever that changes."""
 
     peers: list[bytes]
 
 
-class Records(msgspec.Struct, array_like=True, frozen=True, tag=7):
+class Records(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
     """Signed records of members, the sender's own among them when it changed."""
 
     records: list[bytes]
@@ -69,7 +69,7 @@ class Records(msgspec.Struct, array_like=True, frozen=True, tag=7):
     """There are too many members for everybody to know them all: these are some."""
 
 
-class Offer(msgspec.Struct, array_like=True, frozen=True, tag=8):
+class Offer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
     """A sealed offer on its way to `target`: all that a hop sees."""
 
     target: bytes
@@ -83,7 +83,7 @@ class Offer(msgspec.Struct, array_like=True, frozen=True, tag=8):
     """Nodes that have passed it on; the TTL also counts what was tried in vain."""
 
 
-class Answer(msgspec.Struct, array_like=True, frozen=True, tag=9):
+class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
     """A sealed answer on its way back along the offer's path."""
 
     request: bytes
@@ -91,21 +91,21 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, tag=9):
     sealed: bytes
 
 
-class SignalAck(msgspec.Struct, array_like=True, frozen=True, tag=10):
+class SignalAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=10):
     """The next hop has taken charge of an `Offer` (or of its `Answer`)."""
 
     request: bytes
     answer: bool
 
 
-class Bounce(msgspec.Struct, array_like=True, frozen=True, tag=11):
+class Bounce(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=11):
     """The sender of this could not pass the offer on; the receiver tries its next best."""
 
     request: bytes
     code: str
 
 
-class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=12):
+class Gossip(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=12):
     """A published message, signed by its origin."""
 
     message_id: bytes
@@ -119,7 +119,7 @@ class Gossip(msgspec.Struct, array_like=True, frozen=True, tag=12):
     signature: bytes
 
 
-class GossipPart(msgspec.Struct, array_like=True, frozen=True, tag=27):
+class GossipPart(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=27):
     """A part of a published message that is too large for one piece, signed by its origin."""
 
     message_id: bytes
@@ -142,7 +142,7 @@ Published = Gossip | GossipPart
 """What travels along the tree."""
 
 
-class TokenRequest(msgspec.Struct, array_like=True, frozen=True, tag=13):
+class TokenRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=13):
     """Asks a neighbour for a dial token that an invite will carry."""
 
     request: int
@@ -151,14 +151,14 @@ class TokenRequest(msgspec.Struct, array_like=True, frozen=True, tag=13):
     expires_at: int
 
 
-class TokenGrant(msgspec.Struct, array_like=True, frozen=True, tag=14):
+class TokenGrant(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=14):
     """The token asked for, and where its issuer can be dialled."""
 
     request: int
     token: bytes
 
 
-class Trace(msgspec.Struct, array_like=True, frozen=True, tag=25):
+class Trace(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=25):
     """Finds its way as an offer does, and notes each node that passes it on."""
 
     target: bytes
@@ -167,18 +167,18 @@ class Trace(msgspec.Struct, array_like=True, frozen=True, tag=25):
     path: list[bytes]
 
 
-class TraceReply(msgspec.Struct, array_like=True, frozen=True, tag=26):
+class TraceReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=26):
     """The nodes that a `Trace` passed through, the target last; goes back the same way."""
 
     request: bytes
     path: list[bytes]
 
 
-class JoinView(msgspec.Struct, array_like=True, frozen=True, tag=15):
+class JoinView(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=15):
     """HyParView's Join: a newcomer asks its contact to take it in and send word of it."""
 
 
-class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, tag=16):
+class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=16):
     """Word of a newcomer on a random walk."""
 
     newcomer: bytes
@@ -187,23 +187,23 @@ class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, tag=16):
     """The newcomer's signed record, so that whoever the walk ends at can link to it."""
 
 
-class NeighbourAsk(msgspec.Struct, array_like=True, frozen=True, tag=17):
+class NeighbourAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
     """HyParView's Neighbor: take me into your active view; with high priority it is granted."""
 
     high: bool
 
 
-class NeighbourReply(msgspec.Struct, array_like=True, frozen=True, tag=18):
+class NeighbourReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=18):
     """Whether a `NeighbourAsk` was granted."""
 
     accepted: bool
 
 
-class Disconnect(msgspec.Struct, array_like=True, frozen=True, tag=19):
+class Disconnect(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
     """You had to make room in my active view; the link may still serve."""
 
 
-class Shuffle(msgspec.Struct, array_like=True, frozen=True, tag=20):
+class Shuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
     """Retired: `RecordShuffle` took its place. Read, and ignored."""
 
     walk: bytes
@@ -212,14 +212,14 @@ class Shuffle(msgspec.Struct, array_like=True, frozen=True, tag=20):
     peers: list[bytes]
 
 
-class ShuffleReply(msgspec.Struct, array_like=True, frozen=True, tag=21):
+class ShuffleReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=21):
     """Retired: `RecordShuffleReply` took its place. Read, and ignored."""
 
     walk: bytes
     peers: list[bytes]
 
 
-class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, tag=33):
+class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=33):
     """A sample of somebody's views on a random walk, as signed records."""
 
     walk: bytes
@@ -228,7 +228,7 @@ class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, tag=33):
     records: list[bytes]
 
 
-class RecordShuffleReply(msgspec.Struct, array_like=True, frozen=True, tag=34):
+class RecordShuffleReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=34):
     """As many peers in return, going back along the walk."""
 
     walk: bytes
@@ -242,23 +242,23 @@ class Announcement(msgspec.Struct, array_like=True, frozen=True):
     hops: int
 
 
-class IHave(msgspec.Struct, array_like=True, frozen=True, tag=22):
+class IHave(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
     """Plumtree's lazy push: messages that can be had."""
 
     announcements: list[Announcement]
 
 
-class Graft(msgspec.Struct, array_like=True, frozen=True, tag=23):
+class Graft(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
     """Send me this message, and from now on all of them."""
 
     message_id: bytes
 
 
-class Prune(msgspec.Struct, array_like=True, frozen=True, tag=24):
+class Prune(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=24):
     """Your messages come sooner from elsewhere: only announce them."""
 
 
-class Locate(msgspec.Struct, array_like=True, frozen=True, tag=30):
+class Locate(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=30):
     """Finds its way as an offer does, to whoever is nearest to a place on the ring."""
 
     place: int
@@ -267,21 +267,21 @@ class Locate(msgspec.Struct, array_like=True, frozen=True, tag=30):
     ttl: int
 
 
-class Located(msgspec.Struct, array_like=True, frozen=True, tag=31):
+class Located(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=31):
     """Those nearest to the place, as far as the node knows that is nearest; goes back."""
 
     request: bytes
     peers: list[bytes]
 
 
-class LinkUse(msgspec.Struct, array_like=True, frozen=True, tag=32):
+class LinkUse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=32):
     """What the sender counts on this link for, so that the receiver keeps it, too."""
 
     uses: int
     """The sum of 2 (ring), 4 (long link), 8 (a command asked for it)."""
 
 
-class ViewExchange(msgspec.Struct, array_like=True, frozen=True, tag=35):
+class ViewExchange(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=35):
     """BASALT's push: the sender's whole view, routed to a member of it as an offer would be."""
 
     target: bytes
@@ -291,7 +291,7 @@ class ViewExchange(msgspec.Struct, array_like=True, frozen=True, tag=35):
     """The sender first."""
 
 
-class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, tag=36):
+class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=36):
     """BASALT's pull: the whole view of the target in return; goes back the same way."""
 
     request: bytes
@@ -299,7 +299,7 @@ class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, tag=36):
     """Its sender first."""
 
 
-class RecordPull(msgspec.Struct, array_like=True, frozen=True, tag=37):
+class RecordPull(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=37):
     """Asks for the records of some peers that the target has named."""
 
     target: bytes
@@ -308,7 +308,7 @@ class RecordPull(msgspec.Struct, array_like=True, frozen=True, tag=37):
     peers: list[bytes]
 
 
-class RecordPulled(msgspec.Struct, array_like=True, frozen=True, tag=38):
+class RecordPulled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=38):
     """Those records that the target of a `RecordPull` holds; goes back the same way."""
 
     request: bytes

@@ -5,10 +5,10 @@ means for the others is decided here, and only here.
 """
 
 from collections import deque
-from typing import assert_never
+from typing import assert_never, cast
 
 from overlay.core import messages as m
-from overlay.core.basalt import Ask, prefix_in
+from overlay.core.basalt import Ask
 from overlay.core.bearings import Bearings
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
@@ -84,15 +84,14 @@ class Overlay:
         reader: RecordReader | None = None,
     ) -> None:
         self._context = context = Context(settings, crypto, random)
+        self.agenda = context.agenda  # the deadlines of all machines, for who asks often
         self._reflexive = Reflexive()
         self._book = RecordBook(settings.network, crypto, settings.records_max, reader)
         self._links = Links(context)
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(
-            context, self._record_of, lambda peer: prefix_in(self._book.get(peer))
-        )
+        self._neighbourhood = Neighbourhood(context, self._record_of, self._book.prefix_of)
         self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
         lasts = self._neighbourhood.seats.lasts
         self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
@@ -118,7 +117,7 @@ class Overlay:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one event; returns what is to be done. Never raises on what a peer can send."""
-        if now >= self._context.agenda.earliest:
+        if now >= self.agenda.earliest:
             self._on_time(now)
         match event:
             case Received():
@@ -240,16 +239,15 @@ class Overlay:
         self._routing.neighbours[peer].srtt = link.rtt or 0.0
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
-        self._membership.add(fact.record, peer, now)
+        self._add_record(fact.record, peer, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         if peer in self._gossip.tree.links:
             self._gossip.tree.add(peer, link.id, now)
-        join = link.negotiated is Negotiated.INVITE and not link.inbound
-        ours = not link.inbound
-        around = self._neighbourhood
+        around, ours = self._neighbourhood, not link.inbound
+        join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
         if peer in self._kept:
             around.keep(peer, now)
@@ -288,27 +286,27 @@ class Overlay:
                 self._on_peer_message(link, link.peer, message, now)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
-        """A message of a peer that has proven itself; hellos were dealt with above."""
+        """A message of a peer that has proven itself; those that come most often come first."""
         match message:
-            case m.Offer() | m.Trace() | m.Locate():
-                self._on_routing(self._routing.on_request(peer, message, now), now)
-            case m.ViewExchange() | m.RecordPull():
-                self._on_exchange(link, peer, message, now)
-            case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
-                self._on_routing(self._routing.on_reply(peer, message), now)
             case m.SignalAck():
                 self._routing.on_ack(peer, message)
-            case m.Bounce():
-                self._on_routing(self._routing.on_bounce(peer, message, now), now)
             case m.Neighbours():
-                peers = list(map(PeerId, message.peers))
+                peers = cast(list[PeerId], message.peers)
                 self._routing.surroundings.learn(peer, peers)
                 self._on_neighbours(self._neighbourhood.on_neighbours(peers, now), now)
+            case m.Offer() | m.Trace() | m.Locate():
+                self._on_routing(self._routing.on_request(peer, message, now), now)
+            case m.Bounce():
+                self._on_routing(self._routing.on_bounce(peer, message, now), now)
             case m.Records(records, some):
                 if some:
                     self._membership.on_some(now)
                 for data in records:
                     self._on_record(data, peer, now)
+            case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
+                self._on_routing(self._routing.on_reply(peer, message), now)
+            case m.ViewExchange() | m.RecordPull():
+                self._on_exchange(link, peer, message, now)
             case m.Gossip() | m.GossipPart():
                 why = self._gossip.on_published(peer, message, now)
                 if why is not None:
@@ -334,8 +332,7 @@ class Overlay:
                     self._on_record(message.record, peer, now)
                     self._routing.surroundings.brought(self._book.owner(message.record), peer, now)
                 record = self._book.bytes_of(peer) or b""
-                facts = self._neighbourhood.on_message(peer, message, record, now)
-                self._on_neighbours(facts, now)
+                self._on_neighbours(self._neighbourhood.on_message(peer, message, record, now), now)
 
     def _on_exchange(
         self, link: Link, peer: PeerId, message: m.ViewExchange | m.RecordPull, now: float
@@ -349,12 +346,15 @@ class Overlay:
             self._context.emit(Transmit(link.id, m.Bounce(message.request, "busy")))
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
+        record = None if self._book.is_old(data) else self._add_record(data, bearer, now)
+        if record is not None:
+            self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
+
+    def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> m.Record | None:
         record = self._membership.add(data, bearer, now)
         for peer in self._book.evicted():
             self._neighbourhood.views.forget(peer)
-        if record is not None:
-            facts = self._neighbourhood.on_known(PeerId(record.peer_id), now)
-            self._on_neighbours(facts, now)
+        return record
 
     def _introduce(self, data: bytes, now: float) -> PeerId | None:
         """Whose record this is, if it holds."""
@@ -364,8 +364,7 @@ class Overlay:
 
     def _record_of(self, peer: PeerId) -> bytes | None:
         """A member's record as it was signed, or our own."""
-        own = peer == self._context.peer_id
-        return self._membership.own if own else self._book.bytes_of(peer)
+        return self._membership.own if peer == self._context.peer_id else self._book.bytes_of(peer)
 
     # --- the neighbourhood ---------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from overlay.core import documents
 from overlay.core.bounds import RECORD_MAX
 from overlay.core.messages import PrekeyEntry, Record, Signed
+from overlay.core.prefixes import prefix_in
 from overlay.core.types import IDENTITY, Crypto, PeerId
 from overlay.errors import LocalProtocolError
 
@@ -42,6 +43,8 @@ class Read:
     record: Record
     signed: Signed | None
     """None: the signature has been checked, and holds."""
+    prefix: str
+    """Whose machine it may be of (`overlay.core.prefixes`)."""
 
     def holds(self, crypto: Crypto) -> bool:
         """Whether its owner has signed it; checked once."""
@@ -59,6 +62,8 @@ class RecordReader:
     def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
         self._kept = kept
         self._read: dict[bytes, Read] = {}
+        self.known = self._read.get
+        """What was read before, or None."""
 
     def read(self, data: bytes) -> Read | str:
         """What the record says, its signature unchecked, or ``malformed: …``. Never raises."""
@@ -75,7 +80,7 @@ class RecordReader:
             return record
         while len(self._read) >= self._kept:
             del self._read[next(iter(self._read))]
-        read = self._read[data] = Read(data, record, signed)
+        read = self._read[data] = Read(data, record, signed, prefix_in(record))
         return read
 
 
@@ -152,6 +157,15 @@ class RecordBook:
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._records
 
+    def is_old(self, data: bytes) -> bool:
+        """Whether it is one that we have, or older: most are, so nothing else is looked at."""
+        read = self._reader.known(data)
+        known = self._records.get(PeerId(read.record.peer_id)) if read is not None else None
+        if read is None or known is None or read.record.sequence > known.record.sequence:
+            return False
+        self.counters["old"] = self.counters.get("old", 0) + 1
+        return True
+
     def add(
         self, data: bytes, wall: float, needed: Container[PeerId] = frozenset()
     ) -> Record | None:
@@ -197,6 +211,11 @@ class RecordBook:
         """The same as it was signed, to be passed on."""
         read = self._records.get(peer)
         return read.data if read else None
+
+    def prefix_of(self, peer: PeerId) -> str:
+        """The prefix of a peer's address, as far as it is known."""
+        read = self._records.get(peer)
+        return read.prefix if read else ""
 
     def peers(self) -> list[PeerId]:
         """Whose records we hold, longest known first."""

@@ -21,7 +21,7 @@ from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.keyspace import distance, place_of
 from overlay.core.lookahead import Neighbour, Surroundings
-from overlay.core.messages import Bounce, Locate, Message, Offer, SignalAck, Trace
+from overlay.core.messages import Bounce, Locate, Message, Offer, SignalAck
 from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
 from overlay.core.routing_facts import (
     Counters,
@@ -33,6 +33,7 @@ from overlay.core.routing_facts import (
     Routed,
     RoutingFact,
     Undeliverable,
+    onward,
 )
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
@@ -59,8 +60,6 @@ RANDOM_HOPS = 2
 """Hops (guess) that a walk goes at random before it turns greedy: around whoever swallows."""
 TRIES_MAX = 8
 """Next hops that one node tries for one request (guess); half of them for a place."""
-PATH_MAX = 64
-"""Nodes that a trace remembers."""
 ACK_TIMEOUT_MIN = 0.3
 """Seconds (DESIGN, routing)."""
 RETRY_AFTER = 2.5
@@ -110,7 +109,7 @@ class Routing:
 
     def remove(self, peer: PeerId, now: float) -> list[RoutingFact]:
         """A neighbour went or fell silent: what it had not acknowledged is tried elsewhere."""
-        if self.neighbours.pop(peer, None) is None:
+        if not self.surroundings.remove(peer):
             return []
         facts: list[RoutingFact] = []
         for request in list(self._requests.values()):
@@ -221,7 +220,8 @@ class Routing:
         if neighbour is None or not neighbour.allowed(now):
             return self._drop(peer, routed, "busy")
         left = min(routed.ttl, OFFER_TTL) - 1
-        request = Request(self._onward(routed), came_from=peer, left=left)
+        routed_on = onward(routed, self.context.peer_id, OFFER_TTL)
+        request = Request(routed_on, came_from=peer, left=left)
         if self._ends_here(request):
             self._transmit(peer, SignalAck(routed.request, answer=False))
             return self._deliver(request, routed, peer, now)
@@ -238,7 +238,8 @@ class Routing:
         routed = request.routed
         if not isinstance(routed, Locate):
             return self._is_for_us(routed)
-        return request.left < 1 or self._nearer(request, self._untried(request)) is None
+        request.next = None if request.left < 1 else self._nearer(request, self._untried(request))
+        return request.next is None
 
     def _deliver(
         self, request: Request, routed: Routed, peer: PeerId, now: float
@@ -252,14 +253,6 @@ class Routing:
             return []
         self.counters.delivered += 1
         return [RequestArrived(routed, peer)]
-
-    def _onward(self, routed: Routed) -> Routed:
-        if isinstance(routed, Trace):
-            path = [*routed.path[:PATH_MAX], bytes(self.context.peer_id)]
-            return msgspec.structs.replace(routed, path=path)
-        if isinstance(routed, Offer):
-            return msgspec.structs.replace(routed, hops=min(routed.hops, OFFER_TTL) + 1)
-        return routed
 
     def on_ack(self, peer: PeerId, message: SignalAck) -> None:
         """The next hop has taken charge."""
@@ -319,26 +312,33 @@ class Routing:
         request.acknowledged = False
         request.handed = ttl
         neighbour = self.neighbours[peer]
-        onward = msgspec.structs.replace(request.routed, ttl=ttl)
-        self.context.emit(Transmit(neighbour.link, onward))
+        handed = msgspec.structs.replace(request.routed, ttl=ttl)
+        self.context.emit(Transmit(neighbour.link, handed))
         wait = max(3 * neighbour.srtt, ACK_TIMEOUT_MIN)
         self._timers.set(("ack", request.routed.request), now + wait)
 
     # --- the next hop ------------------------------------------------------------------------
 
     def _untried(self, request: Request) -> list[PeerId]:
-        avoid = (request.came_from, request.avoided)
-        left = [each for each in self.neighbours if each not in request.tried and each not in avoid]
-        left = [each for each in left if not self.neighbours[each].doubted] or left
-        if not isinstance(request.routed, Locate):
-            return left if len(request.tried) < TRIES_MAX else []
-        place = request.routed.place  # whoever is exactly there is the one who asks
-        left = [each for each in left if self.neighbours[each].place != place]
-        return left if len(request.tried) < TRIES_MAX // 2 else []
+        neighbours, doubted = self.surroundings.neighbours, self.surroundings.doubted
+        out = (*request.tried, request.came_from, request.avoided)
+        left = [each for each in neighbours if each not in out]
+        if doubted:
+            left = [each for each in left if each not in doubted] or left
+        tries_max = TRIES_MAX
+        if isinstance(request.routed, Locate):
+            place = request.routed.place  # whoever is exactly there is the one who asks
+            left = [each for each in left if neighbours[each].place != place]
+            tries_max = TRIES_MAX // 2
+        return left if len(request.tried) < tries_max else []
 
     def _best(self, request: Request, now: float) -> tuple[PeerId | None, int]:
         """The next hop and what it is given of the TTL; never one twice."""
-        routed, untried = request.routed, self._untried(request)
+        routed = request.routed
+        if request.next is not None:
+            found, request.next = request.next, None
+            return found, request.left
+        untried = self._untried(request)
         if self._is_last_hop(request):
             assert not isinstance(routed, Locate)
             return PeerId(routed.target), max(request.left, 1)
@@ -366,8 +366,8 @@ class Routing:
 
     def _visited(self, request: Request) -> set[int]:
         """Places that it is in vain to come near to: where the request has been, and the dead."""
-        came_from = [] if request.came_from is None else [request.came_from]
-        return self.surroundings.places([*request.tried, *came_from])
+        came_from = request.came_from or self.context.peer_id
+        return self.surroundings.places([*request.tried, came_from])
 
     def _knowing(self, request: Request, untried: list[PeerId], now: float) -> PeerId | None:
         """A neighbour that says it is linked to the target: at each attempt another."""
@@ -380,14 +380,16 @@ class Routing:
 
         The second attempt takes the second best: it shares as few nodes with the first as it can.
         """
-        routed = request.routed
+        routed, skip = request.routed, self._visited(request)
         look = isinstance(routed, Locate)
         place = routed.place if isinstance(routed, Locate) else place_of(PeerId(routed.target))
-        skip = self._visited(request) | ({place} if look else set())
-        best = self.surroundings.best(place, untried, skip)
-        ours = distance(place_of(self.context.peer_id), place)
-        if best is None or (request.came_from is None and look and ours == 0):
-            return best[1] if best else None
+        if look:
+            skip.add(place)
+        if (best := self.surroundings.best(place, untried, skip)) is None:
+            return None
+        ours = distance(self.surroundings.place, place)
+        if request.came_from is None and look and ours == 0:
+            return best[1]
         if best[0] >= ours:
             return None
         if routed.request[-1] == WALK - 1:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from overlay.core.messages import (
     Answer,
     Locate,
@@ -20,6 +22,19 @@ Routed = Offer | Trace | Locate | ViewExchange | RecordPull
 Reply = Answer | TraceReply | Located | ViewExchanged | RecordPulled
 
 
+PATH_MAX = 64
+"""Nodes that a trace remembers."""
+
+
+def onward(routed: Routed, ours: PeerId, hops_max: int) -> Routed:
+    """A request as it goes on from us."""
+    if isinstance(routed, Trace):
+        return msgspec.structs.replace(routed, path=[*routed.path[:PATH_MAX], bytes(ours)])
+    if isinstance(routed, Offer):
+        return msgspec.structs.replace(routed, hops=min(routed.hops, hops_max) + 1)
+    return routed
+
+
 @dataclass(slots=True)
 class Request:
     """A request that we have taken charge of."""
@@ -35,6 +50,8 @@ class Request:
     """Of the TTL."""
     handed: int = 0
     """Of that, what the last peer in `tried` was given."""
+    next: PeerId | None = None
+    """The next hop, where it has been looked for already."""
     strays: int = 0
     """Hops tried that lead nowhere nearer."""
     acknowledged: bool = False
@@ -56,24 +73,21 @@ class OwnRequest:
     """Attempts that have not come to nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestArrived:
+class RequestArrived(msgspec.Struct, frozen=True, gc=False):
     """A request that ends here; `via` handed it over."""
 
     routed: Routed
     via: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyArrived:
+class ReplyArrived(msgspec.Struct, frozen=True, gc=False):
     """The reply to a request of ours; `via` handed it over."""
 
     reply: Reply
     via: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class Undeliverable:
+class Undeliverable(msgspec.Struct, frozen=True, gc=False):
     """Nobody could pass our request on, whichever way it went."""
 
     request: bytes

@@ -38,13 +38,16 @@ class Use(IntFlag):
 
 
 TOLD = Use.RING | Use.LONG | Use.KEPT
+_TOLD, _RING = int(TOLD), int(Use.RING)
 
 
 @dataclass(slots=True)
 class _Seat:
+    """The uses as plain numbers: they are asked for with every message."""
+
     link: LinkId
-    ours: Use = Use.NOTHING
-    theirs: Use = Use.NOTHING
+    ours: int = 0
+    theirs: int = 0
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ class Seats:
     def lasts(self, peer: PeerId) -> bool:
         """Whether either end has a use for the link to this peer."""
         seat = self.taken.get(peer)
-        return seat is not None and bool(seat.ours or seat.theirs)
+        return seat is not None and (seat.ours or seat.theirs) != 0
 
     def leave(self, peer: PeerId) -> None:
         """A link has ended."""
@@ -92,19 +95,22 @@ class Seats:
 
     def hold(self, peer: PeerId, use: Use, now: float) -> None:
         """From now on the link serves this, too."""
-        self._change(peer, lambda uses: uses | use, now)
+        seat = self.taken.get(peer)
+        if seat is not None:
+            self._change(peer, seat, seat.ours | int(use), now)
 
     def release(self, peer: PeerId, use: Use, now: float) -> None:
         """From now on the link does not serve this."""
-        self._change(peer, lambda uses: uses & ~use, now)
-
-    def _change(self, peer: PeerId, change: Callable[[Use], Use], now: float) -> None:
         seat = self.taken.get(peer)
-        if seat is None or change(seat.ours) == seat.ours:
+        if seat is not None:
+            self._change(peer, seat, seat.ours & ~int(use), now)
+
+    def _change(self, peer: PeerId, seat: _Seat, uses: int, now: float) -> None:
+        if uses == seat.ours:
             return
-        told, seat.ours = seat.ours & TOLD, change(seat.ours)
+        told, seat.ours = seat.ours & _TOLD, uses
         self.news = True
-        if seat.ours & TOLD != told:
+        if uses & _TOLD != told:
             self._tell(seat)
         self._review(peer, now)
 
@@ -112,17 +118,17 @@ class Seats:
         """The peer says what it counts on this link for."""
         seat = self.taken.get(peer)
         if seat is not None:
-            seat.theirs = Use(message.uses & TOLD)
+            seat.theirs = message.uses & _TOLD
             self.news = True
             self._review(peer, now)
 
     def _tell(self, seat: _Seat) -> None:
-        self.context.emit(Transmit(seat.link, LinkUse(int(seat.ours & TOLD))))
+        self.context.emit(Transmit(seat.link, LinkUse(seat.ours & _TOLD)))
 
     def _serves(self, peer: PeerId) -> bool:
         """Whether there is a reason to keep this link, within the budget of links."""
         seat = self.taken[peer]
-        if seat.ours or (seat.theirs & Use.RING and self.is_near(peer)):
+        if seat.ours or (seat.theirs & _RING and self.is_near(peer)):
             return True
         settings = self.context.settings
         return bool(seat.theirs) and len(self.taken) <= settings.links_max + settings.long_links

@@ -91,10 +91,10 @@ class Network:
     def perform(self, node: SimNode, effect: Effect) -> None:
         """What the transport does with the core's effects."""
         match effect:
-            case Transmit(link, message):
-                end = node.ends.get(link)
+            case Transmit():
+                end = node.ends.get(effect.link)
                 if end is not None:
-                    self._send(end, message)
+                    self._send(end, effect.message)
             case Dial():
                 self._dial(node, effect)
             case Negotiate():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
 from overlay.core.overlay import Overlay, Settings
+from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.crypto import StandInCrypto
 
@@ -35,9 +36,8 @@ class SimNode:
     """Its ends of open links."""
     attempts: "dict[LinkId, Attempt]" = field(default_factory=dict)
     """Its dials and negotiations under way."""
-    wake_at: int | None = None
-    due_at: int = 0
-    """Microseconds at which the pending wake-up fires, and at which the core wanted one."""
+    wakes: float = NEVER
+    """For which deadline of its core the pending wake-up is, seconds."""
     next_inbound_link: int = 1
     delivered: list[Deliver] = field(default_factory=list)
     results: dict[RequestId, Resolved | Rejected] = field(default_factory=dict)

@@ -38,6 +38,7 @@ from overlay.core.events import (
 from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.records import RecordReader
+from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, RequestId
 from overlay.sim.bounds import RECORDS_KEPT
 from overlay.sim.checks import Invariants, Violated
@@ -160,7 +161,7 @@ class World:
         node.settings = settings
         rng = random.Random(self.rng.getrandbits(64))
         node.core = Overlay(settings, node.crypto, rng, self._reader)
-        node.alive, node.frozen, node.backlog, node.wake_at = True, False, [], None
+        node.alive, node.frozen, node.backlog, node.wakes = True, False, [], NEVER
         self._boot(node)
         records = [data for peer, data in node.cache.items() if peer != node.peer_id]
         self.feed(node, Recall(tuple(records)))
@@ -280,9 +281,13 @@ class World:
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time pass."""
         end = self.now_us + round(seconds * MICROSECOND)
+        queue, pop = self._queue, heapq.heappop
         with uncollected():
-            while self._queue and self._queue[0][0] <= end:
-                self._step()
+            while queue and queue[0][0] <= end:
+                when, _, call, one, two = pop(queue)
+                if when > self.now_us:
+                    self.now_us = when
+                call(one, two)
         self.now_us = max(self.now_us, end)
 
     def run_until(self, condition: Callable[[], bool], within: float, what: str = "") -> None:
@@ -326,7 +331,8 @@ class World:
                 self.network.perform(node, effect)
             else:
                 self._perform(node, effect)
-        self._schedule_wakeup(node)
+        if node.core.agenda.earliest < node.wakes:
+            self._schedule_wakeup(node)
 
     def _perform(self, node: SimNode, effect: Effect) -> None:
         for observer in self.observers:
@@ -346,30 +352,30 @@ class World:
 
     def _schedule_wakeup(self, node: SimNode) -> None:
         """One pending wake-up a node: the earliest; one that comes too soon looks again."""
-        deadline = node.core.next_deadline()
-        if deadline is None:
+        node.wakes = deadline = node.core.agenda.settle()
+        if deadline == NEVER:
             return
         when = max(self.now_us, int(deadline * MICROSECOND))
         while when / MICROSECOND < deadline:  # never wake before what is due
             when += 1
-        node.due_at = when
-        if node.wake_at is None or when < node.wake_at:
-            node.wake_at = when
-            self.schedule(when, self._wake, node, when)
+        self.schedule(when, self._wake, node, deadline)
 
-    def _wake(self, node: SimNode, when: int) -> None:
-        if node.wake_at != when:
+    def _wake(self, node: SimNode, deadline: float) -> None:
+        if node.wakes != deadline or not node.alive:
             return
-        node.wake_at = None
-        if node.due_at > when:
-            self._schedule_wakeup(node)
+        node.wakes = NEVER
+        if node.core.agenda.settle() <= self.now_us / MICROSECOND:
+            self.feed(node, _WAKEUP)
         else:
-            self.feed(node, Wakeup())
+            self._schedule_wakeup(node)
 
     def new_inbound_link(self, node: SimNode) -> LinkId:
         """The next odd link id of a node."""
         node.next_inbound_link += 2
         return LinkId(node.next_inbound_link - 2)
+
+
+_WAKEUP = Wakeup()
 
 
 def _call(action: Callable[[], Any], _: None) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlay.core import basalt
-from overlay.core.basalt import Ask, Basalt, Slots, prefix_in, prefix_of
+from overlay.core.basalt import Ask, Basalt, Slots
 from overlay.core.bounds import violation
 from overlay.core.context import Context, Settings
 from overlay.core.messages import (
@@ -21,6 +21,7 @@ from overlay.core.messages import (
     ViewExchange,
     ViewExchanged,
 )
+from overlay.core.prefixes import prefix_in, prefix_of
 from overlay.core.types import PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto
 

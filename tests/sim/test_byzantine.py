@@ -141,7 +141,7 @@ def outcome(ways: tuple[str, ...], acts: str = "") -> dict[str, Any]:
         "traced": type(one.results[request]).__name__,
         "heard": sum(node is other for node in world.heard(b"word")),
         "links": len(middle.neighbours()),
-        "believed": len(view.places) - 1 if view else 0,
+        "believed": len({*view.places} - {view.place, place_of(one.peer_id)}) if view else 0,
     }
 
 

@@ -6,8 +6,10 @@ active neighbour is a peer with an open link that both ends have agreed to use f
 links is the ladder's work: this machine says whom it wants and hears who came. The passive view is
 another's (`overlay.core.passive`).
 
-Deviation: absent members are sought now and then and taken into the view at another's expense, so
-that the parts of a divided mesh, each of them content, become one again.
+Deviations: absent members are sought now and then and taken into the view at another's expense, so
+that the parts of a divided mesh, each of them content, become one again. And whoever has been
+refused by as many as it wants asks the next with high priority: six full views may be closed in
+themselves, and three nodes outside with nobody but each other.
 """
 
 from dataclasses import dataclass, field
@@ -73,6 +75,8 @@ class HyParView:
     _now: float = 0.0
     _content_until: float = 0.0
     """A live peer has refused us: until then, one free place is no reason to ask another."""
+    _refusals: int = 0
+    """In a row, since a peer last became a neighbour."""
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
@@ -208,6 +212,7 @@ class HyParView:
         if message.accepted:
             self._activate(peer)
         elif peer not in self.active:
+            self._refusals += 1
             self._rest(peer)
             self._content_until = now + REST
             self._timers.set(("rest", b""), self._content_until)
@@ -252,6 +257,7 @@ class HyParView:
         self._resting.pop(peer, None)
         self._stop_asking(peer)
         self.active[peer] = None
+        self._refusals = 0
         self._facts.append(NeighborUp(peer))
 
     def _drop_one(self) -> None:
@@ -286,9 +292,16 @@ class HyParView:
         if not rested and self.context.settings.resort:
             rested = self._rested(self.known)
         for peer in self.context.random.sample(rested, min(room, len(rested))):
-            self._want(peer, high=not self._sure)
+            urgent = not self._sure or self._is_shut_out
+            self._refusals = 0 if urgent else self._refusals
+            self._want(peer, high=urgent)
         if not rested and self._resting:
             self._timers.set(("rest", b""), min(self._resting.values()))
+
+    @property
+    def _is_shut_out(self) -> bool:
+        """Whether as many as we want have refused us, with nobody taking us in between."""
+        return self._refusals >= self._capacity and self.context.settings.resort
 
     def _rested(self, peers: dict[PeerId, None]) -> list[PeerId]:
         """Those that could be asked now."""

@@ -35,9 +35,6 @@ def a_view(neighbours: int, strangers: int) -> tuple[HyParView, list[PeerId]]:
     context = Context(settings, crypto, Random(2))
     view = HyParView(context, Parameters(active_size=neighbours, full_mesh=0))
     view.passive = Shuffling(
-        context, Shuffles(), view.active, view.links, view.known, lambda _: b""
-    )
-    view.passive = Shuffling(
         view.context, Shuffles(), view.active, view.links, view.known, lambda _: None
     )
     inside = peers(1, neighbours)
@@ -100,6 +97,27 @@ def test_a_wanted_peer_that_does_not_come_is_given_company_within_bounds() -> No
         asked += wanted(view.on_time(now))
     assert 2 < len(asked) <= REPAIRS_MAX
     assert len(set(asked)) == len(asked)
+
+
+def test_who_was_refused_by_as_many_as_it_wants_asks_the_next_with_high_priority() -> None:
+    view, inside = a_view(5, 8)
+    for number, peer in enumerate(peers(100, 8)):
+        view.on_linked(peer, LinkId(20 + number), ours=False, join=False, now=20.0)
+    view.context.drain()
+    now, asks = 20.0, []
+    for each in inside[:2]:
+        view.on_disconnect(each, now)
+    for _ in range(40):
+        for sent in view.context.drain():
+            if isinstance(sent, Transmit) and isinstance(sent.message, m.NeighbourAsk):
+                peer = next(peer for peer, link in view.links.items() if link == sent.link)
+                asks.append(sent.message.high)
+                view.on_neighbour_reply(peer, m.NeighbourReply(accepted=False), now)
+        now += 10.0
+        view.on_time(now)
+    assert not any(asks[:5])
+    assert any(asks[5:8]), "two are asked at once"
+    assert 0.1 < sum(asks) / len(asks) < 0.25, "and then begins to count anew"
 
 
 @pytest.fixture(params=range(6))

@@ -21,6 +21,10 @@ def test_whatever_happens_the_mesh_keeps_its_promises_and_heals(
     Run(seed, f"pytest '{request.node.nodeid}'").run()
 
 
+def test_three_nodes_beside_six_whose_views_are_full_of_each_other_come_in() -> None:
+    Run(182).run()
+
+
 def test_plans_differ_and_every_fault_is_drawn_by_some_seed() -> None:
     kinds = {kind for seed in SEEDS for _, kind, _ in draw(seed).faults}
     assert kinds == {

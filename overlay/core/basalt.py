@@ -118,6 +118,8 @@ class Basalt:
     context: Context
     parameters: Slots
     record_of: Callable[[PeerId], bytes | None]
+    owner_of: Callable[[bytes], PeerId | None]
+    """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     samples: deque[PeerId] = field(init=False)
     """Who held a slot when it was seeded anew, the newest last: as good as drawn at random."""
@@ -129,6 +131,8 @@ class Basalt:
     """Members that did not answer, and the round in which they may come back."""
     _asked: dict[bytes, PeerId] = field(default_factory=dict)
     """Whom our requests went to, by their names."""
+    _pulling: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """Whose records were asked for, by the names of these requests."""
     _timers: Timers[bytes] = field(init=False)
     _round: int = 0
     _epoch: int = 1
@@ -334,6 +338,7 @@ class Basalt:
 
     def _forget(self, request: bytes) -> PeerId | None:
         self._timers.stop(request)
+        self._pulling.pop(request, None)
         return self._asked.pop(request, None)
 
     # --- exchanges -------------------------------------------------------------------------------
@@ -362,13 +367,24 @@ class Basalt:
         if not wanted:
             return []
         request = self._name(partner, now)
-        pull = RecordPull(partner, request, OFFER_TTL, list(wanted[:PULLED_MAX]))
-        return [Ask(pull)]
+        pulled = self._pulling[request] = list(wanted[:PULLED_MAX])
+        return [Ask(RecordPull(partner, request, OFFER_TTL, pulled))]
 
     def on_records(self, reply: RecordPulled) -> list[bytes]:
-        """The records that we asked for."""
-        known = self._forget(base_of(reply.request))
-        return [] if known is None else reply.records[:PULLED_MAX]
+        """The records that we asked for; nobody's word of others is taken in along with them."""
+        request = base_of(reply.request)
+        wanted = dict.fromkeys(self._pulling.get(request, ()))
+        if self._forget(request) is None:
+            return []
+        asked = []
+        for record in reply.records:
+            owner = self.owner_of(record)
+            if owner in wanted:
+                del wanted[owner]
+                asked.append(record)
+            else:
+                self._count("unasked")
+        return asked
 
     def on_unanswered(self, request: bytes) -> bool:
         """Nobody answered, or nobody passed it on; returns whether it was a request of ours."""

@@ -33,7 +33,8 @@ PLACED_AFTER = 3.0
 CANDIDATES = 8
 """Near peers remembered on either side (guess): the next ones when those that we chose die."""
 RETRY_INTERVAL = 15.0
-"""Seconds (guess) after which a lost ring neighbour is tried again: a partition may have ended."""
+"""Seconds (guess) after which one of the lost ring neighbours is tried again: a partition may have
+ended. One at a time, for who is away costs more than who is there; if it is back, so may all be."""
 RETRY_FOR = 1800.0
 """Seconds (guess) that a lost ring neighbour is remembered."""
 GONE_FOR = 60.0
@@ -150,8 +151,10 @@ class Keyspace:
         """A link stands, whoever asked for it."""
         self.linked[peer] = None
         self._asked.pop(peer, None)
-        self._lost.pop(peer, None)
         self._gone.pop(peer, None)
+        if self._lost.pop(peer, None) is not None:
+            for lost in list(self._lost):
+                self._try_again(lost, now)
         self._learn(peer, now)
         size = self._drawn.pop(peer, None)
         if size is not None and peer not in self.near:
@@ -277,11 +280,11 @@ class Keyspace:
         while len(self._lost) >= LOST_MAX:
             del self._lost[next(iter(self._lost))]
         self._lost[peer] = (now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2), until)
-        self._wait_for_lost()
+        self._wait_for_lost(now)
 
-    def _wait_for_lost(self) -> None:
-        if self._lost:
-            self._timers.set("lost", min(at for at, _ in self._lost.values()))
+    def _wait_for_lost(self, now: float) -> None:
+        if self._lost and self._timers.deadlines.get("lost", now) <= now:
+            self._timers.set("lost", now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2))
 
     def _chosen(self) -> dict[PeerId, None]:
         """Those that should be our ring neighbours."""
@@ -356,15 +359,20 @@ class Keyspace:
             self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
 
     def _try_lost(self, now: float) -> None:
-        """Those that would still be near are candidates again; the others are forgotten."""
-        for peer in [peer for peer, (at, _) in self._lost.items() if at <= now]:
-            _, until = self._lost.pop(peer)
-            if until <= now:
-                continue
-            self._learn(peer, now)
-            if self.is_near(peer):
-                self._lost[peer] = (now + RETRY_INTERVAL, until)
-        self._wait_for_lost()
+        """One of those that would still be near is a candidate again."""
+        for peer in [peer for peer, (_, until) in self._lost.items() if until <= now]:
+            del self._lost[peer]
+        due = [peer for peer, (at, _) in self._lost.items() if at <= now]
+        if due:
+            self._try_again(self.context.random.choice(due), now)
+        self._wait_for_lost(now)
+
+    def _try_again(self, peer: PeerId, now: float) -> None:
+        """A candidate like others, if it is near; else it is forgotten."""
+        _, until = self._lost.pop(peer)
+        self._learn(peer, now)
+        if self.is_near(peer):
+            self._lost[peer] = (now + RETRY_INTERVAL, until)
 
     def _ask(self, peer: PeerId) -> None:
         self._asked[peer] = None

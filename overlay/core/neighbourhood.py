@@ -35,6 +35,8 @@ class Neighbourhood:
 
     context: Context
     record_of: Callable[[PeerId], bytes | None]
+    owner_of: Callable[[bytes], PeerId | None]
+    """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     """By a member's record: whose machines may well be one attacker's."""
     views: HyParView = field(init=False)
@@ -57,7 +59,7 @@ class Neighbourhood:
         settings, views = self.context.settings, self.views
         if settings.passive_policy == "basalt":
             slots = Slots(settings.passive_size, settings.exchange_interval)
-            return Basalt(self.context, slots, self.record_of, self.prefix)
+            return Basalt(self.context, slots, self.record_of, self.owner_of, self.prefix)
         return Shuffling(
             self.context,
             Shuffles(settings.passive_size),

@@ -91,7 +91,8 @@ class Overlay:
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of, self._book.prefix_of)
+        book = self._book
+        self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
         self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
         lasts = self._neighbourhood.seats.lasts
         self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)

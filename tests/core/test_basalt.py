@@ -44,6 +44,7 @@ class Node:
             Context(born, crypto, Random(seed + 1)),
             Slots(size, interval),
             lambda peer: None if peer in self.unknown else b"record",
+            lambda data: PeerId(data[-32:]) if len(data) >= 32 else None,
             lambda peer: self.prefixes.get(peer, ""),
         )
 
@@ -226,8 +227,25 @@ def test_records_are_asked_for_of_whom_holds_a_slot_and_is_unknown() -> None:
     assert violation(pull.routed) is None
     assert 0 < len(pull.routed.peers) <= basalt.PULLED_MAX
     assert {*pull.routed.peers} <= {*node.view.peers} - {known}
-    answered = RecordPulled(pull.routed.request, [b"one", b"other"])
-    assert node.view.on_records(answered) == [b"one", b"other"]
+    records = [b"of" + peer for peer in reversed(pull.routed.peers)]
+    assert node.view.on_records(RecordPulled(pull.routed.request, records)) == records
+    assert node.view.counters == {}
+
+
+def test_records_that_nobody_asked_for_are_not_taken_in_with_those_that_were() -> None:
+    """Else a reply would be a way to fill others' books with one's friends."""
+    node = Node(size=20)
+    node.view.update(peers(1))
+    (ask,) = node.round()
+    node.unknown = dict.fromkeys(peers(40))
+    (pull,) = node.view.on_answered(ViewExchanged(ask.routed.request, list(peers(9))), 0.0)
+    assert isinstance(pull.routed, RecordPull)
+    asked = [b"of" + peer for peer in pull.routed.peers]
+    others = [b"of" + peer for peer in peers(20, first=20)]
+    reply = RecordPulled(pull.routed.request, [*others, *asked, asked[0], b"nonsense"])
+    assert node.view.on_records(reply) == asked
+    assert node.view.counters == {"unasked": 22}
+    assert node.view.on_records(reply) == [], "the same answer counts twice"
 
 
 def test_whoever_holds_a_record_hands_it_out_when_it_is_asked() -> None:

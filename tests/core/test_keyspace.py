@@ -182,6 +182,27 @@ def test_a_lost_neighbour_is_replaced_at_once_and_tried_again_later() -> None:
     assert lost in node.machine.near
 
 
+def test_of_many_that_are_lost_one_is_tried_at_a_time_and_all_when_one_is_back() -> None:
+    """A partition makes half the mesh absent: whoever is away costs more than who is there."""
+    peers = somebody(20)
+    node = Node(alive=dict.fromkeys(peers))
+    node.place()
+    node.hear(peers)
+    away = sorted(node.machine.near)
+    node.alive = dict.fromkeys(peer for peer in peers if peer not in away)
+    for peer in away:
+        node.take(node.machine.on_unlinked(peer, node.now))
+    node.needed.clear()
+    node.run(10 * RETRY_INTERVAL)
+    tries = [peer for peer in node.needed if peer in away]
+    assert 7 <= len(tries) <= 13
+    assert len(set(tries)) > 1, "not always the same one"
+    node.alive = dict.fromkeys(peers)
+    while not set(away) & set(node.machine.near):
+        node.run(0.5)
+    assert set(away) <= set(node.machine.near), "the others are not tried when one is back"
+
+
 def test_who_stays_lost_is_forgotten_in_the_end() -> None:
     first, lost = somebody(2)
     node = Node(alive={})

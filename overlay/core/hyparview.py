@@ -207,6 +207,8 @@ class HyParView:
         """What a peer says to our asking."""
         self._now = now
         if peer not in self._asking:
+            if message.accepted and peer not in self.active:
+                self._send(peer, m.Disconnect())  # too late: it must not count on us
             return []
         self._stop_asking(peer)
         if message.accepted:

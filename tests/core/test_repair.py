@@ -120,6 +120,21 @@ def test_who_was_refused_by_as_many_as_it_wants_asks_the_next_with_high_priority
     assert 0.1 < sum(asks) / len(asks) < 0.25, "and then begins to count anew"
 
 
+def test_who_takes_us_in_too_late_is_told_that_we_do_not_count_on_it() -> None:
+    view, inside = a_view(5, 1)
+    (stranger,) = peers(100, 1)
+    view.on_linked(stranger, LinkId(9), ours=False, join=False, now=20.0)
+    view.on_disconnect(inside[0], 20.0)
+    view.on_neighbour_reply(stranger, m.NeighbourReply(accepted=False), 27.0)
+    view.context.drain()
+    view.on_neighbour_reply(stranger, m.NeighbourReply(accepted=True), 27.1)
+    assert stranger not in view.active
+    assert Transmit(LinkId(9), m.Disconnect()) in view.context.drain()
+    view.on_neighbour_reply(inside[1], m.NeighbourReply(accepted=True), 27.2)
+    assert inside[1] in view.active
+    assert view.context.drain() == [], "both count on each other"
+
+
 @pytest.fixture(params=range(6))
 def killed(request: pytest.FixtureRequest) -> tuple[World, list[SimNode]]:
     """Twenty settled nodes, of which half have just crashed; the survivors."""

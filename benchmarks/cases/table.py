@@ -8,6 +8,7 @@ from benchmarks.cases import (
     start,
     streams,
     upkeep,
+    world,
 )
 
 CASES = (
@@ -19,4 +20,4 @@ CASES = (
     *publishing.CASES,
     *forwarding.CASES,
 )
-MEASURES = tuple(measure for case in CASES for measure in case.measures)
+MEASURES = (*(measure for case in CASES for measure in case.measures), *world.MEASURES)

@@ -51,7 +51,7 @@ EXCHANGE_TIMEOUT = 6.0
 REST_ROUNDS = 3
 """Rounds (guess) for which a member that did not answer takes part in nothing."""
 RESTING_MAX = 64
-MET_MAX = 256
+MET_MAX = 64
 """Ids remembered (guess) that need not compete again; one that is forgotten merely does."""
 PULLED_MAX = 8
 """Records (guess) that are asked for at once."""

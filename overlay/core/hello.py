@@ -30,6 +30,9 @@ class Refusal:
     text: str
 
 
+SECOND_HELLO = Refusal("protocol", "a second hello on one link")
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The peer has proven itself."""
@@ -74,7 +77,7 @@ class Handshake:
     def on_hello(self, hello: Hello, now: float) -> Refusal | None:
         """Check what can be checked of a stranger: versions and clock."""
         if self._remote is not None:
-            return Refusal("protocol", "a second hello on one link")
+            return SECOND_HELLO
         oldest, newest = self._context.settings.wire
         self._wire = min(newest, hello.wire_max)
         if self._wire < max(oldest, hello.wire_min):

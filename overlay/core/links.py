@@ -19,7 +19,7 @@ from overlay.core.events import (
     Resolved,
     Transmit,
 )
-from overlay.core.hello import Accepted, Handshake, Refusal
+from overlay.core.hello import SECOND_HELLO, Accepted, Handshake, Refusal
 from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
 from overlay.core.timers import Timers
 from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId, RequestId
@@ -108,7 +108,8 @@ class Link:
     id: LinkId
     facts: LinkFacts
     inbound: bool
-    handshake: Handshake
+    handshake: Handshake | None
+    """None once it has succeeded."""
     opened_at: float
     expected: Expected | None
     asked_at: float
@@ -265,6 +266,8 @@ class Links:
 
     def on_hello(self, link: Link, message: Hello, record: bytes, now: float) -> list[LinkFact]:
         """The peer's hello: the dialler answers with its proof."""
+        if link.handshake is None:
+            return self._refuse(link, SECOND_HELLO)
         refusal = link.handshake.on_hello(message, now)
         if refusal is not None:
             return self._refuse(link, refusal)
@@ -275,7 +278,7 @@ class Links:
 
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
         """The peer's proof: the link is its link from here on, if it holds."""
-        if link.state is not LinkState.HELLO:
+        if link.state is not LinkState.HELLO or link.handshake is None:
             return self.end(link, "protocol", "a second proof on one link")
         result = link.handshake.on_proof(message, now)
         if isinstance(result, Refusal):
@@ -289,7 +292,7 @@ class Links:
 
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
-        link.since = self.context.wall(now)
+        link.since, link.handshake = self.context.wall(now), None
         link.rtt = now - link.asked_at
         link.on(LinkEvent.PROVEN)
         self._timers.stop(link.id)

@@ -15,7 +15,7 @@ from overlay.core.types import LinkId, PeerId
 
 DIGEST_MAX = 64
 """Neighbours of a neighbour that we remember."""
-DIGESTS_SHARED = 1 << 14
+DIGESTS_SHARED = 1 << 12
 """Digests that all nodes of a world hear at about the same time."""
 REQUESTS_PER_SECOND = 50.0
 REQUESTS_BURST = 100.0

@@ -4,7 +4,6 @@ Machines never call each other. They emit effects into one outbox and return fac
 means for the others is decided here, and only here.
 """
 
-from collections import deque
 from typing import assert_never, cast
 
 from overlay.core import messages as m
@@ -112,7 +111,7 @@ class Overlay:
         )
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
-        self._neighbour_facts: deque[NeighbourFact] = deque()
+        self._neighbour_facts: list[NeighbourFact] = []
 
     # --- the only door -----------------------------------------------------------------------
 
@@ -375,7 +374,7 @@ class Overlay:
         self._neighbour_facts.extend(facts)
         while self._neighbour_facts and not busy:
             self._on_neighbour_fact(self._neighbour_facts[0], now)
-            self._neighbour_facts.popleft()
+            del self._neighbour_facts[0]
         seats = self._neighbourhood.seats
         if seats.news:
             seats.news = False

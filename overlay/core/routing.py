@@ -114,7 +114,7 @@ class Routing:
         facts: list[RoutingFact] = []
         for request in list(self._requests.values()):
             waits = request.tried and not request.answered and not request.acknowledged
-            if waits and _last(request.tried) == peer:
+            if waits and request.tried[-1] == peer:
                 facts += self._next_best(request, "link_down", now, spent=1)
         return facts
 
@@ -141,7 +141,7 @@ class Routing:
         own.open += 1
         facts = self._take_charge(request, now)
         if own.attempt == 0 and request.tried:
-            own.first = _last(request.tried)
+            own.first = request.tried[-1]
         return facts
 
     def _try_again(self, own: OwnRequest, now: float) -> list[RoutingFact]:
@@ -260,7 +260,7 @@ class Routing:
         request = self._requests.get(message.request)
         if request is None or message.answer:
             return  # answers were acknowledged once
-        if peer in request.tried and _last(request.tried) == peer:
+        if peer in request.tried and request.tried[-1] == peer:
             request.acknowledged = True
             self._timers.stop(("ack", message.request))
 
@@ -270,7 +270,7 @@ class Routing:
         request = self._requests.get(message.request)
         if request is None or request.answered or not request.tried:
             return []
-        if _last(request.tried) != peer:
+        if request.tried[-1] != peer:
             return []
         spent = request.handed if request.acknowledged else 1
         return self._next_best(request, message.code, now, spent=spent)
@@ -308,7 +308,7 @@ class Routing:
         return []
 
     def _hand_over(self, request: Request, peer: PeerId, ttl: int, now: float) -> None:
-        request.tried[peer] = None
+        request.tried += (peer,)
         request.acknowledged = False
         request.handed = ttl
         neighbour = self.neighbours[peer]
@@ -456,7 +456,7 @@ class Routing:
             elif request is None:
                 continue
             elif not request.acknowledged and not request.answered:
-                self.surroundings.doubt(_last(request.tried))
+                self.surroundings.doubt(request.tried[-1])
                 facts += self._next_best(request, "no_ack", now, spent=1)
         return facts
 
@@ -491,7 +491,3 @@ class Routing:
         neighbour = self.neighbours.get(peer)
         if neighbour is not None:
             self.context.emit(Transmit(neighbour.link, message))
-
-
-def _last(tried: dict[PeerId, None]) -> PeerId:
-    return next(reversed(tried))

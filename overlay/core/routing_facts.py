@@ -1,6 +1,6 @@
 """What routing keeps of requests, and what it says of them: facts and counts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -43,7 +43,8 @@ class Request:
     came_from: PeerId | None
     """None: it is ours."""
     forget_at: float = 0.0
-    tried: dict[PeerId, None] = field(default_factory=dict)
+    tried: tuple[PeerId, ...] = ()
+    """Next hops, the last one last."""
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
     left: int = 0

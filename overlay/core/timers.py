@@ -44,7 +44,7 @@ class Agenda:
         heapq.heappush(self._heap, (at, self._count, timers, name))
         if at < self.earliest:
             self.earliest = at
-        if len(self._heap) > 2 * self._live + 64:
+        if len(self._heap) > 2 * self._live + 16:
             self._heap = [each for each in self._heap if each[2].deadlines.get(each[3]) == each[0]]
             heapq.heapify(self._heap)
 

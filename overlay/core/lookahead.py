@@ -166,9 +166,9 @@ class Surroundings:
         """Where these are, we and neighbours that may be dead: places that lead nowhere."""
         return {place_of(peer) for peer in (self.peer_id, *peers, *self.doubted)}
 
-    def brought(self, newcomer: PeerId | None, bearer: PeerId, now: float) -> None:
-        """A neighbour has brought word of a newcomer, from where that came in."""
-        if newcomer is None:
+    def brought(self, newcomer: PeerId | None, bearer: PeerId | None, now: float) -> None:
+        """A neighbour has brought word of somebody new: offers go that way first."""
+        if newcomer is None or bearer is None:
             return
         self._brought.pop(newcomer, None)
         self._brought[newcomer] = (bearer, now)

@@ -85,12 +85,11 @@ class Overlay:
         self._context = context = Context(settings, crypto, random)
         self.agenda = context.agenda  # the deadlines of all machines, for who asks often
         self._reflexive = Reflexive()
-        self._book = RecordBook(settings.network, crypto, settings.records_max, reader)
+        self._book = book = RecordBook(settings.network, crypto, settings.records_max, reader)
         self._links = Links(context)
         self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        book = self._book
         self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
         self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
         lasts = self._neighbourhood.seats.lasts
@@ -348,6 +347,7 @@ class Overlay:
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = None if self._book.is_old(data) else self._add_record(data, bearer, now)
         if record is not None:
+            self._routing.surroundings.brought(self._book.owner(data), bearer, now)
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> m.Record | None:

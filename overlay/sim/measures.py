@@ -23,6 +23,7 @@ from overlay.sim.tracing import Event
 ALWAYS = {
     "joined": "the share of nodes that came to have a link, those that churn brought too",
     "join_time": "seconds that the slowest of them took",
+    "integrate_time": "seconds from setting out that the slowest took to have five links",
     "links_max": "links that one node had at once, guests too, at most",
     **graphs.VIEWS,
 }
@@ -57,6 +58,8 @@ HEALING = {
     "cycles_to_heal": "cycles from the first fault until every message reaches 99 % of the nodes",
 }
 HEALED = 0.99
+INTEGRATED = 5
+"""Links (BENCHMARKS, join-burst)."""
 CHURNING = {
     "isolated": "seconds that a node which had a link was without any, at most",
 }
@@ -199,6 +202,7 @@ class Tally:
         self._next = math.inf
         self._started: dict[str, float] = {}
         self._join_times: dict[str, float] = {}
+        self._integrate_times: dict[str, float] = {}
         self._links_max = 0
         self._alone: dict[str, float] = {}
         """Who has no link any more, and since when."""
@@ -237,6 +241,8 @@ class Tally:
                 links = self._links.setdefault(node, {})
                 links[event.id] = None
                 self._links_max = max(self._links_max, len(links))
+                if len(links) >= INTEGRATED and node in self._started:
+                    self._integrate_times.setdefault(node, event.t - self._started[node])
             case "link_down":
                 self._links.get(node, {}).pop(event.id, None)
                 if not self._links.get(node):
@@ -324,6 +330,7 @@ class Tally:
         values: dict[str, float | None] = {
             "joined": len(self._join_times) / max(self._scenario.nodes, len(self._started) + 1),
             "join_time": max(self._join_times.values(), default=None),
+            "integrate_time": self._integrate_time(),
             "links_max": self._links_max,
             "isolated": self._isolated,
             **graphs.measures(views, setting(self._scenario, "active_size")),
@@ -343,6 +350,15 @@ class Tally:
         }
         names = (*ALWAYS, *_names_of_work(self._scenario))
         return {name: values[name] for name in names if name in values}
+
+    def _integrate_time(self) -> float | None:
+        """Who is up and still has too few counts with the time that it has had."""
+        waiting = [
+            self._last - since
+            for node, since in self._started.items()
+            if node in self._up and node not in self._integrate_times
+        ]
+        return max([*self._integrate_times.values(), *waiting], default=None)
 
     def _cycles_to_heal(self) -> float | None:
         faults = self._scenario.faults

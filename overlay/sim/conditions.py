@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from overlay.sim.latencies import Latencies
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -13,6 +15,8 @@ class Conditions:
 
     latency: tuple[float, float] = (0.005, 0.050)
     """Seconds one way, uniform, drawn a link."""
+    between: Latencies | None = None
+    """In place of `latency`: what it is from each node to each other."""
     jitter: float = 0.002
     """Seconds at most that a packet takes longer than its link's latency, uniform."""
     loss: float = 0.0

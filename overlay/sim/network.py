@@ -301,7 +301,7 @@ class Network:
             return
         end.gone = True
         if end.other.gone:
-            _part(end)
+            part(end)
         elif node.group == end.other.node.group:
             self._send(end, None)
         else:
@@ -313,7 +313,7 @@ class Network:
         end.node.ends.pop(end.link, None)
         self._world.feed(end.node, LinkLost(end.link, reason))
         self.silence.look(end.other)
-        _part(end)
+        part(end)
 
     # --- faults ------------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class Network:
         for end in ends:
             end.gone = True
             self.silence.look(end.other)
-            _part(end)
+            part(end)
 
     def on_freeze(self, node: SimNode) -> None:
         """To the others a frozen node looks like a dead one."""
@@ -346,7 +346,7 @@ class Network:
                 self.silence.look(end, within=CHECK_INTERVAL)
 
 
-def _part(end: End) -> None:
+def part(end: End) -> None:
     """Nobody asks for the other end of a link when both are gone: no cycle is left behind."""
     other = end.other
     if end.gone and other.gone:

@@ -41,6 +41,8 @@ class SimNode:
     next_inbound_link: int = 1
     delivered: list[Deliver] = field(default_factory=list)
     results: dict[RequestId, Resolved | Rejected] = field(default_factory=dict)
+    index: int = 0
+    """How many started before it."""
     cache: dict[PeerId, bytes] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
 

@@ -44,6 +44,7 @@ from overlay.sim.bounds import RECORDS_KEPT
 from overlay.sim.checks import Invariants, Violated
 from overlay.sim.conditions import Conditions
 from overlay.sim.crypto import Ledger, StandInCrypto
+from overlay.sim.ice import IceNetwork
 from overlay.sim.network import Network
 from overlay.sim.node import SimNode
 from overlay.sim.silence import Checks, Silence
@@ -73,12 +74,14 @@ class World:
         replay: str = "",
         codec: bool = False,
         keepalives: bool = False,
+        fidelity: str = "links",
         crypto: Callable[[Ledger, random.Random], StandInCrypto] = StandInCrypto,
     ) -> None:
         """`replay`: the command that makes this world again, for whoever reads of a failure.
 
         What a world leaves out because nothing depends on it can be had: `codec` has every message
         encoded and decoded, `keepalives` every check of a link simulated; `crypto` makes keys.
+        At the `fidelity` ``ice`` links open and live by the checks of ICE, each one a datagram.
         """
         self.seed = seed
         self.replay = replay
@@ -92,14 +95,19 @@ class World:
         """Called with every effect but `Transmit`, when it is performed."""
         self.invariants = Invariants(self) if checked else None
         self.codec = codec
-        silence = Checks(self) if keepalives else Silence(self)
-        self.network = Network(self, conditions or Conditions(), silence)
+        self.network = self._network(conditions or Conditions(), fidelity, keepalives)
         self._crypto = crypto
         self._ledger = Ledger()
         self._reader = RecordReader(RECORDS_KEPT)
         self._queue: list[Entry] = []
         self._count = 0
         self._requests = 0
+
+    def _network(self, conditions: Conditions, fidelity: str, keepalives: bool) -> Network:
+        if fidelity == "ice":
+            return IceNetwork(self, conditions)
+        assert fidelity == "links", fidelity
+        return Network(self, conditions, Checks(self) if keepalives else Silence(self))
 
     @property
     def now(self) -> float:
@@ -133,7 +141,9 @@ class World:
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
         core = Overlay(chosen, crypto, rng, self._reader)
-        node = SimNode(f"n{index}", address, crypto, chosen, core, firewalled, advertised)
+        node = SimNode(
+            f"n{index}", address, crypto, chosen, core, firewalled, advertised, index=index
+        )
         self.nodes.append(node)
         self.by_address[address] = node
         self._boot(node)

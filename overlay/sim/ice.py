@@ -129,7 +129,7 @@ class IceNetwork(Network):
         loss = self.conditions.loss
         if out is None or receiver is None or (loss and self._rng.random() < loss):
             return
-        when = self.now_us + round(self._travel(self._latency(node, receiver)) * MICROSECOND)
+        when = self.now_us + round(self._travel(self.latency(node, receiver)) * MICROSECOND)
         self._world.schedule(when, self._arrives, (data, node), out)
 
     def _arrives(self, sent: tuple[bytes, SimNode], addresses: tuple[Address, Address]) -> None:
@@ -150,10 +150,11 @@ class IceNetwork(Network):
             return None
         return (receiver, within[0]) if receiver.group == sender.group else None
 
-    def _latency(self, one: SimNode, other: SimNode) -> float:
+    def latency(self, one: SimNode, other: SimNode) -> float:
+        """Seconds from one node to another: where nothing says it, drawn once for each pair."""
         conditions = self.conditions
         if conditions.between is not None:
-            return conditions.between.between(one.index, other.index)
+            return super().latency(one, other)
         if self._drawn is None or self._drawn[0] != conditions.latency:
             self._drawn = conditions.latency, Drawn(self._world.seed, *conditions.latency)
         return self._drawn[1].between(one.index, other.index)
@@ -189,8 +190,8 @@ class IceNetwork(Network):
 
     def _join(self, client: Side, server: Side) -> None:
         one, other = client.port.node, server.port.node
-        client.half = Half(one, client.link, self._latency(one, other), side=client)
-        server.half = Half(other, server.link, self._latency(other, one), side=server)
+        client.half = Half(one, client.link, self.latency(one, other), side=client)
+        server.half = Half(other, server.link, self.latency(other, one), side=server)
         client.half.other, server.half.other = server.half, client.half
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:

@@ -122,10 +122,28 @@ class Network:
             self._after(self._handshake(attempt.latency), self._meet, attempt)
 
     def _begin(self, node: SimNode, effect: Dial | Negotiate, timeout: float) -> Attempt:
-        latency = self._world.rng.uniform(*self.conditions.latency)
+        if self.conditions.between is None:
+            latency = self._world.rng.uniform(*self.conditions.latency)
+        else:
+            latency = self._distance(node, effect)
         attempt = node.attempts[effect.link] = Attempt(node, effect, latency)
         self._after(timeout, self._time_out, attempt)
         return attempt
+
+    def _distance(self, node: SimNode, effect: Dial | Negotiate) -> float:
+        """To the peer at the first address at which there is somebody."""
+        if isinstance(effect, Dial):
+            addresses = effect.addresses
+        else:
+            addresses = tuple(candidate.address for candidate in effect.remote_candidates)
+        found = map(self._world.by_address.get, addresses)
+        peer = next((peer for peer in found if peer is not None), node)
+        return self.latency(node, peer)
+
+    def latency(self, one: SimNode, other: SimNode) -> float:
+        """Seconds from one node to another, where the conditions say it for each pair."""
+        assert self.conditions.between is not None
+        return self.conditions.between.between(one.index, other.index)
 
     def _knock(self, attempt: Attempt, _: None) -> None:
         """A dial's checks go to all its addresses: whoever answers first is opened."""
@@ -181,13 +199,13 @@ class Network:
         world, dialler = self._world, attempt.node
         self._forget(attempt)
         exporter = world.rng.randbytes(32)
-        ends = (
-            End(dialler, attempt.effect.link, attempt.latency),
-            End(listener, link, attempt.latency),
-        )
+        there = back = attempt.latency
+        if self.conditions.between is not None:
+            there, back = self.latency(dialler, listener), self.latency(listener, dialler)
+        ends = End(dialler, attempt.effect.link, there), End(listener, link, back)
         ends[0].other, ends[1].other = ends[1], ends[0]
-        back = world.now_us + round(self._travel(attempt.latency) * 1_000_000)
-        for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, back)):
+        answered = world.now_us + round(self._travel(back) * 1_000_000)
+        for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, answered)):
             end.node.ends[end.link] = end
             self.silence.begin(end)
             end.arrives = opens

@@ -15,9 +15,10 @@ from typing import Any, get_origin
 import msgspec
 
 from overlay.errors import ConfigError
+from overlay.sim import matrices
 from overlay.sim.measures import names_for
 from overlay.sim.plan import Fault
-from overlay.sim.scenario import Phase, Scenario
+from overlay.sim.scenario import LATENCY, Phase, Scenario
 from overlay.sim.tables import Table, meta_of, table_of, value_of
 
 Overrides = Mapping[str, tuple[str, Any]]
@@ -67,9 +68,30 @@ def read(content: dict[str, Any], where: str, overrides: Overrides | None = None
     for key, (option, value) in overrides.items():
         _assign(content, key, option, value)
     reader = _Reader(where, overrides)
-    scenario: Scenario = reader.table(Scenario, content, "")
+    scenario = _with_rows(reader, reader.table(Scenario, content, ""))
     _Plausibility(reader, scenario).check()
     return scenario
+
+
+def _with_rows(reader: "_Reader", scenario: Scenario) -> Scenario:
+    """With the rows of its matrix in it: a trace or a sweep then needs no other file.
+
+    A path is relative to the file that names it; on a command line, to the working directory.
+    """
+    network, key = scenario.network, "network.matrix"
+    if network.matrix is None:
+        return scenario
+    option = reader.overrides.get(key)
+    beside = Path(option[0] if option else reader.where).parent
+    try:
+        if isinstance(network.matrix, str):
+            rows = matrices.load(beside / network.matrix)
+        else:
+            rows = matrices.checked(network.matrix)
+    except ValueError as error:
+        raise reader.wrong(key, str(error)) from None
+    replaced = msgspec.structs.replace(network, matrix=rows)
+    return msgspec.structs.replace(scenario, network=replaced)
 
 
 def _assign(content: dict[str, Any], key: str, option: str, value: Any) -> None:
@@ -205,6 +227,14 @@ class _Plausibility:
         if not 0 <= low <= high <= 10:
             text = f"expected two numbers from 0 to 10, the lower one first, not [{low}, {high}]"
             raise self.reader.wrong("network.latency", text)
+        network, wrong = self.scenario.network, self.reader.wrong
+        if network.matrix is not None and network.coordinates is not None:
+            raise wrong("network.matrix", "expected matrix or coordinates, not both")
+        if network.base is not None and network.coordinates is None:
+            raise wrong("network.base", "expected coordinates with it")
+        instead = "matrix" if network.matrix is not None else "coordinates"
+        if _has(network, instead) and network.latency != LATENCY:
+            raise wrong("network.latency", f"expected latency or {instead}, not both")
 
     def _churn(self) -> None:
         churn, end = self.scenario.churn, self.scenario.duration
@@ -329,5 +359,5 @@ class _Plausibility:
             raise self.reader.wrong(where, f"expected a key whose values are numbers, not {key}")
 
 
-def _has(fault: Fault, name: str) -> bool:
-    return getattr(fault, name) is not None
+def _has(table: Table, name: str) -> bool:
+    return getattr(table, name) is not None

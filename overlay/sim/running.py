@@ -21,7 +21,6 @@ from overlay.core.types import PeerId, RequestId
 from overlay.sim import forking, liveness
 from overlay.sim.adversaries import Adversaries
 from overlay.sim.checks import Violated
-from overlay.sim.conditions import Conditions
 from overlay.sim.controls import cyclon
 from overlay.sim.controls.naive import byzantine_share
 from overlay.sim.faults import Faults
@@ -38,7 +37,7 @@ from overlay.sim.measures import (
 from overlay.sim.node import SimNode
 from overlay.sim.plan import DAY, Branches
 from overlay.sim.scenario import Publish, Requests, Scenario
-from overlay.sim.settings import chosen
+from overlay.sim.settings import chosen, conditions_of
 from overlay.sim.tracing import BRANCH, Event, Line, Tracer
 from overlay.sim.world import World
 
@@ -153,16 +152,13 @@ class _Run:
 
     def __init__(self, scenario: Scenario, replay: str, write: Line | None) -> None:
         self.scenario = scenario
-        network = scenario.network
-        conditions = Conditions(
-            latency=network.latency,
-            jitter=network.jitter,
-            loss=network.loss,
-            reordering=network.reordering,
-            bandwidth=network.bandwidth,
+        self.world = World(
+            scenario.seed,
+            conditions_of(scenario),
+            checked=scenario.nodes <= CHECKED_MAX,
+            replay=replay,
+            fidelity=scenario.fidelity,
         )
-        checked = scenario.nodes <= CHECKED_MAX
-        self.world = World(scenario.seed, conditions, checked=checked, replay=replay)
         self.world.observers.append(self._on_effect)
         self._rng = random.Random(f"scenario {scenario.seed}")
         self._adversaries = Adversaries(self.world, scenario.adversaries, scenario.nodes)

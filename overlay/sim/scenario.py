@@ -14,6 +14,9 @@ from overlay.sim.plan import DAY, Branches, Churn, Fault
 from overlay.sim.published import Published
 from overlay.sim.tables import Table
 
+LATENCY = (0.005, 0.050)
+BASE = 0.005
+"""Seconds."""
 NAME = "^([a-z][a-z0-9_]*)?$"
 
 
@@ -98,10 +101,53 @@ class Network(Table, frozen=True, kw_only=True):
     latency: Annotated[
         tuple[float, float],
         Meta(
-            description="Seconds one way, least and most; each link draws its own.",
+            description="Seconds one way, least and most; each link draws its own (with fidelity "
+            "`ice` each pair of nodes).",
             extra={"allowed": "two numbers from 0 to 10, the lower one first"},
         ),
-    ] = (0.005, 0.050)
+    ] = LATENCY
+    coordinates: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=10,
+                description="In place of `latency`: nodes have places in a square with a side of "
+                "so many seconds, drawn from the seed, and a packet takes `base` and as long as "
+                "the way is straight.",
+                extra={"allowed": "a number above 0, at most 10", "default": "none"},
+            ),
+        ]
+        | None
+    ) = None
+    base: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=10,
+                description="With `coordinates`: seconds that every way takes besides.",
+                extra={"allowed": "a number from 0 to 10", "default": f"{BASE}"},
+            ),
+        ]
+        | None
+    ) = None
+    matrix: (
+        Annotated[
+            str | tuple[tuple[float, ...], ...],
+            Meta(
+                description="In place of `latency`: seconds one way, a row for each sender and a "
+                "column for each receiver; node i has row and column i modulo their number. A CSV "
+                "file (its path relative to this file's), or the rows.",
+                extra={
+                    "allowed": "the path of a CSV file with 1 to 2048 rows of as many numbers "
+                    "from 0 to 10, or these rows",
+                    "default": "none",
+                },
+            ),
+        ]
+        | None
+    ) = None
     jitter: Annotated[
         float,
         Meta(
@@ -366,6 +412,17 @@ class Scenario(Table, frozen=True, kw_only=True):
             extra={"allowed": "plumtree or flood"},
         ),
     ] = "plumtree"
+    fidelity: Annotated[
+        str,
+        Meta(
+            pattern="^(links|ice)$",
+            description="`links`: a link opens after the time of a few packets, and its silence "
+            "is noticed when checks would have noticed it. `ice`: every check is a datagram from "
+            "one port that ships to another, and firewalled nodes are behind firewalls; it takes "
+            "several times as long.",
+            extra={"allowed": "links or ice"},
+        ),
+    ] = "links"
     cycle: (
         Annotated[
             float,

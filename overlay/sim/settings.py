@@ -1,4 +1,4 @@
-"""What nodes of a scenario are set to: the shipped defaults, a profile, the scenario's own word."""
+"""What a scenario sets: its nodes (shipped defaults, a profile, its own word), its network."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from overlay.core.context import Settings
-from overlay.sim.scenario import Scenario
+from overlay.sim.conditions import Conditions
+from overlay.sim.latencies import Latencies, Matrix, Plane
+from overlay.sim.scenario import BASE, Scenario
 
 FIELDS = {
     "auto": "auto",
@@ -64,3 +66,27 @@ def config_diff(scenario: Scenario) -> dict[str, Any]:
 
 def _shipped() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(Settings)}
+
+
+def conditions_of(scenario: Scenario) -> Conditions:
+    """What the network of this scenario does to packets."""
+    network = scenario.network
+    return Conditions(
+        latency=network.latency,
+        between=_between(scenario),
+        jitter=network.jitter,
+        loss=network.loss,
+        reordering=network.reordering,
+        bandwidth=network.bandwidth,
+    )
+
+
+def _between(scenario: Scenario) -> Latencies | None:
+    network = scenario.network
+    if network.coordinates is not None:
+        base = BASE if network.base is None else network.base
+        return Plane(scenario.seed, network.coordinates, base)
+    if network.matrix is not None:
+        assert not isinstance(network.matrix, str), "its rows are read with the scenario"
+        return Matrix(network.matrix)
+    return None

@@ -249,7 +249,7 @@ class IHave(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
 
 
 class Graft(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
-    """Send me this message, and from now on all of them."""
+    """Send me this message (none is named by zeros), and from now on all of them."""
 
     message_id: bytes
 

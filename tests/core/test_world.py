@@ -460,3 +460,28 @@ def test_a_record_that_is_too_old_or_another_networks_joins_nobody() -> None:
     world.feed(late, ClockSet(EPOCH + world.now + 100 * 86_400))
     world.feed(late, Recall((one.cache[two.peer_id],)))
     assert late.core.known() == []
+
+
+@pytest.mark.parametrize("up", [1, 4])
+def test_of_the_members_that_an_invite_names_one_takes_the_newcomer_in(up: int) -> None:
+    """Whichever answers first; of the others, hardly one has answered by then, too."""
+    joined = 0
+    for seed in range(5):
+        world = World(seed)
+        nodes = [world.spawn(advertised=True)]
+        for _ in range(11):
+            nodes.append(world.spawn(advertised=True))
+            world.join(nodes[-1], world.invite(nodes[0]))
+            world.run_for(0.5)
+        invite = world.invite(nodes[3], members=4)
+        named = [node for node in nodes if node.peer_id in {m.peer_id for m in invite.members}]
+        assert len(named) == 4
+        for node in named[up:]:
+            world.crash(node)
+        newcomer = world.spawn()
+        request = world.join(newcomer, invite)
+        world.run_for(2.0)
+        assert isinstance(newcomer.results[request], Resolved)
+        views = newcomer.core.peers()
+        joined += sum(each.negotiated is Negotiated.INVITE for each in views)
+    assert 5 <= joined <= (5 if up == 1 else 10)

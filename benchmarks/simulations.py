@@ -71,6 +71,8 @@ CYCLES = 50
 """They pass between the last join and the first thing that is done to the mesh."""
 PATIENCE = 6 * 3600
 """Seconds for one experiment (guess)."""
+TELL_INTERVAL = 120.0
+"""Seconds between two lines about how far an experiment is (guess)."""
 Row = dict[str, Any]
 """What `--json` prints, and `seconds` of wall time, and whether the bands are meant for it."""
 
@@ -158,12 +160,13 @@ def alike(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
 def _in_turn(group: Sequence[Experiment]) -> bytes:
     """Grow a mesh if several share it, run the experiments; nothing if a band was missed."""
     begun = time.monotonic()
-    going_on: Callable[[Scenario], Outcome] = run
+    going_on: Callable[..., Outcome] = run
     if len(group) > 1:
         try:
-            going_on = Grown([each.scenario for each in group]).run
+            names = ", ".join(each.name for each in group)
+            going_on = Grown([each.scenario for each in group], _telling(names)).run
         except Violated as violation:
-            print(f"{', '.join(each.name for each in group)}: {violation}", flush=True)
+            print(f"{names}: {violation}", flush=True)
             return b""
     grown, ok = time.monotonic() - begun, True
     for experiment in group:
@@ -179,13 +182,24 @@ def _in_turn(group: Sequence[Experiment]) -> bytes:
     return b"met" if ok else b""
 
 
-def _measured(
-    experiment: Experiment, going_on: Callable[[Scenario], Outcome], grown: float
-) -> bytes:
+def _telling(name: str) -> Callable[[float], None]:
+    """Tells how far it is on standard error, now and then."""
+    told_at = time.monotonic()
+
+    def progress(now: float) -> None:
+        nonlocal told_at
+        if time.monotonic() > told_at + TELL_INTERVAL:
+            told_at = time.monotonic()
+            print(f"{name}: at {now:,.0f} virtual seconds", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def _measured(experiment: Experiment, going_on: Callable[..., Outcome], grown: float) -> bytes:
     """In a copy of the process: an experiment from here to its end, as a row; ends in patience."""
     signal.alarm(PATIENCE)
     begun, scenario = time.monotonic(), experiment.scenario
-    outcome = going_on(scenario)
+    outcome = going_on(scenario, progress=_telling(experiment.name))
     seconds = grown + time.monotonic() - begun
     told = Report(experiment.name, scenario, scenario.nodes, outcome, seconds, peak_rss())
     if outcome.violation is not None:

@@ -63,8 +63,8 @@ class End:
     """The core thinks it suspect or silent."""
     epoch: int = 0
     """Counts the changes of `hears`: a notice of an earlier one is void."""
-    held: list[Message | None] | None = None
-    """What waits for the path to come back, if anything; in it None: the other end has hung up."""
+    held: list[Message | None] = field(default_factory=list)
+    """What waits for the path to come back; None: the other end has hung up."""
     other: "End" = field(init=False)
 
 
@@ -294,7 +294,6 @@ class Network:
         if end.gone:
             return
         if end.held or end.node.group != end.other.node.group:
-            end.held = end.held or []
             end.held.append(message)
         elif message is None:
             self.lose(end, "closed")
@@ -303,8 +302,8 @@ class Network:
 
     def release(self, end: End) -> None:
         """The path is back: what waited for it arrives."""
-        held, end.held = end.held, None
-        for message in held or ():
+        held, end.held = end.held, []
+        for message in held:
             self._arrive(end, message)
 
     # --- ends --------------------------------------------------------------------------------

@@ -209,6 +209,7 @@ class IceNetwork(Network):
             return
         source = None if end.held else self._passes(end)
         if source is None:
+            end.held = end.held or []
             end.held.append(message)
             self._resend_soon(end, RESEND_INTERVAL)
         else:
@@ -249,12 +250,10 @@ class IceNetwork(Network):
 
     def _resend(self, end: Half, _: None) -> None:
         """What waits is tried again; with a sender that is gone for good it is forgotten."""
-        end.resends = False
-        if end.gone or not end.other.node.alive:
-            end.held.clear()
-        held, end.held = end.held, []
-        for message in held:
-            self._arrive(end, message)
+        held, end.held, end.resends = end.held, None, False
+        if not end.gone and end.other.node.alive:
+            for message in held or ():
+                self._arrive(end, message)
 
     # --- faults ------------------------------------------------------------------------------
 

@@ -36,10 +36,22 @@ class Bearings:
                     link.facts = facts
                     self._show_path(link, now)
 
+    def on_up(self, link: Link, now: float) -> None:
+        """A link has its peer: where the path has shown us to be is this neighbour's word."""
+        if link.mapped is not None:
+            self._on_vote(link, link.mapped, now)
+
     def _on_mapped(self, link_id: LinkId, address: Address, now: float) -> None:
+        """The checks say it as soon as the path stands; whose word it is, the hello says later."""
         link = self.links.by_id.get(link_id)
-        if link is None or link.peer is None:
+        if link is None:
             return
+        link.mapped = address
+        if link.peer is not None:
+            self._on_vote(link, address, now)
+
+    def _on_vote(self, link: Link, address: Address, now: float) -> None:
+        assert link.peer is not None
         moved = self.reflexive.seen_by(link.peer) not in (None, address)
         if self.reflexive.vote(link.peer, address):
             self.membership.renew_soon(now)

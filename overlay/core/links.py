@@ -22,7 +22,7 @@ from overlay.core.events import (
 from overlay.core.hello import SECOND_HELLO, Accepted, Handshake, Refusal
 from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
 from overlay.core.timers import Timers
-from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId, RequestId
+from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId, RequestId
 
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
@@ -120,6 +120,8 @@ class Link:
     since: float = 0.0
     state: LinkState = LinkState.HELLO
     rtt: float | None = None
+    mapped: Address | None = None
+    """Where the peer's end of the path sees us."""
     told: tuple[PeerId, ...] | None = None
     """The neighbours of ours that the peer was last told of."""
 

@@ -239,6 +239,7 @@ class Overlay:
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
+        self._bearings.on_up(link, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)

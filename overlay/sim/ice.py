@@ -209,7 +209,6 @@ class IceNetwork(Network):
             return
         source = None if end.held else self._passes(end)
         if source is None:
-            end.held = end.held or []
             end.held.append(message)
             self._resend_soon(end, RESEND_INTERVAL)
         else:
@@ -250,9 +249,9 @@ class IceNetwork(Network):
 
     def _resend(self, end: Half, _: None) -> None:
         """What waits is tried again; with a sender that is gone for good it is forgotten."""
-        held, end.held, end.resends = end.held, None, False
+        held, end.held, end.resends = end.held, [], False
         if not end.gone and end.other.node.alive:
-            for message in held or ():
+            for message in held:
                 self._arrive(end, message)
 
     # --- faults ------------------------------------------------------------------------------

@@ -151,26 +151,50 @@ def test_nobody_can_dial_a_firewalled_node() -> None:
 
 
 class Nat:
-    """A box before one node, with one outer address; who is inside cannot be dialled."""
+    """A box before each of some nodes: it maps, and lets in whom its node has sent to.
 
-    def __init__(self, world: World, node: SimNode) -> None:
-        self._world, self._node = world, node
+    `symmetric`: another mapping for each target, as RFC 4787 calls address- and port-dependent.
+    """
+
+    def __init__(self, world: World, *nodes: SimNode, symmetric: bool = False) -> None:
+        self._world, self._symmetric = world, symmetric
+        self._outer: dict[SimNode, Address] = {}
+        self._ports: dict[tuple[Address, Address], Address] = {}
+        self._sent: set[tuple[Address, Address]] = set()
         network = network_of(world)
         network.leaving, network.arriving = self.leaving, self.arriving
-        self.move(Address("192.0.2.1", 5000))
+        for number, node in enumerate(nodes, 1):
+            self.move(node, Address(f"192.0.2.{number}", 5000))
 
-    def move(self, outer: Address) -> None:
-        """From now on it maps to this address, and to no other."""
-        self.outer = outer
-        self._world.by_address[outer] = self._node
+    def move(self, node: SimNode, outer: Address) -> None:
+        """From now on it maps this node to this address, and to no other."""
+        self._outer[node] = outer
+        self._world.by_address[outer] = node
+
+    def outer(self, node: SimNode, target: Address) -> Address:
+        """Where the target sees this node."""
+        outer = self._outer[node]
+        if not self._symmetric:
+            return outer
+        way = node.address, target
+        mapped = self._ports.setdefault(way, Address(outer.host, 5000 + len(self._ports)))
+        self._world.by_address[mapped] = node
+        return mapped
 
     def leaving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
-        return (self.outer if source == self._node.address else source), target
+        node = self._world.by_address[source]
+        if node not in self._outer:
+            return source, target
+        outer = self.outer(node, target)
+        self._sent.add((outer, target))
+        return outer, target
 
     def arriving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
-        if self._world.by_address[target] is self._node:
-            return (source, self._node.address) if target == self.outer else None
-        return source, target
+        node = self._world.by_address[target]
+        if node not in self._outer:
+            return source, target
+        known = target == self.outer(node, source) and (target, source) in self._sent
+        return (source, node.address) if known else None
 
 
 def test_behind_a_mapping_box_a_node_is_seen_at_the_mapped_address() -> None:
@@ -182,8 +206,10 @@ def test_behind_a_mapping_box_a_node_is_seen_at_the_mapped_address() -> None:
     world.run_for(5.0)
     (seen,) = [event for _, name, event in opened if name == one.name]
     assert isinstance(seen, LinkOpened)
-    assert seen.facts.remote == nat.outer
-    assert [event.address for _, name, event in mapped if name == other.name] == [nat.outer]  # type: ignore[union-attr]
+    outer = nat.outer(other, one.address)
+    assert seen.facts.remote == outer
+    said = [event for _, name, event in mapped if name == other.name]
+    assert [event.address for event in said if isinstance(event, Mapped)] == [outer]
 
 
 def test_a_link_follows_a_mapping_that_changes() -> None:
@@ -193,14 +219,28 @@ def test_a_link_follows_a_mapping_that_changes() -> None:
     world.join(other, world.invite(one))
     world.run_for(5.0)
     noted = events_of(world, (PathMoved, LinkSilent, LinkLost))
-    nat.move(Address("192.0.2.1", 6000))
+    nat.move(other, Address("192.0.2.1", 6000))
     world.run_for(10.0)
     moved = [event.facts.remote for _, name, event in noted if isinstance(event, PathMoved)]
-    assert moved == [nat.outer]
+    assert moved == [nat.outer(other, one.address)]
     assert len(noted) == 1
     world.publish(one, b"over there")
     world.run_for(1.0)
     assert ears(world, b"over there") == {one.name, other.name}
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_two_nodes_behind_mappings_link_by_what_their_neighbours_see(symmetric: bool) -> None:
+    """The counter-test: what one neighbour sees says nothing where each sees another port."""
+    world = World(9, checked=True, fidelity="ice")
+    common, one, other = (world.spawn() for _ in range(3))
+    Nat(world, one, other, symmetric=symmetric)
+    for node in (one, other):
+        world.join(node, world.invite(common))
+        world.run_for(5.0)
+    request = world.connect(one, other)
+    world.run_for(15.0)
+    assert isinstance(one.results[request], Resolved) is not symmetric
 
 
 # --- liveness ------------------------------------------------------------------------------------

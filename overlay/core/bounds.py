@@ -35,6 +35,8 @@ ADDRESSES_MAX = 32
 CANDIDATES_MAX = 8
 """Candidates an offer (DESIGN, the door)."""
 PREKEYS_MAX = 8
+VAIN_MAX = 128
+"""Places that a request takes along as leading nowhere: twice the nodes that it can pass."""
 MEMBERS_MAX = 16
 """Members in an invite; ours name up to four."""
 ICE_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
@@ -167,6 +169,7 @@ _UFRAG = Text(256, 4, ICE_CHARS)
 _PASSWORD = Text(256, 22, ICE_CHARS)
 _INSIDE = Anything()
 _SAMPLE = Many(SAMPLE_MAX, Blob(RECORD_MAX))
+_VAIN = Many(VAIN_MAX, Number(0, 2**64 - 1))
 _STRUCTS = Many(LIST_MAX, _INSIDE)
 _ADDRESSES = Many(ADDRESSES_MAX, _INSIDE)
 _CANDIDATES = Many(CANDIDATES_MAX, _INSIDE)
@@ -194,10 +197,11 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "prekey": _COUNTER,
         "sealed": Blob(SEALED_MAX),
         "hops": _SMALL,
+        "vain": _VAIN,
     },
     m.Answer: {"request": _REQUEST, "prekey": _COUNTER, "sealed": Blob(SEALED_MAX)},
     m.SignalAck: {"request": _REQUEST, "answer": _INSIDE},
-    m.Bounce: {"request": _REQUEST, "code": _CODE},
+    m.Bounce: {"request": _REQUEST, "code": _CODE, "left": _SMALL, "vain": _VAIN},
     m.Gossip: {
         "message_id": _REQUEST,
         "origin": _KEY,
@@ -231,9 +235,10 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "request": _REQUEST,
         "ttl": _SMALL,
         "path": Many(LIST_MAX, _KEY),
+        "vain": _VAIN,
     },
     m.TraceReply: {"request": _REQUEST, "path": Many(LIST_MAX, _KEY)},
-    m.Locate: {"place": Number(0, 2**64 - 1), "request": _REQUEST, "ttl": _SMALL},
+    m.Locate: {"place": Number(0, 2**64 - 1), "request": _REQUEST, "ttl": _SMALL, "vain": _VAIN},
     m.Located: {"request": _REQUEST, "peers": Many(LIST_MAX, _KEY)},
     m.LinkUse: {"uses": _SMALL},
     m.ViewExchange: {
@@ -241,6 +246,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "request": _REQUEST,
         "ttl": _SMALL,
         "peers": Many(LIST_MAX, _KEY),
+        "vain": _VAIN,
     },
     m.ViewExchanged: {"request": _REQUEST, "peers": Many(LIST_MAX, _KEY)},
     m.RecordPull: {
@@ -248,6 +254,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "request": _REQUEST,
         "ttl": _SMALL,
         "peers": Many(SAMPLE_MAX, _KEY),
+        "vain": _VAIN,
     },
     m.RecordPulled: {"request": _REQUEST, "records": _SAMPLE},
     m.JoinView: {},

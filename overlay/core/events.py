@@ -168,6 +168,8 @@ class Traced(msgspec.Struct, frozen=True, gc=False):
     """The nodes it passed, the target last."""
     rtt: float
     """Seconds there and back."""
+    attempt: int = 0
+    """Which try was answered: 0 the first, 1 the one over another first link, then the walks."""
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):

@@ -19,6 +19,10 @@ DIGESTS_SHARED = 1 << 12
 """Digests that all nodes of a world hear at about the same time."""
 REQUESTS_PER_SECOND = 50.0
 REQUESTS_BURST = 100.0
+SRTT_GAIN = 0.125
+"""RFC 6298 §2.3."""
+SRTT_MAX = 1.0
+"""Seconds (guess)."""
 BROUGHT_FOR = 10.0
 """Seconds (guess) for which whoever brought word of a newcomer is the way to it: digests name it
 once its links are more than a guest's."""
@@ -138,6 +142,19 @@ class Surroundings:
         """It is alive."""
         if self.doubted:
             self.doubted.pop(peer, None)
+
+    def measured(self, peer: PeerId, rtt: float) -> None:
+        """It has answered after so many seconds (RFC 6298 §2)."""
+        known = self.neighbours.get(peer)
+        if known is not None:
+            known.srtt = known.srtt + SRTT_GAIN * (rtt - known.srtt) if known.srtt else rtt
+
+    def unanswered(self, peer: PeerId) -> None:
+        """It has let time run out: it may be dead, or take longer than we think (RFC 6298 §5.5)."""
+        known = self.neighbours.get(peer)
+        if known is not None:
+            known.srtt = min(2 * known.srtt, SRTT_MAX)
+            self.doubt(peer)
 
     def best(
         self, place: int, untried: list[PeerId], skip: Collection[int] = ()

@@ -81,6 +81,8 @@ class Offer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
     sealed: bytes
     hops: int = 0
     """Nodes that have passed it on; the TTL also counts what was tried in vain."""
+    vain: tuple[int, ...] = ()
+    """Places that lead nowhere: nodes that it has passed, and those found silent on its way."""
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
@@ -103,6 +105,10 @@ class Bounce(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=11):
 
     request: bytes
     code: str
+    left: int = 0
+    """Of the TTL that came with the request."""
+    vain: tuple[int, ...] = ()
+    """As the request has them, and those that came to light behind the sender."""
 
 
 class Gossip(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=12):
@@ -165,6 +171,7 @@ class Trace(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=25):
     request: bytes
     ttl: int
     path: list[bytes]
+    vain: tuple[int, ...] = ()
 
 
 class TraceReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=26):
@@ -265,6 +272,7 @@ class Locate(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=30):
     """From 0 to 2^64 - 1; a node that is exactly there is not meant."""
     request: bytes
     ttl: int
+    vain: tuple[int, ...] = ()
 
 
 class Located(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=31):
@@ -289,6 +297,7 @@ class ViewExchange(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3
     ttl: int
     peers: list[bytes]
     """The sender first."""
+    vain: tuple[int, ...] = ()
 
 
 class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=36):
@@ -306,6 +315,7 @@ class RecordPull(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=37)
     request: bytes
     ttl: int
     peers: list[bytes]
+    vain: tuple[int, ...] = ()
 
 
 class RecordPulled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=38):

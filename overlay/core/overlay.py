@@ -289,7 +289,7 @@ class Overlay:
         """A message of a peer that has proven itself; those that come most often come first."""
         match message:
             case m.SignalAck():
-                self._routing.on_ack(peer, message)
+                self._routing.on_ack(peer, message, now)
             case m.Neighbours():
                 peers = cast(list[PeerId], message.peers)
                 self._routing.surroundings.learn(peer, peers)

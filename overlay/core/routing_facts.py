@@ -45,6 +45,10 @@ class Request:
     forget_at: float = 0.0
     tried: tuple[PeerId, ...] = ()
     """Next hops, the last one last."""
+    handed_at: float = 0.0
+    """When the last of them was handed it."""
+    vain: tuple[int, ...] = ()
+    """Places that lead nowhere, as other hops have found."""
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
     left: int = 0
@@ -53,8 +57,6 @@ class Request:
     """Of that, what the last peer in `tried` was given."""
     next: PeerId | None = None
     """The next hop, where it has been looked for already."""
-    strays: int = 0
-    """Hops tried that lead nowhere nearer."""
     acknowledged: bool = False
     """By the last peer in `tried`."""
     answered: bool = False

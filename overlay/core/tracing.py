@@ -46,7 +46,7 @@ class Tracing:
         self._timers.stop(request)
         command, sent_at = waiting
         hops = tuple(map(PeerId, reply.path))
-        self.context.emit(Resolved(command, Traced(hops, now - sent_at)))
+        self.context.emit(Resolved(command, Traced(hops, now - sent_at, reply.request[-1])))
 
     def on_undeliverable(self, request: bytes, code: str) -> None:
         """Nobody could pass it on."""

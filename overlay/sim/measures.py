@@ -16,7 +16,7 @@ from overlay.core.types import PeerId
 from overlay.sim import graphs
 from overlay.sim.adversaries import MEASURES as BYZANTINE
 from overlay.sim.adversaries import Adversary
-from overlay.sim.scenario import Phase, Scenario
+from overlay.sim.scenario import Phase, Requests, Scenario
 from overlay.sim.settings import setting
 from overlay.sim.tracing import Event
 
@@ -65,7 +65,11 @@ CHURNING = {
 }
 REQUESTING = {
     "success": "the share of requests answered in time",
+    "success_first": "the share of traces answered in time at the first try",
+    "success_retry": "that share at the first try or the second, over another first link",
     "request_hops": "links that a trace passed one way, on average",
+    "messages_per_link": "offers and answers put on links for each link that was negotiated "
+    "because a request asked for it, on average; what was tried in vain not counted",
 }
 CONTROL = {
     "byzantine_control": "what `byzantine_view` comes to where anybody named replaces anybody",
@@ -212,6 +216,9 @@ class Tally:
         self._hops: list[int] = []
         self._delays: list[float] = []
         self._request_hops: list[int] = []
+        self._tries: list[int | None] = []
+        """Which try was answered, of each trace that was judged."""
+        self._messages: list[int] = []
 
     def turn_to(self, scenario: Scenario) -> None:
         """Measure what this scenario asks for; nothing has been published or requested so far."""
@@ -304,8 +311,12 @@ class Tally:
             return
         answer = waiting.came.get(waiting.node)
         judged.shares.append(float(answer is not None))
+        if isinstance(judged.phase, Requests) and judged.phase.kind == "trace":
+            self._tries.append(answer.attempt if answer is not None else None)
         if answer is not None and answer.hops is not None:
             self._request_hops.append(answer.hops)
+        if answer is not None and answer.messages:
+            self._messages.append(answer.messages)
 
     def heard(self, phase: int, name: str) -> int:
         """How many nodes have delivered a publication that is not judged yet."""
@@ -346,7 +357,10 @@ class Tally:
             "delay": _mean(self._delays),
             "delay_max": max(self._delays, default=None),
             **_of_phases("success", self._requested),
+            "success_first": _mean([attempt == 0 for attempt in self._tries]),
+            "success_retry": _mean([attempt in {0, 1} for attempt in self._tries]),
             "request_hops": _mean(self._request_hops),
+            "messages_per_link": _mean(self._messages),
         }
         names = (*ALWAYS, *_names_of_work(self._scenario))
         return {name: values[name] for name in names if name in values}

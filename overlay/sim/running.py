@@ -176,6 +176,8 @@ class _Run:
             self._members.__contains__,
         )
         self._requests: dict[RequestId, str] = {}
+        self._wanted: dict[str, PeerId] = {}
+        """Whom a request asks for a link to."""
         self._schedule()
 
     def _schedule(self) -> None:
@@ -431,6 +433,8 @@ class _Run:
             ask = self.world.trace if phase.kind == "trace" else self.world.connect
             request = ask(node, peer)
             self._requests[request] = name
+            if phase.kind == "connect":
+                self._wanted[name] = peer.peer_id
             if request in node.results:
                 self._on_result(node, node.results[request])
         work.number += 1
@@ -461,8 +465,13 @@ class _Run:
         name = self._requests.pop(result.request, None)
         if name is None or isinstance(result, Rejected):
             return
-        hops = len(result.value.hops) if isinstance(result.value, Traced) else None
-        self._event("answered", node.name, name, hops=hops)
+        found = result.value
+        if isinstance(found, Traced):
+            hops = len(found.hops)
+            self._event("answered", node.name, name, hops=hops, attempt=found.attempt)
+        else:
+            cost = node.cost_of(self._wanted.pop(name, None), self.world.wall(node))
+            self._event("answered", node.name, name, messages=cost)
 
     def _on_link_up(self, node: SimNode, peer: PeerId) -> None:
         if node not in self._members:

@@ -37,6 +37,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a ``deliver``, and of what answered a trace."""
     to: str | None = None
     """Of a ``request``: whom it was for."""
+    attempt: int | None = None
+    """Of what answered a trace: which try it was, from 0."""
+    messages: int | None = None
+    """Of a link that was asked for: offer and answer, each link that they passed; 0 if none was."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,7 +151,7 @@ class RoutingWorld:
             case TraceReply():
                 return router.on_reply(sender, message)
             case SignalAck():
-                router.on_ack(sender, message)
+                router.on_ack(sender, message, self.now)
             case Bounce():
                 return router.on_bounce(sender, message, self.now)
         return []

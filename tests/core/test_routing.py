@@ -18,15 +18,16 @@ from overlay.core.messages import (
     SignalAck,
     Trace,
 )
+from overlay.core.next_hop import STRAYS, TRIES_MAX
 from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
 from overlay.core.routing import (
     ACK_TIMEOUT_MIN,
+    ACK_TIMEOUT_UNKNOWN,
     FORGET_INTERVAL,
     OFFER_TTL,
     REQUEST_LIFE,
     REQUESTS_MAX,
     RETRY_AFTER,
-    TRIES_MAX,
     WALK_AFTER,
     WALKS_AT_ONCE,
     ReplyArrived,
@@ -95,7 +96,8 @@ class Hop:
 def test_a_hop_acknowledges_an_offer_and_hands_it_to_the_target() -> None:
     hop = Hop("atb")
     assert hop.routing.on_request(peer("a"), OFFER, 0.0) == []
-    onward = Offer(TARGET, REQUEST, OFFER_TTL - 1, 1, b"sealed", hops=1)
+    passed = (place_of(hop.context.peer_id),)
+    onward = Offer(TARGET, REQUEST, OFFER_TTL - 1, 1, b"sealed", hops=1, vain=passed)
     assert hop.sent() == [("a", SignalAck(REQUEST, False)), ("t", onward)]  # noqa: FBT003
     assert hop.routing.counters.forwarded == 1
 
@@ -132,8 +134,8 @@ def test_an_unacknowledged_offer_is_tried_elsewhere_in_time() -> None:
     hop = Hop("atb")
     hop.routing.send(OFFER, 0.0)
     assert [name for name, _ in hop.handed()] == ["t"]
-    assert hop.context.agenda.earliest == ACK_TIMEOUT_MIN
-    assert hop.routing.on_time(ACK_TIMEOUT_MIN) == []
+    assert hop.context.agenda.earliest == ACK_TIMEOUT_UNKNOWN
+    assert hop.routing.on_time(ACK_TIMEOUT_UNKNOWN) == []
     assert hop.handed() == [(nearest_first("ab")[0], OFFER_TTL - 1)], "the try in vain is paid for"
 
 
@@ -141,7 +143,7 @@ def test_an_acknowledged_offer_is_not_tried_elsewhere() -> None:
     """The counter-test of the one above."""
     hop = Hop("atb")
     hop.routing.send(OFFER, 0.0)
-    hop.routing.on_ack(peer("t"), SignalAck(REQUEST, answer=False))
+    hop.routing.on_ack(peer("t"), SignalAck(REQUEST, answer=False), 0.0)
     hop.sent()
     hop.routing.on_time(RETRY_AFTER - 0.1)
     assert hop.sent() == []
@@ -154,16 +156,31 @@ def test_a_slow_neighbour_gets_three_of_its_round_trips() -> None:
     assert hop.context.agenda.earliest == 1.5
 
 
+def test_acknowledgements_tell_how_long_a_neighbour_takes() -> None:
+    hop = Hop("tb")
+    hop.routing.send(OFFER, 0.0)
+    hop.routing.on_ack(peer("t"), SignalAck(REQUEST, answer=False), 0.2)
+    assert hop.routing.neighbours[peer("t")].srtt == 0.2
+    another = b"s" * 15 + b"\0"
+    hop.routing.send(Offer(TARGET, another, OFFER_TTL, 1, b""), 1.0)
+    hop.routing.on_ack(peer("t"), SignalAck(another, answer=False), 1.04)
+    assert hop.routing.neighbours[peer("t")].srtt == pytest.approx(0.2 - 0.16 / 8)
+    hop.routing.neighbours[peer("t")].srtt = 0.001
+    hop.routing.send(Offer(TARGET, b"u" * 15 + b"\0", OFFER_TTL, 1, b""), 2.0)
+    hop.context.agenda.settle()
+    assert hop.context.agenda.earliest <= 2.0 + ACK_TIMEOUT_MIN
+
+
 def test_a_neighbour_that_left_a_request_unacknowledged_comes_last_until_it_speaks() -> None:
     first, second = nearest_first("ab")
     hop = Hop("ab")
     hop.routing.send(OFFER, 0.0)
-    hop.routing.on_time(ACK_TIMEOUT_MIN)
+    hop.routing.on_time(ACK_TIMEOUT_UNKNOWN)
     hop.sent()
     another = Offer(TARGET, b"s" * 15 + b"\0", OFFER_TTL, 1, b"")
     hop.routing.send(another, 1.0)
     assert [name for name, _ in hop.handed()] == [second]
-    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False))
+    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False), 0.0)
     hop.routing.send(Offer(TARGET, b"u" * 15 + b"\0", OFFER_TTL, 1, b""), 1.0)
     assert [name for name, _ in hop.handed()] == [first]
 
@@ -183,18 +200,27 @@ def test_a_refused_offer_goes_to_the_next_best_and_then_back() -> None:
     for left, name in zip((OFFER_TTL - 1, OFFER_TTL - 2), order, strict=True):
         assert hop.handed() == [(name, left)]
         hop.routing.on_bounce(peer(name), Bounce(REQUEST, "busy"), 0.1)
-    assert hop.sent() == [("a", Bounce(REQUEST, "busy"))]
+    ((name, bounce),) = hop.sent()
+    assert (name, type(bounce)) == ("a", Bounce)
+    assert isinstance(bounce, Bounce)
+    assert (bounce.code, bounce.left) == ("busy", OFFER_TTL - 3)
     assert hop.routing.counters.dropped == 1
 
 
-def test_a_hop_that_took_charge_and_found_no_way_has_spent_all_it_was_given() -> None:
+@pytest.mark.parametrize("left", [0, 5, 255])
+def test_a_hop_that_took_charge_and_found_no_way_says_what_is_left(left: int) -> None:
     hop = Hop("abc")
     hop.routing.on_request(peer("a"), OFFER, 0.0)
     first = nearest_first("bc")[0]
-    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False))
+    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False), 0.0)
     hop.sent()
-    hop.routing.on_bounce(peer(first), Bounce(REQUEST, "no_route"), 0.1)
-    assert hop.sent() == [("a", Bounce(REQUEST, "no_route"))]
+    hop.routing.on_bounce(peer(first), Bounce(REQUEST, "no_route", left), 0.1)
+    if left:
+        assert [ttl for _, ttl in hop.handed()] == [min(left, OFFER_TTL - 2)], (
+            "less, whoever says so"
+        )
+    else:
+        assert [type(message) for _, message in hop.sent()] == [Bounce], "it was all spent"
 
 
 def test_only_the_last_hop_tried_can_bounce_a_request() -> None:
@@ -207,21 +233,63 @@ def test_only_the_last_hop_tried_can_bounce_a_request() -> None:
     assert hop.sent() == []
 
 
-def test_where_greedy_routing_ends_the_other_side_of_the_target_gets_shares_of_the_rest() -> None:
+def hop_nearest_of_all(neighbours: str) -> Hop:
+    """A node that is nearer to the target than any of its neighbours."""
     place = place_of(TARGET)
     near = min(range(1000), key=lambda s: distance(place_of(hop_key(s).peer_id), place))
-    hop = Hop("abcd", seed=near)
+    return Hop(neighbours, seed=near)
+
+
+def test_where_nobody_is_nearer_and_nobody_silent_the_search_soon_ends() -> None:
+    hop = hop_nearest_of_all("abcd")
     hop.routing.on_request(peer("a"), OFFER, 0.0)
     given, tried = [], []
     while handed := hop.handed():
         ((name, ttl),) = handed
         given.append(ttl)
         tried.append(name)
-        hop.routing.on_ack(peer(name), SignalAck(REQUEST, answer=False))
-        hop.routing.on_bounce(peer(name), Bounce(REQUEST, "no_route"), 0.1)
-    assert len(set(tried)) == len(tried) == 2
-    assert sum(given) <= OFFER_TTL - 1
-    assert min(given) >= 2
+        hop.routing.on_ack(peer(name), SignalAck(REQUEST, answer=False), 0.0)
+        hop.routing.on_bounce(peer(name), Bounce(REQUEST, "no_route", ttl - 1), 0.1)
+    assert len(set(tried)) == len(tried)
+    assert given == list(range(STRAYS, STRAYS - len(given), -1))
+
+
+def nearer_places(hop: Hop) -> tuple[int, ...]:
+    """Some between a node and the target."""
+    place, own = place_of(TARGET), place_of(hop.context.peer_id)
+    return (place + (1 if distance(place + 1, own) <= distance(place, own) else -1),)
+
+
+def test_where_nodes_in_between_are_silent_the_search_goes_on() -> None:
+    """The counter-test of the one above: then the target may be behind them."""
+    hop = hop_nearest_of_all("abcd")
+    gap = Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=nearer_places(hop))
+    hop.routing.on_request(peer("a"), gap, 0.0)
+    assert [ttl for _, ttl in hop.handed()] == [OFFER_TTL - 1]
+    silent = hop_nearest_of_all("abcd")
+    gone = Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=(place_of(TARGET), *nearer_places(hop)))
+    silent.routing.on_request(peer("a"), gone, 0.0)
+    assert [ttl for _, ttl in silent.handed()] == [STRAYS], "the target itself was silent"
+
+
+def test_nobody_goes_where_others_found_that_it_leads_nowhere() -> None:
+    first, second = nearest_first("bc")
+    hop = Hop("abc")
+    vain = (place_of(peer(first)),)
+    hop.routing.on_request(peer("a"), Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=vain), 0.0)
+    ((name, message),) = [each for each in hop.sent() if isinstance(each[1], Offer)]
+    assert name == second
+    assert isinstance(message, Offer)
+    assert set(message.vain) == {*vain, place_of(hop.context.peer_id)}
+
+
+def test_whoever_asks_is_not_among_the_places_that_a_request_has_passed() -> None:
+    hop = Hop("abc")
+    hop.routing.surroundings.doubt(peer("c"))
+    hop.routing.send(OFFER, 0.0)
+    ((_, message),) = hop.sent()
+    assert isinstance(message, Offer)
+    assert message.vain == (place_of(peer("c")),)
 
 
 def test_one_node_tries_so_many_next_hops_and_no_more() -> None:
@@ -319,7 +387,7 @@ def test_an_answer_goes_back_the_way_the_offer_came() -> None:
     assert hop.routing.on_reply(peer("t"), ANSWER) == []
     assert hop.sent() == [("a", ANSWER)]
     assert hop.routing.counters.forwarded == 2
-    hop.routing.on_ack(peer("a"), SignalAck(REQUEST, answer=True))  # as older nodes do
+    hop.routing.on_ack(peer("a"), SignalAck(REQUEST, answer=True), 0.0)  # as older nodes do
     hop.routing.on_time(REQUEST_LIFE + 1.0)
     assert hop.routing.counters.dropped == 0
 
@@ -348,7 +416,7 @@ def test_a_neighbour_that_goes_is_replaced_at_once_unless_it_had_taken_charge() 
     hop.sent()
     hop.routing.remove(peer("t"), 0.1)
     assert [name for name, _ in hop.handed()] == ["b"]
-    hop.routing.on_ack(peer("b"), SignalAck(REQUEST, answer=False))
+    hop.routing.on_ack(peer("b"), SignalAck(REQUEST, answer=False), 0.0)
     hop.routing.remove(peer("b"), 0.2)
     assert hop.sent() == []
 
@@ -363,13 +431,13 @@ def test_a_request_without_an_answer_is_tried_over_another_first_link_then_from_
     order = nearest_first(NAMES)
     hop.routing.send(OFFER, 0.0)
     ((first, _),) = hop.handed()
-    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False))
+    hop.routing.on_ack(peer(first), SignalAck(REQUEST, answer=False), 0.0)
     hop.routing.on_time(RETRY_AFTER)
     ((name, message),) = hop.sent()
     assert isinstance(message, Offer)
     assert (first, name) == (order[0], order[2]), "not the first again, nor the next best"
     assert message.request == attempt_of(REQUEST, 1)
-    hop.routing.on_ack(peer(name), SignalAck(message.request, answer=False))
+    hop.routing.on_ack(peer(name), SignalAck(message.request, answer=False), 0.0)
     hop.routing.on_time(RETRY_AFTER + WALK_AFTER)
     walking = [m.request for _, m in hop.sent() if isinstance(m, Offer)]
     assert walking == [attempt_of(REQUEST, WALK + index) for index in range(WALKS_AT_ONCE)]
@@ -397,7 +465,7 @@ def test_a_request_that_always_comes_back_is_given_up_in_the_end(
         for name, message in hop.sent():
             if isinstance(message, Offer):
                 seen.add(message.request)
-                hop.routing.on_ack(peer(name), SignalAck(message.request, answer=False))
+                hop.routing.on_ack(peer(name), SignalAck(message.request, answer=False), 0.0)
                 facts += hop.routing.on_bounce(peer(name), Bounce(message.request, "no_route"), 0.1)
     assert len(seen) == attempts
     assert facts == [Undeliverable(REQUEST, "no_route")]

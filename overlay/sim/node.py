@@ -63,9 +63,11 @@ class SimNode:
         """Its HyParView neighbours."""
         return list(self.core.active_view())
 
-    def cost_of(self, peer: PeerId | None, wall: float) -> int | None:
-        """Messages that the link to this peer took, opened at this very moment: offer and answer,
-        for each link that they passed; None if it is older."""
+    def cost_of(self, peer: PeerId, wall: float) -> int | None:
+        """Messages that a link which opens at this moment took: offer and answer, on each hop.
+
+        None if it is older.
+        """
         for view in self.core.peers():
             if view.peer == peer and view.since_wall >= wall - 0.001:
                 return 2 * view.hops

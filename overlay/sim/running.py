@@ -175,9 +175,7 @@ class _Run:
             self._contact,
             self._members.__contains__,
         )
-        self._requests: dict[RequestId, str] = {}
-        self._wanted: dict[str, PeerId] = {}
-        """Whom a request asks for a link to."""
+        self._requests: dict[RequestId, tuple[str, PeerId]] = {}
         self._schedule()
 
     def _schedule(self) -> None:
@@ -432,9 +430,7 @@ class _Run:
             self._event("request", node.name, name, to=peer.name)
             ask = self.world.trace if phase.kind == "trace" else self.world.connect
             request = ask(node, peer)
-            self._requests[request] = name
-            if phase.kind == "connect":
-                self._wanted[name] = peer.peer_id
+            self._requests[request] = name, peer.peer_id
             if request in node.results:
                 self._on_result(node, node.results[request])
         work.number += 1
@@ -462,15 +458,14 @@ class _Run:
     def _on_result(self, node: SimNode, result: Resolved | Rejected) -> None:
         if self._invitations.take(result):
             return
-        name = self._requests.pop(result.request, None)
-        if name is None or isinstance(result, Rejected):
+        asked = self._requests.pop(result.request, None)
+        if asked is None or isinstance(result, Rejected):
             return
-        found = result.value
+        (name, peer), found = asked, result.value
         if isinstance(found, Traced):
-            hops = len(found.hops)
-            self._event("answered", node.name, name, hops=hops, attempt=found.attempt)
+            self._event("answered", node.name, name, hops=len(found.hops), attempt=found.attempt)
         else:
-            cost = node.cost_of(self._wanted.pop(name, None), self.world.wall(node))
+            cost = node.cost_of(peer, self.world.wall(node))
             self._event("answered", node.name, name, messages=cost)
 
     def _on_link_up(self, node: SimNode, peer: PeerId) -> None:

@@ -50,8 +50,9 @@ def _value(annotation: Any, rule: bounds.Rule) -> st.SearchStrategy[Any]:
         case bounds.Host():
             return st.ip_addresses().map(str).filter(rule.holds)
         case bounds.Many(high, item):
-            (inner,) = typing.get_args(annotation)
-            return st.lists(_value(inner, item), max_size=min(high, 4))
+            inner, *rest = typing.get_args(annotation)
+            values = st.lists(_value(inner, item), max_size=min(high, 4))
+            return values.map(tuple) if rest else values
         case _:
             return st.booleans() if annotation is bool else within_bounds(annotation)
 

@@ -141,7 +141,7 @@ def test_requests_find_their_way_while_nobody_knows_of_the_dead(share: float) ->
         one, other = rng.sample(world.up(), 2)
         requests.append((one, world.trace(one, other)))
         world.run_for(0.01)
-    world.run_for(4.0)
+    world.run_for(5.0)
     answered = [isinstance(one.results.get(request), Resolved) for one, request in requests]
     assert sum(answered) >= 99
 

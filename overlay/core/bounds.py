@@ -257,6 +257,8 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "vain": _VAIN,
     },
     m.RecordPulled: {"request": _REQUEST, "records": _SAMPLE},
+    m.Seek: {"target": _KEY, "request": _REQUEST, "ttl": _SMALL},
+    m.Sought: {"request": _REQUEST},
     m.JoinView: {},
     m.ForwardJoin: {"newcomer": _KEY, "ttl": _SMALL, "record": Blob(RECORD_MAX)},
     m.NeighbourAsk: {"high": _INSIDE},

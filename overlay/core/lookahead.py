@@ -192,6 +192,11 @@ class Surroundings:
         if len(self._brought) > BROUGHT_MAX:
             del self._brought[next(iter(self._brought))]
 
+    def bearer(self, peer: PeerId, now: float) -> PeerId | None:
+        """Who has brought word of a peer, not long ago."""
+        bearer, at = self._brought.get(peer, (None, 0.0))
+        return bearer if now < at + BROUGHT_FOR else None
+
     def knowing(self, target: PeerId, untried: list[PeerId], now: float) -> list[PeerId]:
         """The neighbours that say they are linked to the target, the quickest first.
 

@@ -325,6 +325,21 @@ class RecordPulled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3
     records: list[bytes]
 
 
+class Seek(msgspec.Struct, array_like=True, frozen=True, tag=39):
+    """Who is this peer, or is linked to it? Goes once to everybody."""
+
+    target: bytes
+    request: bytes
+    """The request that is to follow, as of the attempt after the walks."""
+    ttl: int
+
+
+class Sought(msgspec.Struct, array_like=True, frozen=True, tag=40):
+    """The sender leads to the target of a `Seek`; goes back as that came."""
+
+    request: bytes
+
+
 NeighbourMessage = (
     JoinView
     | ForwardJoin
@@ -363,6 +378,8 @@ Message = (
     | ViewExchanged
     | RecordPull
     | RecordPulled
+    | Seek
+    | Sought
     | NeighbourMessage
     | TreeMessage
     | Retired

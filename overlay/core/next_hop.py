@@ -12,7 +12,7 @@ from overlay.core.bounds import VAIN_MAX
 from overlay.core.keyspace import distance, place_of
 from overlay.core.lookahead import Surroundings
 from overlay.core.messages import Locate
-from overlay.core.requests import WALK, walks
+from overlay.core.requests import SOUGHT, WALK, walks
 from overlay.core.routing_facts import Request
 from overlay.core.types import PeerId, Random
 
@@ -111,6 +111,10 @@ class NextHop:
     def _knowing(self, request: Request, untried: list[PeerId], now: float) -> PeerId | None:
         """A neighbour that says it is linked to the target: at each attempt another."""
         assert not isinstance(request.routed, Locate)
+        if request.routed.request[-1] == SOUGHT:
+            bearer = self.surroundings.bearer(PeerId(request.routed.target), now)
+            if bearer in untried:
+                return bearer
         knowing = self.surroundings.knowing(PeerId(request.routed.target), untried, now)
         return knowing[request.routed.request[-1] % len(knowing)] if knowing else None
 

@@ -12,6 +12,10 @@ ATTEMPTS_MAX = 18
 """Greedy, greedy over another first link, sixteen walks (DESIGN, routing)."""
 
 
+SOUGHT = ATTEMPTS_MAX
+"""The attempt that follows the answer to a seek."""
+
+
 def new_request(crypto: Crypto) -> bytes:
     """A fresh name, as of the first attempt."""
     return crypto.token(15) + b"\0"
@@ -29,4 +33,4 @@ def attempt_of(request: bytes, attempt: int) -> bytes:
 
 def walks(request: bytes) -> bool:
     """Whether this attempt begins at random."""
-    return request[15] >= WALK
+    return WALK <= request[15] < SOUGHT

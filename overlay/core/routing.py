@@ -5,7 +5,8 @@ of a request by acknowledging it, keeps it until the next hop has done the same,
 best neighbour when that takes longer than max(3 SRTT, 300 ms) or the request bounces; a neighbour
 that keeps a hop waiting so is the last to be tried from then on, until it says something. The reply
 goes back the way the request came. A request of our own that finds no way, or no answer, is tried
-once more over second-best links, and then from random starts (DESIGN, routing).
+once more over second-best links, then from random starts, and in the end everybody is asked for its
+target (DESIGN, routing).
 
 The TTL is not only how far a request may go but how much may be done for it: what a hop hands on
 and what it tries in vain come out of what it was given, so an attempt costs at most `OFFER_TTL`
@@ -20,9 +21,9 @@ import msgspec
 from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.lookahead import Neighbour, Surroundings
-from overlay.core.messages import Bounce, Locate, Message, Offer, SignalAck
+from overlay.core.messages import Bounce, Locate, Message, Offer, Seek, SignalAck, Sought
 from overlay.core.next_hop import OFFER_TTL, NextHop
-from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of
+from overlay.core.requests import ATTEMPTS_MAX, SOUGHT, WALK, attempt_of, base_of
 from overlay.core.routing_facts import (
     Counters,
     OwnRequest,
@@ -35,6 +36,7 @@ from overlay.core.routing_facts import (
     Undeliverable,
     onward,
 )
+from overlay.core.seeking import Seeking
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 
@@ -60,6 +62,8 @@ request of ours goes another way, …"""
 WALK_AFTER = 2.5
 """… and as many (measured) from then until the first walks."""
 WALKS_AT_ONCE = 4
+SEEK_TIMEOUT = 2.0
+"""Seconds (guess) until nobody is expected to answer a seek any more."""
 WALK_INTERVAL = 1.0
 """Seconds (guess) from some walks to the next."""
 REQUEST_LIFE = 15.0
@@ -76,6 +80,7 @@ class Routing:
     context: Context
     counters: Counters = field(default_factory=Counters)
     surroundings: Surroundings = field(init=False)
+    seeking: Seeking = field(init=False)
     _next: NextHop = field(init=False)
     _requests: dict[bytes, Request] = field(default_factory=dict)
     """By the name of the attempt."""
@@ -88,6 +93,7 @@ class Routing:
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
         self.surroundings = Surroundings(self.context.peer_id)
+        self.seeking = Seeking(self.context, self.surroundings)
         self._next = NextHop(self.surroundings, self.context.random)
 
     # --- neighbours --------------------------------------------------------------------------
@@ -105,6 +111,7 @@ class Routing:
         """A neighbour went or fell silent: what it had not acknowledged is tried elsewhere."""
         if not self.surroundings.remove(peer):
             return []
+        self.seeking.forget(peer)
         facts: list[RoutingFact] = []
         for request in list(self._requests.values()):
             waits = request.tried and not request.answered and not request.acknowledged
@@ -148,7 +155,7 @@ class Routing:
             return []
         last = ATTEMPTS_MAX if own.walk else WALK
         if own.attempt + 1 >= last or len(self.neighbours) < 2:
-            return []
+            return self._seek(own, now)
         own.attempt += 1
         if own.attempt < WALK:
             self._timers.set(("retry", base), now + WALK_AFTER)
@@ -164,6 +171,34 @@ class Routing:
                 own.attempt += 1
                 facts += self._attempt(own, None, now)
         return facts
+
+    def _seek(self, own: OwnRequest, now: float) -> list[RoutingFact]:
+        """Have everybody asked, once; an unanswered seek counts as an attempt that has failed."""
+        base = own.routed.request
+        if len(self.neighbours) < 2 or not own.walk or own.seek == "over":
+            return []
+        if own.seek == "under way":
+            own.seek = "over"
+            return self._came_to_nothing(base, "no_route", now)
+        name = attempt_of(base, SOUGHT)
+        own.seek = "over"
+        if self.seeking.start(PeerId(own.routed.target), name, now):
+            own.seek = "under way"
+            own.open += 1
+            self._timers.set(("retry", base), now + SEEK_TIMEOUT)
+        return []
+
+    def on_seek(self, peer: PeerId, message: Seek | Sought, now: float) -> list[RoutingFact]:
+        """Somebody seeks a peer, or says where it is: then our request follows."""
+        if isinstance(message, Seek):
+            self.seeking.on_seek(peer, message, now)
+            return []
+        own = self._own.get(base_of(message.request))
+        if not self.seeking.on_sought(peer, message, now) or own is None or own.seek == "over":
+            return []
+        own.seek, own.attempt = "over", SOUGHT
+        own.open -= 1
+        return self._attempt(own, None, now)
 
     def _came_to_nothing(self, name: bytes, code: str, now: float) -> list[RoutingFact]:
         """An attempt of ours has found no way."""
@@ -258,6 +293,14 @@ class Routing:
             self.surroundings.measured(peer, now - request.handed_at)
             request.acknowledged = True
             self._timers.stop(("ack", message.request))
+
+    def on_signal(
+        self, peer: PeerId, message: Bounce | Seek | Sought, now: float
+    ) -> list[RoutingFact]:
+        """What is no request and no reply, but moves one."""
+        if isinstance(message, Bounce):
+            return self.on_bounce(peer, message, now)
+        return self.on_seek(peer, message, now)
 
     def on_bounce(self, peer: PeerId, message: Bounce, now: float) -> list[RoutingFact]:
         """The next hop has not taken the request, or has found no way after all."""

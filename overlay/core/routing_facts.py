@@ -74,6 +74,8 @@ class OwnRequest:
     """Whom the first attempt was handed to."""
     open: int = 0
     """Attempts that have not come to nothing."""
+    seek: str = ""
+    """"under way" while everybody is asked, then "over"."""
 
 
 class RequestArrived(msgspec.Struct, frozen=True, gc=False):

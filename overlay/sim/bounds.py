@@ -19,6 +19,7 @@ from overlay.core import (
     responding,
     routing,
     seats,
+    seeking,
     tracing,
 )
 from overlay.core.overlay import Overlay
@@ -42,6 +43,7 @@ LIMITS = {
     "Plumtree._missing": plumtree.MISSING_MAX,
     "Plumtree._seen": plumtree.SEEN_MAX,
     "Plumtree._cache": plumtree.SEEN_MAX,
+    "Seeking._seeks": seeking.SEEKS_MAX,
     "Seats.taken": seats.GUESTS_MAX + 64,
     "RecordBook._records": records.BOOK_MAX,
     "RecordReader._read": RECORDS_KEPT,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from overlay.core.context import Context, Settings
 from overlay.core.events import Transmit
 from overlay.core.keyspace import place_of
-from overlay.core.messages import Bounce, Message, SignalAck, Trace, TraceReply
+from overlay.core.messages import Bounce, Message, Seek, SignalAck, Sought, Trace, TraceReply
 from overlay.core.requests import base_of, new_request
 from overlay.core.routing import (
     OFFER_TTL,
@@ -152,6 +152,10 @@ class RoutingWorld:
                 return router.on_reply(sender, message)
             case SignalAck():
                 router.on_ack(sender, message, self.now)
+            case Seek() if node in self.swallowing:
+                return []
+            case Seek() | Sought():
+                return router.on_seek(sender, message, self.now)
             case Bounce():
                 return router.on_bounce(sender, message, self.now)
         return []
@@ -174,6 +178,8 @@ class RoutingWorld:
                         asked.attempt, asked.path = reply.request[-1], reply.path
                 case Undeliverable(request):
                     self.asked[base_of(request)].given_up_at = self.now
+                case _:
+                    raise AssertionError(fact)
 
     def _after(self, node: int) -> None:
         context = self.routers[node].context

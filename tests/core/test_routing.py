@@ -18,7 +18,7 @@ from overlay.core.messages import (
     SignalAck,
     Trace,
 )
-from overlay.core.next_hop import STRAYS, TRIES_MAX
+from overlay.core.next_hop import TRIES_MAX
 from overlay.core.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
 from overlay.core.routing import (
     ACK_TIMEOUT_MIN,
@@ -28,6 +28,7 @@ from overlay.core.routing import (
     REQUEST_LIFE,
     REQUESTS_MAX,
     RETRY_AFTER,
+    SEEK_TIMEOUT,
     WALK_AFTER,
     WALKS_AT_ONCE,
     ReplyArrived,
@@ -233,65 +234,6 @@ def test_only_the_last_hop_tried_can_bounce_a_request() -> None:
     assert hop.sent() == []
 
 
-def hop_nearest_of_all(neighbours: str) -> Hop:
-    """A node that is nearer to the target than any of its neighbours."""
-    place = place_of(TARGET)
-    near = min(range(1000), key=lambda s: distance(place_of(hop_key(s).peer_id), place))
-    return Hop(neighbours, seed=near)
-
-
-def test_where_nobody_is_nearer_and_nobody_silent_the_search_soon_ends() -> None:
-    hop = hop_nearest_of_all("abcd")
-    hop.routing.on_request(peer("a"), OFFER, 0.0)
-    given, tried = [], []
-    while handed := hop.handed():
-        ((name, ttl),) = handed
-        given.append(ttl)
-        tried.append(name)
-        hop.routing.on_ack(peer(name), SignalAck(REQUEST, answer=False), 0.0)
-        hop.routing.on_bounce(peer(name), Bounce(REQUEST, "no_route", ttl - 1), 0.1)
-    assert len(set(tried)) == len(tried)
-    assert given == list(range(STRAYS, STRAYS - len(given), -1))
-
-
-def nearer_places(hop: Hop) -> tuple[int, ...]:
-    """Some between a node and the target."""
-    place, own = place_of(TARGET), place_of(hop.context.peer_id)
-    return (place + (1 if distance(place + 1, own) <= distance(place, own) else -1),)
-
-
-def test_where_nodes_in_between_are_silent_the_search_goes_on() -> None:
-    """The counter-test of the one above: then the target may be behind them."""
-    hop = hop_nearest_of_all("abcd")
-    gap = Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=nearer_places(hop))
-    hop.routing.on_request(peer("a"), gap, 0.0)
-    assert [ttl for _, ttl in hop.handed()] == [OFFER_TTL - 1]
-    silent = hop_nearest_of_all("abcd")
-    gone = Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=(place_of(TARGET), *nearer_places(hop)))
-    silent.routing.on_request(peer("a"), gone, 0.0)
-    assert [ttl for _, ttl in silent.handed()] == [STRAYS], "the target itself was silent"
-
-
-def test_nobody_goes_where_others_found_that_it_leads_nowhere() -> None:
-    first, second = nearest_first("bc")
-    hop = Hop("abc")
-    vain = (place_of(peer(first)),)
-    hop.routing.on_request(peer("a"), Offer(TARGET, REQUEST, OFFER_TTL, 1, b"", vain=vain), 0.0)
-    ((name, message),) = [each for each in hop.sent() if isinstance(each[1], Offer)]
-    assert name == second
-    assert isinstance(message, Offer)
-    assert set(message.vain) == {*vain, place_of(hop.context.peer_id)}
-
-
-def test_whoever_asks_is_not_among_the_places_that_a_request_has_passed() -> None:
-    hop = Hop("abc")
-    hop.routing.surroundings.doubt(peer("c"))
-    hop.routing.send(OFFER, 0.0)
-    ((_, message),) = hop.sent()
-    assert isinstance(message, Offer)
-    assert message.vain == (place_of(peer("c")),)
-
-
 def test_one_node_tries_so_many_next_hops_and_no_more() -> None:
     hop = Hop(NAMES)
     hop.routing.on_request(peer("a"), OFFER, 0.0)
@@ -468,6 +410,7 @@ def test_a_request_that_always_comes_back_is_given_up_in_the_end(
                 hop.routing.on_ack(peer(name), SignalAck(message.request, answer=False), 0.0)
                 facts += hop.routing.on_bounce(peer(name), Bounce(message.request, "no_route"), 0.1)
     assert len(seen) == attempts
+    facts += hop.routing.on_time(0.1 + SEEK_TIMEOUT)
     assert facts == [Undeliverable(REQUEST, "no_route")]
     assert hop.routing._own == {}
 

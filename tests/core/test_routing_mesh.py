@@ -8,8 +8,17 @@ import random
 
 import pytest
 
-from overlay.core.requests import ATTEMPTS_MAX
+from overlay.core.messages import Seek, Sought
+from overlay.core.requests import ATTEMPTS_MAX, SOUGHT
 from overlay.core.routing import OFFER_TTL
+from overlay.core.seeking import (
+    BEARER_BURST,
+    OWN_BURST,
+    OWN_RATE,
+    SEEK_TTL,
+    SEEKS_MAX,
+    Seeking,
+)
 from overlay.core.types import PeerId
 from tests.core.routing_world import RoutingWorld
 
@@ -88,6 +97,57 @@ def test_nodes_that_swallow_requests_are_got_around(seed: int) -> None:
     assert world.answered(attempts=1) < 0.95, "the counter-test: they do swallow"
     assert world.answered(attempts=2) > world.answered(attempts=1)
     assert world.answered() >= 1 - 1 / 300
+
+
+@pytest.mark.parametrize("sought", [True, False])
+def test_a_seek_finds_whom_no_walk_has_found(sought: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of five nodes swallow every request, and seeks, too."""
+    if not sought:
+        monkeypatch.setattr(Seeking, "start", lambda *_: False)
+    world = RoutingWorld(300)
+    world.swallowing.update(some(world, 0.4))
+    ask(world, 150, gap=1.0)
+    asked = world.asked.values()
+    found = [each for each in asked if each.answered_at is not None and each.attempt == SOUGHT]
+    assert bool(found) is sought
+    assert (world.sent["Seek"] > 0) is sought
+
+
+def test_a_flood_of_seeks_goes_as_far_as_the_ration_of_its_neighbours() -> None:
+    """Each link passes on what its bearer may bring, whoever began it."""
+    world, rng = RoutingWorld(100), random.Random(5)
+    flooder = 7
+    for _ in range(500):
+        seek = Seek(PeerId(rng.randbytes(32)), rng.randbytes(16), SEEK_TTL)
+        for to in world.links[flooder]:
+            world._send(flooder, to, seek)
+    world.run(5.0)
+    links = sum(map(len, world.links))
+    allowed = len(world.links[flooder]) * BEARER_BURST
+    brought = 500 * len(world.links[flooder])
+    assert world.sent["Seek"] - brought <= allowed * links
+    assert max(len(router.seeking._seeks) for router in world.routers) <= SEEKS_MAX
+
+
+def test_a_node_has_a_ration_of_seeks_of_its_own() -> None:
+    world = RoutingWorld(20)
+    seeking = world.routers[0].seeking
+    names = [bytes([number]) * 16 for number in range(10)]
+    started = [seeking.start(world.peer(9), name, 0.0) for name in names]
+    assert sum(started) == OWN_BURST
+    assert seeking.start(world.peer(9), b"later" * 3 + b"!", 1.0 / OWN_RATE)
+
+
+def test_whoever_answers_a_seek_leads_to_its_target_and_only_the_first_answer_counts() -> None:
+    world = RoutingWorld(20)
+    origin, target = 0, 10
+    router = world.routers[origin]
+    assert router.seeking.start(world.peer(target), b"s" * 16, 0.0)
+    one, other = list(world.links[origin])[:2]
+    assert router.seeking.on_sought(world.peer(one), Sought(b"s" * 16), 0.1)
+    assert not router.seeking.on_sought(world.peer(other), Sought(b"s" * 16), 0.2)
+    assert router.surroundings.bearer(world.peer(target), 0.3) == world.peer(one)
+    assert not router.seeking.on_sought(world.peer(other), Sought(b"x" * 16), 0.2), "nobody asked"
 
 
 def test_a_node_that_lies_about_its_neighbours_and_swallows_is_got_around() -> None:

@@ -170,13 +170,15 @@ def _rows(keys: "Iterable[Key]") -> list[str]:
 
 def measures() -> str:
     """Every measure of the simulator."""
-    from overlay.sim.measures import ALWAYS, PUBLISHING, REQUESTING
+    from overlay.sim.measures import ALWAYS, CONNECTING, PUBLISHING, REQUESTING, TRYING
 
     lines = ["| measure | | |", "|---|---|---|"]
     kinds = (
         ("always", ALWAYS),
         ("with `[[publish]]`", PUBLISHING),
         ("with `[[requests]]`", REQUESTING),
+        ("with traces among them", TRYING),
+        ("with links asked for among them", CONNECTING),
     )
     for when, names in kinds:
         lines += [f"| `{name}` | {about} | {when} |" for name, about in names.items()]

@@ -174,15 +174,15 @@ class Routing:
 
     def _seek(self, own: OwnRequest, now: float) -> list[RoutingFact]:
         """Have everybody asked, once; an unanswered seek counts as an attempt that has failed."""
-        base = own.routed.request
-        if len(self.neighbours) < 2 or not own.walk or own.seek == "over":
+        base, target = own.routed.request, _target(own.routed)
+        if target is None or len(self.neighbours) < 2 or not own.walk or own.seek == "over":
             return []
         if own.seek == "under way":
             own.seek = "over"
             return self._came_to_nothing(base, "no_route", now)
         name = attempt_of(base, SOUGHT)
         own.seek = "over"
-        if self.seeking.start(PeerId(own.routed.target), name, now):
+        if self.seeking.start(target, name, now):
             own.seek = "under way"
             own.open += 1
             self._timers.set(("retry", base), now + SEEK_TIMEOUT)
@@ -452,3 +452,8 @@ class Routing:
         neighbour = self.neighbours.get(peer)
         if neighbour is not None:
             self.context.emit(Transmit(neighbour.link, message))
+
+
+def _target(routed: Routed) -> PeerId | None:
+    """Whom a request is for, if it is for somebody."""
+    return None if isinstance(routed, Locate) else PeerId(routed.target)

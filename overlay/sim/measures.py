@@ -65,9 +65,13 @@ CHURNING = {
 }
 REQUESTING = {
     "success": "the share of requests answered in time",
+    "request_hops": "links that a trace passed one way, on average",
+}
+TRYING = {
     "success_first": "the share of traces answered in time at the first try",
     "success_retry": "that share at the first try or the second, over another first link",
-    "request_hops": "links that a trace passed one way, on average",
+}
+CONNECTING = {
     "messages_per_link": "offers and answers put on links for each link that was negotiated "
     "because a request asked for it, on average; what was tried in vain not counted",
 }
@@ -103,6 +107,9 @@ def _names_of_work(scenario: Scenario) -> list[str]:
         names += [*TRAFFIC, *SETTLING, *_named((*TRAFFIC, *SETTLING), spaced)]
     if scenario.requests:
         names += [*REQUESTING, *_named(("success",), scenario.requests)]
+        kinds = [phase.kind for phase in scenario.requests]
+        names += TRYING if "trace" in kinds else ()
+        names += CONNECTING if "connect" in kinds else ()
     if scenario.adversaries:
         names += [*BYZANTINE, *(CONTROL if flooding(scenario) else ())]
     return names

@@ -107,6 +107,7 @@ class HyParView:
         if len(self.active) < self._capacity:
             self._ask(peer, high=False)
         else:
+            self._stop_asking(peer)
             self._send(peer, m.Disconnect())
         return self._done(now)
 
@@ -207,9 +208,10 @@ class HyParView:
         """What a peer says to our asking."""
         self._now = now
         if peer not in self._asking:
-            if message.accepted and peer not in self.active:
-                self._send(peer, m.Disconnect())  # too late: it must not count on us
-            return []
+            if message.accepted != (peer in self.active):  # to what has been taken back since
+                self._send(peer, m.Disconnect())
+                self._deactivate(peer)
+            return self._done(now)
         self._stop_asking(peer)
         if message.accepted:
             self._activate(peer)

@@ -133,6 +133,9 @@ def test_who_takes_us_in_too_late_is_told_that_we_do_not_count_on_it() -> None:
     view.on_neighbour_reply(inside[1], m.NeighbourReply(accepted=True), 27.2)
     assert inside[1] in view.active
     assert view.context.drain() == [], "both count on each other"
+    view.on_neighbour_reply(inside[1], m.NeighbourReply(accepted=False), 27.3)
+    assert inside[1] not in view.active, "it does not count on us, so nor do we on it"
+    assert Transmit(LinkId(1), m.Disconnect()) in view.context.drain()
 
 
 @pytest.fixture(params=range(6))

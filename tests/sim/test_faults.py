@@ -100,6 +100,7 @@ def test_halves_that_were_apart_for_longer_than_links_last_find_each_other(seed:
 def test_without_seeking_the_halves_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counter-test: a world in which nobody looks for the absent is not settled in time."""
     monkeypatch.setattr("overlay.core.hyparview.SEEK_INTERVAL", 1e9)
+    monkeypatch.setattr("overlay.core.keyspace.RETRY_INTERVAL", 1e9)
     world = World(3, checked=True, replay="this very test")
     nodes = mesh(world, 24)
     world.partition([nodes[:12]])

@@ -176,6 +176,7 @@ class _Run:
             self._members.__contains__,
         )
         self._requests: dict[RequestId, tuple[str, PeerId]] = {}
+        self._looked_for: list[tuple[Requests, _Workload]] = []
         self._schedule()
 
     def _schedule(self) -> None:
@@ -419,14 +420,16 @@ class _Run:
         return node in self._members and not node.frozen
 
     def _request_at(self, when: float, phase: Requests, work: _Workload) -> None:
-        if when < phase.stop:
+        if when < phase.stop and not phase.after_join:
             self.world.at(when, lambda: self._request(phase, work))
+        elif when < phase.stop and not work.number:
+            self._looked_for.append((phase, work))
 
-    def _request(self, phase: Requests, work: _Workload) -> None:
-        up = self._up()
+    def _request(self, phase: Requests, work: _Workload, to: SimNode | None = None) -> None:
+        up = [each for each in self._up() if each is not to]
         name = f"{work.phase}-{work.number}"
-        if len(up) > 1:
-            node, peer = self._rng.sample(up, 2)
+        if len(up) > 1 and (to is None or self._is_up(to)):
+            node, peer = (self._rng.choice(up), to) if to else self._rng.sample(up, 2)
             self._event("request", node.name, name, to=peer.name)
             ask = self.world.trace if phase.kind == "trace" else self.world.connect
             request = ask(node, peer)
@@ -472,6 +475,9 @@ class _Run:
         if node not in self._members:
             self._members[node] = None
             self._event("join", node.name, "")
+            for phase, work in self._looked_for:
+                if self.world.now + phase.after_join < phase.stop:
+                    self.world.after(phase.after_join, partial(self._request, phase, work, node))
             if self.scenario.churn.start <= self.world.now < self.scenario.churn.stop:
                 self._begin_session(node)
         links = self._links.setdefault(node, {})

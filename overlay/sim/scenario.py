@@ -335,6 +335,16 @@ class Requests(Phase, frozen=True, kw_only=True):
             extra={"allowed": "trace or connect"},
         ),
     ] = "trace"
+    after_join: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Each newcomer is asked for once, so many seconds after its first link, if "
+            "that is before `stop`; then there is no `rate`. 0: requests come at the rate.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ] = 0.0
 
 
 class Scenario(Table, frozen=True, kw_only=True):

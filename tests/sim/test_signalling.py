@@ -3,6 +3,7 @@
 Sizes are reduced: BENCHMARKS has the bands for each; the scenarios' files run at full size.
 """
 
+import json
 import random
 from collections import Counter
 from functools import partial
@@ -217,6 +218,19 @@ def test_a_scenario_of_signalling_holds_its_bands_at_a_reduced_size(name: str) -
     for measure, (low, high) in scenario.bands.items():
         value = outcome.measures[measure]
         assert measure in SIZE_BOUND or (value is not None and low <= value <= high), measure
+
+
+def test_each_newcomer_is_asked_for_so_long_after_its_own_join() -> None:
+    overrides = {key: ("--set", value) for key, value in NAMED["join-burst"].items()}
+    overrides["nodes"] = ("--set", 12)
+    lines: list[bytes] = []
+    content = content_of(SIMULATIONS / "join-burst.toml")
+    outcome = run(read(content, "join-burst", overrides), write=lines.append)
+    events = [json.loads(line) for line in lines]
+    joined = {each["node"]: each["t"] for each in events if each["kind"] == "join"}
+    asked = {each["to"]: each["t"] for each in events if each["kind"] == "request"}
+    assert asked == {node: pytest.approx(t + 30.0) for node, t in joined.items() if node != "n0"}
+    assert outcome.measures["success_first"] == 1.0
 
 
 def test_a_ring_neighbour_that_lies_costs_its_neighbours_nothing_but_tries() -> None:

@@ -61,9 +61,10 @@ def draw(seed: int) -> Plan:
 class Run:
     """One world under one plan."""
 
-    def __init__(self, seed: int, replay: str = "") -> None:
-        self.plan = draw(seed)
-        self.world = World(seed, self.plan.conditions, checked=True, replay=f"{replay} {self.plan}")
+    def __init__(self, seed: int, replay: str = "", fidelity: str = "links") -> None:
+        self.plan = plan = draw(seed)
+        replay = f"{replay} {plan}"
+        self.world = World(seed, plan.conditions, checked=True, replay=replay, fidelity=fidelity)
 
     def run(self) -> World:
         """Join, fail, heal, demand. Raises Violated."""

@@ -21,6 +21,13 @@ def test_whatever_happens_the_mesh_keeps_its_promises_and_heals(
     Run(seed, f"pytest '{request.node.nodeid}'").run()
 
 
+@pytest.mark.parametrize("seed", [1, 2, 4, 7, 8, 11, 13, 22, 28, 29])
+def test_so_it_does_where_every_check_is_a_datagram(
+    seed: int, request: pytest.FixtureRequest
+) -> None:
+    Run(seed, f"pytest '{request.node.nodeid}'", "ice").run()
+
+
 def test_three_nodes_beside_six_whose_views_are_full_of_each_other_come_in() -> None:
     Run(182).run()
 

@@ -287,8 +287,16 @@ class Keyspace:
             self._timers.set("lost", now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2))
 
     def _chosen(self) -> dict[PeerId, None]:
-        """Those that should be our ring neighbours."""
-        return {peer: None for side in self._sides for _, peer in side[: self.ring.side]}
+        """Those that should be our ring neighbours; for one that may be away, the next one, too."""
+        chosen: dict[PeerId, None] = {}
+        for side in self._sides:
+            missing = self.ring.side
+            for at, (_, peer) in enumerate(side):
+                away = peer in self._lost and peer in self._asked
+                if missing and (not away or at < self.ring.side):
+                    chosen[peer] = None
+                    missing -= not away
+        return chosen
 
     # --- long links ------------------------------------------------------------------------------
 

@@ -182,6 +182,22 @@ def test_a_lost_neighbour_is_replaced_at_once_and_tried_again_later() -> None:
     assert lost in node.machine.near
 
 
+def test_while_a_lost_neighbour_is_asked_for_again_the_next_one_has_its_place() -> None:
+    """Whoever is dead answers nothing for a minute: until then the ring must not be open."""
+    peers = somebody(20)
+    node = Node(alive=dict.fromkeys(peers))
+    node.place()
+    node.hear(peers)
+    lost = next(iter(node.machine.near))
+    node.alive = None  # from now on nobody answers
+    node.take(node.machine.on_unlinked(lost, node.now))
+    node.run(RETRY_INTERVAL * 1.3)
+    assert lost in node.needed[-2:], "it is asked for again"
+    for peer in node.nearest([peer for peer in peers if peer != lost]):
+        node.link(peer)
+    assert set(node.machine.near) >= node.nearest([peer for peer in peers if peer != lost])
+
+
 def test_of_many_that_are_lost_one_is_tried_at_a_time_and_all_when_one_is_back() -> None:
     """A partition makes half the mesh absent: whoever is away costs more than who is there."""
     peers = somebody(20)

@@ -218,7 +218,7 @@ class IceNetwork(Network):
         """Whether a packet comes through to this end now; from where, as it sees it."""
         assert isinstance(end.other, Half)
         sender = end.other.node
-        if not end.side.is_open or not sender.alive:
+        if not end.side.is_open:
             return None
         out = self.leaving(sender.address, end.other.side.remote)
         found = self._let_in(sender, out) if out is not None else None

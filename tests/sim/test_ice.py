@@ -58,7 +58,12 @@ def test_a_mesh_of_thirty_joins_and_heals_a_crash(loss: float) -> None:
     world = World(4, Conditions(loss=loss), checked=True, fidelity="ice")
     first = world.spawn()
     nodes = [first, *world.burst(29, first, 5.0, firewalled=0.4)]
-    world.run_for(30.0)
+    world.run_for(15.0)
+    late = [node for node in nodes if not node.neighbours()]
+    assert len(late) <= 60 * loss
+    for node in late:  # a dial that loses too much fails after 5 s: whoever joins tries again
+        world.join(node, world.invite(first))
+    world.run_for(25.0)
     assert liveness.unsettled(world) is None
     for node in nodes[::4]:
         world.crash(node)
@@ -80,6 +85,16 @@ def test_a_crashed_node_that_is_back_is_linked_again() -> None:
     world.run_for(30.0)
     assert liveness.unsettled(world) is None
     assert nodes[3].neighbours()
+
+
+def test_a_goodbye_arrives_although_its_sender_is_gone_by_then() -> None:
+    world = World(5, STEADY, checked=True, fidelity="ice")
+    nodes = mesh(world, 6)
+    noted = events_of(world, (LinkSuspect,))
+    world.leave(nodes[2])
+    world.run_for(1.0)
+    assert not any(nodes[2].peer_id in node.neighbours() for node in world.up())
+    assert not noted
 
 
 def test_a_mesh_that_was_divided_grows_together() -> None:

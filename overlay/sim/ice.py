@@ -167,7 +167,8 @@ class IceNetwork(Network):
 
     def forget(self, side: Side) -> None:
         """A side is over; whoever is at its other end will notice, or has been told."""
-        self._clients.pop(side.handshake.session, None)
+        if self._clients.get(side.handshake.session) is side:
+            del self._clients[side.handshake.session]
         if side.half is not None and not side.half.gone:
             side.half.gone = True
             part(side.half)
@@ -180,7 +181,7 @@ class IceNetwork(Network):
         half = side.half
         if half is None:
             return  # who began it is gone, and this attempt will time out
-        if side.secure.dtls_role == "client":
+        if client is side:
             del self._clients[side.handshake.session]
         side.facts = _facts(side)
         half.node.ends[half.link] = half

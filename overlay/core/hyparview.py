@@ -75,6 +75,9 @@ class HyParView:
     _now: float = 0.0
     _content_until: float = 0.0
     """A live peer has refused us: until then, one free place is no reason to ask another."""
+    _dropped: int = 0
+    """Neighbours that had to make room and are not replaced before the next shuffle (Algorithm 1);
+    of the paper alone: what was shuffled last leads to near ones, and triangles close."""
     _refusals: int = 0
     """In a row, since a peer last became a neighbour."""
 
@@ -226,12 +229,14 @@ class HyParView:
         """A neighbour had to make room: it goes to our passive view (Algorithm 1)."""
         self._now = now
         if self._deactivate(peer):
+            self._dropped += not self.context.settings.resort
             self.passive.remember(peer)
             self._rest(peer)
         return self._done(now)
 
     def shrink(self) -> list[Fact]:
-        """The mesh may have outgrown being full: one neighbour a shuffle has to go."""
+        """A shuffle begins. The mesh may have outgrown being full: one neighbour has to go."""
+        self._dropped = 0
         if len(self.active) > self._capacity:
             self._drop_one()
         facts, self._facts = self._facts, []
@@ -285,6 +290,8 @@ class HyParView:
         """Promote passive peers until the active view is full, a few at a time."""
         hopeful = len(self._asking) - len(self._slow)
         missing = self._capacity - len(self.active) - hopeful
+        if self.active:
+            missing -= self._dropped
         if self._doubtful:
             missing = max(missing, (self._capacity + 1) // 2 - self._sure - hopeful)
         if missing == 1 and self._now < self._content_until and self.active:

@@ -28,10 +28,12 @@ def peers(first: int, count: int) -> list[PeerId]:
     return [PeerId(bytes([first + i]) * 32) for i in range(count)]
 
 
-def a_view(neighbours: int, strangers: int) -> tuple[HyParView, list[PeerId]]:
+def a_view(
+    neighbours: int, strangers: int, *, resort: bool = True
+) -> tuple[HyParView, list[PeerId]]:
     """A full view of `neighbours`, and `strangers` to fill it from; its neighbours."""
     crypto = StandInCrypto(Ledger(), Random(1))
-    settings = Settings(bytes(32), "net", "n", 1, bytes(32))
+    settings = Settings(bytes(32), "net", "n", 1, bytes(32), resort=resort)
     context = Context(settings, crypto, Random(2))
     view = HyParView(context, Parameters(active_size=neighbours, full_mesh=0))
     view.passive = Shuffling(
@@ -118,6 +120,20 @@ def test_who_was_refused_by_as_many_as_it_wants_asks_the_next_with_high_priority
     assert not any(asks[:5])
     assert any(asks[5:8]), "two are asked at once"
     assert 0.1 < sum(asks) / len(asks) < 0.25, "and then begins to count anew"
+
+
+def test_the_paper_replaces_who_died_at_once_and_who_made_room_at_the_next_shuffle() -> None:
+    """Algorithm 1: before that, the passive view holds former neighbours, and triangles close."""
+    view, inside = a_view(5, 8, resort=False)
+    for peer in peers(100, 8):
+        view.passive.remember(peer)
+    assert wanted(view.on_disconnect(inside[0], 20.0)) == []
+    assert wanted(view.on_time(30.0)) == []
+    assert len(wanted(view.on_unlinked(inside[1], 31.0, absent=True))) == 1
+    view.shrink()
+    assert len(wanted(view.on_doubt(inside[2], 32.0, doubtful=False))) == 1
+    ours, inside = a_view(5, 8)
+    assert len(wanted(ours.on_disconnect(inside[0], 20.0))) == 1, "the product waits for nothing"
 
 
 def test_who_takes_us_in_too_late_is_told_that_we_do_not_count_on_it() -> None:

@@ -458,8 +458,7 @@ def test_every_named_scenario_has_been_run_at_full_size_and_stands_on_the_page()
     assert sh("make", "-n", "bench-sim").returncode == 0
 
 
-@unbuilt
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_scenarios_of_the_papers_hold_at_reduced_size() -> None:
     suite("tests/sim/test_papers.py", "test")
     suite("tests/sim/test_signalling.py", "not swarms")

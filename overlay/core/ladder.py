@@ -256,8 +256,8 @@ class Ladder:
         """Start ICE as the answerer of a checked offer; returns our credentials for the answer."""
         body = opened.body
         climb = self.climb(PeerId(body.sender))
-        if climb.inbound is not None:
-            self._hangup(climb.inbound, "superseded")
+        if climb.inbound is not None and climb.inbound not in self.links.by_id:
+            self._hangup(climb.inbound, "superseded")  # one that is open is judged by its hello
         link, local = self.links.new_id(), new_credentials(self.context)
         climb.inbound = link
         peer = climb.peer

@@ -357,6 +357,7 @@ def test_the_hash_of_a_run_hangs_on_its_seed_and_on_nothing_else() -> None:
     assert simulated(*world, "--seed", "2")["trace_hash"] != hashes[0]
 
 
+@pytest.mark.timeout(400)
 def test_three_golden_hashes_are_committed() -> None:
     suite("tests/sim", "golden")
     text = (ROOT / "tests" / "sim" / "golden.json").read_text()

@@ -94,7 +94,7 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
 
 
 class SignalAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=10):
-    """The next hop has taken charge of an `Offer` (or of its `Answer`)."""
+    """The next hop has taken charge of a request; `answer` was once true for answers."""
 
     request: bytes
     answer: bool

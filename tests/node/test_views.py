@@ -7,9 +7,10 @@ import trio
 from overlay import api
 from overlay.testing import Mesh
 
-COUNT = 7
+COUNT = 16
 RING = 4
-"""Ring neighbours, which a node keeps whatever its view."""
+"""Ring neighbours, which a node keeps whatever its view; in a mesh of seven they and two others are
+nearly everybody. One more may be a guest that has just come."""
 
 
 async def links_after(mesh: Mesh, seconds: float, settings: dict[str, Any]) -> list[int]:
@@ -25,15 +26,15 @@ async def links_after(mesh: Mesh, seconds: float, settings: dict[str, Any]) -> l
 async def test_a_small_view_keeps_few_links_once_the_guests_are_gone(mesh: Mesh) -> None:
     few = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "1s"})
     assert min(few) >= 1
-    assert sum(few) <= COUNT * RING + 2, few
+    assert sum(few) <= COUNT * (RING + 3), few
 
 
 async def test_a_large_view_keeps_many(mesh: Mesh) -> None:
     many = await links_after(mesh, 20.0, {"links.active": 6, "links.guests": "1s"})
-    assert sum(many) > COUNT * (RING + 1), many
+    assert sum(many) > COUNT * (RING + 3), many
 
 
 async def test_guests_stay_as_long_as_they_may(mesh: Mesh) -> None:
     """The counter-test of the first: the same view, and nobody has had to go yet."""
     crowd = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "10m"})
-    assert sum(crowd) > COUNT * RING + 2, crowd
+    assert sum(crowd) > COUNT * (RING + 3), crowd

@@ -47,6 +47,7 @@ from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.ice import IceNetwork
 from overlay.sim.network import Network
 from overlay.sim.node import SimNode
+from overlay.sim.pages import Pages
 from overlay.sim.silence import Checks, Silence
 
 __all__ = ["EPOCH", "SimNode", "Violated", "World"]
@@ -102,6 +103,7 @@ class World:
         self._queue: list[Entry] = []
         self._count = 0
         self._requests = 0
+        self._pages = Pages()
 
     def _network(self, conditions: Conditions, fidelity: str, keepalives: bool) -> Network:
         if fidelity == "ice":
@@ -299,6 +301,7 @@ class World:
                     self.now_us = when
                 call(one, two)
         self.now_us = max(self.now_us, end)
+        self._pages.look()
 
     def run_until(self, condition: Callable[[], bool], within: float, what: str = "") -> None:
         """Let time pass until the condition holds; raises Violated after `within` seconds.

@@ -43,13 +43,15 @@ NAMING_A_TOPIC = [["chat"], ["publish"], ["subscribe", "--timeout", "5"]]
 GOING_ON = [["chat"], ["subscribe", "t"], ["wait", "--peers", "9"]]
 
 
-def shell(node: Node, line: str) -> subprocess.CompletedProcess[str]:
+def shell(
+    node: Node, line: str, stdin: int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     """A line of shell in which $OVERLAY is the command, asking this node."""
     command = " ".join(map(shlex.quote, OVERLAY))
     return subprocess.run(
         ["bash", "-c", line.replace("$OVERLAY", command)],
         env=environment({"OVERLAY_DATA_DIR": str(node.directory)}),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -233,12 +235,18 @@ def test_who_reads_only_the_first_line_ends_the_command_in_silence(
     pair: list[Node], command: str
 ) -> None:
     """It notices at the next line; the messages come from `publish` beside it."""
-    done = shell(
-        pair[0],
-        f"(set -o pipefail; $OVERLAY {command} | head -1) < <(sleep 60) & reader=$!; "
-        "for i in $(seq 200); do $OVERLAY publish t $i; kill -0 $reader 2>/dev/null || break; done;"
-        "wait $reader",
-    )
+    nobody_types, open_end = os.pipe()
+    try:
+        done = shell(
+            pair[0],
+            f"exec 3<&0; (set -o pipefail; $OVERLAY {command} | head -1) <&3 & reader=$!; "
+            "for i in $(seq 200); do "
+            "$OVERLAY publish t $i; kill -0 $reader 2>/dev/null || break; done; wait $reader",
+            stdin=nobody_types,
+        )
+    finally:
+        os.close(nobody_types)
+        os.close(open_end)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr

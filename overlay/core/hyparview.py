@@ -343,6 +343,9 @@ class HyParView:
 
     def _rest(self, peer: PeerId, span: float = REST) -> None:
         if peer in self.known or peer in self.passive.peers:
+            self._resting.pop(peer, None)
+            while len(self._resting) >= KNOWN_MAX:  # of more newcomers than we can know
+                del self._resting[next(iter(self._resting))]
             self._resting[peer] = self._now + span
             self._rested_at = min(self._rested_at, self._now + span)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from overlay.sim.node import SimNode
     from overlay.sim.world import World
 
+WATCHED_MAX = 2000
+"""Nodes of a world that are watched, the first ones: the contact of a burst is among them. It costs
+a fifth of the time for each."""
 LOOK_EVERY = 32
 """Events of a node between two looks at its state."""
 ERRORS = ("error", "critical")
@@ -60,7 +63,7 @@ class _Life:
 
 
 class Invariants:
-    """Looks at every event of every node; raises Violated."""
+    """Looks at every event of every node, of the first ones in a large world; raises Violated."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -69,11 +72,17 @@ class Invariants:
 
     def on_boot(self, node: "SimNode") -> None:
         """A node starts, with nothing but its keys and its cache."""
-        self._lives[node] = _Life()
+        if node.index < WATCHED_MAX:
+            self._lives[node] = _Life()
 
     def after(self, node: "SimNode", event: Event, effects: list[Effect]) -> None:
         """A core has handled an event."""
-        life = self._lives[node]
+        if isinstance(event, Publish):
+            publication = (node.peer_id, event.topic, event.data)
+            self._published[publication] = self._published.get(publication, 0) + 1
+        life = self._lives.get(node)
+        if life is None:
+            return
         match event:
             case LinkOpened(link):
                 life.attempts.pop(link, None)
@@ -84,9 +93,6 @@ class Invariants:
                 life.attempts.pop(link, None)
             case Leave():
                 life.left = True
-            case Publish():
-                publication = (node.peer_id, event.topic, event.data)
-                self._published[publication] = self._published.get(publication, 0) + 1
         for effect in effects:
             self._on_effect(node, life, effect)
         life.events += 1
@@ -124,6 +130,8 @@ class Invariants:
 
     def look(self, node: "SimNode") -> None:
         """Check the state of one core: sizes, links, views, counters."""
+        if node not in self._lives:
+            return
         core = node.core
         peers = core.peers()
         if len({view.peer for view in peers}) < len(peers):

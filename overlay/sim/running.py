@@ -41,8 +41,6 @@ from overlay.sim.settings import chosen, conditions_of
 from overlay.sim.tracing import BRANCH, Event, Line, Tracer
 from overlay.sim.world import World
 
-CHECKED_MAX = 2000
-"""Nodes of the largest world in which every event is checked: it costs a fifth of the time."""
 STEP = 1.0
 """Virtual seconds between two looks at the progress."""
 Progress = Callable[[float], None]
@@ -155,7 +153,7 @@ class _Run:
         self.world = World(
             scenario.seed,
             conditions_of(scenario),
-            checked=scenario.nodes <= CHECKED_MAX,
+            checked=True,
             replay=replay,
             fidelity=scenario.fidelity,
         )

@@ -8,6 +8,7 @@ from overlay.core import messages as m
 from overlay.core.context import Context, Settings
 from overlay.core.events import Transmit
 from overlay.core.hyparview import (
+    KNOWN_MAX,
     REPAIRS_MAX,
     WANT_PATIENCE,
     Fact,
@@ -181,3 +182,15 @@ def test_survivors_of_a_mass_crash_hear_all_that_is_published_eight_seconds_late
     for node in survivors:
         heard = {each.name for each in world.heard(node.name.encode())}
         assert heard == {each.name for each in survivors}
+
+
+def test_a_contact_of_a_burst_keeps_no_more_in_mind_than_it_can_know() -> None:
+    """A thousand and more come and go within the time that each of them rests."""
+    view, _ = a_view(5, 0)
+    for number in range(KNOWN_MAX + 100):
+        peer = PeerId(number.to_bytes(32, "big"))
+        view.on_known(peer, 10.0)
+        view.on_linked(peer, LinkId(100 + number), ours=False, join=False, now=10.0)
+        view.on_unlinked(peer, 10.0, absent=False)
+    assert len(view.known) <= KNOWN_MAX
+    assert len(view._resting) <= KNOWN_MAX

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from overlay.core.events import Deliver, Hangup, Report, Transmit
+from overlay.core.events import Deliver, Hangup, Report, Transmit, Wakeup
 from overlay.core.messages import Ping
 from overlay.core.overlay import Overlay
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
-from overlay.sim import bounds
+from overlay.sim import bounds, checks
 from overlay.sim.world import SimNode, Violated, World
 
 
@@ -51,6 +51,19 @@ def test_effects_that_no_core_may_have_are_noticed(effect: Any, said: str) -> No
     world = World(1, checked=True)
     one, _ = pair(world)
     assert broken_by(world, one, effect).startswith(said)
+
+
+def test_of_a_large_world_the_first_nodes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "WATCHED_MAX", 1)
+    world = World(1, checked=True)
+    one, other = pair(world)
+    world.publish(other, b"heard by the one that is watched")
+    world.run_for(3.0)
+    assert len(one.delivered) == 1
+    assert world.invariants is not None
+    world.invariants.after(other, Wakeup(), [Hangup(LinkId(998), "x")])
+    with pytest.raises(Violated):
+        world.invariants.after(one, Wakeup(), [Hangup(LinkId(998), "x")])
 
 
 def test_a_second_delivery_of_one_publication_is_noticed() -> None:

@@ -105,9 +105,7 @@ class Shuffling:
         self.peers[peer] = None
 
     def hear(self, peer: PeerId) -> None:
-        """Into the view if it has room: the paper keeps whom walks and shuffles bring."""
-        if len(self.peers) < self.parameters.size:
-            self.remember(peer)
+        """Existing is not enough: a walk that passes will end next door, and triangles close."""
 
     def discard(self, peer: PeerId) -> None:
         """Out of the view."""

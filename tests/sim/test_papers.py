@@ -43,7 +43,7 @@ def small(name: str, *settings: str) -> Scenario:
 @functools.cache
 def killed() -> Outcome:
     """One run that several tests look at: nobody has noticed the deaths yet."""
-    return run(small("hyparview-first-message", "cycle=200", "branches.shares=[0.3, 0.6]"))
+    return run(small("hyparview-first-message", "cycle=100", "branches.shares=[0.3, 0.6]"))
 
 
 def giant(share: float) -> float:
@@ -67,7 +67,7 @@ def test_views_are_full_and_as_random_as_those_of_a_regular_graph() -> None:
     assert path is not None
     assert (measures["joined"], measures["connected"]) == (1.0, 1.0)
     assert degree_full >= 0.97
-    assert clustering < 4 * 4 / NODES, "neighbours of a random graph know each other with 4 / N"
+    assert clustering < 1.5 * 4 / NODES, "neighbours of a random graph know each other with 4 / N"
     assert abs(path - math.log(NODES * 3 / 5) / math.log(4)) < 0.6
 
 

@@ -172,6 +172,7 @@ class Basalt:
         self.update([peer])
 
     hear = remember
+    lose = remember
 
     def meet(self, peer: PeerId) -> None:
         """It is linked to us, so it is there."""

@@ -129,7 +129,7 @@ class HyParView:
         self.links.pop(peer, None)
         self._stop_asking(peer)
         if self._deactivate(peer):
-            self.passive.remember(peer)
+            (self.passive.lose if absent else self.passive.remember)(peer)
         self._rest(peer)
         if absent and peer in self.known:
             self._miss(peer)

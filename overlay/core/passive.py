@@ -69,6 +69,10 @@ class PassiveView(Protocol):
         """A peer is a neighbour now."""
         ...
 
+    def lose(self, peer: PeerId) -> None:
+        """A neighbour has fallen silent."""
+        ...
+
     def discard(self, peer: PeerId) -> None:
         """A peer is of no use: it was not reached."""
         ...
@@ -106,6 +110,9 @@ class Shuffling:
 
     def hear(self, peer: PeerId) -> None:
         """Existing is not enough: a walk that passes will end next door, and triangles close."""
+
+    def lose(self, peer: PeerId) -> None:
+        """The dead are not kept: they would take the places of those that can replace them."""
 
     def discard(self, peer: PeerId) -> None:
         """Out of the view."""

@@ -194,3 +194,16 @@ def test_a_contact_of_a_burst_keeps_no_more_in_mind_than_it_can_know() -> None:
         view.on_unlinked(peer, 10.0, absent=False)
     assert len(view.known) <= KNOWN_MAX
     assert len(view._resting) <= KNOWN_MAX
+
+
+def test_neighbours_that_died_take_no_places_of_those_that_may_replace_them() -> None:
+    view, inside = a_view(5, 0)
+    kept = peers(100, Shuffles().size)
+    for peer in kept:
+        view.on_known(peer, 10.0)
+        view.passive.remember(peer)
+    for peer in inside:
+        view.on_unlinked(peer, 10.0, absent=True)
+    assert list(view.passive.peers) == kept
+    view.on_unlinked(kept[0], 10.0, absent=False)
+    assert kept[0] in view.passive.peers

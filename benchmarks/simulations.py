@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     names = options.names or SCENARIOS
     wanted = [Experiment(name, load(find(name))) for name in names if not options.product_only]
     if not options.paper_only:
-        wanted += [as_shipped(name) for name in names if name in PRODUCT]
+        wanted += [as_shipped(name, options.nodes) for name in names if name in PRODUCT]
     ok = True
     for group in () if options.table else alike(wanted):
         ok = bool(forked(partial(_in_turn, group))) and ok
@@ -107,6 +107,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (all)")
     parser.add_argument("--paper-only", action="store_true", help="not with what ships as well")
     parser.add_argument("--product-only", action="store_true", help="only with what ships")
+    parser.add_argument("--nodes", type=int, help="of those with what ships (the paper's number)")
     parser.add_argument("--table", action="store_true", help="run nothing, only write the table")
     options = parser.parse_args(arguments)
     for name in options.names:
@@ -118,10 +119,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 # --- what is run ---------------------------------------------------------------------------------
 
 
-def as_shipped(name: str) -> Experiment:
+def as_shipped(name: str, nodes: int | None = None) -> Experiment:
     """The same with what ships: as many cycles pass before it begins, shorter ones."""
     paper = load(find(name))
-    shipped = msgspec.structs.replace(paper, profile="product", cycle=None)
+    shipped = msgspec.structs.replace(
+        paper, profile="product", cycle=None, nodes=nodes or paper.nodes
+    )
     cycles = (setting(each, "shuffle_interval") for each in (paper, shipped))
     sooner = CYCLES * (next(cycles) - next(cycles))
     content = msgspec.json.decode(msgspec.json.encode(_moved(shipped, -sooner)))
@@ -204,8 +207,9 @@ def _measured(experiment: Experiment, going_on: Callable[..., Outcome], grown: f
     told = Report(experiment.name, scenario, scenario.nodes, outcome, seconds, peak_rss())
     if outcome.violation is not None:
         raise outcome.violation
-    row = {"seconds": round(seconds), "bands_apply": experiment.bands_apply}
-    return json.dumps(told.as_json() | row).encode()
+    row = told.as_json() | {"seconds": round(seconds), "bands_apply": experiment.bands_apply}
+    row["full_size"] = scenario.nodes == load(find(experiment.name)).nodes
+    return json.dumps(row).encode()
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -467,14 +467,17 @@ def test_the_world_is_as_fast_as_ordered_or_the_page_says_why_not() -> None:
     rows = {row["name"]: row for row in json.loads((ROOT / "benchmarks/results.json").read_text())}
     benchmarks = (ROOT / "docs" / "benchmarks.md").read_text()
     missed = benchmarks.partition("## Bars that are missed")[2].partition("\n## ")[0]
+    events, seconds, mib = map(
+        rows.get, ("sim-events", "sim-hundred-thousand-time", "sim-hundred-thousand-memory")
+    )
     reached = {
-        "sim-events": rows["sim-events"]["value"] >= 40_000,
-        "sim-hundred-thousand-time": rows["sim-hundred-thousand-time"]["value"] <= 30 * 60,
-        "sim-hundred-thousand-memory": rows["sim-hundred-thousand-memory"]["value"] <= 8 * 1024,
+        "sim-events": events and events["value"] >= 40_000,
+        "sim-hundred-thousand-time": seconds and seconds["value"] <= 30 * 60,
+        "sim-hundred-thousand-memory": mib and mib["value"] <= 8 * 1024,
     }
     for name, held in reached.items():
-        assert rows[name]["ok"] is held
-        assert held != (f"`{name}`" in missed), "a bar is met, or its figures and cause are told"
+        assert name not in rows or rows[name]["ok"] is held
+        assert bool(held) != (f"`{name}`" in missed), "met, or its figures and cause are told"
     page = (ROOT / "docs" / "simulation.md").read_text()
     for size in ("1,000", "10,000", "100,000"):
         assert re.search(rf"^\| {size} \|.*\|", page, re.MULTILINE), f"the curve at {size}"

@@ -1,8 +1,10 @@
 """The published experiments: what is kept of a run, and how its line reads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from benchmarks import curves, simulations
@@ -26,6 +28,7 @@ from benchmarks.simulations import (
 from overlay.errors import ConfigError
 from overlay.sim.library import find
 from overlay.sim.reading import load
+from overlay.sim.running import run
 from overlay.sim.scenario import Scenario
 from overlay.sim.settings import setting
 
@@ -134,6 +137,16 @@ def test_what_ships_gets_as_many_cycles_of_its_own(name: str) -> None:
     for one, other in zip(paper.publish, shipped.publish, strict=True):
         assert other.start - joined - CYCLES * cycle == one.start - joined - CYCLES * paper.cycle
     assert shipped.duration < paper.duration
+
+
+def test_what_ships_runs_with_as_many_nodes_as_one_says() -> None:
+    assert as_shipped("hyparview-table1", 7).scenario.nodes == 7
+
+
+def test_a_run_with_fewer_nodes_says_so(small: Path) -> None:
+    few = msgspec.structs.replace(load(small.parent / "hyparview-table1.toml"), nodes=3)
+    row = json.loads(simulations._measured(Experiment("hyparview-table1", few), run, 0.0))
+    assert (row["nodes"], row["full_size"]) == (3, False)
 
 
 def test_a_name_that_is_none_of_them_is_refused() -> None:

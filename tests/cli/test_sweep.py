@@ -200,11 +200,15 @@ def test_a_killed_sweep_takes_its_workers_along_and_loses_nothing(
 def test_everything_listens_on_loopback_and_one_sweep_at_a_time_writes(
     file: Path, begun: tuple[Process, list[psutil.Process]]
 ) -> None:
-    _, all_of_it = begun
+    first, all_of_it = begun
     found = [at for each in all_of_it for at in each.net_connections("inet")]
     listening = {at.laddr.ip for at in found if at.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
-    other = overlay(*argv(file), timeout=LIMIT)
+    first.popen.send_signal(signal.SIGSTOP)  # however slowly the other starts, this one is there
+    try:
+        other = overlay(*argv(file), timeout=LIMIT)
+    finally:
+        first.popen.send_signal(signal.SIGCONT)
     assert "another sweep is writing to it" in complaint(other)
 
 

@@ -60,6 +60,7 @@ def means(fidelity: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_both_fidelities_come_to_the_same_measures() -> None:
     links, ice = means("links"), means("ice")
     for name, tolerance in TOLERANCES.items():

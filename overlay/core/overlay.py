@@ -69,6 +69,7 @@ from overlay.core.views import PeerView, Status, view_of
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
 
+FULL = ("full", "this node has no room for a guest")
 UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
 
 
@@ -232,7 +233,7 @@ class Overlay:
         peer, link = fact.peer, fact.link
         if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
             self._membership.welcome(link, now)  # it finds its way in through those
-            self._on_facts(self._links.end(link, "full", "this node has no room for a guest"), now)
+            self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
         self._routing.add(peer, link.id, now)
         self._routing.neighbours[peer].srtt = link.rtt or 0.0
@@ -252,9 +253,8 @@ class Overlay:
         if peer in self._kept:
             around.keep(peer, now)
         self._on_neighbours(facts, now)
-        self._context.report(
-            "info", "peer_up", peer=peer, negotiated=link.negotiated.value, via=link.via
-        )
+        how = link.negotiated.value
+        self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
 
     def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
         self._reflexive.forget(peer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from overlay.core import seats
 from overlay.core.events import Effect, Report, Resolved
 from overlay.core.keyspace import place_of
 from overlay.core.messages import Answer, Bounce, Offer
@@ -262,3 +263,15 @@ def test_swarms_of_forty_of_whom_many_cannot_be_dialled_heal(
     plan.size, plan.firewalled = 40, 0.3
     monkeypatch.setattr(swarm, "draw", lambda _: plan)
     swarm.Run(seed).run()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_who_has_no_room_for_a_link_that_it_asked_for_ends_it_once(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its offer is over then, and is not ended a second time when its time is up."""
+    monkeypatch.setattr(seats, "GUESTS_MAX", 8)
+    world = World(seed, checked=True)
+    world.burst(60, world.spawn(), 1.0)
+    world.run_for(12.0)
+    assert all(node.core.peers() for node in world.nodes)

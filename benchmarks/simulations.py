@@ -204,6 +204,7 @@ def _measured(experiment: Experiment, going_on: Callable[..., Outcome], grown: f
     begun, scenario = time.monotonic(), experiment.scenario
     outcome = going_on(scenario, progress=_telling(experiment.name))
     seconds = grown + time.monotonic() - begun
+    # The page shows what has a band, at any size; `full_size` says whether it is that of the file.
     told = Report(experiment.name, scenario, scenario.nodes, outcome, seconds, peak_rss())
     if outcome.violation is not None:
         raise outcome.violation

@@ -22,12 +22,12 @@ else:
         return 0
 
 
-SMALL, LARGE = 1 << 12, 1 << 21
-"""Bytes."""
+LARGE = 1 << 21
+"""Bytes of a large page."""
 MADV_COLLAPSE = 25
 """Linux 6.1: put these small pages together now. Older ones refuse it, which does no harm."""
 FAULTS = 1 << 14
-"""So many new small pages (64 MiB) are worth a look (guess)."""
+"""So many new pages, 64 MiB if they are small, are worth a look (guess)."""
 
 
 class Pages:

@@ -28,8 +28,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 # The whole run also measures the core; below this share of lines and branches it fails.
 COVERED := 95
-# The whole run has a second process: one waits for real nodes while the other computes.
-WORKERS = $(if $(filter tests,$(T)),--numprocesses=2 --dist=loadfile)
+# The whole run has two more processes: some wait for real nodes while another computes.
+WORKERS = $(if $(filter tests,$(T)),--numprocesses=3 --dist=loadfile)
 COVERAGE = $(if $(filter tests,$(T)),--cov=overlay.core --cov-fail-under=$(COVERED))
 ROOT_ON_DEBIAN := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
 

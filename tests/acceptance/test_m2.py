@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_m1 import (
+from tests.acceptance.black_box import (
     QUIET,
     failed_up,
     next_event,

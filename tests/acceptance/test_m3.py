@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_m1 import one_line_error, sh, suite
+from tests.acceptance.black_box import one_line_error, sh, suite
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Json, Node, Process, environment, wait_for
 
 FULL_SIZE = {

@@ -24,7 +24,9 @@ INK, SOFT, GRID = "#1b2a3a", "#7a8794", "#e3e7eb"
 OURS, WRONG, BAND = "#0b6e99", "#c0392b", "#cfe6d4"
 OTHERS = ("#d98a1f", "#7d5ba6", "#4f9d69", "#b04a78", "#8a6d3b", "#5b7c99")
 MARKS = "so^Dv<>"
-"""Colours and marks of curves, in turn: told apart without colour too."""
+"""Colours and marks of published curves, in turn: told apart without colour too."""
+OWN = (OURS, "C2", "C4", "C6", "C9", "C5", "C7")
+"""Colours of our curves: the first ones are unlike the first published one."""
 WIDE = 7.6
 DOTS = 130
 """Inches and dots an inch: 988 pixels."""
@@ -268,7 +270,7 @@ def _curves(axes: "Axes", ours: list[Curve], others: list[Curve], x_label: str, 
         }
         axes.plot(curve.x, curve.y, label=curve.label, linewidth=1.0, **style)
     for number, curve in enumerate(ours):
-        colour = OURS if len(ours) == 1 else f"C{number % 10}"
+        colour = OWN[number % len(OWN)]
         axes.plot(curve.x, curve.y, "-o", color=colour, label=curve.label, markersize=5)
         if curve.low:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)

@@ -35,7 +35,7 @@ def outcomes(directory: Path, *, forbidden: bool) -> tuple[dict[str, str], str]:
     text = subprocess.run(
         [*command, "--import-mode=importlib", "--continue-on-collection-errors"],
         cwd=directory,
-        env={**os.environ, "FORBID_SKIPS": "1" if forbidden else "0"},
+        env={**os.environ, "FORBID_SKIPS": "1" if forbidden else "0", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,

@@ -47,13 +47,14 @@ def test_a_mesh_of_twelve_is_no_full_mesh_and_all_hear(crew: Crew) -> None:
     for ear in ears:
         assert heard(ear, "all twelve")["from"] == nodes[7].peer_id
 
+    full = 12 * 11
+
     def links() -> list[int]:
         counts = [node.json("status")["links"] for node in nodes]
-        return counts if max(counts) < 11 else []
+        return counts if sum(counts) <= 0.85 * full else []
 
-    counts = wait_for(links, 60.0, "guests handed on, so that nobody is linked to everybody")
+    counts = wait_for(links, 120.0, "guests handed on, so that a sixth of the links is not there")
     assert min(counts) >= 1
-    assert sum(counts) / 2 < 12 * 11 / 2
 
 
 def test_messages_larger_than_one_packet_of_control_arrive_whole(line: list[Node]) -> None:

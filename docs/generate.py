@@ -28,6 +28,7 @@ WIDTH = 88
 STREAM_FRAMES = ROOT / "overlay" / "core" / "stream_frames.py"
 FRAMES = ("Ready", "Open", "Ack", "Data", "Credit", "End", "Reset")
 MESSAGES = ROOT / "overlay" / "core" / "messages.py"
+BODIES = ROOT / "overlay" / "core" / "document_bodies.py"
 
 
 def structs(path: Path) -> Iterator[tuple[int | None, ast.ClassDef]]:
@@ -63,13 +64,13 @@ def describe(tag: int | None, struct: ast.ClassDef) -> str:
 
 
 def messages() -> str:
-    """The control messages, by kind."""
-    return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is not None)
+    """The control messages, by kind, and what they carry."""
+    return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES))
 
 
 def documents() -> str:
     """What is signed or sealed, and what those carry."""
-    return "\n".join(describe(tag, node) for tag, node in structs(MESSAGES) if tag is None)
+    return "\n".join(describe(tag, node) for tag, node in structs(BODIES))
 
 
 def frames() -> str:

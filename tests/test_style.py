@@ -11,7 +11,6 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCEPTIONS = {
-    "overlay/core/messages.py": "one wire, one file: each message and document of it, in order",
     "tests/acceptance/test_m1.py": "one order, one file: what its user was promised, line by line",
     "tests/acceptance/test_m2.py": "one order, one file: what its user was promised, line by line",
     "tests/acceptance/test_m3.py": "one order, one file: what its user was promised, line by line",

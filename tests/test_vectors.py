@@ -14,34 +14,36 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from overlay.core import bounds, codec, dial, documents, invite, messages
-from overlay.core.fragments import part_id
-from overlay.core.messages import (
+from overlay.core import bounds, codec, dial, document_bodies, documents, invite, messages
+from overlay.core.document_bodies import (
     AddressEntry,
     Admission,
-    Answer,
     AnswerBody,
-    Bounce,
     CandidateEntry,
+    Grant,
+    InviteBody,
+    InviteMember,
+    OfferBody,
+    PrekeyEntry,
+    Record,
+    Signed,
+    TokenEntry,
+)
+from overlay.core.fragments import part_id
+from overlay.core.messages import (
+    Answer,
+    Bounce,
     Goodbye,
     Gossip,
     GossipPart,
-    Grant,
     Hello,
-    InviteBody,
-    InviteMember,
     Neighbours,
     Offer,
-    OfferBody,
     Ping,
     Pong,
-    PrekeyEntry,
     Proof,
-    Record,
     Records,
     SignalAck,
-    Signed,
-    TokenEntry,
     TokenGrant,
     TokenRequest,
 )
@@ -411,7 +413,8 @@ STRUCTS = [entry for entry in ENTRIES if entry["kind"] != "dial"]
 
 
 def kind_of(entry: Entry) -> type[msgspec.Struct]:
-    kind: type[msgspec.Struct] = getattr(messages, entry["kind"])
+    module = messages if hasattr(messages, entry["kind"]) else document_bodies
+    kind: type[msgspec.Struct] = getattr(module, entry["kind"])
     return kind
 
 

@@ -13,7 +13,7 @@ from benchmarks.measure import Bar, Case, Measure
 from benchmarks.network import ADDRESS
 from benchmarks.peer import Peer
 from overlay.core import invite
-from overlay.core.messages import AddressEntry
+from overlay.core.document_bodies import AddressEntry
 
 NODE = "benchmarks.node"
 PROXY = "benchmarks.proxy"

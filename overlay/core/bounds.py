@@ -11,6 +11,7 @@ from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
+from overlay.core import document_bodies as d
 from overlay.core import messages as m
 
 LIST_MAX = 256
@@ -272,21 +273,21 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     m.IHave: {"announcements": _STRUCTS},
     m.Graft: {"message_id": _REQUEST},
     m.Prune: {},
-    m.Signed: {"body": Blob(SEALED_MAX), "signature": _SIGNATURE},
-    m.AddressEntry: {"host": Host(), "port": _PORT, "proven": _INSIDE},
-    m.TokenEntry: {
+    d.Signed: {"body": Blob(SEALED_MAX), "signature": _SIGNATURE},
+    d.AddressEntry: {"host": Host(), "port": _PORT, "proven": _INSIDE},
+    d.TokenEntry: {
         "kind": _SMALL,
         "token_id": Bytes(8),
         "expires_at": _INSTANT,
         "token": _TOKEN,
     },
-    m.PrekeyEntry: {
+    d.PrekeyEntry: {
         "prekey_id": _COUNTER,
         "suite": _SMALL,
         "public": Blob(2048, 32),  # room for a hybrid's key
         "expires_at": _INSTANT,
     },
-    m.Record: {
+    d.Record: {
         "network": _NETWORK,
         "peer_id": _KEY,
         "sequence": _COUNTER,
@@ -300,13 +301,13 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "wire_min": _WIRE,
         "wire_max": _WIRE,
     },
-    m.CandidateEntry: {
+    d.CandidateEntry: {
         "kind": OneOf("host", "srflx", "prflx", "relay"),
         "host": Host(),
         "port": _PORT,
         "priority": Number(1, 2**31 - 1),  # RFC 8445 §5.1.2
     },
-    m.OfferBody: {
+    d.OfferBody: {
         "network": _NETWORK,
         "sender": _KEY,
         "recipient": _KEY,
@@ -321,7 +322,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "candidates": _CANDIDATES,
         "record": Blob(RECORD_MAX),
     },
-    m.AnswerBody: {  # a refusal has no credentials: `documents` looks at both cases
+    d.AnswerBody: {  # a refusal has no credentials: `documents` looks at both cases
         "network": _NETWORK,
         "sender": _KEY,
         "recipient": _KEY,
@@ -336,7 +337,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "password": Text(256, 0, ICE_CHARS),
         "candidates": _CANDIDATES,
     },
-    m.Grant: {
+    d.Grant: {
         "network": _NETWORK,
         "invite_id": Bytes(8),
         "invite_key": _KEY,
@@ -345,14 +346,14 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "uses": Number(0, 2**31 - 1),
         "expires_at": _INSTANT,
     },
-    m.Admission: {"grant": _INSIDE, "signature": _SIGNATURE},
-    m.InviteMember: {
+    d.Admission: {"grant": _INSIDE, "signature": _SIGNATURE},
+    d.InviteMember: {
         "peer_id": _KEY,
         "fingerprint": _HASH,
         "token": _TOKEN,
         "addresses": _ADDRESSES,
     },
-    m.InviteBody: {
+    d.InviteBody: {
         "grant": _INSIDE,
         "seed": _KEY,
         "members": Many(MEMBERS_MAX, _INSIDE),

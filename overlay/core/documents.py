@@ -11,7 +11,7 @@ import msgspec
 
 from overlay.core.bounds import SEALED_MAX, violation
 from overlay.core.codec import Broken, Reader
-from overlay.core.messages import AnswerBody, Grant, OfferBody, Record, Signed
+from overlay.core.document_bodies import AnswerBody, Grant, OfferBody, Record, Signed
 from overlay.core.types import Crypto, PeerId
 from overlay.errors import LocalProtocolError
 

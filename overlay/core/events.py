@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from overlay.core.messages import GossipPart, InviteBody, Message
+from overlay.core.document_bodies import InviteBody
+from overlay.core.messages import GossipPart, Message
 from overlay.core.types import (
     Address,
     Candidate,

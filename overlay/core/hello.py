@@ -14,7 +14,8 @@ import msgspec
 
 from overlay.core import dial, documents, invite
 from overlay.core.context import Context
-from overlay.core.messages import Hello, InviteBody, Proof
+from overlay.core.document_bodies import InviteBody
+from overlay.core.messages import Hello, Proof
 from overlay.core.types import LinkFacts, Negotiated, PeerId
 
 LABEL = b"overlay hello 1"

@@ -15,7 +15,7 @@ import msgspec
 from overlay.core import documents
 from overlay.core.bounds import ADMISSION_MAX
 from overlay.core.codec import Broken, Reader
-from overlay.core.messages import AddressEntry, Admission, Grant, InviteBody, Signed
+from overlay.core.document_bodies import AddressEntry, Admission, Grant, InviteBody, Signed
 from overlay.core.types import Address, Crypto, PeerId
 from overlay.errors import InviteError
 

@@ -4,17 +4,11 @@ from dataclasses import dataclass, field
 
 from overlay.core import dial, invite
 from overlay.core.context import Context
+from overlay.core.document_bodies import Grant, InviteBody, InviteMember, Signed
 from overlay.core.events import Join, MakeInvite, Rejected, Resolved, Transmit
 from overlay.core.ladder import Ladder
 from overlay.core.links import Link, Links
-from overlay.core.messages import (
-    Grant,
-    InviteBody,
-    InviteMember,
-    Signed,
-    TokenGrant,
-    TokenRequest,
-)
+from overlay.core.messages import TokenGrant, TokenRequest
 from overlay.core.records import RecordBook
 from overlay.core.reflexive import Reflexive
 from overlay.core.timers import Timers

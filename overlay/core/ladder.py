@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from overlay.core import dial
 from overlay.core.climb_steps import Step
 from overlay.core.context import Context
+from overlay.core.document_bodies import AnswerBody, InviteBody, OfferBody, Record
 from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved
 from overlay.core.links import Expected, Links
-from overlay.core.messages import Answer, AnswerBody, InviteBody, Offer, OfferBody, Record
+from overlay.core.messages import Answer, Offer
 from overlay.core.negotiation import (
     OFFER_LIFE,
     OpenedOffer,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overlay.core.context import Context
+from overlay.core.document_bodies import InviteBody
 from overlay.core.events import (
     Admit,
     Hangup,
@@ -20,7 +21,7 @@ from overlay.core.events import (
     Transmit,
 )
 from overlay.core.hello import SECOND_HELLO, Accepted, Handshake, Refusal
-from overlay.core.messages import Goodbye, Hello, InviteBody, Ping, Pong, Proof
+from overlay.core.messages import Goodbye, Hello, Ping, Pong, Proof
 from overlay.core.timers import Timers
 from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId, RequestId
 

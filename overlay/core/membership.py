@@ -10,14 +10,10 @@ from dataclasses import dataclass, field
 
 from overlay.core import dial
 from overlay.core.context import Context
+from overlay.core.document_bodies import Record, TokenEntry
 from overlay.core.events import Remember, Transmit
 from overlay.core.links import Link, Links
-from overlay.core.messages import (
-    Neighbours,
-    Record,
-    Records,
-    TokenEntry,
-)
+from overlay.core.messages import Neighbours, Records
 from overlay.core.records import (
     DAY,
     RECORD_LIFE,

@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from overlay.core import documents
 from overlay.core.bounds import CANDIDATES_MAX
 from overlay.core.context import Context
+from overlay.core.document_bodies import AnswerBody, CandidateEntry, OfferBody, PrekeyEntry
 from overlay.core.hello import MAX_CLOCK_SKEW
-from overlay.core.messages import (
-    Answer,
-    AnswerBody,
-    CandidateEntry,
-    Offer,
-    OfferBody,
-    PrekeyEntry,
-)
+from overlay.core.messages import Answer, Offer
 from overlay.core.requests import base_of
 from overlay.core.types import Address, Candidate, IceCredentials, PeerId
 

@@ -11,6 +11,7 @@ from overlay.core.basalt import Ask
 from overlay.core.bearings import Bearings
 from overlay.core.climbing import Climbing
 from overlay.core.context import Context, Settings
+from overlay.core.document_bodies import Record
 from overlay.core.events import (
     ClockSet,
     Command,
@@ -55,13 +56,7 @@ from overlay.core.passive import Sampled
 from overlay.core.records import RecordBook, RecordReader
 from overlay.core.reflexive import Reflexive
 from overlay.core.responding import Responder
-from overlay.core.routing import (
-    ReplyArrived,
-    RequestArrived,
-    Routing,
-    RoutingFact,
-    Undeliverable,
-)
+from overlay.core.routing import ReplyArrived, RequestArrived, Routing, RoutingFact, Undeliverable
 from overlay.core.timers import NEVER
 from overlay.core.tracing import Tracing
 from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
@@ -165,7 +160,7 @@ class Overlay:
         """A snapshot of the members last drawn as samples (BASALT)."""
         return tuple(self._neighbourhood.samples())
 
-    def known(self) -> list[m.Record]:
+    def known(self) -> list[Record]:
         """Every other member known by its record."""
         return [each for peer in self._book.peers() if (each := self._book.get(peer))]
 
@@ -351,7 +346,7 @@ class Overlay:
             self._routing.surroundings.brought(self._book.owner(data), bearer, now)
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
-    def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> m.Record | None:
+    def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         record = self._membership.add(data, bearer, now)
         for peer in self._book.evicted():
             self._neighbourhood.views.forget(peer)

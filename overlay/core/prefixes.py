@@ -3,7 +3,7 @@
 import ipaddress
 from functools import lru_cache
 
-from overlay.core.messages import Record
+from overlay.core.document_bodies import Record
 
 PREFIX_BITS = {4: 16, 6: 32}
 

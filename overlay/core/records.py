@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from overlay.core import documents
 from overlay.core.bounds import RECORD_MAX
-from overlay.core.messages import PrekeyEntry, Record, Signed
+from overlay.core.document_bodies import PrekeyEntry, Record, Signed
 from overlay.core.prefixes import prefix_in
 from overlay.core.types import IDENTITY, Crypto, PeerId
 from overlay.errors import LocalProtocolError

@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from overlay.core.bounds import Host
-from overlay.core.messages import AddressEntry
+from overlay.core.document_bodies import AddressEntry
 from overlay.core.types import Address, Candidate, PeerId
 
 VOTES_NEEDED = 2

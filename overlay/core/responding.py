@@ -7,9 +7,10 @@ to us, signed by its sender, fresh, not a replay, at most one live offer a peer 
 from dataclasses import dataclass, field
 
 from overlay.core.context import Context
+from overlay.core.document_bodies import AnswerBody, Record
 from overlay.core.hello import MAX_CLOCK_SKEW
 from overlay.core.ladder import Ladder, Target
-from overlay.core.messages import AnswerBody, Offer, Record
+from overlay.core.messages import Offer
 from overlay.core.negotiation import (
     OFFER_LIFE,
     OpenedOffer,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from overlay.core.document_bodies import Record
 from overlay.core.links import Link
-from overlay.core.messages import Record
 from overlay.core.routing import Counters
 from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId
 

@@ -22,7 +22,7 @@ import trio
 
 from overlay import api
 from overlay.apps import chat
-from overlay.core.messages import InviteBody
+from overlay.core.document_bodies import InviteBody
 from overlay.errors import UsageError
 from overlay.identity import Identity, load_or_create
 from overlay.node.config import Config

@@ -21,6 +21,7 @@ import overlay
 from overlay import api
 from overlay.core import invite as invites
 from overlay.core.bounds import TOPIC_MAX, Topic
+from overlay.core.document_bodies import InviteBody
 from overlay.core.events import (
     Connect,
     Event,
@@ -36,7 +37,7 @@ from overlay.core.events import (
     TracePeer,
 )
 from overlay.core.ladder import ATTEMPT_FAILED
-from overlay.core.messages import WIRE_VERSION, InviteBody
+from overlay.core.messages import WIRE_VERSION
 from overlay.core.overlay import Overlay, PeerView, Settings
 from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.errors import CommandFailed, InviteError, UsageError

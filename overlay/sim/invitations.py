@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
+from overlay.core.document_bodies import InviteBody
 from overlay.core.events import MakeInvite, Rejected, Resolved
-from overlay.core.messages import InviteBody
 from overlay.core.types import RequestId
 from overlay.sim.node import SimNode
 from overlay.sim.world import World

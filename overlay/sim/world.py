@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from overlay.core.document_bodies import InviteBody
 from overlay.core.events import (
     ClockSet,
     Connect,
@@ -35,7 +36,6 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.messages import InviteBody
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.records import RecordReader
 from overlay.core.timers import NEVER

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from overlay.core import codec, documents
-from overlay.core.messages import Message, Offer, OfferBody, Proof
+from overlay.core.document_bodies import OfferBody
+from overlay.core.messages import Message, Offer, Proof
 from overlay.identity import Keys
 from tests.builds import run_overlay
 

@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from overlay.core import dial, invite
+from overlay.core.document_bodies import AddressEntry, InviteBody, InviteMember
 from overlay.core.events import Dial, Event, Hangup, LinkLost, LinkOpened, Received, Transmit
-from overlay.core.messages import AddressEntry, InviteBody, InviteMember, Message
+from overlay.core.messages import Message
 from overlay.core.types import Address, IceCredentials, LinkId
 from overlay.identity import Identity
 from overlay.transport.endpoint import UdpTransport

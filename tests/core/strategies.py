@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from overlay.core import bounds, messages
+from overlay.core import bounds, document_bodies, messages
 from overlay.core.messages import Message
 
 ALL_KINDS = [
     kind
-    for kind in vars(messages).values()
+    for module in (messages, document_bodies)
+    for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 ]
 MESSAGE_KINDS: tuple[type[msgspec.Struct], ...] = typing.get_args(Message)

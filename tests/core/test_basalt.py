@@ -13,14 +13,8 @@ from overlay.core import basalt
 from overlay.core.basalt import Ask, Basalt, Slots
 from overlay.core.bounds import violation
 from overlay.core.context import Context, Settings
-from overlay.core.messages import (
-    AddressEntry,
-    Record,
-    RecordPull,
-    RecordPulled,
-    ViewExchange,
-    ViewExchanged,
-)
+from overlay.core.document_bodies import AddressEntry, Record
+from overlay.core.messages import RecordPull, RecordPulled, ViewExchange, ViewExchanged
 from overlay.core.prefixes import prefix_in, prefix_of
 from overlay.core.types import PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto

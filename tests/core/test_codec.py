@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from overlay.core import bounds, codec, messages
+from overlay.core import bounds, codec, document_bodies
 from overlay.core.codec import Broken, Unknown
 from overlay.core.messages import MAX_MESSAGE_BYTES, Gossip, Message, Ping, Records
 from overlay.errors import LocalProtocolError
@@ -113,8 +113,8 @@ def test_a_message_out_of_bounds_is_neither_read_nor_written(kind: type[msgspec.
 
 
 def test_a_list_within_bounds_may_hold_nothing_out_of_bounds() -> None:
-    entry = struct_of(messages.AddressEntry)
-    member = struct_of(messages.InviteMember)
+    entry = struct_of(document_bodies.AddressEntry)
+    member = struct_of(document_bodies.InviteMember)
     for addresses, expected in [
         ([entry], None),
         ([msgspec.structs.replace(entry, port=0)], "InviteMember.addresses"),

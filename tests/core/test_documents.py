@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core import documents
-from overlay.core.messages import AnswerBody, Grant, OfferBody, Record, Signed
+from overlay.core.document_bodies import AnswerBody, Grant, OfferBody, Record, Signed
 from overlay.errors import LocalProtocolError
 from tests.core.strategies import within_bounds
 from tests.keys import NETWORK, keys_of

@@ -8,8 +8,9 @@ import pytest
 
 from overlay.core import dial, invite
 from overlay.core.context import Context, Settings
+from overlay.core.document_bodies import Grant, InviteBody
 from overlay.core.hello import MAX_CLOCK_SKEW, Accepted, Handshake, Refusal
-from overlay.core.messages import Grant, InviteBody, Proof
+from overlay.core.messages import Proof
 from overlay.core.types import Address, LinkFacts, Negotiated, PathKind, PeerId
 from overlay.sim.crypto import Ledger, StandInCrypto
 

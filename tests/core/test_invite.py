@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core import documents, invite
-from overlay.core.messages import AddressEntry, Grant, InviteBody, InviteMember, Signed
+from overlay.core.document_bodies import AddressEntry, Grant, InviteBody, InviteMember, Signed
 from overlay.core.types import Address
 from overlay.errors import InviteError
 from overlay.identity import Keys

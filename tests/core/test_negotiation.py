@@ -7,9 +7,10 @@ import pytest
 
 from overlay.core import documents
 from overlay.core.context import Context, Settings
+from overlay.core.document_bodies import AnswerBody, OfferBody, PrekeyEntry
 from overlay.core.events import Effect, Transmit
 from overlay.core.hello import MAX_CLOCK_SKEW
-from overlay.core.messages import AnswerBody, Offer, OfferBody, PrekeyEntry
+from overlay.core.messages import Offer
 from overlay.core.negotiation import (
     OFFER_INFO,
     OFFER_LIFE,

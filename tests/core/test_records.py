@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core import documents, records
-from overlay.core.messages import AddressEntry, PrekeyEntry, Record
+from overlay.core.document_bodies import AddressEntry, PrekeyEntry, Record
 from overlay.core.records import DAY, RecordBook, make_record, open_record
 from overlay.core.types import IDENTITY
 from overlay.errors import LocalProtocolError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from overlay.core.messages import AddressEntry
+from overlay.core.document_bodies import AddressEntry
 from overlay.core.reflexive import Reflexive
 from overlay.core.types import Address, PeerId
 

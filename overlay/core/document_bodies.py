@@ -1,0 +1,142 @@
+"""Every document that is signed or sealed, and what those carry: wire version 1."""
+
+import msgspec
+
+
+class Signed(msgspec.Struct, array_like=True, frozen=True):
+    """A document and its author's signature over a label and these exact bytes."""
+
+    body: bytes
+    signature: bytes
+
+
+class AddressEntry(msgspec.Struct, array_like=True, frozen=True):
+    """One address of a node, as records and invites carry it."""
+
+    host: str
+    port: int
+    proven: bool
+    """Whether a stranger has come in there; otherwise merely claimed."""
+
+
+class TokenEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A dial token: lets its holder dial the node that made it, until it expires."""
+
+    kind: int
+    token_id: bytes
+    expires_at: int
+    token: bytes
+
+
+class PrekeyEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A day's sealing key."""
+
+    prekey_id: int
+    suite: int
+    """The HPKE suite; 1 is X25519, HKDF-SHA256, AES-128-GCM."""
+    public: bytes
+    expires_at: int
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """What a node says of itself: signed by it, sequenced, expiring."""
+
+    network: bytes
+    peer_id: bytes
+    sequence: int
+    issued_at: int
+    expires_at: int
+    name: str
+    fingerprint: bytes
+    addresses: list[AddressEntry]
+    token: TokenEntry | None
+    prekeys: list[PrekeyEntry]
+    wire_min: int
+    wire_max: int
+
+
+class CandidateEntry(msgspec.Struct, array_like=True, frozen=True):
+    """An ICE candidate in an offer or answer."""
+
+    kind: str
+    host: str
+    port: int
+    priority: int
+
+
+class OfferBody(msgspec.Struct, array_like=True, frozen=True):
+    """The inside of an offer; signed by the sender, then sealed to the recipient's prekey."""
+
+    network: bytes
+    sender: bytes
+    recipient: bytes
+    request: bytes
+    attempt: bytes
+    boot: int
+    expires_at: int
+    ttl: int
+    """The TTL it set out with."""
+    fingerprint: bytes
+    ufrag: str
+    password: str
+    candidates: list[CandidateEntry]
+    record: bytes
+
+
+class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
+    """The inside of an answer; it also signs the hash of the offer that it answers."""
+
+    network: bytes
+    sender: bytes
+    recipient: bytes
+    request: bytes
+    offer_hash: bytes
+    boot: int
+    accepted: bool
+    reason: str
+    hops: int
+    fingerprint: bytes
+    ufrag: str
+    password: str
+    candidates: list[CandidateEntry]
+
+
+class Grant(msgspec.Struct, array_like=True, frozen=True):
+    """The issuer's word that whoever holds the invite key may join; signed by the issuer."""
+
+    network: bytes
+    invite_id: bytes
+    """8 random bytes; also the id of the invite's dial tokens."""
+    invite_key: bytes
+    """The public half of the invite key."""
+    issuer: bytes
+    role: str
+    uses: int
+    """0 is without limit."""
+    expires_at: int
+
+
+class Admission(msgspec.Struct, array_like=True, frozen=True):
+    """What a joiner shows: the grant, and its new key and this session signed by the invite key."""
+
+    grant: Signed
+    signature: bytes
+
+
+class InviteMember(msgspec.Struct, array_like=True, frozen=True):
+    """A member whom the holder of an invite can dial."""
+
+    peer_id: bytes
+    fingerprint: bytes
+    token: bytes
+    addresses: list[AddressEntry]
+
+
+class InviteBody(msgspec.Struct, array_like=True, frozen=True):
+    """All that an invite link carries."""
+
+    grant: Signed
+    seed: bytes
+    """The invite key's seed: this is what makes the link a secret."""
+    members: list[InviteMember]
+    network_name: str

@@ -204,6 +204,7 @@ def test_the_object_for_programs_has_all_that_it_promises() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "path",
     [path for path in sorted((ROOT / "simulations").glob("*.toml")) if load(path).nodes <= SMALL],

@@ -112,7 +112,9 @@ def _local(workers: int) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             host=LOOPBACK,
-            dashboard_address=None,
+            # It listens for HTTP in any case; of its usual port a second sweep would be told.
+            dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"dashboard": False},
             worker_dashboard_address=None,
             memory_limit=0,  # a world takes what it takes
             silence_logs=logging.CRITICAL,

@@ -56,10 +56,15 @@ class Results:
     def add(self, key: str, result: Result) -> None:
         """Keep one more; it is on the disk when this returns."""
         line = msgspec.json.encode({"cell": key, **result}) + b"\n"
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._kept[key] = msgspec.json.decode(line)
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._kept[key] = msgspec.json.decode(line)
+        except KeyboardInterrupt:  # it may be on the disk, or not
+            self._file.flush()
+            self._read_all()
+            raise
 
     def _take_over(self, fresh: bool) -> None:
         try:
@@ -68,6 +73,9 @@ class Results:
             raise UsageError(f"{self._path}: another sweep is writing to it") from None
         if fresh:
             self._file.truncate(0)
+        self._read_all()
+
+    def _read_all(self) -> None:
         self._file.seek(0)
         whole = 0
         for number, line in enumerate(self._file, 1):

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -149,21 +149,28 @@ def test_a_request_that_the_node_does_not_know_says_why(pair: list[Node]) -> Non
 # --- the node dies meanwhile ---------------------------------------------------------------------
 
 
-def begun(node: Node, command: list[str]) -> Process:
+@contextmanager
+def begun(node: Node, command: list[str]) -> Iterator[Process]:
     """A command that is under way: its connection is seen to be open."""
     process = Process([*OVERLAY, *command, "--data-dir", str(node.directory)])
     said = {"chat": "in lobby", "subscribe": "subscribed"}.get(command[0])
-    if said:
-        wait_for(lambda: said in process.log, 30.0, f"{command[0]} is under way")
-    else:
-        wait_for(lambda: has_socket(process.popen.pid), 30.0, "the question has been put")
-    return process
+    try:
+        if said:
+            wait_for(lambda: said in process.log, 30.0, f"{command[0]} is under way")
+        else:
+            wait_for(lambda: has_socket(process.popen.pid), 30.0, "the question has been put")
+        yield process
+    finally:
+        process.kill()
 
 
 def has_socket(pid: int) -> bool:
     """Whether this process has opened a connection, which it does as it asks its question."""
-    files = Path(f"/proc/{pid}/fd").iterdir()
-    return any(os.readlink(file).startswith("socket:") for file in files)
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has been closed since
+            if os.readlink(file).startswith("socket:"):
+                return True
+    return False
 
 
 @pytest.mark.parametrize("command", GOING_ON, ids=" ".join)
@@ -172,15 +179,15 @@ def test_a_command_under_way_says_that_its_node_has_ended(
     crew: Crew, command: list[str], how: signal.Signals
 ) -> None:
     node = crew.node("a").up()
-    process = begun(node, command)
-    assert node.process is not None
-    node.process.signal(how)
-    assert process.popen.wait(60) == 1
-    process.err.finish()
-    errors = [line for line in process.err.all if line.startswith("error: ")]
-    assert len(errors) == 1, process.log
-    assert re.search("ended|leaving", errors[0])
-    assert "Traceback" not in process.log
+    with begun(node, command) as process:
+        assert node.process is not None
+        node.process.signal(how)
+        assert process.popen.wait(60) == 1
+        process.err.finish()
+        errors = [line for line in process.err.all if line.startswith("error: ")]
+        assert len(errors) == 1, process.log
+        assert re.search("ended|leaving", errors[0])
+        assert "Traceback" not in process.log
 
 
 @pytest.mark.parametrize("command", GOING_ON, ids=" ".join)
@@ -188,14 +195,14 @@ def test_a_command_under_way_says_that_its_node_has_ended(
 def test_an_interrupted_command_ends_in_silence_and_leaves_the_node_alone(
     pair: list[Node], command: list[str], how: signal.Signals
 ) -> None:
-    process = begun(pair[0], command)
-    process.signal(how)
-    code = process.popen.wait(30)
-    assert code in ({0, 130} if how == signal.SIGINT else {-signal.SIGTERM})
-    process.err.finish()
-    assert "Traceback" not in process.log
-    assert "error" not in process.log
-    pair[0].ok("status")
+    with begun(pair[0], command) as process:
+        process.signal(how)
+        code = process.popen.wait(30)
+        assert code in ({0, 130} if how == signal.SIGINT else {-signal.SIGTERM})
+        process.err.finish()
+        assert "Traceback" not in process.log
+        assert "error" not in process.log
+        pair[0].ok("status")
 
 
 # --- what a command reads and prints -------------------------------------------------------------

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,18 @@ def test_runs_that_go_wrong_are_one_line_with_a_command_that_shows_it(file: Path
     )
     assert done.returncode == 1
     assert "outside its band 1 to 2" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_has_nothing_to_say_of_another_that_listens(file: Path) -> None:
+    """8787 is where the cluster's scheduler listens by default."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # another has it: all the better
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        done = overlay(*argv(file, "--json"), timeout=LIMIT)
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 # --- not to its end ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -206,6 +207,22 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
         results.add("c", {"ok": True})
     lines = [json.loads(line)["cell"] for line in path.read_text().splitlines()]
     assert lines == ["b", "a", "c"]
+
+
+def test_who_is_interrupted_while_it_keeps_a_result_knows_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(file: int) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "cells.jsonl"
+    with Results(path) as results:
+        results.add("a", {"ok": True})
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results.add("b", {"ok": True})
+        lines = [json.loads(line)["cell"] for line in path.read_text().splitlines()]
+        assert list(results.of(["a", "b"])) == lines == ["a", "b"]
 
 
 @pytest.mark.parametrize("cut", range(1, 24))

@@ -12,6 +12,8 @@ from tests.lab.nodes import ROOT, Json, Node, Process, environment
 
 QUIET = ("--set", "links.auto=false", "--set", "links.direct=false")
 """No links but those that are asked for."""
+LINKS_MOST = 14
+"""Links that a node keeps as shipped: ``links.max``, and two more for others' long links."""
 
 
 def sh(*argv: str, timeout: float = 120.0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.black_box import (
+    LINKS_MOST,
     QUIET,
     failed_up,
     next_event,
@@ -50,7 +51,7 @@ def test_a_mesh_of_sixteen_is_no_full_mesh_and_all_hear(crew: Crew) -> None:
 
     def links() -> list[int]:
         counts = [node.json("status")["links"] for node in nodes]
-        return counts if max(counts) < 15 else []
+        return counts if max(counts) <= LINKS_MOST else []
 
     counts = wait_for(links, 60.0, "guests handed on, so that nobody is linked to everybody")
     assert min(counts) >= 1
@@ -315,7 +316,11 @@ def half_of_twenty_killed(crew: Crew, settings: Json) -> tuple[list[Node], float
     nodes = [node for group in groups for node in group]
     assert is_connected(nodes)
     if settings.get("links.auto", True):
-        wait_for(lambda: max(len(node.neighbours()) for node in nodes) < 12, 90.0, "no guests left")
+        wait_for(
+            lambda: max(len(node.neighbours()) for node in nodes) <= LINKS_MOST,
+            90.0,
+            "guests handed on",
+        )
         nodes[7].ask("POST", "/publish", {"topic": "news", "data": "all twenty"})
         wait_for(lambda: len(hearers(nodes, "all twenty")) == 20, 20.0, "everybody hears")
     killed_at = time.monotonic()

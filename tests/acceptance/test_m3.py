@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.black_box import one_line_error, sh, suite
+from tests.acceptance.black_box import LINKS_MOST, one_line_error, sh, suite
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Json, Node, Process, environment, wait_for
 
 FULL_SIZE = {
@@ -132,7 +132,7 @@ def test_each_node_of_a_mesh_is_linked_to_its_neighbours_on_the_ring(crew: Crew)
 
     def counts() -> list[int]:
         counts = [len(node.neighbours()) for node in nodes]
-        return counts if max(counts) <= 14 and has_ring(nodes) else []
+        return counts if max(counts) <= LINKS_MOST and has_ring(nodes) else []
 
     degrees = wait_for(counts, 60.0, "the ring, within the budget of links")
     assert sum(degrees) / 2 < 16 * 15 / 2

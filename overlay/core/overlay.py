@@ -193,7 +193,7 @@ class Overlay:
             surroundings = self._routing.surroundings
             (surroundings.doubt if doubtful else surroundings.heard)(peer)
             if doubtful:
-                self._gossip.tree.on_doubt(peer)
+                self._gossip.tree.on_doubt(peer, now)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
         else:
             self._routing.add(peer, event.link, now)
@@ -406,7 +406,7 @@ class Overlay:
             case NeighborUp(peer):
                 self._gossip.tree.add(peer, self._neighbourhood.views.links[peer], now)
             case NeighborDown(peer):
-                self._gossip.tree.remove(peer)
+                self._gossip.tree.remove(peer, now)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():

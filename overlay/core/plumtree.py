@@ -13,6 +13,7 @@ not to push them. Each would be a duplicate; where nodes come and go, most copie
 were such ones.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -43,7 +44,10 @@ CACHE_BYTES = 8 << 20
 CACHE_OVERHEAD = 1024
 """Bytes that each counts for besides its data."""
 RECENT = 5.0
-"""Seconds (guess): longer than two peers take to become neighbours."""
+"""Seconds (guess): longer than two peers take to become neighbours, and than one is dead before
+it is in doubt."""
+DOUBTS_MAX = 32
+"""Lost neighbours whose time is remembered; the first gives way."""
 FED_LATELY = 30.0
 """Seconds (guess) without a message after which the tree may have changed unseen."""
 SEEN_MAX = 8192
@@ -104,6 +108,8 @@ class Plumtree:
     _last: bytes = NO_MESSAGE
     _spare: dict[PeerId, int] = field(default_factory=dict)
     """Who announced that message, and how many hops it would have come by."""
+    _doubts: deque[float] = field(default_factory=lambda: deque(maxlen=DOUBTS_MAX))
+    """When neighbours were first in doubt or gone, in order."""
     _timers: Timers[tuple[str, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,7 +121,8 @@ class Plumtree:
         """A new neighbour is eager until it proves redundant (§3.5).
 
         Deviation: it is told of the last seconds' messages, which it may have missed while the
-        two were agreeing on becoming neighbours.
+        two were agreeing on becoming neighbours. If it takes the place of one that died, it is told
+        of all since then: were the others dead as well, what was sent to them has reached nobody.
         """
         self.links[peer] = link
         if peer in self.lazy or peer in self.eager:
@@ -123,20 +130,27 @@ class Plumtree:
         self.eager[peer] = None
         if self.context.settings.flood:
             return
+        since = self._sure_until(now) - RECENT
         recent = [
             Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
             for message_id, cached in self._cache.items()
-            if cached.expires_at - CACHE_LIFE > now - RECENT
+            if cached.expires_at - CACHE_LIFE > since
         ]
         self._tell(peer, recent)
         if self._is_fed(now):
             self._send(peer, Prune())
 
+    def _sure_until(self, now: float) -> float:
+        """Until when, as far as it still matters, every neighbour was there."""
+        while self._doubts and self._doubts[0] <= now - CACHE_LIFE:
+            self._doubts.popleft()
+        return self._doubts[0] if self._doubts else now
+
     def _is_fed(self, now: float) -> bool:
         """Whether messages come along the tree: another branch to us would be redundant."""
         return self._parent in self.eager and now < self._fed_at + FED_LATELY
 
-    def remove(self, peer: PeerId) -> None:
+    def remove(self, peer: PeerId, now: float) -> None:
         """A neighbour is gone, and with it what it had announced (§3.7)."""
         self.links.pop(peer, None)
         self.eager.pop(peer, None)
@@ -144,13 +158,14 @@ class Plumtree:
         for announcers in self._missing.values():
             announcers.pop(peer, None)
         self._spare.pop(peer, None)
-        self.on_doubt(peer)
+        self.on_doubt(peer, now)
 
-    def on_doubt(self, peer: PeerId) -> None:
+    def on_doubt(self, peer: PeerId, now: float) -> None:
         """A neighbour is or may be gone; was it our parent, another one takes its place.
 
         Nobody below us can be chosen: what they announce has come over more hops than to us.
         """
+        self._doubts.append(now)
         if peer != self._parent:
             return
         ours = self._seen.get(self._last, 0)

@@ -138,3 +138,23 @@ def test_half_of_the_mesh_dying_at_once_leaves_the_others_connected(seed: int) -
     world.publish(left[0], b"who is left")
     world.run_for(5.0)
     assert len([node for node in world.heard(b"who is left") if node.alive]) == 15
+
+
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_node_publishes_is_not_lost_with_all_its_neighbours(seed: int, left: int) -> None:
+    """Half of the mesh dies, all its neighbours and as good as all its links: it finds others."""
+    world = World(seed, LOSSY)
+    nodes = grown(world, 40)
+    publisher = world.rng.choice(nodes)
+    linked = {view.peer for view in publisher.core.peers()}
+    spared = set(sorted(linked - active(publisher))[:left])
+    doomed = [node for node in nodes if node.peer_id in linked - spared]
+    others = [node for node in nodes if node is not publisher and node.peer_id not in linked]
+    doomed += world.rng.sample(others, 20 - len(doomed))
+    for node in doomed:
+        world.crash(node)
+    world.publish(publisher, b"we go on")
+    world.run_for(90.0)
+    heard = [node.name for node in world.heard(b"we go on") if node.alive]
+    assert sorted(heard) == sorted(node.name for node in nodes if node.alive)

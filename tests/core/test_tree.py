@@ -5,6 +5,7 @@ import pytest
 from overlay.core.events import Transmit
 from overlay.core.messages import Announcement, Gossip, Graft, IHave, Prune
 from overlay.core.plumtree import (
+    CACHE_LIFE,
     FED_LATELY,
     GRAFT_SPREAD,
     GRAFT_TIMEOUT,
@@ -41,6 +42,15 @@ class Tree:
     def add(self, number: int, now: float) -> None:
         self.tree.add(peer(number), LinkId(number), now)
 
+    def heard_of(self) -> list[tuple[int, bytes]]:
+        """Messages announced since the last look, and to whom."""
+        return [
+            (sent.link, each.message_id)
+            for sent in self.context.drain()
+            if isinstance(sent, Transmit) and isinstance(sent.message, IHave)
+            for each in sent.message.announcements
+        ]
+
     def told(self) -> list[tuple[int, object]]:
         """Grafts and prunes since the last look, and for whom."""
         return [
@@ -66,9 +76,28 @@ def test_a_new_neighbour_of_a_node_that_nobody_feeds_is_to_push() -> None:
     node.add(3, 2.0 + FED_LATELY)
     assert node.told() == []
     node.tree.on_news(peer(1), message(2), 50.0)
-    node.tree.remove(peer(1))
+    node.tree.remove(peer(1), 50.0)
     node.add(4, 50.0)
     assert node.told() == []
+
+
+@pytest.mark.parametrize("how", ["gone", "doubtful"])
+def test_who_takes_the_place_of_a_neighbour_is_told_of_all_since_it_was_there(how: str) -> None:
+    """What was sent to one that is dead has reached nobody; while all are there it reaches all."""
+    node = Tree(1)
+    for number, at in ((1, 1.0), (2, 8.0), (3, 12.0)):
+        node.tree.broadcast(message(number), at)
+    node.add(2, 14.0)
+    assert node.heard_of() == [(2, message(3).message_id)], "what is older has gone its way"
+    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1), 12.0)
+    node.tree.on_doubt(peer(2), 20.0)
+    node.add(3, 28.0)
+    assert node.heard_of() == [(3, message(number).message_id) for number in (2, 3)]
+    node.tree.broadcast(message(4), 16.0)
+    node.add(4, 12.0 + CACHE_LIFE)
+    assert node.heard_of() == [(4, message(4).message_id)], "the later doubt is left"
+    node.add(5, 20.0 + CACHE_LIFE)
+    assert node.heard_of() == []
 
 
 @pytest.mark.parametrize("how", ["gone", "doubtful"])
@@ -80,7 +109,7 @@ def test_the_nearest_announcer_takes_the_place_of_a_parent_in_doubt(how: str) ->
     node.tree.on_news(peer(1), message(1), 1.0)
     node.tree.on_announcements(peer(3), announced(1, 2), 1.1)
     node.tree.on_announcements(peer(4), announced(1, 4), 1.1)
-    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1))
+    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1), 1.2)
     assert node.told() == [(3, Graft(NO_MESSAGE))]
     assert peer(3) in node.tree.eager
 
@@ -91,7 +120,7 @@ def test_whoever_may_be_below_us_takes_no_parents_place() -> None:
     node.tree.on_prune(peer(2))
     node.tree.on_news(peer(1), message(1, hops=3), 1.0)
     node.tree.on_announcements(peer(2), announced(1, 4), 1.1)
-    node.tree.remove(peer(1))
+    node.tree.remove(peer(1), 1.2)
     assert node.told() == []
 
 
@@ -100,7 +129,7 @@ def test_another_neighbours_end_moves_no_branch() -> None:
     node.tree.on_prune(peer(2))
     node.tree.on_news(peer(1), message(1), 1.0)
     node.tree.on_announcements(peer(2), announced(1, 1), 1.1)
-    node.tree.remove(peer(3))
+    node.tree.remove(peer(3), 1.2)
     assert node.told() == []
 
 

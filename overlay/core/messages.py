@@ -256,7 +256,10 @@ class IHave(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
 
 
 class Graft(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
-    """Send me this message (none is named by zeros), and from now on all of them."""
+    """Send me this message (none is named by zeros), and from now on all of them.
+
+    Ones only ask what there is: `IHave` of all that can be had, once from each new neighbour.
+    """
 
     message_id: bytes
 

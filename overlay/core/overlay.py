@@ -185,6 +185,8 @@ class Overlay:
         peer = self._links.on_liveness(event)
         if peer is None:
             return
+        if not isinstance(event, LinkAlive):
+            self._gossip.tree.on_loss(peer, now)
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
@@ -193,7 +195,7 @@ class Overlay:
             surroundings = self._routing.surroundings
             (surroundings.doubt if doubtful else surroundings.heard)(peer)
             if doubtful:
-                self._gossip.tree.on_doubt(peer, now)
+                self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
         else:
             self._routing.add(peer, event.link, now)
@@ -255,6 +257,7 @@ class Overlay:
         self._reflexive.forget(peer)
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
+        self._gossip.tree.on_loss(peer, now)
         # Everybody forgets the link before anybody acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
@@ -406,7 +409,7 @@ class Overlay:
             case NeighborUp(peer):
                 self._gossip.tree.add(peer, self._neighbourhood.views.links[peer], now)
             case NeighborDown(peer):
-                self._gossip.tree.remove(peer, now)
+                self._gossip.tree.remove(peer)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():

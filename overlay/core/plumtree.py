@@ -13,6 +13,7 @@ not to push them. Each would be a duplicate; where nodes come and go, most copie
 were such ones.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -46,8 +47,10 @@ CACHE_OVERHEAD = 1024
 RECENT = 5.0
 """Seconds (guess): longer than two peers take to become neighbours, and than one is dead before
 it is in doubt."""
-DOUBTS_MAX = 32
+LOSSES_MAX = 32
 """Lost neighbours whose time is remembered; the first gives way."""
+TOLD_MAX = 1024
+"""Messages that a new neighbour is told of (guess: a quarter of what it keeps in mind)."""
 FED_LATELY = 30.0
 """Seconds (guess) without a message after which the tree may have changed unseen."""
 SEEN_MAX = 8192
@@ -61,6 +64,8 @@ ANNOUNCERS_MAX = 8
 HOPS_MAX = 200
 NO_MESSAGE = bytes(16)
 """The id of a graft that asks for a branch alone."""
+ALL_MESSAGES = b"\xff" * 16
+"""The id of a graft that asks to be told of everything that can be had."""
 
 
 @dataclass(slots=True)
@@ -108,8 +113,10 @@ class Plumtree:
     _last: bytes = NO_MESSAGE
     _spare: dict[PeerId, int] = field(default_factory=dict)
     """Who announced that message, and how many hops it would have come by."""
-    _doubts: deque[float] = field(default_factory=lambda: deque(maxlen=DOUBTS_MAX))
-    """When neighbours were first in doubt or gone, in order."""
+    _losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES_MAX))
+    """When neighbours came into doubt or were gone, in order."""
+    _unasked: dict[PeerId, None] = field(default_factory=dict)
+    """Neighbours that have not asked for all that we have; each may do so once."""
     _timers: Timers[tuple[str, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +129,7 @@ class Plumtree:
 
         Deviation: it is told of the last seconds' messages, which it may have missed while the
         two were agreeing on becoming neighbours. If it takes the place of one that died, it is told
-        of all since then: were the others dead as well, what was sent to them has reached nobody.
+        of our own since then, which may have reached nobody, and asked for all that it has.
         """
         self.links[peer] = link
         if peer in self.lazy or peer in self.eager:
@@ -130,42 +137,55 @@ class Plumtree:
         self.eager[peer] = None
         if self.context.settings.flood:
             return
-        since = self._sure_until(now) - RECENT
-        recent = [
-            Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
-            for message_id, cached in self._cache.items()
-            if cached.expires_at - CACHE_LIFE > since
-        ]
-        self._tell(peer, recent)
+        self._unasked[peer] = None
+        sure = self._sure_until(now)
+        self._tell(peer, self._kept_since(now - RECENT, sure - RECENT))
+        if sure < now:
+            self._send(peer, Graft(ALL_MESSAGES))
         if self._is_fed(now):
             self._send(peer, Prune())
 
     def _sure_until(self, now: float) -> float:
         """Until when, as far as it still matters, every neighbour was there."""
-        while self._doubts and self._doubts[0] <= now - CACHE_LIFE:
-            self._doubts.popleft()
-        return self._doubts[0] if self._doubts else now
+        while self._losses and self._losses[0] <= now - CACHE_LIFE:
+            self._losses.popleft()
+        return self._losses[0] if self._losses else now
+
+    def _kept_since(self, all_since: float, own_since: float) -> list[Announcement]:
+        """What can be had from us, the newest if there is much of it."""
+        kept = [
+            Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
+            for message_id, cached in self._cache.items()
+            if cached.expires_at - CACHE_LIFE
+            > (own_since if cached.message.origin == self.context.peer_id else all_since)
+        ]
+        return kept[-TOLD_MAX:]
 
     def _is_fed(self, now: float) -> bool:
         """Whether messages come along the tree: another branch to us would be redundant."""
         return self._parent in self.eager and now < self._fed_at + FED_LATELY
 
-    def remove(self, peer: PeerId, now: float) -> None:
+    def on_loss(self, peer: PeerId, now: float) -> None:
+        """A neighbour is or may be dead: what it was sent lately may have gone no further."""
+        if peer in self.links:
+            self._losses.append(now)
+
+    def remove(self, peer: PeerId) -> None:
         """A neighbour is gone, and with it what it had announced (§3.7)."""
         self.links.pop(peer, None)
+        self._unasked.pop(peer, None)
         self.eager.pop(peer, None)
         self.lazy.pop(peer, None)
         for announcers in self._missing.values():
             announcers.pop(peer, None)
         self._spare.pop(peer, None)
-        self.on_doubt(peer, now)
+        self.on_doubt(peer)
 
-    def on_doubt(self, peer: PeerId, now: float) -> None:
+    def on_doubt(self, peer: PeerId) -> None:
         """A neighbour is or may be gone; was it our parent, another one takes its place.
 
         Nobody below us can be chosen: what they announce has come over more hops than to us.
         """
-        self._doubts.append(now)
         if peer != self._parent:
             return
         ours = self._seen.get(self._last, 0)
@@ -250,7 +270,12 @@ class Plumtree:
                 self._timers.set(("graft", each.message_id), now + wait)
 
     def on_graft(self, peer: PeerId, message: Graft) -> None:
-        """A neighbour lacks a message, or wants to be on our tree."""
+        """A neighbour lacks a message, or wants to be on our tree, or may lack many."""
+        if message.message_id == ALL_MESSAGES:
+            if peer in self._unasked:
+                del self._unasked[peer]
+                self._tell(peer, self._kept_since(-math.inf, -math.inf))
+            return
         self._make_eager(peer)
         cached = self._cache.get(message.message_id)
         onward = None if cached is None else _onward(cached.message)

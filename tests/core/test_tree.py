@@ -5,6 +5,7 @@ import pytest
 from overlay.core.events import Transmit
 from overlay.core.messages import Announcement, Gossip, Graft, IHave, Prune
 from overlay.core.plumtree import (
+    ALL_MESSAGES,
     CACHE_LIFE,
     FED_LATELY,
     GRAFT_SPREAD,
@@ -20,9 +21,9 @@ def peer(number: int) -> PeerId:
     return PeerId(bytes([number]) * 32)
 
 
-def message(number: int, hops: int = 3) -> Gossip:
+def message(number: int, hops: int = 3, origin: bytes = bytes(32)) -> Gossip:
     name = bytes([number]) * 16
-    return Gossip(name, bytes(32), "t", b"data", text=False, hops=hops, signature=bytes(64))
+    return Gossip(name, origin, "t", b"data", text=False, hops=hops, signature=bytes(64))
 
 
 def announced(number: int, hops: int) -> IHave:
@@ -42,10 +43,10 @@ class Tree:
     def add(self, number: int, now: float) -> None:
         self.tree.add(peer(number), LinkId(number), now)
 
-    def heard_of(self) -> list[tuple[int, bytes]]:
+    def heard_of(self) -> list[tuple[int, int]]:
         """Messages announced since the last look, and to whom."""
         return [
-            (sent.link, each.message_id)
+            (sent.link, each.message_id[0])
             for sent in self.context.drain()
             if isinstance(sent, Transmit) and isinstance(sent.message, IHave)
             for each in sent.message.announcements
@@ -76,27 +77,58 @@ def test_a_new_neighbour_of_a_node_that_nobody_feeds_is_to_push() -> None:
     node.add(3, 2.0 + FED_LATELY)
     assert node.told() == []
     node.tree.on_news(peer(1), message(2), 50.0)
-    node.tree.remove(peer(1), 50.0)
+    node.tree.remove(peer(1))
     node.add(4, 50.0)
     assert node.told() == []
 
 
-@pytest.mark.parametrize("how", ["gone", "doubtful"])
-def test_who_takes_the_place_of_a_neighbour_is_told_of_all_since_it_was_there(how: str) -> None:
-    """What was sent to one that is dead has reached nobody; while all are there it reaches all."""
+def test_who_takes_the_place_of_a_lost_neighbour_is_told_of_our_own_since_it_was_there() -> None:
+    """What it was sent may have gone no further; what others sent will have, by others."""
     node = Tree(1)
+    us = node.context.peer_id
     for number, at in ((1, 1.0), (2, 8.0), (3, 12.0)):
-        node.tree.broadcast(message(number), at)
+        node.tree.broadcast(message(number, origin=us), at)
+    node.tree.on_news(peer(1), message(4), 12.0)
     node.add(2, 14.0)
-    assert node.heard_of() == [(2, message(3).message_id)], "what is older has gone its way"
-    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1), 12.0)
-    node.tree.on_doubt(peer(2), 20.0)
+    assert node.heard_of() == [(2, 3), (2, 4)], "what is older has gone its way"
+    node.tree.on_loss(peer(1), 12.0)
+    node.tree.on_loss(peer(2), 20.0)
     node.add(3, 28.0)
-    assert node.heard_of() == [(3, message(number).message_id) for number in (2, 3)]
-    node.tree.broadcast(message(4), 16.0)
+    assert node.heard_of() == [(3, 2), (3, 3)]
+    node.tree.broadcast(message(5, origin=us), 16.0)
     node.add(4, 12.0 + CACHE_LIFE)
-    assert node.heard_of() == [(4, message(4).message_id)], "the later doubt is left"
+    assert node.heard_of() == [(4, 5)], "the later loss is left"
     node.add(5, 20.0 + CACHE_LIFE)
+    assert node.heard_of() == []
+
+
+def test_who_has_lost_a_neighbour_asks_a_new_one_for_all_that_it_has() -> None:
+    node = Tree(1, 2)
+    node.add(3, 10.0)
+    assert node.told() == []
+    node.tree.on_loss(peer(9), 11.0)
+    node.add(4, 12.0)
+    assert node.told() == [], "that was no neighbour"
+    node.tree.on_loss(peer(1), 12.0)
+    node.add(5, 12.0 + CACHE_LIFE - 0.1)
+    assert node.told() == [(5, Graft(ALL_MESSAGES))]
+    node.add(6, 12.0 + CACHE_LIFE)
+    assert node.told() == []
+
+
+def test_who_asks_is_told_once_of_all_that_can_be_had() -> None:
+    """The answer is far longer than the question: nobody gets it again and again."""
+    node = Tree(1)
+    for number in range(1, 5):
+        node.tree.on_news(peer(1), message(number), float(number))
+    node.add(2, 20.0)
+    assert node.heard_of() == []
+    node.tree.on_prune(peer(2))
+    node.tree.on_graft(peer(2), Graft(ALL_MESSAGES))
+    assert node.heard_of() == [(2, number) for number in range(1, 5)]
+    assert peer(2) in node.tree.lazy, "it asked for no branch"
+    for stranger in (2, 9):
+        node.tree.on_graft(peer(stranger), Graft(ALL_MESSAGES))
     assert node.heard_of() == []
 
 
@@ -109,7 +141,7 @@ def test_the_nearest_announcer_takes_the_place_of_a_parent_in_doubt(how: str) ->
     node.tree.on_news(peer(1), message(1), 1.0)
     node.tree.on_announcements(peer(3), announced(1, 2), 1.1)
     node.tree.on_announcements(peer(4), announced(1, 4), 1.1)
-    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1), 1.2)
+    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1))
     assert node.told() == [(3, Graft(NO_MESSAGE))]
     assert peer(3) in node.tree.eager
 
@@ -120,7 +152,7 @@ def test_whoever_may_be_below_us_takes_no_parents_place() -> None:
     node.tree.on_prune(peer(2))
     node.tree.on_news(peer(1), message(1, hops=3), 1.0)
     node.tree.on_announcements(peer(2), announced(1, 4), 1.1)
-    node.tree.remove(peer(1), 1.2)
+    node.tree.remove(peer(1))
     assert node.told() == []
 
 
@@ -129,7 +161,7 @@ def test_another_neighbours_end_moves_no_branch() -> None:
     node.tree.on_prune(peer(2))
     node.tree.on_news(peer(1), message(1), 1.0)
     node.tree.on_announcements(peer(2), announced(1, 1), 1.1)
-    node.tree.remove(peer(3), 1.2)
+    node.tree.remove(peer(3))
     assert node.told() == []
 
 

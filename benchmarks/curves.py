@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from overlay.sim import plots
-from overlay.sim.library import find
-from overlay.sim.plots import Curve, Picture, label_of
-from overlay.sim.published import Published
-from overlay.sim.reading import load
+from overlay.sim.report import plots
+from overlay.sim.report.plots import Curve, Picture, label_of
+from overlay.sim.scenario.library import find
+from overlay.sim.scenario.published import Published
+from overlay.sim.scenario.reading import load
 
 Row = dict[str, Any]
 

@@ -17,7 +17,6 @@ import trio
 
 from benchmarks import traffic
 from benchmarks.tally import Tally
-from overlay.core import invite
 from overlay.core.events import (
     Connect,
     Effect,
@@ -29,12 +28,13 @@ from overlay.core.events import (
     Received,
     Transmit,
 )
-from overlay.core.messages import Answer
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.types import Address, LinkId, PeerId
+from overlay.core.wire import invite
+from overlay.core.wire.messages import Answer
 from overlay.identity import Identity, Keys, MemoryPrekeys
 from overlay.node.driver import Driver, LinkChange
-from overlay.transport.endpoint import UdpTransport
+from overlay.transport.udp.transport import UdpTransport
 
 LISTEN = Address("::", 0)
 """Both families and a free port, as a node does unless told otherwise."""

@@ -21,15 +21,15 @@ import msgspec
 
 from benchmarks import curves, report
 from overlay.cli.sim import peak_rss
-from overlay.sim.checks import Violated
-from overlay.sim.forking import forked
-from overlay.sim.library import find
-from overlay.sim.plan import Branches
-from overlay.sim.reading import assignments, load, read
-from overlay.sim.report import Report
-from overlay.sim.running import Grown, Outcome, beginning, run
-from overlay.sim.scenario import Scenario
-from overlay.sim.settings import setting
+from overlay.sim.checks.invariants import Violated
+from overlay.sim.report.report import Report
+from overlay.sim.scenario.forking import forked
+from overlay.sim.scenario.library import find
+from overlay.sim.scenario.plan import Branches
+from overlay.sim.scenario.reading import assignments, load, read
+from overlay.sim.scenario.running import Grown, Outcome, beginning, run
+from overlay.sim.scenario.scenario import Scenario
+from overlay.sim.scenario.settings import setting
 
 RESULTS = Path(__file__).with_name("simulations.json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"

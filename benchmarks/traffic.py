@@ -13,8 +13,8 @@ import trio
 from overlay.core.events import PingPeer, Publish
 from overlay.core.types import LinkId, PeerId
 from overlay.node.driver import Driver
-from overlay.transport.endpoint import UdpTransport
 from overlay.transport.streams import MeshStream
+from overlay.transport.udp.transport import UdpTransport
 
 TOPIC = "bench"
 PROTOCOL = "bench"

@@ -15,20 +15,20 @@ import click
 import msgspec
 
 from docs import states
-from overlay.core import stream_frames
+from overlay.core.stream import frames as stream_frames
 from overlay.node import config
 
 if TYPE_CHECKING:
-    from overlay.sim.tables import Key
+    from overlay.tables import Key
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WIDTH = 88
-STREAM_FRAMES = ROOT / "overlay" / "core" / "stream_frames.py"
+STREAM_FRAMES = ROOT / "overlay" / "core" / "stream" / "frames.py"
 FRAMES = ("Ready", "Open", "Ack", "Data", "Credit", "End", "Reset")
-MESSAGES = ROOT / "overlay" / "core" / "messages.py"
-BODIES = ROOT / "overlay" / "core" / "document_bodies.py"
+MESSAGES = ROOT / "overlay" / "core" / "wire" / "messages.py"
+BODIES = ROOT / "overlay" / "core" / "wire" / "documents.py"
 
 
 def structs(path: Path) -> Iterator[tuple[int | None, ast.ClassDef]]:
@@ -145,8 +145,8 @@ def _theory(path: Path) -> str:
 
 def scenario_keys() -> str:
     """Every key of a scenario of the simulator, by table."""
-    from overlay.sim.scenario import Scenario
-    from overlay.sim.tables import keys, tables
+    from overlay.sim.scenario.scenario import Scenario
+    from overlay.tables import keys, tables
 
     lines = []
     for name, table in tables(Scenario):
@@ -158,8 +158,8 @@ def scenario_keys() -> str:
 
 def sweep_keys() -> str:
     """Every key of a sweep of the simulator."""
-    from overlay.sim.sweep import SweepFile
-    from overlay.sim.tables import keys
+    from overlay.sim.sweep.sweep import SweepFile
+    from overlay.tables import keys
 
     return "\n".join(_rows(keys(SweepFile))) + "\n"
 
@@ -171,7 +171,7 @@ def _rows(keys: "Iterable[Key]") -> list[str]:
 
 def measures() -> str:
     """Every measure of the simulator."""
-    from overlay.sim.measures import ALWAYS, CONNECTING, PUBLISHING, REQUESTING, TRYING
+    from overlay.sim.scenario.measures import ALWAYS, CONNECTING, PUBLISHING, REQUESTING, TRYING
 
     lines = ["| measure | | |", "|---|---|---|"]
     kinds = (

@@ -9,7 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from overlay.core import climb_steps, ice_states, links, stream_states
+from overlay.core.connect import steps as climb_steps
+from overlay.core.ice import states as ice_states
+from overlay.core.link import links
+from overlay.core.stream import states as stream_states
 
 ROOT = Path(__file__).parent.parent
 

@@ -55,7 +55,7 @@ class Identity:
         self.certificate = certificate
         """PEM: the private key, then the self-signed certificate."""
         self.dial_key = dial_key
-        """32 bytes: makes and checks our dial tokens (`overlay.core.dial`)."""
+        """32 bytes: makes and checks our dial tokens (`overlay.core.wire.dial_tokens`)."""
         self.peer_id = PeerId(bytes(nacl.signing.SigningKey(seed).verify_key))
         self.fingerprint = _fingerprint(certificate)
         """SHA-256 of the certificate in DER, 32 bytes."""

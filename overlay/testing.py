@@ -23,10 +23,10 @@ from overlay.node.config import of_settings
 from overlay.node.library import sole
 from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful
-from overlay.sim.checks import Violated
-from overlay.sim.conditions import Conditions
+from overlay.sim.checks.invariants import Violated
+from overlay.sim.network.conditions import Conditions
 from overlay.sim.world import SimNode, World
-from overlay.transport.memory import LATENCY, MemoryNetwork, MemoryTransport
+from overlay.transport.memory.transport import LATENCY, MemoryNetwork, MemoryTransport
 
 __all__ = ["Conditions", "Mesh", "SimNode", "Violated", "World", "open_mesh"]
 

@@ -3,7 +3,11 @@
 import ast
 from collections.abc import Iterator
 
-MAX_FILE_LINES = 500
+MAX_FILE_LINES = 800
+ONE_IDEA_LINES = 500
+"""A longer file's docstring begins with "One idea:" and names it."""
+FEW_LINES = 40
+"""A shorter file's docstring says why it stands alone."""
 MAX_FUNCTION_LINES = 60
 UNDOCUMENTED_METHOD_LINES = 10
 """A method this short may do without a docstring: its class has said what it is for."""
@@ -35,12 +39,27 @@ def lines_of(node: Function | ast.ClassDef) -> int:
 
 
 def too_long(source: str) -> Iterator[str]:
-    """Files past 500 lines and functions that do not fit a screen."""
-    if (count := len(source.splitlines())) > MAX_FILE_LINES:
+    """Files of more than one idea, and functions that do not fit a screen."""
+    count = len(source.splitlines())
+    if count > MAX_FILE_LINES:
         yield f"{count} lines: this file is asking to be two"
+    elif count > ONE_IDEA_LINES and not docstring(source).startswith("One idea:"):
+        yield f"{count} lines: its docstring begins with 'One idea:', or it is two"
     for function in functions(ast.parse(source)):
         if (count := lines_of(function)) > MAX_FUNCTION_LINES:
             yield f"{function.lineno}: {function.name} takes {count} lines"
+
+
+def too_short(source: str) -> Iterator[str]:
+    """Cuttings: files of a few lines that do not say why they stand alone."""
+    count = len(source.splitlines())
+    if 1 < count < FEW_LINES and "alone" not in docstring(source).lower():
+        yield f"{count} lines: it says why it stands alone, or it is part of another file"
+
+
+def docstring(source: str) -> str:
+    """A module's docstring, or nothing."""
+    return ast.get_docstring(ast.parse(source)) or ""
 
 
 def undocumented(source: str) -> Iterator[str]:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from overlay.core import stream_frames as f
-from overlay.core.codec import Broken, Unknown
-from overlay.core.streams import Opened, StreamMux, Violation
+from overlay.core.stream import frames as f
+from overlay.core.stream.mux import Opened, StreamMux, Violation
+from overlay.core.wire.codec import Broken, Unknown
 from tests.test_vectors import changed, digest_of
 
 VECTORS = Path(__file__).parent / "vectors" / "streams-1.json"

@@ -15,7 +15,7 @@ EXCEPTIONS = {
     "tests/acceptance/test_m2.py": "one order, one file: what its user was promised, line by line",
     "tests/acceptance/test_m3.py": "one order, one file: what its user was promised, line by line",
 }
-"""Files that may pass 500 lines or 60 a function, each with the reason."""
+"""Files that may pass 800 lines or 60 a function, each with the reason."""
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -75,6 +75,8 @@ def test_the_core_meets_no_clock_no_world_and_no_chance_of_its_own() -> None:
     ("rule", "source"),
     [
         (house.too_long, "x = 1\n" * 501),
+        (house.too_long, '"""One idea: numbers."""\n' + "x = 1\n" * 800),
+        (house.too_short, '"""Small."""\nx = 1\n'),
         (house.too_long, "def f():\n" + "    x = 1\n" * 60),
         (house.undocumented, "x = 1\n"),
         (house.undocumented, '"""Module."""\ndef f(): pass\n'),

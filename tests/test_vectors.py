@@ -14,8 +14,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from overlay.core import bounds, codec, dial, document_bodies, documents, invite, messages
-from overlay.core.document_bodies import (
+from overlay.core.gossip.parts import part_id
+from overlay.core.types import IDENTITY
+from overlay.core.wire import bounds, codec, invite, messages
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire import documents as document_bodies
+from overlay.core.wire import signing as documents
+from overlay.core.wire.documents import (
     AddressEntry,
     Admission,
     AnswerBody,
@@ -29,8 +34,7 @@ from overlay.core.document_bodies import (
     Signed,
     TokenEntry,
 )
-from overlay.core.fragments import part_id
-from overlay.core.messages import (
+from overlay.core.wire.messages import (
     Answer,
     Bounce,
     Goodbye,
@@ -47,7 +51,6 @@ from overlay.core.messages import (
     TokenGrant,
     TokenRequest,
 )
-from overlay.core.types import IDENTITY
 from overlay.identity import peer_id_text
 from tests.core.strategies import MESSAGE_KINDS
 from tests.keys import keys_of, seeded

@@ -12,8 +12,8 @@ from benchmarks.cases import rival
 from benchmarks.measure import Bar, Case, Measure
 from benchmarks.network import ADDRESS
 from benchmarks.peer import Peer
-from overlay.core import invite
-from overlay.core.document_bodies import AddressEntry
+from overlay.core.wire import invite
+from overlay.core.wire.documents import AddressEntry
 
 NODE = "benchmarks.node"
 PROXY = "benchmarks.proxy"

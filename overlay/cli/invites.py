@@ -66,7 +66,7 @@ def show(link: str, as_json: bool, sdp: bool) -> None:
     With --sdp: the WebRTC answer of the first member that it names, written from the link alone,
     with fresh credentials each time. Any WebRTC peer that offers one data channel opens with it.
     """
-    from overlay.core import invite as invites
+    from overlay.core.wire import invite as invites
 
     body = read_invite(read_link(link), wall=0.0)  # an expired one is explained, too
     told = explanation(invites.explain(body, time.time()))
@@ -81,7 +81,7 @@ def show(link: str, as_json: bool, sdp: bool) -> None:
 
 def read_invite(link: str, wall: float) -> Any:
     """The invite in a link; InviteError: unreadable, forged, or expired at `wall`."""
-    from overlay.core import invite as invites
+    from overlay.core.wire import invite as invites
     from overlay.identity import Identity, Keys, MemoryPrekeys
 
     body = invites.decode(link)
@@ -132,9 +132,10 @@ def fabricated_answer(body: Any) -> str:
     """The answer of the first member with an address, its credentials made from its dial token."""
     import secrets
 
-    from overlay.core import dial, sdp
-    from overlay.core import invite as invites
     from overlay.core.types import Address
+    from overlay.core.wire import dial_tokens as dial
+    from overlay.core.wire import invite as invites
+    from overlay.core.wire import sdp
 
     grant = invites.grant_of(body)
     if grant.expires_at <= time.time():

@@ -11,7 +11,7 @@ from overlay.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from overlay.sim.plots import Picture
+    from overlay.sim.report.plots import Picture
 
 WIDTH = 200
 """Columns where there is no terminal."""

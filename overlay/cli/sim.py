@@ -20,11 +20,11 @@ from overlay.cli.sweep import sweep
 from overlay.errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
-    from overlay.sim.report import Report
-    from overlay.sim.running import Outcome
-    from overlay.sim.scenario import Scenario
-    from overlay.sim.timeline import Timeline
-    from overlay.sim.tracing import Comparison, Header
+    from overlay.sim.report.report import Report
+    from overlay.sim.report.timeline import Timeline
+    from overlay.sim.scenario.running import Outcome
+    from overlay.sim.scenario.scenario import Scenario
+    from overlay.sim.scenario.tracing import Comparison, Header
 
 Line = Callable[[bytes], None]
 SHOWN_MAX = 160
@@ -46,8 +46,8 @@ sim.add_command(sweep)
 @json_option
 def list_scenarios(as_json: bool) -> None:
     """Show the scenarios that come with overlay: name, size, what it is about, who published it."""
-    from overlay.sim.library import scenarios
-    from overlay.sim.reading import load
+    from overlay.sim.scenario.library import scenarios
+    from overlay.sim.scenario.reading import load
 
     for name, path in scenarios().items():
         scenario = load(path)
@@ -98,9 +98,9 @@ def run(
 
     A name is one of `overlay sim list`. Exit code 1 when a band is missed or an invariant broken.
     """
-    from overlay.sim.library import find
-    from overlay.sim.reading import assignments, load
-    from overlay.sim.report import Report
+    from overlay.sim.report.report import Report
+    from overlay.sim.scenario.library import find
+    from overlay.sim.scenario.reading import assignments, load
 
     path = find(scenario)
     overrides = assignments(settings)
@@ -136,8 +136,8 @@ def replay(trace: Path, as_json: bool) -> None:
 
     Exit code 1 at the first line that differs.
     """
-    from overlay.sim.reading import read
-    from overlay.sim.tracing import Comparison, opened
+    from overlay.sim.scenario.reading import read
+    from overlay.sim.scenario.tracing import Comparison, opened
 
     header, lines = opened(trace)
     scenario = read(header.scenario, str(trace))
@@ -164,7 +164,7 @@ def _run(
     write: Line | None,
     progress: Callable[[float], None] | None,
 ) -> "Outcome":
-    from overlay.sim.running import run as run_scenario
+    from overlay.sim.scenario.running import run as run_scenario
 
     return run_scenario(scenario, replay=replay, write=write, progress=progress)
 
@@ -200,7 +200,7 @@ def _trace_file(path: Path | None, name: str, scenario: "Scenario") -> Iterator[
         yield None
         return
     from overlay import __version__
-    from overlay.sim.tracing import header
+    from overlay.sim.scenario.tracing import header
 
     with _writable(path) as file:
         file.write(header(name, scenario, __version__))
@@ -211,8 +211,8 @@ def _timeline(pages: Path | None, scenario: "Scenario") -> "Timeline | None":
     """What gathers the plots' numbers; what would keep them from being written is said now."""
     if pages is None:
         return None
-    from overlay.sim import plots
-    from overlay.sim.timeline import Timeline
+    from overlay.sim.report import plots
+    from overlay.sim.report.timeline import Timeline
 
     plots.require()
     make_directory("--report", pages)
@@ -227,7 +227,7 @@ def _both(write: Line | None, timeline: "Timeline | None") -> Line | None:
 
 
 def _write_report(directory: Path, report: "Report", timeline: "Timeline", command: str) -> None:
-    from overlay.sim import page, plots
+    from overlay.sim.report import page, plots
 
     timeline.finish()
     pictures = plots.of_run(report, timeline)
@@ -267,7 +267,7 @@ def peak_rss() -> int:
 
 def _print_report(report: "Report") -> None:
     """A table for people."""
-    from overlay.sim.report import shown, shown_band
+    from overlay.sim.report.report import shown, shown_band
 
     answer = report.as_json()
     words: Mapping[bool | None, str] = {True: "ok", False: "missed", None: ""}

@@ -14,9 +14,9 @@ from overlay.cli.reports import make_directory, table, write_pages
 from overlay.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from overlay.sim.results import Results
-    from overlay.sim.sweep import Sweep
-    from overlay.sim.swept import Point
+    from overlay.sim.sweep.results import Results
+    from overlay.sim.sweep.sweep import Sweep
+    from overlay.sim.sweep.swept import Point
 
 FAILURES_SHOWN = 3
 
@@ -46,9 +46,10 @@ def sweep(
     Each finished run is kept at once: after an interruption the same command goes on where it was.
     Exit code 1 when a run misses a band or breaks a promise.
     """
-    from overlay.sim import fleet, plots
-    from overlay.sim.results import Results
-    from overlay.sim.sweep import load
+    from overlay.sim.report import plots
+    from overlay.sim.sweep import fleet
+    from overlay.sim.sweep.results import Results
+    from overlay.sim.sweep.sweep import load
 
     planned = load(file, __version__)
     fleet.require()
@@ -65,7 +66,7 @@ def _compute(
     planned: "Sweep", results: "Results", scheduler: str | None, workers: int | None, as_json: bool
 ) -> list[str]:
     """Run what there is no result of; why some cells have none."""
-    from overlay.sim import fleet
+    from overlay.sim.sweep import fleet
 
     done = results.of(cell.key for cell in planned.cells)
     missing = [cell for cell in planned.cells if cell.key not in done]
@@ -91,7 +92,7 @@ def _compute(
 
 
 def _named(axes: tuple[tuple[str, Any], ...], seed: int) -> str:
-    from overlay.sim.swept import written
+    from overlay.sim.sweep.swept import written
 
     return ", ".join([*(f"{key} = {written(value)}" for key, value in axes), f"seed {seed}"])
 
@@ -124,7 +125,7 @@ def _tell(
     kept: int,
     as_json: bool,
 ) -> None:
-    from overlay.sim import swept
+    from overlay.sim.sweep import swept
 
     found = results.of(cell.key for cell in planned.cells)
     wrong = [

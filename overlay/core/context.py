@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from overlay.core.events import Effect, Report
-from overlay.core.messages import WIRE_MIN, WIRE_VERSION
 from overlay.core.timers import Agenda
 from overlay.core.types import Crypto, PeerId, Random
+from overlay.core.wire.messages import WIRE_MIN, WIRE_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Settings:
     passive_policy: str = "basalt"
     """How the passive view is filled: ``basalt``, or ``paper`` for HyParView's own shuffles."""
     exchange_interval: float = 30.0
-    """Seconds (guess) between two exchanges of whole views (`overlay.core.basalt`)."""
+    """Seconds (guess) between two exchanges of whole views (`overlay.core.membership.basalt`)."""
     guest_stay: float = 30.0
     """Seconds that a guest's link stays open (``links.guests``; DESIGN, joins in bursts)."""
     offers: bool = True

@@ -4,8 +4,6 @@ from typing import Any
 
 import msgspec
 
-from overlay.core.document_bodies import InviteBody
-from overlay.core.messages import GossipPart, Message
 from overlay.core.types import (
     Address,
     Candidate,
@@ -15,6 +13,8 @@ from overlay.core.types import (
     PeerId,
     RequestId,
 )
+from overlay.core.wire.documents import InviteBody
+from overlay.core.wire.messages import GossipPart, Message
 
 # --- facts -------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Dial(msgspec.Struct, frozen=True, gc=False):
     """Where it may be, best first: checks go to all of them at once, the first to answer wins."""
     fingerprint: bytes
     remote: IceCredentials
-    """The listener's, made from its dial token (`overlay.core.dial`)."""
+    """The listener's, made from its dial token (`overlay.core.wire.dial_tokens`)."""
     local: IceCredentials
     attempt: bytes
     timeout: float

@@ -6,12 +6,11 @@ means for the others is decided here, and only here.
 
 from typing import assert_never, cast
 
-from overlay.core import messages as m
-from overlay.core.basalt import Ask
-from overlay.core.bearings import Bearings
-from overlay.core.climbing import Climbing
+from overlay.core.admission.invites import Inviting
+from overlay.core.connect.climbing import Climbing
+from overlay.core.connect.ladder import Ladder
+from overlay.core.connect.responding import Responder
 from overlay.core.context import Context, Settings
-from overlay.core.document_bodies import Record
 from overlay.core.events import (
     ClockSet,
     Command,
@@ -43,24 +42,39 @@ from overlay.core.events import (
     Unsent,
     Wakeup,
 )
-from overlay.core.gossiping import Gossiping
-from overlay.core.hyparview import NeighborDown, NeighborUp, Wanted
-from overlay.core.inviting import Inviting
-from overlay.core.keyspace import Look
-from overlay.core.ladder import Ladder
-from overlay.core.links import AttemptFailed, Link, LinkFact, Links, PeerDown, PeerMoved, PeerUp
-from overlay.core.looking import Looking
-from overlay.core.membership import Membership
-from overlay.core.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
-from overlay.core.passive import Sampled
-from overlay.core.records import RecordBook, RecordReader
-from overlay.core.reflexive import Reflexive
-from overlay.core.responding import Responder
-from overlay.core.routing import ReplyArrived, RequestArrived, Routing, RoutingFact, Undeliverable
+from overlay.core.gossip.gossip import Gossiping
+from overlay.core.link.links import (
+    AttemptFailed,
+    Link,
+    LinkFact,
+    Links,
+    PeerDown,
+    PeerMoved,
+    PeerUp,
+)
+from overlay.core.membership.basalt import Ask
+from overlay.core.membership.bearings import Bearings
+from overlay.core.membership.hyparview import NeighborDown, NeighborUp, Wanted
+from overlay.core.membership.membership import Membership
+from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
+from overlay.core.membership.records import RecordBook, RecordReader
+from overlay.core.membership.shuffles import Sampled
+from overlay.core.nat.reflexive import Reflexive
+from overlay.core.routing.lookups import Looking
+from overlay.core.routing.ring import Look
+from overlay.core.routing.routing import (
+    ReplyArrived,
+    RequestArrived,
+    Routing,
+    RoutingFact,
+    Undeliverable,
+)
+from overlay.core.routing.traces import Tracing
+from overlay.core.snapshots import PeerView, Status, view_of
 from overlay.core.timers import NEVER
-from overlay.core.tracing import Tracing
 from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
-from overlay.core.views import PeerView, Status, view_of
+from overlay.core.wire import messages as m
+from overlay.core.wire.documents import Record
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
 

@@ -80,7 +80,8 @@ class LinkFacts:
     attempt: bytes
     """16 bytes, chosen by the dialler, the same at both ends."""
     token_kind: int | None = None
-    """For an inbound direct dial: the kind of dial token that opened it (`overlay.core.dial`)."""
+    """For an inbound direct dial: the kind of dial token that opened it
+    (`overlay.core.wire.dial_tokens`)."""
     token_id: bytes = b""
 
 

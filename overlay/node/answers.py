@@ -5,9 +5,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from overlay.api import Link, Message, Peer
-from overlay.core import dial, sdp
 from overlay.core.types import Candidate, IceCredentials
-from overlay.transport.port import LinkDescription
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire import sdp
+from overlay.transport.interface import LinkDescription
 
 NO_LINK: dict[str, Any] = {
     **dict.fromkeys(each.name for each in fields(Link)),

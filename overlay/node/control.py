@@ -28,7 +28,7 @@ from overlay.errors import CommandFailed, UsageError
 from overlay.identity import peer_id_text
 from overlay.node.answers import message_row, peer_row
 from overlay.node.node import Node
-from overlay.transport.port import Starting
+from overlay.transport.interface import Starting
 
 MAX_BODY = 8 << 20
 """Bytes of a request: the largest publication, whose every byte JSON may write as six."""

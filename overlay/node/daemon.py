@@ -22,7 +22,7 @@ import trio
 
 from overlay import api
 from overlay.apps import chat
-from overlay.core.document_bodies import InviteBody
+from overlay.core.wire.documents import InviteBody
 from overlay.errors import UsageError
 from overlay.identity import Identity, load_or_create
 from overlay.node.config import Config
@@ -33,6 +33,8 @@ from overlay.node.logs import Log, log_report, open_log
 from overlay.node.node import Node, Surroundings
 from overlay.node.store import Store
 
+INTERRUPTED = 130
+"""The exit code of a node that a signal ended before it was ready (128 + SIGINT)."""
 CRASHED = 70
 """The exit code of a node that ended by a bug of ours (sysexits.h, EX_SOFTWARE)."""
 STUCK_TIMEOUT = 5.0
@@ -67,7 +69,7 @@ def run(options: Options) -> int:
         identity = load_or_create(directory.path)
         control = directory.listen()
         try:
-            trio.run(_live, options, log, store, identity, control)
+            return trio.run(_live, options, log, store, identity, control)
         except Exception as error:
             if isinstance(fault := sole(error), UsageError):
                 raise fault from None
@@ -75,13 +77,12 @@ def run(options: Options) -> int:
             return CRASHED
         finally:
             control.close()
-    return 0
 
 
 async def _live(
     options: Options, log: Log, store: Store, identity: Identity, control: socket.socket
-) -> None:
-    await Daemon(options, log, store, identity).run(control)
+) -> int:
+    return await Daemon(options, log, store, identity).run(control)
 
 
 class Daemon:
@@ -92,6 +93,7 @@ class Daemon:
         self._log = log
         self._store = store
         self._ready = False
+        self._exit_code = 0
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
         transport = make_transport(options.config, identity, store.port())
@@ -102,8 +104,11 @@ class Daemon:
 
     # --- a life --------------------------------------------------------------------------------
 
-    async def run(self, control: socket.socket) -> None:
-        """Start, live until told to leave, say goodbye. UsageError: it could not start as asked."""
+    async def run(self, control: socket.socket) -> int:
+        """Start, live until told to leave, say goodbye; the exit code.
+
+        UsageError: it could not start as asked.
+        """
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._on_signals, signals, nursery.cancel_scope)
@@ -115,6 +120,7 @@ class Daemon:
                     await self.node.leaving.wait()
                     await self._leave()
                 nursery.cancel_scope.cancel()
+        return self._exit_code
 
     async def _enter(self) -> None:
         """Be in the network: joined by the invite, recalling old friends, ready."""
@@ -153,7 +159,7 @@ class Daemon:
 
     async def _leave(self) -> None:
         """Say goodbye, and end however stuck something may be."""
-        watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (0,))
+        watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (self._exit_code,))
         watchdog.daemon = True
         watchdog.start()
         await self.node.farewell()
@@ -166,6 +172,8 @@ class Daemon:
         async for _ in signals:
             if self.node.leaving.is_set():
                 everything.cancel()
+            elif not self._ready:
+                self._exit_code = INTERRUPTED
             self.node.leaving.set()
 
     async def _serve_control(self, control: socket.socket) -> None:

@@ -39,7 +39,7 @@ from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.errors import CommandFailed
 from overlay.identity import peer_id_text
 from overlay.node.feed import Feed
-from overlay.transport.port import Starting, TransportEffect
+from overlay.transport.interface import Starting, TransportEffect
 
 MAX_INBOX = 20_000
 """Messages that may wait for the core; a link that sends more is ended (guess)."""

@@ -8,8 +8,8 @@ from overlay.core.types import Address
 from overlay.errors import ConfigError
 from overlay.identity import Identity
 from overlay.node.config import WILDCARD, Config, advertised_addresses, listen_address
-from overlay.transport.endpoint import UdpTransport
-from overlay.transport.udp import open_sockets
+from overlay.transport.udp.sockets import open_sockets
+from overlay.transport.udp.transport import UdpTransport
 
 log = logging.getLogger("overlay.node")
 

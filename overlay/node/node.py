@@ -19,9 +19,7 @@ import trio
 
 import overlay
 from overlay import api
-from overlay.core import invite as invites
-from overlay.core.bounds import TOPIC_MAX, Topic
-from overlay.core.document_bodies import InviteBody
+from overlay.core.connect.ladder import ATTEMPT_FAILED
 from overlay.core.events import (
     Connect,
     Event,
@@ -36,10 +34,12 @@ from overlay.core.events import (
     Traced,
     TracePeer,
 )
-from overlay.core.ladder import ATTEMPT_FAILED
-from overlay.core.messages import WIRE_VERSION
 from overlay.core.overlay import Overlay, PeerView, Settings
 from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.core.wire import invite as invites
+from overlay.core.wire.bounds import TOPIC_MAX, Topic
+from overlay.core.wire.documents import InviteBody
+from overlay.core.wire.messages import WIRE_VERSION
 from overlay.errors import CommandFailed, InviteError, UsageError
 from overlay.identity import Identity, Keys, parse_peer_id, peer_id_text
 from overlay.node.answers import sdp_of
@@ -49,7 +49,7 @@ from overlay.node.feed import Feed
 from overlay.node.store import RECORDS_PER_BOOT, Memory
 from overlay.node.streaming import Handler, Streaming
 from overlay.node.words import plain
-from overlay.transport.port import Starting, Transport
+from overlay.transport.interface import Starting, Transport
 
 MAX_MEMBERS = 4
 MAX_EVENT_FEEDS = 256

@@ -12,11 +12,11 @@ from contextlib import suppress
 import trio
 
 from overlay import api
-from overlay.core.stream_frames import BUSY, REFUSED, TIMEOUT
+from overlay.core.stream.frames import BUSY, REFUSED, TIMEOUT
 from overlay.core.types import LinkId, PeerId
 from overlay.errors import CommandFailed, LinkClosed
 from overlay.node.feed import Feed
-from overlay.transport.port import Starting
+from overlay.transport.interface import Starting
 from overlay.transport.streams import MeshStream, StreamReset
 
 MAX_ARRIVALS = 64

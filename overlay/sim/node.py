@@ -10,7 +10,7 @@ from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.crypto import StandInCrypto
 
 if TYPE_CHECKING:
-    from overlay.sim.network import Attempt, End
+    from overlay.sim.network.links import Attempt, End
 
 
 @dataclass(slots=True, eq=False, repr=False)

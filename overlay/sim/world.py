@@ -1,8 +1,8 @@
 """A seeded world: whole nodes of the unchanged core on a virtual clock of microseconds.
 
 Everything that happens is drawn from one seed; the same seed gives the same world. Nodes meet over
-`overlay.sim.network`; what a crash, a freeze or a lost packet does to them is decided there. With
-`checked`, `overlay.sim.checks` looks at every event.
+`overlay.sim.network.links`; what a crash, a freeze or a lost packet does to them is decided there.
+With `checked`, `overlay.sim.checks.invariants` looks at every event.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from overlay.core.document_bodies import InviteBody
 from overlay.core.events import (
     ClockSet,
     Connect,
@@ -36,19 +35,20 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
+from overlay.core.membership.records import RecordReader
 from overlay.core.overlay import Overlay, Settings
-from overlay.core.records import RecordReader
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, RequestId
-from overlay.sim.bounds import RECORDS_KEPT
-from overlay.sim.checks import Invariants, Violated
-from overlay.sim.conditions import Conditions
+from overlay.core.wire.documents import InviteBody
+from overlay.sim.checks.bounds import RECORDS_KEPT
+from overlay.sim.checks.invariants import Invariants, Violated
 from overlay.sim.crypto import Ledger, StandInCrypto
-from overlay.sim.ice import IceNetwork
-from overlay.sim.network import Network
+from overlay.sim.host import Pages
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.network.ice import IceNetwork
+from overlay.sim.network.links import Network
+from overlay.sim.network.silence import Checks, Silence
 from overlay.sim.node import SimNode
-from overlay.sim.pages import Pages
-from overlay.sim.silence import Checks, Silence
 
 __all__ = ["EPOCH", "SimNode", "Violated", "World"]
 

@@ -8,7 +8,7 @@ goes before datagrams, and both before bulk: parts of publications and pieces of
 from collections import deque
 from typing import Protocol
 
-from overlay.transport.sctp import BINARY, Channel
+from overlay.transport.sctp.association import BINARY, Channel
 
 CONTROL = Channel(0, ordered=True, max_retransmits=None)
 PARTS = Channel(0, ordered=False, max_retransmits=None)

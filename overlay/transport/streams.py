@@ -10,8 +10,7 @@ from typing import Protocol, assert_never
 
 import trio
 
-from overlay.core.stream import Stream
-from overlay.core.stream_frames import (
+from overlay.core.stream.frames import (
     BUSY,
     CANCELLED,
     CLOSED,
@@ -22,7 +21,8 @@ from overlay.core.stream_frames import (
     REFUSED,
     TIMEOUT,
 )
-from overlay.core.streams import LOST, Changed, Opened, Over, StreamMux, Violation
+from overlay.core.stream.mux import LOST, Changed, Opened, Over, StreamMux, Violation
+from overlay.core.stream.stream import Stream
 from overlay.core.types import LinkId
 from overlay.errors import LinkClosed, RemoteProtocolError
 from overlay.transport.alarms import Alarm

@@ -271,7 +271,7 @@ def test_sealing_matches_rfc_9180() -> None:
 
 
 def test_records_are_signed_sequenced_expiring_with_daily_prekeys() -> None:
-    suite("tests/core/test_records.py", "forged or sequence or expire or prekey")
+    suite("tests/core/membership/test_records.py", "forged or sequence or expire or prekey")
 
 
 # --- 3. STUN and ICE -----------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def broken_fingerprint(sdp: str) -> str:
 
 
 def test_ice_interoperates_with_stock_aiortc_in_both_roles() -> None:
-    suite("tests/transport/test_stock_peer.py", "offer or answer")
+    suite("tests/transport/udp/test_stock_peer.py", "offer or answer")
 
 
 def test_an_unreachable_peer_is_known_within_ten_seconds(line: list[Node]) -> None:
@@ -376,7 +376,7 @@ def test_a_client_hello_without_cookie_costs_less_than_it_sent(crew: Crew) -> No
 
 
 def test_half_open_handshakes_are_bounded() -> None:
-    suite("tests/core/test_door_limits.py", "test")
+    suite("tests/core/endpoint/test_limits.py", "test")
 
 
 def test_the_memory_transport_has_the_same_interface() -> None:

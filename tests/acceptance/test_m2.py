@@ -92,7 +92,9 @@ def test_sim_runs_a_scenario_of_toml_and_says_how_to_replay_a_failure(tmp_path: 
     banded = {name for name, each in answer["measures"].items() if each["band"] is not None}
     assert {"reliability", "hops", "degree", "connected", "success_healed"} <= banded
     # A script that knows nothing of overlay finds the same numbers in the trace.
-    (found,) = sh(sys.executable, "-I", "tests/sim/recompute.py", trace).stdout.splitlines()
+    (found,) = sh(
+        sys.executable, "-I", "tests/sim/scenario/recompute.py", trace
+    ).stdout.splitlines()
     for name, value in json.loads(found).items():
         assert answer["measures"][name]["value"] == value
     replayed = overlay("sim", "replay", trace, "--json", timeout=100.0)
@@ -426,7 +428,7 @@ def test_nodes_without_a_common_wire_version_both_say_so(
     [
         ("floods_pings", None),
         ("floods_records", None),
-        ("floods_gossip", None),  # what it costs: tests/core/test_budgets.py, in virtual time
+        ("floods_gossip", None),  # what it costs: tests/core/test_limits.py, in virtual time
         ("opens_streams", r"peer_down.*protocol"),
         ("half_message", None),
         ("deaf", None),

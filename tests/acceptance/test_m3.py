@@ -84,7 +84,7 @@ def test_a_flood_of_pushes_does_not_take_over_the_views() -> None:
     assert found["byzantine_view"] <= 0.5
     assert found["byzantine_samples"] <= 0.5
     assert found["isolated"] == 0
-    suite("tests/sim/test_byzantine.py", "random_replacement_falls")
+    suite("tests/sim/scenario/test_byzantine.py", "random_replacement_falls")
 
 
 # --- 2. the keyspace -----------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_signalling_costs_what_look_ahead_promises() -> None:
     assert 1.0 <= hops <= 2.5
     assert answer["measures"]["success_trace"]["value"] == 1.0
     assert answer["measures"]["success_connect"]["value"] == 1.0
-    suite("tests/sim/test_signalling.py", "negotiated_link_costs")
+    suite("tests/sim/scenario/test_signalling.py", "negotiated_link_costs")
 
 
 # --- 4. the simulator ----------------------------------------------------------------------------
@@ -333,7 +333,9 @@ def test_a_trace_tells_all_and_replays(tmp_path: Path) -> None:
     assert all("id" in event for event in events if event["kind"] not in {"join", "crash"})
     text = (ROOT / "tests" / "sim" / "recompute.py").read_text()
     assert "overlay" not in re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
-    found = json.loads(sh(sys.executable, "-I", "tests/sim/recompute.py", str(trace)).stdout)
+    found = json.loads(
+        sh(sys.executable, "-I", "tests/sim/scenario/recompute.py", str(trace)).stdout
+    )
     assert {"reliability", "hops", "success"} <= set(found)
     for name, value in found.items():
         assert answer["measures"][name]["value"] == value, name
@@ -364,7 +366,7 @@ def test_three_golden_hashes_are_committed() -> None:
 @pytest.mark.timeout(400)
 def test_cheap_worlds_and_dear_ones_agree() -> None:
     """Keepalives simulated and elided; the real codec and real crypto, and their stand-ins."""
-    suite("tests/sim/test_fidelity.py", "keepalive or crypto or codec")
+    suite("tests/sim/network/test_fidelity.py", "keepalive or crypto or codec")
 
 
 def test_a_run_leaves_a_report_that_stands_alone(tmp_path: Path) -> None:
@@ -477,8 +479,8 @@ def test_with_what_ships_no_fewer_hear_than_the_papers_ask_for() -> None:
 
 @pytest.mark.timeout(600)
 def test_scenarios_of_the_papers_hold_at_reduced_size() -> None:
-    suite("tests/sim/test_papers.py", "test")
-    suite("tests/sim/test_signalling.py", "not swarms")
+    suite("tests/sim/scenario/test_papers.py", "test")
+    suite("tests/sim/scenario/test_signalling.py", "not swarms")
 
 
 # --- speed ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import node
 from benchmarks.peer import ROOT
-from overlay.core.codec import decode, encode
+from overlay.core.wire.codec import decode, encode
 
 
 @pytest.mark.parametrize("size", [100, 200])

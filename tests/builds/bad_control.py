@@ -5,8 +5,8 @@ The first argument names it: ``garbage``, ``oversized`` or ``out_of_order``.
 
 import sys
 
-from overlay.core import codec
-from overlay.core.messages import MAX_MESSAGE_BYTES, Hello, Message, Proof
+from overlay.core.wire import codec
+from overlay.core.wire.messages import MAX_MESSAGE_BYTES, Hello, Message, Proof
 from tests.builds import run_overlay
 
 _encode = codec.encode

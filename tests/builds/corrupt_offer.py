@@ -5,8 +5,8 @@ Run with ``links.auto=false`` it makes no offers of its own: every one that it s
 
 import msgspec
 
-from overlay.core import codec
-from overlay.core.messages import Message, Offer
+from overlay.core.wire import codec
+from overlay.core.wire.messages import Message, Offer
 from tests.builds import run_overlay
 
 _encode = codec.encode

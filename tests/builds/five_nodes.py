@@ -20,7 +20,7 @@ from overlay import api
 from overlay.node.control import serve
 from overlay.node.directory import DataDirectory
 from overlay.node.node import Node
-from overlay.transport.port import Starting
+from overlay.transport.interface import Starting
 
 
 def say(event: dict[str, Any]) -> None:

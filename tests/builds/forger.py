@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from overlay.core import codec, documents
-from overlay.core.document_bodies import OfferBody
-from overlay.core.messages import Message, Offer, Proof
+from overlay.core.wire import codec
+from overlay.core.wire import signing as documents
+from overlay.core.wire.documents import OfferBody
+from overlay.core.wire.messages import Message, Offer, Proof
 from overlay.identity import Keys
 from tests.builds import run_overlay
 

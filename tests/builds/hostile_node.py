@@ -18,10 +18,10 @@ from typing import Any
 
 import trio
 
-from overlay.core import stun
+from overlay.core.ice import stun
 from overlay.core.types import Address
-from overlay.transport.dtls import Dtls
-from overlay.transport.udp import UdpSocket
+from overlay.transport.dtls.association import Dtls
+from overlay.transport.udp.sockets import UdpSocket
 from tests.builds import run_overlay
 from tests.builds.mutation import mutate_dtls, mutate_sctp, mutate_stun
 from tests.lab.backlog import Pace

@@ -13,13 +13,14 @@ from random import Random
 import msgspec
 import trio
 
-from overlay.core import dial, invite
-from overlay.core.document_bodies import AddressEntry, InviteBody, InviteMember
 from overlay.core.events import Dial, Event, Hangup, LinkLost, LinkOpened, Received, Transmit
-from overlay.core.messages import Message
 from overlay.core.types import Address, IceCredentials, LinkId
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire import invite
+from overlay.core.wire.documents import AddressEntry, InviteBody, InviteMember
+from overlay.core.wire.messages import Message
 from overlay.identity import Identity
-from overlay.transport.endpoint import UdpTransport
+from overlay.transport.udp.transport import UdpTransport
 
 
 class Middle:

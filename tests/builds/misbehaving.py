@@ -27,20 +27,20 @@ import trio
 
 import overlay
 from overlay import api
-from overlay.core import invite
 from overlay.core.context import Context
-from overlay.core.dissemination import Dissemination
 from overlay.core.events import Publish, Transmit
-from overlay.core.messages import Message, Ping, Records
-from overlay.core.records import make_record
+from overlay.core.gossip.publications import Dissemination
+from overlay.core.membership.records import make_record
 from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.core.wire import invite
+from overlay.core.wire.messages import Message, Ping, Records
 from overlay.errors import CommandFailed
 from overlay.identity import Identity, Keys, MemoryPrekeys, peer_id_text
 from overlay.node.node import Node
 from overlay.transport.outbox import CONTROL
-from overlay.transport.sctp import BINARY
-from overlay.transport.sctp_packets import FIRST_FRAGMENT, OutboundData
-from overlay.transport.udp import UdpSocket
+from overlay.transport.sctp.association import BINARY
+from overlay.transport.sctp.packets import FIRST_FRAGMENT, OutboundData
+from overlay.transport.udp.sockets import UdpSocket
 
 FLOOD_SECONDS = 4.0
 AHEAD = 1 << 18

@@ -2,7 +2,7 @@
 
 import os
 
-from overlay.core import messages
+from overlay.core.wire import messages
 from tests.builds import run_overlay
 
 if __name__ == "__main__":

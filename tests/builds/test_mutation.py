@@ -2,7 +2,7 @@
 
 from random import Random
 
-from overlay.core import stun
+from overlay.core.ice import stun
 from tests.builds.mutation import mutate, mutate_dtls, mutate_sctp, mutate_stun, sign_stun
 
 KEY = b"a password of two dozen ch"

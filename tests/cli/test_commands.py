@@ -253,7 +253,7 @@ def test_invite_show_needs_no_node_and_tells_no_secret(crew: Crew) -> None:
 
 def secrets_of(link: str) -> list[bytes]:
     """What a link must not show: the invite key's seed and the dial tokens."""
-    from overlay.core import invite
+    from overlay.core.wire import invite
 
     body = invite.decode(link)
     return [body.seed, *(member.token for member in body.members)]

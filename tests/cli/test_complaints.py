@@ -97,7 +97,7 @@ def test_a_forged_link_is_refused(crew: Crew) -> None:
     """One invite's grant with another's seed: whole to the eye, and made by nobody."""
     import msgspec
 
-    from overlay.core import invite
+    from overlay.core.wire import invite
 
     node = crew.node("a").up()
     one, two = (invite.decode(node.invite()) for _ in range(2))

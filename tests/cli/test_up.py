@@ -156,21 +156,6 @@ def test_a_link_may_come_as_an_argument_or_wrapped_by_mail(crew: Crew) -> None:
     first.wait_peers(2)
 
 
-def test_an_interrupted_join_ends_in_peace(crew: Crew) -> None:
-    first = crew.node("a").up()
-    link = first.invite()
-    first.freeze()
-    late = crew.node("b")
-    process = late.start(join=link)
-    socket = late.directory / "control.sock"
-    wait_for(socket.exists, 30.0, "the dials are out")
-    process.signal(signal.SIGINT)
-    assert process.popen.wait(30) == 0
-    process.out.finish()
-    assert process.out.all == ['{"event": "left"}\n']
-    first.thaw()
-
-
 def test_a_stopped_reader_of_a_subscription_does_not_hold_the_node(crew: Crew) -> None:
     node = crew.node("a").up()
     subscription = node.subscribe("news")

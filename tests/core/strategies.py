@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from overlay.core import bounds, document_bodies, messages
-from overlay.core.messages import Message
+from overlay.core.wire import bounds, messages
+from overlay.core.wire import documents as document_bodies
+from overlay.core.wire.messages import Message
 
 ALL_KINDS = [
     kind

@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overlay.core import codec
+from overlay.core.connect.ladder import CLIMBS_MAX
 from overlay.core.events import (
     DialFailed,
     Event,
@@ -28,11 +28,11 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.ladder import CLIMBS_MAX
-from overlay.core.messages import Message, Offer, Records
 from overlay.core.overlay import Overlay
-from overlay.core.routing import REQUESTS_MAX
+from overlay.core.routing.routing import REQUESTS_MAX
 from overlay.core.types import Address, LinkFacts, LinkId, PathKind
+from overlay.core.wire import codec
+from overlay.core.wire.messages import Message, Offer, Records
 from overlay.sim.world import SimNode, World
 from tests.core.strategies import messages_within_bounds
 from tests.core.test_world import chain

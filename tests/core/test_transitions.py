@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from overlay.core import ice
-from overlay.core.climb_steps import STEPS, Outcome, Step
+from overlay.core.connect.steps import STEPS, Outcome, Step
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect, Rejected, Resolved
-from overlay.core.ice_states import (
+from overlay.core.ice import agent as ice
+from overlay.core.ice.states import (
     AGENT,
     LIVELINESS,
     PAIR,
@@ -19,9 +19,9 @@ from overlay.core.ice_states import (
     PairState,
     Sign,
 )
-from overlay.core.links import TRANSITIONS as LINK
-from overlay.core.links import LinkEvent, LinkState
-from overlay.core.stream_states import (
+from overlay.core.link.links import TRANSITIONS as LINK
+from overlay.core.link.links import LinkEvent, LinkState
+from overlay.core.stream.states import (
     RECEIVING,
     SENDING,
     Receiving,
@@ -30,8 +30,8 @@ from overlay.core.stream_states import (
     SendingEvent,
 )
 from overlay.sim.world import World
-from tests.core import ice_world
-from tests.core.stream_pair import Pair
+from tests.core.ice import world as ice_world
+from tests.core.stream.pair import Pair
 from tests.core.test_handle import linked
 from tests.core.test_world import line
 

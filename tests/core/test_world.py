@@ -24,9 +24,9 @@ from overlay.core.events import (
     TracePeer,
     Transmit,
 )
-from overlay.core.messages import Gossip, Offer, Ping
 from overlay.core.types import Address, Negotiated, PeerId, RequestId
-from overlay.sim.network import Conditions
+from overlay.core.wire.messages import Gossip, Offer, Ping
+from overlay.sim.network.links import Conditions
 from overlay.sim.world import EPOCH, SimNode, World
 
 LOSSY = Conditions(latency=(0.005, 0.150), jitter=0.02, loss=0.05)

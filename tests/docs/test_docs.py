@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs import generate
-from overlay.core import links
+from overlay.core.link import links
 from tests.docs import sessions
 
 ROOT = Path(__file__).resolve().parents[2]

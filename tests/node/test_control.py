@@ -33,7 +33,7 @@ from overlay.node.config import of_settings
 from overlay.node.directory import DataDirectory, socket_address
 from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful
-from overlay.transport.port import TransportEffect
+from overlay.transport.interface import TransportEffect
 
 PEER = PeerId(b"p" * 32)
 

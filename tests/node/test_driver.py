@@ -27,14 +27,14 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.messages import Ping
 from overlay.core.types import LinkId, PeerId
+from overlay.core.wire.messages import Ping
 from overlay.errors import CommandFailed
 from overlay.identity import peer_id_text
 from overlay.node import driver as drivers
 from overlay.node import feed as feeds
 from overlay.node.driver import Driver, LinkChange
-from overlay.transport.port import TransportEffect
+from overlay.transport.interface import TransportEffect
 
 PEER, OTHER = PeerId(b"p" * 32), PeerId(b"o" * 32)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from overlay.core.stream_frames import CANCELLED
+from overlay.core.stream.frames import CANCELLED
 from tests.lab.nodes import Crew, Failed, Json, Node, Process
 from tests.node.stream_programs import LARGE, PIECE, PINGS, SERVER
 

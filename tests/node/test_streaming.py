@@ -5,7 +5,7 @@ import trio
 
 import overlay
 from overlay import api
-from overlay.core.stream_frames import CANCELLED, REFUSED
+from overlay.core.stream.frames import CANCELLED, REFUSED
 from overlay.errors import CommandFailed
 from overlay.node import streaming
 from overlay.testing import Mesh

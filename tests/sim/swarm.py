@@ -9,8 +9,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from overlay.sim import liveness
-from overlay.sim.conditions import Conditions
+from overlay.sim.checks import liveness
+from overlay.sim.network.conditions import Conditions
 from overlay.sim.world import SimNode, World
 
 FAULTS_MAX = 4

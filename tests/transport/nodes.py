@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import trio
 
-from overlay.core import dial
 from overlay.core.events import Admit, Dial, Event, LinkOpened, Negotiate, Received, Transmit
-from overlay.core.messages import Message
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
-from overlay.transport.endpoint import UdpTransport
-from overlay.transport.memory import MemoryNetwork, MemoryTransport
-from overlay.transport.port import Transport
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire.messages import Message
+from overlay.transport.interface import Transport
+from overlay.transport.memory.transport import MemoryNetwork, MemoryTransport
 from overlay.transport.streams import MeshStream
-from tests.transport.certificates import credentials, pem
+from overlay.transport.udp.transport import UdpTransport
+from tests.transport.dtls.certificates import credentials, pem
 
 Kind = TypeVar("Kind")
 WALL = 1_800_000_000.0

@@ -7,10 +7,10 @@ import pytest
 import trio
 import trio.testing
 
-from overlay.core.dial import INVITE
 from overlay.core.events import DialFailed, Hangup, LinkLost, Prepare
-from overlay.core.messages import Goodbye, Ping, Pong
 from overlay.core.types import Address
+from overlay.core.wire.dial_tokens import INVITE
+from overlay.core.wire.messages import Goodbye, Ping, Pong
 from tests.transport.nodes import Node, linked, memory_nodes, udp_nodes
 
 Nodes = Callable[..., AbstractAsyncContextManager[list[Node]]]

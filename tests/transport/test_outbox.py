@@ -14,7 +14,7 @@ from overlay.transport.outbox import (
     MAX_QUEUED_BYTES,
     Outbox,
 )
-from overlay.transport.udp import UdpSocket, open_sockets, reachable_at
+from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
 
 
 def test_control_goes_before_datagrams_and_each_lane_in_order() -> None:

@@ -8,14 +8,14 @@ import trio
 import trio.testing
 
 from overlay.core.events import Admit, Hangup, LinkLost
-from overlay.core.messages import Ping
-from overlay.core.stream import SEND_BUFFER
-from overlay.core.stream_frames import CANCELLED, Data, Open, encode
-from overlay.core.streams import STREAMS_MAX, WINDOW
+from overlay.core.stream.frames import CANCELLED, Data, Open, encode
+from overlay.core.stream.mux import STREAMS_MAX, WINDOW
+from overlay.core.stream.stream import SEND_BUFFER
 from overlay.core.types import LinkId, PeerId
+from overlay.core.wire.messages import Ping
 from overlay.errors import LinkClosed
-from overlay.transport.memory import MemoryTransport
-from overlay.transport.sctp import BINARY, Channel
+from overlay.transport.memory.transport import MemoryTransport
+from overlay.transport.sctp.association import BINARY, Channel
 from overlay.transport.streams import LinkStreams, MeshStream, StreamReset
 from tests.transport.nodes import (
     PATIENCE,
@@ -26,7 +26,7 @@ from tests.transport.nodes import (
     stream_between,
     udp_nodes,
 )
-from tests.transport.test_faults import association
+from tests.transport.udp.test_faults import association
 
 Nodes = Callable[..., AbstractAsyncContextManager[list[Node]]]
 TwoStreams = tuple[MeshStream, MeshStream]

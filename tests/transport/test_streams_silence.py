@@ -7,9 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from overlay.core.events import LinkAlive, LinkLost, LinkSilent
-from overlay.core.streams import OPEN_TIMEOUT
+from overlay.core.stream.mux import OPEN_TIMEOUT
 from overlay.core.types import LinkId
-from overlay.transport.memory import LOST_AFTER, SILENT_AFTER, MemoryNetwork
+from overlay.transport.memory.transport import LOST_AFTER, SILENT_AFTER, MemoryNetwork
 from overlay.transport.streams import StreamReset
 from tests.transport.nodes import Node, admitted, memory_nodes, stream_between
 

@@ -1,0 +1,1 @@
+"""Who may come in: invites made and redeemed."""

@@ -1,0 +1,216 @@
+"""Invites: made with the help of neighbours, redeemed by dialling all they name at once."""
+
+from dataclasses import dataclass, field
+
+from overlay.core.connect.ladder import Ladder
+from overlay.core.context import Context
+from overlay.core.events import Join, MakeInvite, Rejected, Resolved, Transmit
+from overlay.core.link.links import Link, Links
+from overlay.core.membership.records import RecordBook
+from overlay.core.nat.reflexive import Reflexive
+from overlay.core.timers import Timers
+from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire import invite
+from overlay.core.wire.documents import Grant, InviteBody, InviteMember, Signed
+from overlay.core.wire.messages import TokenGrant, TokenRequest
+
+TOKEN_TIMEOUT = 1.0
+"""Seconds (guess) that neighbours get to hand out a token for an invite."""
+MEMBERS_MAX = 4
+"""Members an invite names (DESIGN)."""
+TOKEN_LIFE_MAX = 366 * 86_400
+"""Seconds: a neighbour can ask for no longer."""
+TOKENS_PER_MINUTE = 30
+_TELLING = ("expired", "version", "clock", "network", "self", "refused", "certificate")
+"""Why a join failed, the most telling first."""
+
+
+@dataclass(slots=True)
+class _Making:
+    """An invite that waits for its neighbours' tokens."""
+
+    request: RequestId
+    grant: Signed
+    seed: bytes
+    asked: dict[int, PeerId]
+    members: list[InviteMember]
+
+
+@dataclass(slots=True)
+class _Joining:
+    """A join: every dial that is still out, and why the others failed."""
+
+    request: RequestId
+    links: dict[LinkId, PeerId]
+    addresses: int
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Inviting:
+    """Both ends of an invite's life."""
+
+    context: Context
+    links: Links
+    ladder: Ladder
+    book: RecordBook
+    reflexive: Reflexive
+    _making: dict[RequestId, _Making] = field(default_factory=dict)
+    _joins: dict[RequestId, _Joining] = field(default_factory=dict)
+    _timers: Timers[RequestId] = field(init=False)
+    _granted: dict[PeerId, list[float]] = field(default_factory=dict)
+    _asked: int = 0
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+
+    # --- making ------------------------------------------------------------------------------
+
+    def make(self, command: MakeInvite, now: float) -> None:
+        """Sign the grant, ask neighbours for tokens, resolve when they came or after a second."""
+        context, crypto = self.context, self.context.crypto
+        seed, invite_id = crypto.token(32), crypto.token(8)
+        expires_at = int(context.wall(now) + command.expires_in)
+        grant = Grant(
+            network=context.settings.network,
+            invite_id=invite_id,
+            invite_key=crypto.public_of(seed),
+            issuer=context.peer_id,
+            role=command.role,
+            uses=command.uses,
+            expires_at=expires_at,
+        )
+        signed = invite.make_grant(grant, crypto)
+        token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
+        ours = InviteMember(context.peer_id, crypto.fingerprint, token, self.reflexive.entries())
+        making = _Making(command.request, signed, seed, {}, [ours])
+        for link in self._dialable_neighbours()[: min(command.members, MEMBERS_MAX) - 1]:
+            assert link.peer is not None
+            self._asked += 1
+            making.asked[self._asked] = link.peer
+            ask = TokenRequest(self._asked, dial.INVITE, invite_id, expires_at)
+            context.emit(Transmit(link.id, ask))
+        self._making[command.request] = making
+        self._timers.set(command.request, now + TOKEN_TIMEOUT)
+        if not making.asked:
+            self._made(making)
+
+    def _dialable_neighbours(self) -> list[Link]:
+        """Neighbours whom a stranger could dial, in random order."""
+        chosen = []
+        for link in self.links.alive():
+            record = self.book.get(link.peer) if link.peer else None
+            if record and self.reflexive.dialable(record.addresses, claimed=False):
+                chosen.append(link)
+        self.context.random.shuffle(chosen)
+        return chosen
+
+    def grant_token(self, peer: PeerId, message: TokenRequest, now: float) -> TokenGrant | None:
+        """A neighbour makes an invite that shall name us too; at most 30 a minute."""
+        recent = [at for at in self._granted.get(peer, []) if now - at < 60.0]
+        latest = self.context.wall(now) + TOKEN_LIFE_MAX
+        if len(recent) >= TOKENS_PER_MINUTE or message.kind != dial.INVITE:
+            return None
+        if message.expires_at > latest or len(message.token_id) != dial.TOKEN_ID_BYTES:
+            return None
+        self._granted[peer] = [*recent, now]
+        key = self.context.settings.dial_key
+        token = dial.make_token(key, dial.INVITE, message.token_id, message.expires_at)
+        return TokenGrant(message.request, token)
+
+    def on_token_grant(self, peer: PeerId, message: TokenGrant) -> None:
+        """A neighbour's token for an invite of ours."""
+        for making in list(self._making.values()):
+            if making.asked.get(message.request) != peer:
+                continue
+            del making.asked[message.request]
+            record = self.book.get(peer)
+            if record is not None and len(message.token) == 16:
+                addresses = [
+                    entry
+                    for entry in record.addresses
+                    if self.reflexive.dialable([entry], claimed=False)
+                ]
+                member = InviteMember(peer, record.fingerprint, message.token, addresses)
+                making.members.append(member)
+            if not making.asked:
+                self._made(making)
+
+    def _made(self, making: _Making) -> None:
+        del self._making[making.request]
+        self._timers.stop(making.request)
+        name = self.context.settings.network_name
+        body = InviteBody(making.grant, making.seed, making.members, name)
+        self.context.emit(Resolved(making.request, body))
+
+    # --- joining -----------------------------------------------------------------------------
+
+    def join(self, command: Join, now: float) -> None:
+        """Dial every address of every member; the first verified hello wins."""
+        context = self.context
+        grant = invite.open_grant(command.invite.grant, context.wall(now), context.crypto)
+        if isinstance(grant, str):
+            code = "expired" if "expired" in grant else "refused"
+            context.emit(Rejected(command.request, code, grant))
+            return
+        if grant.network != context.settings.network:
+            text = "the invite is for another network than the one this node belongs to"
+            context.emit(Rejected(command.request, "network", text))
+            return
+        links = self.ladder.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
+        addresses = sum(len(member.addresses) for member in command.invite.members)
+        joining = _Joining(command.request, links, addresses)
+        self._joins[command.request] = joining
+        if not links:
+            self._failed(joining)
+
+    def on_up(self, link: LinkId, peer: PeerId) -> None:
+        """A link is verified: joins that dialled this peer are done, their other dials called off.
+
+        One contact sends word of us on walks (HyParView §4.2); four would each make us room.
+        """
+        for joining in list(self._joins.values()):
+            if link in joining.links or peer in joining.links.values():
+                del self._joins[joining.request]
+                for other, named in joining.links.items():
+                    if named != peer:
+                        self.ladder.call_off(named, other)
+                self.context.emit(Resolved(joining.request, None))
+
+    def on_attempt_failed(self, link: LinkId, code: str, text: str) -> None:
+        """One dial of a join has failed; of the last one, the user hears."""
+        for joining in list(self._joins.values()):
+            if joining.links.pop(link, None) is None:
+                continue
+            joining.failures[code] = text
+            if not joining.links:
+                self._failed(joining)
+
+    def _failed(self, joining: _Joining) -> None:
+        del self._joins[joining.request]
+        for code in _TELLING:
+            if code in joining.failures:
+                self.context.emit(Rejected(joining.request, code, joining.failures[code]))
+                return
+        text = (
+            f"none of the invite's {joining.addresses} addresses answered within 5 s: "
+            "is a node up there, and does its firewall let UDP in on that port?"
+        )
+        self.context.emit(Rejected(joining.request, "unreachable", text))
+
+    # --- time --------------------------------------------------------------------------------
+
+    def forget(self, peer: PeerId) -> None:
+        """A neighbour is gone: what was asked of it will not come."""
+        self._granted.pop(peer, None)
+        for making in list(self._making.values()):
+            making.asked = {ask: asked for ask, asked in making.asked.items() if asked != peer}
+            if not making.asked:
+                self._made(making)
+
+    def on_time(self, now: float) -> None:
+        """Make do with the tokens that came."""
+        for request in self._timers.pop_due(now):
+            if request in self._making:
+                self._made(self._making[request])

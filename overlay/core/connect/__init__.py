@@ -1,0 +1,1 @@
+"""From a peer id to a link: direct dial, or an offer through the mesh."""

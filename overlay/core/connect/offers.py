@@ -1,0 +1,106 @@
+"""Offers and answers as documents: signed by one end, sealed to the other, checked on opening.
+
+An offer is signed, then sealed with HPKE to a daily prekey from the recipient's record; hops see
+neither credentials nor addresses, and can change nothing unnoticed. The answer signs the hash of
+the offer that it answers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from overlay.core.context import Context
+from overlay.core.link.hello import MAX_CLOCK_SKEW
+from overlay.core.routing.requests import base_of
+from overlay.core.types import Address, Candidate, IceCredentials, PeerId
+from overlay.core.wire import signing as documents
+from overlay.core.wire.bounds import CANDIDATES_MAX
+from overlay.core.wire.documents import AnswerBody, CandidateEntry, OfferBody, PrekeyEntry
+from overlay.core.wire.messages import Answer, Offer
+
+OFFER_INFO = b"overlay offer 1"
+ANSWER_INFO = b"overlay answer 1"
+OFFER_LIFE = 20.0
+"""Seconds (guess): longer than an attempt lasts, short enough to remember every replay."""
+
+
+class Refused(Exception):
+    """A document does not hold; the text is for the log. Never leaves the core."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedOffer:
+    """An offer that held: what it says, and its hash for the answer."""
+
+    body: OfferBody
+    digest: bytes
+    request: bytes
+    """The name of the attempt that it came by."""
+
+
+def seal_offer(context: Context, body: OfferBody, prekey: PrekeyEntry) -> tuple[Offer, bytes]:
+    """The offer as it travels, and its hash, which the answer will sign."""
+    data = documents.pack(documents.sign(body, context.crypto))
+    sealed = context.crypto.seal(prekey.public, OFFER_INFO + body.request, data)
+    offer = Offer(body.recipient, body.request, body.ttl, prekey.prekey_id, sealed)
+    return offer, hashlib.sha256(data).digest()
+
+
+def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
+    """Unseal and check an offer for us. Raises Refused."""
+    data = context.crypto.open(offer.prekey, OFFER_INFO + base_of(offer.request), offer.sealed)
+    if data is None:
+        raise Refused("seal")
+    body = documents.opened(data, OfferBody, context.crypto)
+    if isinstance(body, str):
+        raise Refused(body)
+    if body.network != context.settings.network:
+        raise Refused("network")
+    if body.recipient != context.peer_id or body.request != base_of(offer.request):
+        raise Refused("recipient")
+    if body.sender == context.peer_id:
+        raise Refused("self")
+    wall = context.wall(now)
+    if not wall - MAX_CLOCK_SKEW < body.expires_at < wall + OFFER_LIFE + MAX_CLOCK_SKEW:
+        raise Refused("expired")
+    return OpenedOffer(body, hashlib.sha256(data).digest(), offer.request)
+
+
+def seal_answer(context: Context, body: AnswerBody, prekey: PrekeyEntry, request: bytes) -> Answer:
+    """The answer as it travels back, the way that this attempt of the request came."""
+    data = documents.pack(documents.sign(body, context.crypto))
+    sealed = context.crypto.seal(prekey.public, ANSWER_INFO + body.request, data)
+    return Answer(request, prekey.prekey_id, sealed)
+
+
+def open_answer(context: Context, answer: Answer, sender: PeerId, digest: bytes) -> AnswerBody:
+    """Unseal and check the answer to our offer with this hash. Raises Refused."""
+    data = context.crypto.open(answer.prekey, ANSWER_INFO + base_of(answer.request), answer.sealed)
+    if data is None:
+        raise Refused("seal")
+    body = documents.opened(data, AnswerBody, context.crypto)
+    if isinstance(body, str):
+        raise Refused(body)
+    if body.sender != sender or body.recipient != context.peer_id:
+        raise Refused("recipient")
+    if body.network != context.settings.network or body.offer_hash != digest:
+        raise Refused("offer")
+    return body
+
+
+def new_credentials(context: Context) -> IceCredentials:
+    """Fresh ICE credentials: 128 bits each, hexadecimal (RFC 8445 §5.3)."""
+    token = context.crypto.token
+    return IceCredentials(token(16).hex(), token(16).hex())
+
+
+def to_entries(candidates: tuple[Candidate, ...]) -> list[CandidateEntry]:
+    """Candidates as an offer carries them, best first, at most eight."""
+    best = sorted(candidates, key=lambda candidate: -candidate.priority)[:CANDIDATES_MAX]
+    return [CandidateEntry(c.kind, c.address.host, c.address.port, c.priority) for c in best]
+
+
+def to_candidates(entries: list[CandidateEntry]) -> tuple[Candidate, ...]:
+    """The candidates of a checked offer or answer."""
+    return tuple(
+        Candidate(entry.kind, Address(entry.host, entry.port), entry.priority) for entry in entries
+    )

@@ -1,0 +1,86 @@
+"""What a datagram gets that belongs to no association: plain STUN, an answer to a knock, a cookie.
+Every answer is a function of one datagram and the two keys; all that is kept is bounded tables.
+"""
+
+from collections import Counter
+
+from overlay.core.endpoint.dtls_cookie import (
+    ClientHello,
+    cookie_ok,
+    hello_verify_request,
+    make_cookie,
+)
+from overlay.core.ice import stun
+from overlay.core.ice.lite import Knocks, Pair, answer, new_knock
+from overlay.core.limits import Allowance, TokenBuckets, source_of
+from overlay.core.types import Address, IceCredentials
+from overlay.core.wire import dial_tokens as dial
+
+
+class Strangers:
+    """The porch: everybody may come here, and nobody costs much."""
+
+    def __init__(self, dial_key: bytes, cookie_key: bytes, counters: Counter[str]) -> None:
+        self.knocks = Knocks()
+        self.allowance = Allowance()
+        self.buckets = TokenBuckets()
+        self.wall_offset: float | None = None
+        """Wall time less `now`; None: unknown, and no token is valid yet."""
+        self._dial_key = dial_key
+        self._cookie_key = cookie_key
+        self._counters = counters
+
+    def admits(self, remote: Address, now: float) -> bool:
+        """Whether its source may have one more datagram looked at."""
+        if self.buckets.take(source_of(remote), now):
+            return True
+        self._counters["rate_limited"] += 1
+        return False
+
+    def serve(self, request: stun.Message, remote: Address) -> bytes:
+        """Plain STUN (RFC 8489 §6.3.1): tell the asker its address."""
+        if request.unknown_required:
+            return stun.encode(stun.binding_error(request, 420), None)
+        self._counters["stun_served"] += 1
+        return stun.encode(stun.binding_success(request, remote), None)
+
+    def knock(self, request: stun.Message, username: str, pair: Pair, now: float) -> bytes:
+        """The answer to a check for a USERNAME that no association has.
+        With a valid token, its ClientHello from there will be welcome for 10 s.
+        """
+        known = self.knocks.get(username, now)
+        if known is not None:
+            opened: tuple[IceCredentials, dial.Claim] | None = (known.local, known.claim)
+        else:
+            opened = None if self.knocks.is_worn(username) else self._open(username, now)
+        key = opened[0].password.encode() if opened else b""
+        if opened is None or not request.integrity_ok(key):
+            self._counters["refused_token"] += 1
+            code = 401 if request.integrity_at else 400  # RFC 8489 §9.1.3
+            return stun.encode(stun.binding_error(request, code), None)
+        data, accepted = answer(request, key, pair[0])
+        if accepted:
+            if known is None:
+                known = new_knock(username, *opened, pair[0].host, now)
+                self.knocks.add(known)
+            self.knocks.checked(known, pair, request.use_candidate)
+        return data
+
+    def greet(self, hello: ClientHello, remote: Address, now: float) -> bytes | None:
+        """A HelloVerifyRequest, or None when the cookie proves that `remote` receives."""
+        if cookie_ok(self._cookie_key, remote, hello.cookie, now):
+            return None
+        if hello.cookie:
+            self._counters["refused_cookie"] += 1
+        return hello_verify_request(hello, make_cookie(self._cookie_key, remote, now))
+
+    def _open(self, username: str, now: float) -> tuple[IceCredentials, dial.Claim] | None:
+        """Our side's credentials and the claim of a dial, if its token has not expired."""
+        ufrag = username.partition(":")[0]
+        claim = dial.parse_ufrag(ufrag)
+        if claim is None or self.wall_offset is None:
+            return None
+        if claim.expires_at <= now + self.wall_offset:
+            return None
+        token = dial.make_token(self._dial_key, claim.kind, claim.token_id, claim.expires_at)
+        return IceCredentials(ufrag, dial.listener_password(token, ufrag)), claim

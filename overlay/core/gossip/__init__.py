@@ -1,0 +1,1 @@
+"""Publications: signed, cut into parts, carried along a tree (Plumtree)."""

@@ -1,0 +1,216 @@
+"""Published messages: signed by their origin, checked and delivered once; Plumtree carries them.
+
+Every message is signed by its origin over the network, its id, topic and data, so that nobody
+speaks in another's name; what does not hold costs its bringer the link. A larger one goes out in
+parts, a few at a time: the first ones shape the tree along which the others go.
+"""
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from overlay.core.context import Context
+from overlay.core.events import Deliver, Publish, Rejected, Resolved
+from overlay.core.gossip.parts import Reassembly, cut, flaw, flow_of, part_id
+from overlay.core.limits import Budgets
+from overlay.core.timers import Timers
+from overlay.core.types import PeerId, RequestId
+from overlay.core.wire import signing as documents
+from overlay.core.wire.bounds import PART_MAX, PUBLISHED_MAX, TOPIC_MAX, Topic
+from overlay.core.wire.messages import Gossip, GossipPart, Published
+
+LABEL = b"overlay gossip 1"
+PART_LABEL = b"overlay gossip part 1"
+PARTS_AT_ONCE = 4
+PART_INTERVAL = 0.01
+"""Seconds (guess) between so many parts of ours: 6 MB/s; neighbours prune what comes twice."""
+OUTGOING_MAX = 16 << 20
+"""Bytes of ours that may wait to go out; beyond it `publish` is refused (guess)."""
+OWN_RATE, OWN_BURST = 200.0, 1000.0
+"""Messages that we publish a second, and at once; beyond it `publish` is refused (guess)."""
+RATE, BURST = 1.25 * OWN_RATE, 1.25 * OWN_BURST
+"""Messages that are passed on of one origin: what an honest one keeps within, wherever it is."""
+PART_COST = 0.125
+"""Of a message: four every 10 ms beside all that may be published are still within the rate."""
+IN_VAIN = ""
+"""What `receive` says of a message that is to go no further, by no fault of its bearer's."""
+REPORT_INTERVAL = 10.0
+"""Seconds at least between two reports of what was given up: a flood fills no log."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A publication of ours of which parts have still to go."""
+
+    request: RequestId
+    publication: bytes
+    topic: str
+    text: bool
+    pieces: deque[bytes]
+    parts: int
+    size: int
+
+
+@dataclass(slots=True)
+class Dissemination:
+    """What publications have to say for themselves; how they travel is the tree's concern."""
+
+    context: Context
+    _outgoing: deque[_Outgoing] = field(default_factory=deque)
+    _own: Budgets = field(default_factory=lambda: Budgets(OWN_RATE, OWN_BURST))
+    _origins: Budgets = field(default_factory=lambda: Budgets(RATE, BURST))
+    _next_parts_at: float = 0.0
+    _reassembly: Reassembly = field(default_factory=Reassembly)
+    _reported: int = 0
+    _report_at: float = 0.0
+    _timers: Timers[None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+
+    # --- ours ------------------------------------------------------------------------------------
+
+    def publish(self, command: Publish, now: float) -> list[Published]:
+        """Sign a message of our own and deliver it here; what of it goes to all neighbours now.
+
+        The command is resolved when all of it has gone.
+        """
+        context, request, data = self.context, command.request, command.data
+        refusal = self._refusal(command, now)
+        if refusal is not None:
+            context.emit(Rejected(request, *refusal))
+            return []
+        context.emit(Deliver(command.topic, context.peer_id, data, command.text, 0))
+        message_id = context.crypto.token(16)
+        if len(data) <= PART_MAX:
+            context.emit(Resolved(request, message_id))
+            return [self._gossip(message_id, command)]
+        pieces = deque(cut(data))
+        self._reassembly.finish(flow_of(part_id(context.peer_id, message_id, 0)))
+        self._outgoing.append(
+            _Outgoing(
+                request, message_id, command.topic, command.text, pieces, len(pieces), len(data)
+            )
+        )
+        due = self._parts_due(now)
+        self._set_timer()
+        return due
+
+    def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
+        """Why it cannot be published, as a code and a line."""
+        size = len(command.data)
+        if size > PUBLISHED_MAX or not Topic().holds(command.topic):
+            return "too_large", (
+                f"a message has at most {PUBLISHED_MAX} bytes, and its topic 1 to {TOPIC_MAX}, "
+                "all of them printable: send less, or name the topic otherwise"
+            )
+        if size > PART_MAX and sum(each.size for each in self._outgoing) + size > OUTGOING_MAX:
+            text = f"more than {OUTGOING_MAX} bytes of earlier messages wait to go out: try later"
+            return "busy", text
+        if self._own.left(self.context.peer_id, now) < 1.0:
+            text = f"more than {OWN_RATE:g} messages a second are passed on by nobody: try later"
+            return "busy", text
+        self._own.spend(self.context.peer_id, 1.0, now)
+        return None
+
+    def _gossip(self, message_id: bytes, command: Publish) -> Gossip:
+        origin, topic, data = self.context.peer_id, command.topic, command.data
+        bare = Gossip(message_id, origin, topic, data, command.text, 0, b"")
+        return msgspec.structs.replace(bare, signature=self._sign(bare))
+
+    def _parts_due(self, now: float) -> list[Published]:
+        """The next parts of ours, when it is time for some."""
+        due: list[Published] = []
+        while self._outgoing and now >= self._next_parts_at:
+            first = self._outgoing[0]
+            due.append(self._next_part(first))
+            if not first.pieces:
+                self._outgoing.popleft()
+                self.context.emit(Resolved(first.request, first.publication))
+            if len(due) >= PARTS_AT_ONCE:
+                self._next_parts_at = now + PART_INTERVAL
+        return due
+
+    def _next_part(self, outgoing: _Outgoing) -> GossipPart:
+        origin, number = self.context.peer_id, outgoing.parts - len(outgoing.pieces)
+        bare = GossipPart(
+            message_id=part_id(origin, outgoing.publication, number),
+            origin=origin,
+            topic=outgoing.topic,
+            data=outgoing.pieces.popleft(),
+            text=outgoing.text,
+            hops=0,
+            publication=outgoing.publication,
+            part=number,
+            parts=outgoing.parts,
+            signature=b"",
+        )
+        return msgspec.structs.replace(bare, signature=self._sign(bare))
+
+    # --- others' ---------------------------------------------------------------------------------
+
+    def receive(self, message: Published, now: float, bearer: PeerId | None = None) -> str | None:
+        """Deliver what is new to us, once it is whole, if it holds; else what is wrong with it.
+
+        An origin that says too much is not passed on (`IN_VAIN`); from itself it is a fault.
+        """
+        part = message if isinstance(message, GossipPart) else None
+        if part is not None and (why := flaw(part)) is not None:
+            return why
+        origin = PeerId(message.origin)
+        signed = _signed_part(self.context.settings.network, message)
+        if not self.context.crypto.verify(origin, signed, message.signature):
+            return "a published message that its origin has not signed"
+        left = self._origins.spend(origin, 1.0 if part is None else PART_COST, now)
+        if left <= 0.0:
+            return IN_VAIN if origin != bearer or left > -BURST else "a flood of published messages"
+        data: bytes | None = message.data
+        if part is not None:
+            data = self._reassembly.add(part, now)
+            self._set_timer()
+        if data is not None:
+            hops = max(1, message.hops)
+            self.context.emit(Deliver(message.topic, origin, data, message.text, hops))
+        return None
+
+    def _sign(self, message: Published) -> bytes:
+        return self.context.crypto.sign(_signed_part(self.context.settings.network, message))
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        """For when `on_time` next has something to do."""
+        expiry = self._reassembly.next_deadline()
+        parts = self._next_parts_at if self._outgoing else None
+        deadlines = [each for each in (expiry, parts) if each is not None]
+        if self._reassembly.given_up > self._reported:
+            deadlines.append(self._report_at)
+        if deadlines:
+            self._timers.set(None, min(deadlines))
+        else:
+            self._timers.stop(None)
+
+    def on_time(self, now: float) -> list[Published]:
+        """Give up what stays incomplete; what of ours goes to all neighbours now."""
+        if not self._timers.pop_due(now):
+            return []
+        self._reassembly.on_time(now)
+        given_up = self._reassembly.given_up
+        if given_up > self._reported and now >= self._report_at:
+            count, self._reported = given_up - self._reported, given_up
+            self._report_at = now + REPORT_INTERVAL
+            self.context.report("info", "publications_given_up", count=count)
+        due = self._parts_due(now)
+        self._set_timer()
+        return due
+
+
+def _signed_part(network: bytes, message: Published) -> bytes:
+    digest = hashlib.sha256(message.data).digest()
+    fields = [network, message.message_id, message.topic, message.text, digest]
+    if isinstance(message, Gossip):
+        return documents.labelled(LABEL, msgspec.msgpack.encode(fields))
+    fields += [message.publication, message.part, message.parts]
+    return documents.labelled(PART_LABEL, msgspec.msgpack.encode(fields))

@@ -1,0 +1,498 @@
+"""A full ICE agent (RFC 8445): one component, one UDP port, no socket and no clock of its own.
+
+Both sides know candidates of each other and check all pairs of them at once; each check from
+the other side triggers one back, which is how holes in NATs and firewalls get punched. The
+controlling side nominates the best pair that works. From then on the agent watches the path.
+
+An established path moves by one rule. Our own end moves when a check from another of our
+addresses is answered. The peer's end moves when all three have happened at its new address: an
+authenticated check or answer came from there, a check of ours there was answered, and after
+that an encrypted packet that came from there was decrypted (`IceAgent.heard`). So after each
+`Selected` and each `Observed` of an established path, send the peer something encrypted.
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from overlay.core.ice import stun
+from overlay.core.ice.checklist import CheckList, Pair
+from overlay.core.ice.checks import RTO, TA, Pacer, Transaction, Transactions
+from overlay.core.ice.nomination import Nomination
+from overlay.core.ice.outputs import (
+    Alive,
+    Failed,
+    IceOutput,
+    Observed,
+    Selected,
+    SendStun,
+    Silent,
+    Suspect,
+)
+from overlay.core.ice.path import Path
+from overlay.core.ice.session import Session
+from overlay.core.ice.states import AGENT, AgentEvent, AgentState, PairEvent, PairState
+from overlay.core.types import Address, Candidate, IceCredentials
+
+__all__ = [
+    "Alive",
+    "Failed",
+    "IceAgent",
+    "IceOutput",
+    "Observed",
+    "Selected",
+    "SendStun",
+    "Silent",
+    "Suspect",
+]
+
+NOMINATION_SENDS = 4
+"""Retransmissions of a nomination before the next best pair has its turn. `guess`"""
+LATE_SENDS = 3
+"""Retransmissions of a check towards a new address of an established path. `guess`"""
+CHECK_SENDS = 1_000
+"""Retransmissions of a check before the path stands: until the attempt's deadline."""
+MAX_EARLY_CHECKS = 16
+"""Checks kept that came before the peer's candidates (RFC 8445 §7.3). `guess`"""
+
+
+class IceAgent:
+    """One side of one attempt, and of the path that comes of it.
+
+    `candidates` are ours; the bases of them are what checks leave from. A wildcard address
+    stands for a base whose source the routing table chooses, none at all for one of each family.
+    """
+
+    def __init__(
+        self,
+        *,
+        controlling: bool,
+        local: IceCredentials,
+        candidates: Sequence[Candidate],
+        random: Random,
+        now: float,
+        timeout: float = 10.0,
+    ) -> None:
+        self.rtt: float | None = None
+        """Smoothed round trip, seconds."""
+        self._session = Session(controlling, local, random.getrandbits(64))
+        self._random = random
+        self._timeout = timeout
+        self._candidates = tuple(candidates)
+        self._check_list = CheckList(controlling, candidates)
+        self._transactions = Transactions()
+        self._pacer = Pacer(now)
+        self._early: dict[tuple[Address, Address | None], tuple[int, bool]] = {}
+        self._remote_lite = False
+        self._state = AgentState.NEW
+        self._deadline = now + timeout
+        self._nomination = Nomination()
+        self._rescues = 0
+        self._outputs: list[IceOutput] = []
+        self._path = Path(self._outputs)
+
+    @property
+    def controlling(self) -> bool:
+        """Whether we nominate; a role conflict may change it."""
+        return self._session.controlling
+
+    @property
+    def local(self) -> IceCredentials:
+        """Ours."""
+        return self._session.local
+
+    @property
+    def remote(self) -> IceCredentials | None:
+        """The peer's; None before `start`."""
+        return self._session.remote
+
+    def _on(self, event: AgentEvent) -> None:
+        self._state = AGENT[self._state][event]
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def start(
+        self,
+        remote: IceCredentials,
+        candidates: Sequence[Candidate],
+        now: float,
+        *,
+        remote_lite: bool = False,
+    ) -> None:
+        """Begin checking: the peer's credentials and candidates are at hand.
+
+        `remote_lite`: the peer is ICE-lite, so we control and nominate with the first check.
+        """
+        assert self.remote is None, "started twice: a further exchange is a restart"
+        self._remote_lite = remote_lite
+        self._begin(remote, candidates, now)
+
+    def restart(
+        self,
+        local: IceCredentials,
+        remote: IceCredentials,
+        candidates: Sequence[Candidate],
+        now: float,
+        *,
+        local_candidates: Sequence[Candidate] | None = None,
+    ) -> None:
+        """Check anew with fresh credentials (RFC 8445 §9); the path stays until one is nominated.
+
+        `candidates` are the peer's; `local_candidates` ours, when those have changed.
+        """
+        self._session.restart(local)
+        if local_candidates is not None:
+            self._candidates = tuple(local_candidates)
+        self._check_list = CheckList(self.controlling, self._candidates)
+        self._transactions.clear()
+        self._early.clear()
+        self._begin(remote, candidates, now)
+
+    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
+        """A further candidate of the peer's; of no use once the path stands."""
+        if self._state.is_checking and not self._state.is_failed:
+            self._check_list.add_remote(candidate)
+            self._send_due(now)
+
+    def _begin(self, remote: IceCredentials, candidates: Sequence[Candidate], now: float) -> None:
+        if self._state.is_failed:
+            return
+        self._session.remote = remote
+        self._on(AgentEvent.START)
+        self._deadline = now + self._timeout
+        self._nomination.withdraw()
+        for candidate in candidates:
+            self._check_list.add_remote(candidate)
+        early, self._early = self._early, {}
+        for (address, local), (priority, use_candidate) in early.items():
+            self._on_check(address, local, priority, use_candidate, now)
+        self._pacer.at = now
+        self._send_due(now)
+
+    # --- facts ----------------------------------------------------------------------------------
+
+    def owns(self, transaction_id: bytes) -> bool:
+        """Whether a response with this transaction id is for us."""
+        return transaction_id in self._transactions
+
+    def receive(
+        self, message: stun.Message, remote: Address, local: Address | None, now: float
+    ) -> None:
+        """A STUN message from `remote` to our address `local`. Never raises, whatever it says."""
+        if self._state.is_failed or message.method != stun.BINDING:
+            return
+        if message.message_class is stun.MessageClass.REQUEST:
+            self._on_request(message, remote, local, now)
+        elif message.message_class is not stun.MessageClass.INDICATION:
+            self._on_response(message, remote, local, now)
+
+    def heard(self, remote: Address, now: float) -> None:
+        """A packet from `remote` was decrypted: the peer is alive, and confirms a new address."""
+        path = self._path
+        if path.pair is None or self._state.is_failed:
+            return
+        path.secured = True
+        path.heard(now)
+        if remote != path.pair.remote and not self._state.is_checking:
+            self._on_packet_from_elsewhere(remote, now)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due at `now`."""
+        if self._state.is_failed:
+            return
+        self._path.forgive(self.next_deadline(), now)
+        if self._state.is_checking and now >= self._deadline:
+            self._give_up_checking()
+        grace_at = self._nomination.grace_at
+        if grace_at is not None and now >= grace_at:
+            self._consider_nomination(now)
+        self._send_due(now)
+        if self._path.question_due(self.controlling, now):
+            self._probe(now)
+        if not self._path.judge(now):
+            self._end("silent", AgentEvent.FAIL)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` wants to be called; None: not before something else happens."""
+        if self._state.is_failed:
+            return None
+        deadlines: list[float] = []
+        if self._state.is_checking:
+            deadlines.append(self._deadline)
+            if self._nomination.grace_at is not None:
+                deadlines.append(self._nomination.grace_at)
+            if self._check_list.next_waiting() is not None:
+                deadlines.append(self._pacer.at)
+        resend = self._transactions.next_resend()
+        if resend is not None:
+            deadlines.append(max(resend.resend_at, self._pacer.at))
+        watch = self._path.next_deadline(self.controlling)
+        if watch is not None:
+            deadlines.append(watch)
+        return min(deadlines, default=None)
+
+    def take(self) -> list[IceOutput]:
+        """What there is to do and to know since the last call."""
+        outputs = self._outputs.copy()
+        self._outputs.clear()
+        return outputs
+
+    # --- the peer's checks ----------------------------------------------------------------------
+
+    def _on_request(
+        self, request: stun.Message, remote: Address, local: Address | None, now: float
+    ) -> None:
+        key = self._session.key_of(request)
+        if key is None:
+            # Not signed: whoever asks does not know the password (RFC 8489 §9.1.3).
+            self._answer(stun.binding_error(request, 401), None, remote, local)
+        elif request.unknown_required:
+            self._answer(stun.binding_error(request, 420), key, remote, local)
+        elif request.priority is None:
+            self._answer(stun.binding_error(request, 400), key, remote, local)
+        elif self._session.keeps_role(request):
+            self._answer(stun.binding_error(request, 487), key, remote, local)
+        elif self._session.conflicts(request) and not self._switch_role():
+            pass  # that was the end
+        else:
+            self._answer(stun.binding_success(request, remote), key, remote, local)
+            self._path.heard(now)
+            self._on_check(remote, local, request.priority, request.use_candidate, now)
+
+    def _answer(
+        self, response: stun.Message, key: bytes | None, remote: Address, local: Address | None
+    ) -> None:
+        self._outputs.append(SendStun(stun.encode(response, key), remote, local))
+
+    def _on_check(
+        self,
+        remote: Address,
+        local: Address | None,
+        priority: int,
+        use_candidate: bool,
+        now: float,
+    ) -> None:
+        """A genuine check: check back, and follow a nomination (RFC 8445 §7.3.1.3 to §7.3.1.5)."""
+        if self.remote is None:
+            if (remote, local) in self._early or len(self._early) < MAX_EARLY_CHECKS:
+                self._early[remote, local] = (priority, use_candidate)
+            return
+        pair = self._check_list.learn(local, remote, priority)
+        if pair is None:
+            return
+        pair.nominated |= use_candidate and not self.controlling
+        if pair is self._path.pair:
+            return
+        if not self._state.is_checking:
+            pair.proven = True
+        if pair.state is PairState.SUCCEEDED:
+            self._follow(pair, now)
+        else:
+            self._trigger(pair, now)
+
+    def _trigger(self, pair: Pair, now: float) -> None:
+        """Check at once, also while a check is under way: that one may have died at a firewall.
+
+        Not sooner than Ta after the last one, so that two agents cannot excite each other.
+        """
+        if pair.state is not PairState.IN_PROGRESS or now >= pair.checked_at + TA:
+            self._check(pair, now, CHECK_SENDS if self._state.is_checking else LATE_SENDS)
+
+    # --- our own checks -------------------------------------------------------------------------
+
+    def _check(
+        self,
+        pair: Pair,
+        now: float,
+        sends_left: int,
+        *,
+        nominate: bool = False,
+        rescue: bool = False,
+    ) -> None:
+        """Send a Binding request on this pair (RFC 8445 §7.2.4)."""
+        nominate = self.controlling and (
+            nominate or (self._remote_lite and self._state.is_checking)
+        )
+        transaction_id = self._random.randbytes(12)
+        data, key = self._session.check(transaction_id, pair.prflx_priority, nominate)
+        transaction = Transaction(
+            transaction_id=transaction_id,
+            pair=pair,
+            data=data,
+            key=key,
+            controlling=self.controlling,
+            nominate=nominate,
+            rescue=rescue,
+            sends_left=sends_left,
+            sent_at=now,
+            rto=RTO if self.rtt is None else max(RTO, 1.5 * self.rtt),
+        )
+        self._transactions.add(transaction, now)
+        pair.on(PairEvent.CHECKED)
+        pair.checked_at = now
+        self._outputs.append(SendStun(data, pair.remote, pair.local))
+
+    def _send_due(self, now: float) -> None:
+        """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4)."""
+        while now >= self._pacer.at:
+            waiting = self._check_list.next_waiting() if self._state.is_checking else None
+            resend = self._transactions.next_resend()
+            if waiting is not None:
+                self._check(waiting, now, CHECK_SENDS)
+                self._pacer.sent(now, verified=False)
+            elif resend is not None and now >= resend.resend_at:
+                self._send_again(resend, now)
+            else:
+                return
+
+    def _send_again(self, transaction: Transaction, now: float) -> None:
+        pair = transaction.pair
+        if transaction.sends_left:
+            self._transactions.sent_again(transaction, now)
+            pair.checked_at = now
+            self._pacer.sent(now, verified=pair.state is PairState.SUCCEEDED)
+            self._outputs.append(SendStun(transaction.data, pair.remote, pair.local))
+            return
+        self._transactions.remove(transaction)
+        self._on_failure(transaction, now)
+
+    def _on_response(
+        self, response: stun.Message, remote: Address, local: Address | None, now: float
+    ) -> None:
+        transaction = self._transactions.get(response.transaction_id)
+        if transaction is None or not response.integrity_ok(transaction.key):
+            return
+        pair = transaction.pair
+        # Deviation: RFC 8445 §7.2.5.2.1 fails a pair whose answer takes another way; we ask on.
+        if remote != pair.remote or (None not in (local, pair.local) and local != pair.local):
+            return
+        error = response.message_class is stun.MessageClass.ERROR
+        if not error and response.mapped_address is None:
+            return
+        self._transactions.remove(transaction)
+        self._path.heard(now)
+        if error:
+            self._on_error(transaction, response.error_code, now)
+        else:
+            pair.mapped, pair.seen_local = response.mapped_address, local or pair.seen_local
+            self._on_success(transaction, now)
+
+    def _on_error(self, transaction: Transaction, code: int | None, now: float) -> None:
+        if code == 487:
+            # RFC 8445 §7.2.5.1: change roles, unless that has happened since, and check again.
+            if transaction.controlling is not self.controlling or self._switch_role():
+                self._check(transaction.pair, now, CHECK_SENDS if self._state.is_checking else 0)
+        elif transaction.pair is not self._path.pair:
+            self._on_failure(transaction, now)
+
+    def _on_failure(self, transaction: Transaction, now: float) -> None:
+        """The pair does not work; the next best has its turn (RFC 8445 §7.2.5.2)."""
+        transaction.pair.on(PairEvent.UNANSWERED)
+        if transaction.nominate:
+            self._nomination.withdraw()
+        self._consider_nomination(now)
+
+    def _on_success(self, transaction: Transaction, now: float) -> None:
+        """The pair works both ways (RFC 8445 §7.2.5.3)."""
+        pair = transaction.pair
+        pair.on(PairEvent.ANSWERED)
+        pair.answered_at = now
+        if transaction.sends == 1:
+            sample = now - transaction.sent_at
+            self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
+        if pair is self._path.pair:
+            self._path.announce(self._check_list.kind_of(pair))
+        elif not self._state.is_checking:
+            pair.proven = True
+            selected = self._path.pair
+            if transaction.rescue and selected and selected.answered_at < transaction.sent_at:
+                self._select(pair, now)
+            else:
+                self._follow(pair, now)
+        elif transaction.nominate and self.controlling:
+            self._select(pair, now)
+        elif self.controlling:
+            self._consider_nomination(now)
+        else:
+            self._follow(pair, now)
+        self._path.observe(pair)
+
+    # --- nomination -----------------------------------------------------------------------------
+
+    def _consider_nomination(self, now: float) -> None:
+        if self.controlling and self._state.is_checking:
+            pair = self._nomination.choose(self._check_list, self.rtt, now)
+            if pair is not None:
+                self._check(pair, now, NOMINATION_SENDS, nominate=True)
+
+    def _follow(self, pair: Pair, now: float) -> None:
+        """The peer may have nominated this valid pair, or moved its end of the path there."""
+        follows = (
+            pair.nominated
+            and not self.controlling
+            and (self._state.is_checking or not self._path.secured)
+        )
+        moved = pair.heard and not self._state.is_checking
+        if follows or moved:
+            self._select(pair, now)
+
+    def _on_packet_from_elsewhere(self, remote: Address, now: float) -> None:
+        """The peer's mapping may have changed without its knowing: ask there, and then believe."""
+        pairs = [pair for pair in self._check_list if pair.remote == remote]
+        if not pairs:
+            pair = self._check_list.learn(None, remote, 1)
+            if pair is not None:
+                self._trigger(pair, now)
+        for pair in pairs:
+            if pair.proven:
+                pair.heard = True
+                if pair.state is PairState.SUCCEEDED:
+                    self._follow(pair, now)
+                    return
+            if pair.state is PairState.FAILED:
+                self._trigger(pair, now)
+
+    def _select(self, pair: Pair, now: float) -> None:
+        self._on(AgentEvent.SELECT)
+        self._forget_others(pair)
+        self._path.select(pair, self._check_list.kind_of(pair), now)
+
+    def _forget_others(self, pair: Pair) -> None:
+        """The path is this one; all that was tried beside it is forgotten (RFC 8445 §8.1.2)."""
+        self._nomination.withdraw()
+        self._check_list.keep_only(pair)
+        self._transactions.keep_only(pair)
+
+    # --- roles, liveness, ends ------------------------------------------------------------------
+
+    def _switch_role(self) -> bool:
+        """Take the other role. False: the two of us cannot agree, and that was the end."""
+        if self._session.switch_role():
+            self._nomination.withdraw()
+            self._check_list.set_role(self.controlling)
+        elif self._path.pair is None:
+            self._end("conflict", AgentEvent.FAIL)
+        return not self._state.is_failed
+
+    def _probe(self, now: float) -> None:
+        """Ask on the path and, when in doubt, from one of our other addresses by turns."""
+        selected = self._path.pair
+        assert selected is not None
+        self._check(selected, now, 0)
+        if self._state.is_checking or not self._path.is_doubtful():
+            return
+        others = self._check_list.alternatives_to(selected)
+        if others:
+            self._rescues += 1
+            self._check(others[self._rescues % len(others)], now, 0, rescue=True)
+
+    def _give_up_checking(self) -> None:
+        """No pair worked in time; after a restart the old path lives or dies by its own silence."""
+        self._end("timeout", AgentEvent.TIMEOUT)
+        if self._path.pair is not None:
+            self._forget_others(self._path.pair)
+
+    def _end(self, reason: str, event: AgentEvent) -> None:
+        self._on(event)
+        if self._state.is_failed:
+            self._transactions.clear()
+            self._outputs.append(Failed(reason))

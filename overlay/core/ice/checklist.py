@@ -1,0 +1,285 @@
+"""The check list of an ICE agent: which pairs to try, in which order (RFC 8445 §6.1.2).
+
+One component on one port, so a local candidate is worth its base alone: pairs are made of our
+bases and the remote candidates of the same family. Everything is bounded, for a peer fills it.
+"""
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from overlay.core.ice.states import PAIR, PairEvent, PairState
+from overlay.core.types import Address, Candidate, PathKind
+
+MAX_BASES = 8
+"""`guess`"""
+MAX_SIGNALLED = 8
+"""Remote candidates out of an offer or answer (DESIGN, the door)."""
+MAX_REFLEXIVE = 8
+"""Remote addresses learnt from checks; beyond it the oldest of no use makes room. `guess`"""
+MAX_PAIRS = 100
+"""RFC 8445 §6.1.2.5."""
+
+TYPE_PREFERENCES = {"host": 126, "prflx": 110, "srflx": 100, "relay": 0}
+"""RFC 8445 §5.1.2.2."""
+
+
+def candidate_priority(kind: str, local_preference: int = 65_535) -> int:
+    """The priority of a candidate of component 1 (RFC 8445 §5.1.2.1)."""
+    return TYPE_PREFERENCES[kind] << 24 | local_preference << 8 | 255
+
+
+def pair_priority(controlling: int, controlled: int) -> int:
+    """RFC 8445 §6.1.2.3, from the two candidates' priorities."""
+    low, high = min(controlling, controlled), max(controlling, controlled)
+    return (low << 32) + 2 * high + (controlling > controlled)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A local address that checks leave from."""
+
+    local: Address | None
+    """None: the routing table chooses the source (the candidate was a wildcard address)."""
+    ipv6: bool
+    priority: int
+    """The best of the candidates that share it."""
+
+
+@dataclass(slots=True, eq=False)
+class Pair:
+    """A candidate pair: where a check leaves from, and where it goes."""
+
+    local: Address | None
+    remote: Address
+    local_priority: int
+    remote_candidate: Candidate
+    priority: int = 0
+    state: PairState = PairState.WAITING
+    nominated: bool = False
+    """The controlling peer has said USE-CANDIDATE on it."""
+    seen_local: Address | None = None
+    """The local address that the last answer reached."""
+    mapped: Address | None = None
+    """What the last answer calls our address."""
+    checked_at: float = float("-inf")
+    """When the last check went out."""
+    answered_at: float = float("-inf")
+    """When a check on it was last answered."""
+    proven: bool = False
+    """The peer has proven itself there, by a check or an answer, since the path last moved."""
+    heard: bool = False
+    """And after that an encrypted packet came from there."""
+
+    @property
+    def prflx_priority(self) -> int:
+        """What a check says in PRIORITY (RFC 8445 §7.1.1)."""
+        return TYPE_PREFERENCES["prflx"] << 24 | self.local_priority & 0xFFFFFF
+
+    def on(self, event: PairEvent) -> None:
+        """Take the transition that the table has for it."""
+        self.state = PAIR[self.state][event]
+
+    def sort(self, controlling: bool) -> None:
+        """Compute the pair's priority under our role."""
+        ours, theirs = self.local_priority, self.remote_candidate.priority
+        self.priority = pair_priority(ours, theirs) if controlling else pair_priority(theirs, ours)
+
+
+class CheckList:
+    """Bases, remote candidates and the pairs of both."""
+
+    def __init__(self, controlling: bool, candidates: Sequence[Candidate]) -> None:
+        self.controlling = controlling
+        self.bases = _bases(candidates)
+        self._host_addresses = [each.address for each in candidates if each.kind == "host"]
+        self._remotes: dict[Address, Candidate] = {}
+        self._pairs: dict[tuple[Address | None, Address], Pair] = {}
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs.values())
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def set_role(self, controlling: bool) -> None:
+        """A switch of roles recomputes all priorities (RFC 8445 §7.2.5.1)."""
+        self.controlling = controlling
+        for pair in self:
+            pair.sort(controlling)
+
+    def add_remote(self, candidate: Candidate) -> None:
+        """Pair a signalled candidate with every base of its family, or skip it.
+
+        Skipped are addresses that are no unicast IP address, families that we have no base of,
+        and candidates beyond the first eight.
+        """
+        address = unicast(candidate.address)
+        if address is None or candidate.kind not in TYPE_PREFERENCES:
+            return
+        known = self._remotes.get(address)
+        signalled = sum(each.kind != "prflx" for each in self._remotes.values())
+        if (known is not None and known.kind != "prflx") or signalled >= MAX_SIGNALLED:
+            return
+        bases = [base for base in self.bases if base.ipv6 == (":" in address.host)]
+        if not bases:
+            return
+        priority = _clamped(candidate.priority)
+        remote = Candidate(candidate.kind, address, priority, candidate.foundation, candidate.base)
+        self._remotes[address] = remote
+        for pair in self:
+            # Learnt from a check before: now we know what it is (RFC 8445 §7.3.1.3).
+            if pair.remote == address:
+                pair.remote_candidate = remote
+                pair.sort(self.controlling)
+        for base in bases:
+            self._add_pair(base.local, base.priority, remote)
+
+    def learn(self, local: Address | None, remote: Address, priority: int) -> Pair | None:
+        """The pair of a check that came from `remote` to `local` (RFC 8445 §7.3.1.3).
+
+        An address never heard of becomes a peer-reflexive candidate. None when there is no room.
+        """
+        pair = self.find(local, remote)
+        if pair is not None:
+            return pair
+        candidate = self._remotes.get(remote)
+        if candidate is None:
+            if not self._room_for_reflexive():
+                return None
+            candidate = Candidate("prflx", remote, _clamped(priority))
+            self._remotes[remote] = candidate
+        base = self._base_of(local, remote)
+        return self._add_pair(base.local, base.priority, candidate)
+
+    def find(self, local: Address | None, remote: Address) -> Pair | None:
+        """The pair that a datagram from `remote` to `local` belongs to."""
+        pair = self._pairs.get((local, remote)) or self._pairs.get((None, remote))
+        if pair is None and local is None:
+            return next((each for each in self if each.remote == remote), None)
+        return pair
+
+    def next_waiting(self) -> Pair | None:
+        """The pair to check next (RFC 8445 §6.1.4.2)."""
+        return _best(pair for pair in self if pair.state is PairState.WAITING)
+
+    def best_valid(self) -> Pair | None:
+        """The best of the valid list (RFC 8445 §6.1.2.1)."""
+        return _best(pair for pair in self if pair.state is PairState.SUCCEEDED)
+
+    def may_improve_on(self, pair: Pair) -> bool:
+        """Whether a pair of higher priority may still succeed."""
+        unsettled = (PairState.WAITING, PairState.IN_PROGRESS)
+        return any(each.priority > pair.priority and each.state in unsettled for each in self)
+
+    def keep_only(self, selected: Pair) -> None:
+        """Forget the other pairs: one that comes up later proves itself anew."""
+        self._pairs = {(selected.local, selected.remote): selected}
+
+    def alternatives_to(self, selected: Pair) -> list[Pair]:
+        """The selected remote address from each of our other bases: our own end may have moved."""
+        ipv6 = ":" in selected.remote.host
+        bases = [base for base in self.bases if base.ipv6 == ipv6]
+        if selected.local is not None and all(base.local is not None for base in bases):
+            bases.append(Base(None, ipv6, 0))
+        found = [
+            self._add_pair(base.local, base.priority, selected.remote_candidate)
+            for base in bases
+            if base.local != selected.local
+        ]
+        return [pair for pair in found if pair is not None]
+
+    def kind_of(self, pair: Pair) -> PathKind:
+        """What kind of path a checked pair is."""
+        if pair.remote_candidate.kind == "relay":
+            return PathKind.RELAYED
+        ours = (pair.local, pair.seen_local, *self._host_addresses)
+        if pair.remote_candidate.kind == "host" and pair.mapped and pair.mapped in ours:
+            return PathKind.HOST
+        return PathKind.REFLEXIVE
+
+    def _base_of(self, local: Address | None, remote: Address) -> Base:
+        ipv6 = ":" in remote.host
+        bases = [base for base in self.bases if base.ipv6 == ipv6]
+        for base in bases:
+            if base.local == local or base.local is None:
+                return base
+        # An interface that came up later, or a shell that knows no local addresses.
+        return Base(local, ipv6, min((base.priority for base in bases), default=1))
+
+    def _add_pair(self, local: Address | None, priority: int, remote: Candidate) -> Pair | None:
+        key = (local, remote.address)
+        pair = self._pairs.get(key)
+        if pair is None:
+            pair = Pair(local, remote.address, priority, remote)
+            pair.sort(self.controlling)
+            if not self._room_for_pair(pair.priority):
+                return None
+            self._pairs[key] = pair
+        return pair
+
+    def _room_for_pair(self, priority: int) -> bool:
+        """Full: the worst pair goes that is not under way, if it is worse (RFC 8445 §6.1.2.5)."""
+        if len(self._pairs) < MAX_PAIRS:
+            return True
+        idle = (PairState.WAITING, PairState.FAILED)
+        victims = [(pair.priority, key) for key, pair in self._pairs.items() if pair.state in idle]
+        worst = min(victims, key=lambda victim: victim[0], default=None)
+        if worst is None or worst[0] >= priority:
+            return False
+        del self._pairs[worst[1]]
+        return True
+
+    def _room_for_reflexive(self) -> bool:
+        learnt = [each.address for each in self._remotes.values() if each.kind == "prflx"]
+        if len(learnt) < MAX_REFLEXIVE:
+            return True
+        valid = [pair.remote for pair in self if pair.state is PairState.SUCCEEDED]
+        oldest = next((address for address in learnt if address not in valid), None)
+        if oldest is None:
+            return False
+        del self._remotes[oldest]
+        self._pairs = {key: pair for key, pair in self._pairs.items() if pair.remote != oldest}
+        return True
+
+
+def unicast(address: Address) -> Address | None:
+    """The address in canonical text, or None when no check may go there.
+
+    Hosts come from peers: names, zones, multicast and unspecified addresses are refused.
+    """
+    try:
+        host = ipaddress.ip_address(address.host)
+    except ValueError:
+        return None
+    if host.is_multicast or host.is_unspecified or "%" in address.host:
+        return None
+    if not 0 < address.port < 65_536 or str(host) == "255.255.255.255":
+        return None
+    return Address(str(host), address.port)
+
+
+def _bases(candidates: Sequence[Candidate]) -> list[Base]:
+    """Our bases, best first; a candidate that shares one adds nothing (RFC 8445 §6.1.2.4).
+
+    No candidates at all: one unpinned base of each family.
+    """
+    if not candidates:
+        priority = candidate_priority("host")
+        return [Base(None, ipv6=ipv6, priority=priority) for ipv6 in (False, True)]
+    best: dict[tuple[Address | None, bool], int] = {}
+    for candidate in candidates:
+        address = candidate.base or candidate.address
+        wildcard = address.host in ("0.0.0.0", "::")
+        key = (None if wildcard else address, ":" in address.host)
+        best[key] = max(best.get(key, 0), _clamped(candidate.priority))
+    bases = [Base(local, ipv6, priority) for (local, ipv6), priority in best.items()]
+    return sorted(bases, key=lambda base: -base.priority)[:MAX_BASES]
+
+
+def _best(pairs: Iterator[Pair]) -> Pair | None:
+    return max(pairs, key=lambda pair: pair.priority, default=None)
+
+
+def _clamped(priority: int) -> int:
+    return min(max(priority, 1), 2**32 - 1)

@@ -1,0 +1,1 @@
+"""Links between nodes: the hello, which of two survives, and the farewell."""

@@ -1,0 +1,214 @@
+"""The hello: two strangers on a fresh DTLS link prove who they are to each other.
+
+Both ends send `Hello` at once. The dialler then sends its `Proof`: a signature over everything
+that makes this link unlike any other (both fingerprints, both nonces, the attempt, the DTLS
+exporter, …). Only when that holds, and the dialler may come in, does the listener send its own:
+a stranger learns nothing of it but a certificate. Replays, relays and men in the middle fail,
+because the exporter and fingerprints differ on any other DTLS session.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from overlay.core.context import Context
+from overlay.core.types import LinkFacts, Negotiated, PeerId
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire import invite
+from overlay.core.wire import signing as documents
+from overlay.core.wire.documents import InviteBody
+from overlay.core.wire.messages import Hello, Proof
+
+LABEL = b"overlay hello 1"
+MAX_CLOCK_SKEW = 300.0
+"""Seconds (guess): signed expiries mean nothing between clocks further apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the hello fails: a code for programs, a line for people."""
+
+    code: str
+    text: str
+
+
+SECOND_HELLO = Refusal("protocol", "a second hello on one link")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The peer has proven itself."""
+
+    peer: PeerId
+    boot: int
+    negotiated: Negotiated
+    record: bytes
+    wire: int
+
+
+class Handshake:
+    """One link's hello. The dialler knows whom it expects; a lite listener does not."""
+
+    def __init__(
+        self,
+        context: Context,
+        facts: LinkFacts,
+        *,
+        dialler: bool,
+        expected: PeerId | None,
+        negotiated: Negotiated | None,
+        invite_body: InviteBody | None = None,
+    ) -> None:
+        self._context = context
+        self._facts = facts
+        self._dialler = dialler
+        self._expected = expected
+        self._negotiated = negotiated
+        self._invite = invite_body
+        self._nonce = context.crypto.token(16)
+        self._remote: Hello | None = None
+        self._wire = 0
+        """The version that both speak; known once the peer's hello has come."""
+        self._admission = b""
+
+    def hello(self, now: float) -> Hello:
+        """Ours, sent as soon as the channel is open."""
+        clock = int(self._context.wall(now))
+        return Hello(*self._context.settings.wire, self._nonce, clock)
+
+    def on_hello(self, hello: Hello, now: float) -> Refusal | None:
+        """Check what can be checked of a stranger: versions and clock."""
+        if self._remote is not None:
+            return SECOND_HELLO
+        oldest, newest = self._context.settings.wire
+        self._wire = min(newest, hello.wire_max)
+        if self._wire < max(oldest, hello.wire_min):
+            return Refusal(
+                "version",
+                f"we speak wire version [{oldest}, {newest}] and the peer "
+                f"[{hello.wire_min}, {hello.wire_max}]: update the older of the two",
+            )
+        skew = hello.clock - self._context.wall(now)
+        if abs(skew) > MAX_CLOCK_SKEW:
+            ahead = "ahead of" if skew > 0 else "behind"
+            return Refusal(
+                "clock",
+                f"the peer's clock is {abs(skew):.0f} s {ahead} ours: set the wrong one right",
+            )
+        self._remote = hello
+        return None
+
+    def proof(self, record: bytes) -> Proof:
+        """Ours; the dialler sends it after both hellos, the listener after the dialler's proof."""
+        if self._dialler and self._invite is not None:
+            grant, seed = self._invite.grant, self._invite.seed
+            crypto = self._context.crypto
+            self._admission = invite.make_admission(grant, seed, self._session(), crypto)
+        context = self._context
+        assert self._negotiated is not None
+        unsigned = Proof(
+            peer_id=context.peer_id,
+            boot=context.settings.boot,
+            network=context.settings.network,
+            negotiated=self._negotiated.value,
+            admission=self._admission if self._dialler else b"",
+            signature=b"",
+            record=record,
+        )
+        signed = self._transcript(unsigned, by_dialler=self._dialler)
+        return msgspec.structs.replace(unsigned, signature=context.crypto.sign(signed))
+
+    def on_proof(self, proof: Proof, now: float) -> Accepted | Refusal:
+        """Check the peer's; its signature last, since that costs most."""
+        if self._remote is None:
+            return Refusal("protocol", "a proof before the hello")
+        if proof.network != self._context.settings.network:
+            return Refusal("network", "this node belongs to another network")
+        peer = PeerId(proof.peer_id)
+        if peer == self._context.peer_id:
+            return Refusal("self", "this is the node itself: its link leads back to it")
+        if self._expected is not None and peer != self._expected:
+            return Refusal("refused", "another peer than the one that was dialled answered")
+        negotiated = _parse_negotiated(proof.negotiated)
+        if negotiated is None or self._negotiated not in (None, negotiated):
+            return Refusal("protocol", "the two ends disagree on how the link came about")
+        self._expected, self._negotiated = peer, negotiated
+        if not self._dialler:
+            refusal = self._admit(proof, now)
+            if refusal is not None:
+                return refusal
+        signed = self._transcript(proof, by_dialler=not self._dialler)
+        if not self._context.crypto.verify(peer, signed, proof.signature):
+            return Refusal("refused", "the proof of identity does not hold on this link")
+        return Accepted(peer, proof.boot, negotiated, proof.record, self._wire)
+
+    def _admit(self, proof: Proof, now: float) -> Refusal | None:
+        """Whether the dialler may come in by the token that it used (DESIGN, joining)."""
+        self._admission = proof.admission
+        kind = self._facts.token_kind
+        claimed = Negotiated(proof.negotiated)
+        if kind is None:
+            allowed: tuple[Negotiated, ...] = (Negotiated.MESH, Negotiated.MANUAL)
+        elif kind == dial.INVITE:
+            allowed = (Negotiated.INVITE,)
+        else:
+            allowed = (Negotiated.DIRECT, Negotiated.CACHE)
+        if claimed not in allowed:
+            return Refusal("protocol", "the link did not come about the way that is claimed")
+        if kind != dial.INVITE:
+            return None
+        settings = self._context.settings
+        grant = invite.check_admission(
+            proof.admission,
+            self._session(),
+            PeerId(proof.peer_id),
+            settings.network,
+            self._context.wall(now),
+            self._context.crypto,
+        )
+        if isinstance(grant, str):
+            return Refusal("expired" if "expired" in grant else "refused", grant)
+        if grant.invite_id != self._facts.token_id:
+            return Refusal("refused", "the invite and the dial token do not belong together")
+        return None
+
+    def _nonces(self) -> tuple[bytes, bytes]:
+        """The dialler's and the listener's."""
+        assert self._remote is not None
+        ours, theirs = self._nonce, self._remote.nonce
+        return (ours, theirs) if self._dialler else (theirs, ours)
+
+    def _session(self) -> bytes:
+        """What makes this session unlike any other; the invite key signs it."""
+        return hashlib.sha256(b"".join([self._facts.exporter, *self._nonces()])).digest()
+
+    def _transcript(self, proof: Proof, *, by_dialler: bool) -> bytes:
+        """What is signed: equal at both ends of one link, unlike on any other."""
+        facts, me = self._facts, self._context
+        assert self._expected is not None
+        ours = (me.peer_id, me.crypto.fingerprint, facts.dtls_role)
+        their_role = "server" if facts.dtls_role == "client" else "client"
+        theirs = (self._expected, facts.remote_fingerprint, their_role)
+        dialler, listener = (ours, theirs) if self._dialler else (theirs, ours)
+        fields = [
+            by_dialler,
+            self._wire,
+            proof.network,
+            dialler,
+            listener,
+            self._nonces(),
+            facts.attempt,
+            proof.boot,
+            proof.negotiated,
+            hashlib.sha256(self._admission).digest(),
+            facts.exporter,
+        ]
+        return documents.labelled(LABEL, msgspec.msgpack.encode(fields))
+
+
+def _parse_negotiated(text: str) -> Negotiated | None:
+    try:
+        return Negotiated(text)
+    except ValueError:
+        return None

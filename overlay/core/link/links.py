@@ -1,0 +1,418 @@
+"""The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
+
+A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
+Where two come about at once, both ends keep the same one (DESIGN, glare and restarts).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from overlay.core.context import Context
+from overlay.core.events import (
+    Admit,
+    Hangup,
+    LinkAlive,
+    LinkOpened,
+    LinkSilent,
+    LinkSuspect,
+    Rejected,
+    Resolved,
+    Transmit,
+)
+from overlay.core.link.hello import SECOND_HELLO, Accepted, Handshake, Refusal
+from overlay.core.timers import Timers
+from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId, RequestId
+from overlay.core.wire.documents import InviteBody
+from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
+
+HELLO_TIMEOUT = 10.0
+"""Seconds (guess) from the open channel to the verified proof."""
+GLARE_WINDOW = 5.0
+"""Seconds (guess): links of one peer that open closer together than this are simultaneous."""
+PENDING_HELLOS_MAX = 256
+GOODBYE_MAX = 200
+"""Characters of a farewell."""
+PINGS_MAX = 256
+PING_TIMEOUT = 10.0
+
+
+class LinkState(StrEnum):
+    """What a link is good for."""
+
+    HELLO = "hello"
+    """Its channel is open, and nobody has proven anything."""
+    UP = "up"
+    """It is the one link to its peer."""
+    SUSPECT = "suspect"
+    """A check has gone unanswered for 1.5 s: still in use."""
+    SILENT = "silent"
+    """Nothing has been heard for 6 s: others take its place, and it may resume within a minute."""
+    ENDED = "ended"
+    """It has been hung up, or was lost."""
+
+
+class LinkEvent(StrEnum):
+    """What happens to a link."""
+
+    PROVEN = "proof holds"
+    SUSPECTED = "LinkSuspect"
+    FELL_SILENT = "LinkSilent"
+    HEARD = "LinkAlive"
+    END = "refused, goodbye, displaced, lost"
+
+
+TRANSITIONS: dict[LinkState, dict[LinkEvent, LinkState]] = {
+    LinkState.HELLO: {
+        LinkEvent.PROVEN: LinkState.UP,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.UP: {
+        LinkEvent.SUSPECTED: LinkState.SUSPECT,
+        LinkEvent.FELL_SILENT: LinkState.SILENT,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.SUSPECT: {
+        LinkEvent.HEARD: LinkState.UP,
+        LinkEvent.FELL_SILENT: LinkState.SILENT,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.SILENT: {
+        LinkEvent.HEARD: LinkState.UP,
+        LinkEvent.END: LinkState.ENDED,
+    },
+    LinkState.ENDED: {},
+}
+"""What follows. The transport's word on a state that has no entry for it is no news."""
+LIVENESS: dict[type, LinkEvent] = {
+    LinkSuspect: LinkEvent.SUSPECTED,
+    LinkAlive: LinkEvent.HEARD,
+    LinkSilent: LinkEvent.FELL_SILENT,
+}
+
+
+@dataclass(slots=True)
+class Expected:
+    """What an attempt of ours is meant to become."""
+
+    peer: PeerId
+    negotiated: Negotiated
+    inbound: bool
+    via: PeerId | None = None
+    hops: int = 0
+    invite: InviteBody | None = None
+
+
+@dataclass(slots=True)
+class Link:
+    """An open link; `peer` stays None until the hello has succeeded."""
+
+    id: LinkId
+    facts: LinkFacts
+    inbound: bool
+    handshake: Handshake | None
+    """None once it has succeeded."""
+    opened_at: float
+    expected: Expected | None
+    asked_at: float
+    """When what the peer's proof answers has left: from then on counts the first round trip."""
+    peer: PeerId | None = None
+    boot: int = 0
+    negotiated: Negotiated = Negotiated.DIRECT
+    since: float = 0.0
+    state: LinkState = LinkState.HELLO
+    rtt: float | None = None
+    mapped: Address | None = None
+    """Where the peer's end of the path sees us."""
+    told: tuple[PeerId, ...] | None = None
+    """The neighbours of ours that the peer was last told of."""
+
+    def on(self, event: LinkEvent) -> bool:
+        """Take the transition that the table has for it, if any; whether it had one."""
+        after = TRANSITIONS[self.state].get(event)
+        self.state = after or self.state
+        return after is not None
+
+    @property
+    def via(self) -> PeerId | None:
+        """The neighbour that handed us the offer or the answer."""
+        return self.expected.via if self.expected else None
+
+    @property
+    def hops(self) -> int:
+        """How many links the offer travelled; 0 where there was none."""
+        return self.expected.hops if self.expected else 0
+
+
+# What `Links` tells the composed node: facts, returned by its methods.
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A peer has its first link: it is a neighbour now."""
+
+    peer: PeerId
+    link: Link
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A neighbour's link was replaced by another."""
+
+    peer: PeerId
+    link: Link
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """A neighbour's link has ended."""
+
+    peer: PeerId
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A link of ours never came to a verified hello."""
+
+    link: LinkId
+    code: str
+    text: str
+
+
+LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed
+
+
+@dataclass(slots=True)
+class _Ping:
+    link: LinkId
+    sent_at: float
+    request: RequestId | None
+
+
+@dataclass(slots=True)
+class Links:
+    """Every link of the node by id, and by peer once the peer is known."""
+
+    context: Context
+    by_id: dict[LinkId, Link] = field(default_factory=dict)
+    by_peer: dict[PeerId, Link] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    """How many hellos failed, by code."""
+    _expected: dict[LinkId, Expected] = field(default_factory=dict)
+    _timers: Timers[LinkId] = field(init=False)
+    _pings: dict[int, _Ping] = field(default_factory=dict)
+    _ping_timers: Timers[int] = field(init=False)
+    _next_id: int = 0
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+        self._ping_timers = Timers(self.context.agenda)
+
+    def new_id(self) -> LinkId:
+        """The next even link id: attempts that the core starts."""
+        self._next_id += 2
+        return LinkId(self._next_id - 2)
+
+    def expect(self, link: LinkId, expected: Expected) -> None:
+        """Remember what an attempt is meant to become when it opens."""
+        self._expected[link] = expected
+
+    def forget(self, link: LinkId) -> None:
+        """An attempt is over before it opened."""
+        self._expected.pop(link, None)
+
+    def on_dial_failed(self, link: LinkId, reason: str) -> str:
+        """An attempt came to nothing; what to say of it. A wrong certificate counts as refused."""
+        self.forget(link)
+        if reason != "certificate":
+            return f"the connection attempt failed ({reason})"
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.context.report("warning", "certificate_refused", link=link)
+        return (
+            "the node that answered has another certificate than was promised: "
+            "ask for a new invite from a member whom you trust"
+        )
+
+    def alive(self) -> list[Link]:
+        """The neighbours' links that are not silent, in the order in which they came up."""
+        return [link for link in self.by_peer.values() if link.state is not LinkState.SILENT]
+
+    def peer_of(self, link: LinkId) -> PeerId | None:
+        """Whose link this is, once the hello has succeeded."""
+        found = self.by_id.get(link)
+        return found.peer if found else None
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def on_opened(self, event: LinkOpened, now: float) -> None:
+        """A channel stands: say hello."""
+        expected = self._expected.pop(event.link, None)
+        pending = sum(1 for link in self.by_id.values() if link.peer is None)
+        called_off = expected is None and not event.inbound
+        if called_off or pending >= PENDING_HELLOS_MAX:
+            self.context.emit(Hangup(event.link, "cancelled" if called_off else "busy"))
+            return
+        handshake = Handshake(
+            self.context,
+            event.facts,
+            dialler=not event.inbound,
+            expected=expected.peer if expected else None,
+            negotiated=expected.negotiated if expected else None,
+            invite_body=expected.invite if expected else None,
+        )
+        link = Link(event.link, event.facts, event.inbound, handshake, now, expected, asked_at=now)
+        self.by_id[link.id] = link
+        self._timers.set(link.id, now + HELLO_TIMEOUT)
+        self.context.emit(Transmit(link.id, handshake.hello(now)))
+
+    def on_hello(self, link: Link, message: Hello, record: bytes, now: float) -> list[LinkFact]:
+        """The peer's hello: the dialler answers with its proof."""
+        if link.handshake is None:
+            return self._refuse(link, SECOND_HELLO)
+        refusal = link.handshake.on_hello(message, now)
+        if refusal is not None:
+            return self._refuse(link, refusal)
+        if not link.inbound:
+            link.asked_at = now
+            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+        return []
+
+    def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
+        """The peer's proof: the link is its link from here on, if it holds."""
+        if link.state is not LinkState.HELLO or link.handshake is None:
+            return self.end(link, "protocol", "a second proof on one link")
+        result = link.handshake.on_proof(message, now)
+        if isinstance(result, Refusal):
+            return self._refuse(link, result)
+        rival = self.by_peer.get(result.peer)
+        if rival is not None and not self._displaces(link, result, rival):
+            return self._refuse(link, Refusal("duplicate", "another link to this peer stands"))
+        if link.inbound:
+            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+        return [self._establish(link, result, rival, now)]
+
+    def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
+        link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
+        link.since, link.handshake = self.context.wall(now), None
+        link.rtt = now - link.asked_at
+        link.on(LinkEvent.PROVEN)
+        self._timers.stop(link.id)
+        self.context.emit(Admit(link.id, result.peer))
+        if rival is None:
+            self.by_peer[result.peer] = link
+            return PeerUp(result.peer, link, result.record)
+        self.by_peer[result.peer] = link
+        self._close(rival, "duplicate", "another link to this peer stands")
+        return PeerMoved(result.peer, link, result.record)
+
+    def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
+        """Whether a new link replaces a peer's old one; both ends must decide alike.
+
+        A newer boot of the peer wins. A peer that dials again long after its link stood has
+        lost it. Otherwise both were made at once, and the lower attempt wins.
+        """
+        if new.boot != old.boot:
+            return new.boot > old.boot
+        if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state is LinkState.SILENT:
+            return True
+        return link.facts.attempt < old.facts.attempt
+
+    def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
+        self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+        if refusal.code != "duplicate":
+            self.context.report(
+                "warning", "hello_refused", code=refusal.code, text=refusal.text,
+                remote=str(link.facts.remote),
+            )  # fmt: skip
+        return self.end(link, refusal.code, refusal.text)
+
+    # --- ending ------------------------------------------------------------------------------
+
+    def end(self, link: Link, code: str, text: str) -> list[LinkFact]:
+        """Say goodbye, hang up, and say what that means for the node."""
+        self._close(link, code, text)
+        return self._ended(link, code, text)
+
+    def leave(self) -> None:
+        """Say goodbye on every link."""
+        for link in list(self.by_id.values()):
+            self.end(link, "leave", "the node is leaving")
+
+    def on_goodbye(self, link: Link, message: Goodbye) -> list[LinkFact]:
+        """The peer ends the link and says why."""
+        self._drop(link)
+        self.context.emit(Hangup(link.id, "closed"))
+        return self._ended(link, message.code, message.text)
+
+    def on_lost(self, link_id: LinkId, reason: str) -> list[LinkFact]:
+        """The transport has lost an open link."""
+        link = self.by_id.get(link_id)
+        if link is None:
+            return []
+        self._drop(link)
+        return self._ended(link, reason, f"the link was lost ({reason})")
+
+    def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
+        if link.peer is None:
+            return [] if link.expected is None else [AttemptFailed(link.id, code, text)]
+        if self.by_peer.get(link.peer) is not link:
+            return []
+        del self.by_peer[link.peer]
+        return [PeerDown(link.peer, code)]
+
+    def _close(self, link: Link, code: str, text: str) -> None:
+        self._drop(link)
+        line = "".join(filter(str.isprintable, text))[:GOODBYE_MAX]
+        self.context.emit(Transmit(link.id, Goodbye(code, line)))
+        self.context.emit(Hangup(link.id, code))
+
+    def _drop(self, link: Link) -> None:
+        link.on(LinkEvent.END)
+        self.by_id.pop(link.id, None)
+        self._timers.stop(link.id)
+
+    # --- liveness and round trips ------------------------------------------------------------
+
+    def on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent) -> PeerId | None:
+        """Note what the transport thinks of a link; returns its peer if that is news."""
+        link = self.by_id.get(event.link)
+        return link.peer if link is not None and link.on(LIVENESS[type(event)]) else None
+
+    def ping(self, link: Link, request: RequestId | None, now: float) -> None:
+        """Ask for a pong, for a command or to know the round trip."""
+        token = int.from_bytes(self.context.crypto.token(7), "big")
+        while len(self._pings) >= PINGS_MAX:
+            self._give_up(next(iter(self._pings)))
+        self._pings[token] = _Ping(link.id, now, request)
+        self._ping_timers.set(token, now + PING_TIMEOUT)
+        self.context.emit(Transmit(link.id, Ping(token)))
+
+    def on_pong(self, link: Link, message: Pong, now: float) -> None:
+        """The round trip of a ping; a command that waits for it resolves to it."""
+        ping = self._pings.get(message.token)
+        if ping is None or ping.link != link.id:
+            return
+        del self._pings[message.token]
+        self._ping_timers.stop(message.token)
+        link.rtt = now - ping.sent_at
+        if ping.request is not None:
+            self.context.emit(Resolved(ping.request, link.rtt))
+
+    def _give_up(self, token: int) -> None:
+        ping = self._pings.pop(token)
+        self._ping_timers.stop(token)
+        if ping.request is not None:
+            text = f"the peer did not answer within {PING_TIMEOUT:g} s"
+            self.context.emit(Rejected(ping.request, "timeout", text))
+
+    def on_time(self, now: float) -> list[LinkFact]:
+        """End the links whose hello takes too long; give up pings."""
+        facts: list[LinkFact] = []
+        for token in self._ping_timers.pop_due(now):
+            self._give_up(token)
+        for link_id in self._timers.pop_due(now):
+            link = self.by_id[link_id]
+            facts += self._refuse(link, Refusal("timeout", "the hello took too long"))
+        return facts

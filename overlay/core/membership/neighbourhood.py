@@ -1,0 +1,281 @@
+"""Whom a node is linked to, and why: the views, the ring and the seats that both compete for.
+
+The views (HyParView) want random neighbours for gossip, the keyspace wants ring and long links for
+routing; either may use a link that the other asked for, and a link that neither uses is a guest's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from overlay.core.context import Context
+from overlay.core.membership.basalt import Ask, Basalt, Slots
+from overlay.core.membership.hyparview import Fact as ViewFact
+from overlay.core.membership.hyparview import (
+    HyParView,
+    NeighborDown,
+    NeighborUp,
+    Parameters,
+    Wanted,
+)
+from overlay.core.membership.link_uses import Seats, Use
+from overlay.core.membership.shuffles import Sampled, Shuffles, Shuffling
+from overlay.core.routing.ring import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
+from overlay.core.types import LinkId, PeerId
+from overlay.core.wire import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class Overstayed:
+    """The link to this peer serves nothing and has had its time."""
+
+    peer: PeerId
+
+
+NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Ask | Sampled | Overstayed
+
+
+@dataclass(slots=True)
+class Neighbourhood:
+    """Composes the machines that want links. Every method returns facts."""
+
+    context: Context
+    record_of: Callable[[PeerId], bytes | None]
+    owner_of: Callable[[bytes], PeerId | None]
+    """Whose record this claims to be."""
+    prefix: Callable[[PeerId], str]
+    """By a member's record: whose machines may well be one attacker's."""
+    views: HyParView = field(init=False)
+    passive: Basalt | Shuffling = field(init=False)
+    keyspace: Keyspace = field(init=False)
+    seats: Seats = field(init=False)
+    _facts: list[NeighbourFact] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.context.settings
+        parameters = Parameters(settings.active_size, full_mesh=settings.mesh_size)
+        side = settings.ring_side if settings.auto else 0
+        self.views = HyParView(self.context, parameters, opens_links=settings.auto)
+        self.passive = self.views.passive = self._policy()
+        self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
+        self.seats = Seats(self.context, self.keyspace.is_near)
+
+    def _policy(self) -> Basalt | Shuffling:
+        """How the passive view is filled."""
+        settings, views = self.context.settings, self.views
+        if settings.passive_policy == "basalt":
+            slots = Slots(settings.passive_size, settings.exchange_interval)
+            return Basalt(self.context, slots, self.record_of, self.owner_of, self.prefix)
+        return Shuffling(
+            self.context,
+            Shuffles(settings.passive_size),
+            views.active,
+            views.links,
+            views.known,
+            self.record_of,
+        )
+
+    def passive_view(self) -> list[PeerId]:
+        """Once for each slot that they hold."""
+        passive = self.passive
+        return passive.slots() if isinstance(passive, Basalt) else list(passive.peers)
+
+    def samples(self) -> list[PeerId]:
+        """The newest last."""
+        return list(self.passive.samples) if isinstance(self.passive, Basalt) else []
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def on_linked(
+        self, peer: PeerId, link: LinkId, *, ours: bool, join: bool, now: float
+    ) -> list[NeighbourFact]:
+        """A link stands, or stands on another path."""
+        self.seats.take(peer, link, now)
+        if isinstance(self.passive, Basalt):
+            self.passive.meet(peer)
+        self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
+        return self._done(self.keyspace.on_linked(peer, now), now)
+
+    def on_heard_again(self, peer: PeerId, link: LinkId, now: float) -> list[NeighbourFact]:
+        """A silent link is back."""
+        self._take(self.views.on_heard_again(peer, link, now), now)
+        return self._done(self.keyspace.on_linked(peer, now), now)
+
+    def on_doubt(self, peer: PeerId, now: float, *, doubtful: bool) -> list[NeighbourFact]:
+        """A check of a link has gone unanswered, or is answered again."""
+        return self._done(self.views.on_doubt(peer, now, doubtful=doubtful), now)
+
+    def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A link is silent: others take its place, its seat stays."""
+        for use in (Use.VIEW, Use.RING, Use.LONG):
+            self.seats.release(peer, use, now)
+        self._take(self.views.on_unlinked(peer, now, absent=True), now)
+        return self._done(self.keyspace.on_unlinked(peer, now), now)
+
+    def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
+        """A link has ended."""
+        self.seats.leave(peer)
+        if code == "leave":
+            self.views.forget(peer)
+        self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
+        self._take(self.keyspace.on_unlinked(peer, now), now)
+        if code == "leave":
+            self.keyspace.forget(peer, now)
+        return self._done([], now)
+
+    def on_unreachable(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A link that was wanted did not come about."""
+        self._take(self.views.on_unreachable(peer, now), now)
+        return self._done(self.keyspace.on_unreachable(peer, now), now)
+
+    def keep(self, peer: PeerId, now: float) -> None:
+        """A command asked for a link to this peer: it stays."""
+        self.seats.hold(peer, Use.KEPT, now)
+
+    # --- members -------------------------------------------------------------------------------
+
+    def on_known(self, peer: PeerId, now: float) -> list[NeighbourFact]:
+        """A member has been heard of by its record."""
+        self._take(self.views.on_known(peer, now), now)
+        if isinstance(self.passive, Basalt):
+            self.passive.on_record(peer)
+        return self._done(self.keyspace.on_known(peer, now), now)
+
+    def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """Peers met in an earlier life."""
+        return self._done(self.views.on_recalled(peers, now), now)
+
+    def on_neighbours(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """A neighbour says who its neighbours are."""
+        return self._done(self.keyspace.on_heard(peers, now), now)
+
+    def on_located(self, place: int, peers: list[PeerId], now: float) -> list[NeighbourFact]:
+        """Who is nearest to a place that the keyspace asked about."""
+        return self._done(self.keyspace.on_located(place, peers, now), now)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def on_message(
+        self, peer: PeerId, message: m.NeighbourMessage, record: bytes, now: float
+    ) -> list[NeighbourFact]:
+        """HyParView's messages, and what a peer counts on its link for."""
+        view = self.views
+        match message:
+            case m.JoinView():
+                facts = view.on_join(peer, record, now)
+            case m.ForwardJoin():
+                facts = view.on_forward_join(peer, message, now)
+            case m.NeighbourAsk():
+                facts = view.on_neighbour_ask(peer, message, now)
+            case m.NeighbourReply():
+                facts = view.on_neighbour_reply(peer, message, now)
+            case m.Disconnect():
+                facts = view.on_disconnect(peer, now)
+            case m.RecordShuffle() | m.RecordShuffleReply():
+                self._on_shuffle(peer, message, now)
+                facts = []
+            case m.LinkUse():
+                self.seats.on_told(peer, message, now)
+                facts = []
+            case _:
+                assert_never(message)
+        return self._done(facts, now)
+
+    def _on_shuffle(
+        self, peer: PeerId, message: m.RecordShuffle | m.RecordShuffleReply, now: float
+    ) -> None:
+        """The paper's exchange; whoever has another policy takes no part in it."""
+        passive = self.passive
+        if isinstance(passive, Shuffling):
+            if isinstance(message, m.RecordShuffle):
+                sampled = passive.on_shuffle(peer, message, now)
+            else:
+                sampled = passive.on_shuffle_reply(message)
+            self._facts += [sampled] if sampled is not None else []
+
+    def on_sampled(self, peers: list[PeerId], sent: list[PeerId]) -> None:
+        """Those of a sample whose records hold."""
+        if isinstance(self.passive, Shuffling):
+            self.passive.integrate(peers, sent)
+
+    # --- exchanges of whole views ----------------------------------------------------------------
+
+    def allows(self, bearer: PeerId, now: float) -> bool:
+        """Whether a neighbour may bring one more exchange, its own or somebody's."""
+        return not isinstance(self.passive, Basalt) or self.passive.allows(bearer, now)
+
+    def is_flooding(self, bearer: PeerId, now: float) -> bool:
+        """Whether a neighbour brings more of them than anybody can have to pass on."""
+        return isinstance(self.passive, Basalt) and self.passive.is_flooding(bearer, now)
+
+    def on_asked(
+        self, routed: m.ViewExchange | m.RecordPull
+    ) -> m.ViewExchanged | m.RecordPulled | None:
+        """A member exchanges views with us, or wants records; our reply."""
+        return self.passive.on_asked(routed) if isinstance(self.passive, Basalt) else None
+
+    def on_answered(
+        self, reply: m.ViewExchanged | m.RecordPulled, now: float
+    ) -> list[NeighbourFact]:
+        """What a member replied to us."""
+        if not isinstance(self.passive, Basalt):
+            return []
+        if isinstance(reply, m.ViewExchanged):
+            return [*self.passive.on_answered(reply, now)]
+        return [Sampled(self.passive.on_records(reply), [])]
+
+    def on_unanswered(self, request: bytes) -> bool:
+        """Nobody passed a request on; returns whether it was an exchange of ours."""
+        return isinstance(self.passive, Basalt) and self.passive.on_unanswered(request)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> list[NeighbourFact]:
+        """Shuffle, look around, and end what serves nothing."""
+        self._take(self.views.on_time(now), now)
+        if self._on_round(now):
+            self._take(self.views.shrink(), now)
+        self._take(self.keyspace.on_time(now), now)
+        for peer in self.seats.on_time(now):
+            if self.views.active:  # a node without neighbours keeps whom it has
+                self._facts.append(Overstayed(peer))
+        return self._done([], now)
+
+    def _on_round(self, now: float) -> bool:
+        """Whether the passive view had something to do."""
+        if isinstance(self.passive, Shuffling):
+            return self.passive.on_time(now)
+        due, asks = self.passive.on_time(now)
+        self._facts += asks
+        return due
+
+    # --- what the machines say -----------------------------------------------------------------
+
+    def _take(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> None:
+        for fact in facts:
+            self._on_fact(fact, now)
+
+    def _done(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> list[NeighbourFact]:
+        self._take(facts, now)
+        done, self._facts = self._facts, []
+        return done
+
+    def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
+        match fact:
+            case NeighborUp(peer):
+                self.seats.hold(peer, Use.VIEW, now)
+                self.passive.begin(now)
+                self._facts.append(fact)
+            case NeighborDown(peer):
+                self.seats.release(peer, Use.VIEW, now)
+                self._facts.append(fact)
+            case Wanted() | Look():
+                self._facts.append(fact)
+            case Needed(peer):
+                self._facts.append(Wanted(peer))
+            case Held(peer, ring):
+                self.seats.hold(peer, Use.RING if ring else Use.LONG, now)
+            case Released(peer):
+                self.seats.release(peer, Use.RING | Use.LONG, now)
+            case _:
+                assert_never(fact)

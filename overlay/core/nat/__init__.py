@@ -1,0 +1,1 @@
+"""What NATs do to us: the addresses that others see."""

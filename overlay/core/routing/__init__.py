@@ -1,0 +1,1 @@
+"""Requests through the mesh: the ring, look-ahead, acknowledgements, ways around."""

@@ -1,0 +1,64 @@
+"""Traces: which way an offer to a peer would take, and how long that is."""
+
+from dataclasses import dataclass, field
+
+from overlay.core.context import Context
+from overlay.core.events import Rejected, Resolved, Traced, TracePeer
+from overlay.core.routing.requests import base_of, new_request
+from overlay.core.routing.routing import OFFER_TTL
+from overlay.core.timers import Timers
+from overlay.core.types import PeerId, RequestId
+from overlay.core.wire.messages import Trace, TraceReply
+
+TRACE_TIMEOUT = 10.0
+"""Seconds (guess): longer than a request is remembered on its way would be of no use."""
+TRACES_MAX = 256
+
+
+@dataclass(slots=True)
+class Tracing:
+    """The traces of one node that are under way."""
+
+    context: Context
+    _waiting: dict[bytes, tuple[RequestId, float]] = field(default_factory=dict)
+    _timers: Timers[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+
+    def start(self, command: TracePeer, now: float) -> Trace | None:
+        """The trace to be routed, or None when there are too many."""
+        if len(self._waiting) >= TRACES_MAX:
+            text = f"{TRACES_MAX} traces are under way: try again later"
+            self.context.emit(Rejected(command.request, "busy", text))
+            return None
+        request = new_request(self.context.crypto)
+        self._waiting[request] = (command.request, now)
+        self._timers.set(request, now + TRACE_TIMEOUT)
+        return Trace(command.peer, request, OFFER_TTL, [])
+
+    def on_reply(self, reply: TraceReply, now: float) -> None:
+        """A trace of ours is back."""
+        request = base_of(reply.request)
+        waiting = self._waiting.pop(request, None)
+        if waiting is None:
+            return
+        self._timers.stop(request)
+        command, sent_at = waiting
+        hops = tuple(map(PeerId, reply.path))
+        self.context.emit(Resolved(command, Traced(hops, now - sent_at, reply.request[-1])))
+
+    def on_undeliverable(self, request: bytes, code: str) -> None:
+        """Nobody could pass it on."""
+        self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
+
+    def on_time(self, now: float) -> None:
+        """Give up what has not come back in time."""
+        for request in self._timers.pop_due(now):
+            self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
+
+    def _give_up(self, request: bytes, code: str, text: str) -> None:
+        waiting = self._waiting.pop(request, None)
+        self._timers.stop(request)
+        if waiting is not None:
+            self.context.emit(Rejected(waiting[0], code, text))

@@ -1,0 +1,1 @@
+"""Application streams over one link: credit, turns, frames."""

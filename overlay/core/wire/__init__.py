@@ -1,0 +1,1 @@
+"""What crosses a link, and what is signed: messages, documents, their bounds and their bytes."""

@@ -1,0 +1,1 @@
+"""What has to hold in a world: at every moment, and once its faults are over."""

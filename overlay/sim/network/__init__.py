@@ -1,0 +1,1 @@
+"""What lies between the nodes of a world: links or datagrams, latency, loss, NAT boxes."""

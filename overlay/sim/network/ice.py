@@ -1,0 +1,288 @@
+"""The network of a simulated world at fidelity ``ice``: every check is a datagram.
+
+Each node has the shipped door at its port, and its agents find the paths, nominate, watch them and
+follow them. A datagram takes its way's latency with jitter, may be lost, and passes the box of its
+sender and that of its receiver (`overlay.sim.network.nat`). Messages stay whole: in order,
+reliable, as late as the packets that were lost; where no packet passes they wait for the path.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from overlay.core.events import (
+    Admit,
+    Dial,
+    Effect,
+    Event,
+    Hangup,
+    LinkOpened,
+    Negotiate,
+    Prepare,
+    Received,
+    Transmit,
+)
+from overlay.core.types import Address, LinkFacts, LinkId
+from overlay.core.wire.messages import Message
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.network.latencies import Drawn, Latencies
+from overlay.sim.network.links import End, Network, part
+from overlay.sim.network.nat import Fate, Firewalls
+from overlay.sim.network.port import MICROSECOND, Port, Side
+from overlay.sim.network.silence import Silence
+from overlay.sim.node import SimNode
+
+if TYPE_CHECKING:
+    from overlay.sim.world import World
+
+RESEND_INTERVAL = 1.0
+"""Seconds between two tries to get through with a message: the first timer of SCTP (RFC 9260)."""
+
+
+@dataclass(slots=True, eq=False)
+class Half(End):
+    """An end of a link whose path is watched by its port."""
+
+    side: Side = field(kw_only=True)
+    resends: bool = False
+    """A look whether the path is back is under way."""
+
+
+class _Doors(Silence):
+    """The doors notice silence themselves."""
+
+    def look(self, end: End, *, anew: bool = False, within: float = 0.0) -> None:
+        """Nothing to be done."""
+
+
+class IceNetwork(Network):
+    """All ports of a world, and what passes between them."""
+
+    def __init__(self, world: "World", conditions: Conditions) -> None:
+        super().__init__(world, conditions, _Doors(world))
+        firewalls = Firewalls(world)
+        self.leaving: Fate = firewalls.leaving
+        self.arriving: Fate = firewalls.arriving
+        """The boxes of all senders and of all receivers; tests put others in their place."""
+        self.datagrams = 0
+        """Checks, answers and flights of handshakes sent so far."""
+        self._rng = Random(f"datagrams {world.seed}")
+        self._ports: dict[SimNode, Port] = {}
+        self._clients: dict[bytes, Side] = {}
+        """Sides that have begun a handshake, by its session, until its link is open or lost."""
+        self._drawn: tuple[tuple[float, float], Latencies] | None = None
+
+    # --- what ports ask of the world ---------------------------------------------------------
+
+    @property
+    def now_us(self) -> int:
+        """Microseconds since the beginning."""
+        return self._world.now_us
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._world.now_us / MICROSECOND
+
+    def wall_offset(self, node: SimNode) -> float:
+        """A node's wall clock less the world's."""
+        return self._world.wall(node) - self._world.now
+
+    def at(self, when_us: int, call: Callable[[], None]) -> None:
+        """Call something at this microsecond."""
+        self._world.schedule(when_us, _call, call, None)
+
+    def feed(self, node: SimNode, event: Event) -> None:
+        """Tell a core."""
+        self._world.feed(node, event)
+
+    def port(self, node: SimNode) -> Port:
+        """The port of a living node."""
+        port = self._ports.get(node)
+        if port is None:
+            rng = Random(f"port {self._world.seed} {node.name} {node.settings.boot}")
+            port = self._ports[node] = Port(self, node, rng)
+        return port
+
+    def perform(self, node: SimNode, effect: Effect) -> None:
+        """What the transport does with the core's effects."""
+        match effect:
+            case Transmit():
+                end = node.ends.get(effect.link)
+                if end is not None:
+                    self._send(end, effect.message)
+            case Hangup(link):
+                self._hang_up(node, link)
+            case Dial() | Prepare() | Negotiate() | Admit():
+                self.port(node).perform(effect)
+            case _:
+                raise AssertionError(effect)
+
+    # --- datagrams ---------------------------------------------------------------------------
+
+    def send(self, node: SimNode, data: bytes, target: Address) -> None:
+        """A datagram leaves a node's port."""
+        self.datagrams += 1
+        out = self.leaving(node.address, target)
+        receiver = self._world.by_address.get(out[1]) if out else None
+        loss = self.conditions.loss
+        if out is None or receiver is None or (loss and self._rng.random() < loss):
+            return
+        when = self.now_us + round(self._travel(self.latency(node, receiver)) * MICROSECOND)
+        self._world.schedule(when, self._arrives, (data, node), out)
+
+    def _arrives(self, sent: tuple[bytes, SimNode], addresses: tuple[Address, Address]) -> None:
+        """A datagram is at the receiver's box."""
+        data, sender = sent
+        found = self._let_in(sender, addresses)
+        if found is not None:
+            receiver, source = found
+            self.port(receiver).receive(data, source)
+
+    def _let_in(
+        self, sender: SimNode, addresses: tuple[Address, Address]
+    ) -> tuple[SimNode, Address] | None:
+        """Who gets it, and from where as the receiver sees it."""
+        within = self.arriving(*addresses)
+        receiver = self._world.by_address.get(within[1]) if within else None
+        if within is None or receiver is None or not receiver.alive:
+            return None
+        return (receiver, within[0]) if receiver.group == sender.group else None
+
+    def latency(self, one: SimNode, other: SimNode) -> float:
+        """Seconds from one node to another: where nothing says it, drawn once for each pair."""
+        conditions = self.conditions
+        if conditions.between is not None:
+            return super().latency(one, other)
+        if self._drawn is None or self._drawn[0] != conditions.latency:
+            self._drawn = conditions.latency, Drawn(self._world.seed, *conditions.latency)
+        return self._drawn[1].between(one.index, other.index)
+
+    # --- links -------------------------------------------------------------------------------
+
+    def starts(self, client: Side) -> None:
+        """A client's first flight leaves: whoever answers it will have the other end."""
+        self._clients[client.handshake.session] = client
+
+    def forget(self, side: Side) -> None:
+        """A side is over; whoever is at its other end will notice, or has been told."""
+        if self._clients.get(side.handshake.session) is side:
+            del self._clients[side.handshake.session]
+        if side.half is not None and not side.half.gone:
+            side.half.gone = True
+            part(side.half)
+
+    def open(self, side: Side) -> None:
+        """A side's channel stands: the server's first, which makes both ends of the link."""
+        client = self._clients.get(side.handshake.session)
+        if side.half is None and client is not None:
+            self._join(client, side)
+        half = side.half
+        if half is None:
+            return  # who began it is gone, and this attempt will time out
+        if client is side:
+            del self._clients[side.handshake.session]
+        side.facts = _facts(side)
+        half.node.ends[half.link] = half
+        side.port.door.established(side.link, self.now)
+        self.feed(half.node, LinkOpened(side.link, side.secure.inbound, side.facts))
+        self._resend_soon(half, 0.0)
+
+    def _join(self, client: Side, server: Side) -> None:
+        one, other = client.port.node, server.port.node
+        client.half = Half(one, client.link, self.latency(one, other), side=client)
+        server.half = Half(other, server.link, self.latency(other, one), side=server)
+        client.half.other, server.half.other = server.half, client.half
+
+    def _hang_up(self, node: SimNode, link: LinkId) -> None:
+        """What was sent before still arrives, unless no packet passes: then silence says it."""
+        end = node.ends.pop(link, None)
+        if end is not None and not end.other.gone:
+            self._send(end, None)
+        self.port(node).close(link)
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def _arrive(self, end: End, message: Message | None) -> None:
+        assert isinstance(end, Half)
+        if end.gone:
+            return
+        source = None if end.held else self._passes(end)
+        if source is None:
+            end.held.append(message)
+            self._resend_soon(end, RESEND_INTERVAL)
+        else:
+            self._take_in(end, message, source)
+
+    def _passes(self, end: Half) -> Address | None:
+        """Whether a packet comes through to this end now; from where, as it sees it."""
+        assert isinstance(end.other, Half)
+        sender = end.other.node
+        if not end.side.is_open:
+            return None
+        out = self.leaving(sender.address, end.other.side.remote)
+        found = self._let_in(sender, out) if out is not None else None
+        return found[1] if found is not None and found[0] is end.node else None
+
+    def _take_in(self, end: Half, message: Message | None, source: Address) -> None:
+        if message is None:
+            self.lose(end, "closed")
+            end.side.port.close(end.link)
+            return
+        end.side.port.heard(end.link, source)
+        if not end.gone:
+            self.feed(end.node, Received(end.link, message))
+
+    def resume(self, side: Side) -> None:
+        """A silent path is heard again: what waits at both ends is sent anew."""
+        half = side.half
+        if half is not None and not half.other.gone:
+            assert isinstance(half.other, Half)
+            self._resend_soon(half, 0.0)
+            self._resend_soon(half.other, half.latency)
+
+    def _resend_soon(self, end: Half, delay: float) -> None:
+        if end.held and (delay < RESEND_INTERVAL or not end.resends):
+            end.resends = True
+            when = self.now_us + round(delay * MICROSECOND)
+            self._world.schedule(when, self._resend, end, None)
+
+    def _resend(self, end: Half, _: None) -> None:
+        """What waits is tried again; with a sender that is gone for good it is forgotten."""
+        held, end.held, end.resends = end.held, [], False
+        if not end.gone and end.other.node.alive:
+            for message in held:
+                self._arrive(end, message)
+
+    # --- faults ------------------------------------------------------------------------------
+
+    def on_crash(self, node: SimNode) -> None:
+        """Its port is shut: nobody answers there."""
+        port = self._ports.pop(node, None)
+        if port is not None:
+            port.shut()
+        node.ends = {}
+
+    def on_thaw(self, node: SimNode) -> None:
+        """Its port goes on."""
+        self.port(node).thaw()
+
+
+def _facts(side: Side) -> LinkFacts:
+    secure, claim = side.secure, side.secure.claim
+    return LinkFacts(
+        remote=side.remote,
+        local=side.port.node.address,
+        path=secure.path,
+        dtls_role=secure.dtls_role,
+        remote_fingerprint=side.handshake.fingerprint,
+        exporter=side.handshake.exporter,
+        attempt=secure.attempt,
+        token_kind=claim.kind if claim else None,
+        token_id=claim.token_id if claim else b"",
+    )
+
+
+def _call(call: Callable[[], None], _: None) -> None:
+    call()

@@ -1,0 +1,378 @@
+"""The network of a simulated world at fidelity ``links``: dials, negotiations, ordered channels.
+
+A dial reaches whoever listens at its address and checks the same fingerprint and dial token as the
+door does; a firewalled node can only be reached by a negotiation that both ends take part in.
+Checks and keepalives are not simulated one by one: `overlay.sim.network.silence` says when they
+would have noticed that an end hears nothing any more.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.core.events import (
+    Admit,
+    Dial,
+    DialFailed,
+    Effect,
+    Hangup,
+    LinkLost,
+    LinkOpened,
+    Mapped,
+    Negotiate,
+    Prepare,
+    Received,
+    Transmit,
+)
+from overlay.core.types import LinkFacts, LinkId, PathKind
+from overlay.core.wire import codec
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire.messages import Message
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.network.silence import CHECK_INTERVAL, Silence
+from overlay.sim.node import SimNode
+
+if TYPE_CHECKING:
+    from overlay.sim.world import World
+
+__all__ = ["Attempt", "Conditions", "End", "Network"]
+
+HANDSHAKE_PACKETS = 6
+"""ICE, DTLS with its cookie, SCTP: measured on real links as about three round trips."""
+RETRANSMISSION = 0.3
+"""Seconds that one lost packet costs a reliable message."""
+CHECK_AGAIN = 0.5
+"""Seconds between the checks of an attempt that nobody answers."""
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """One node's end of a link; what is said of packets is said of those that it receives."""
+
+    node: SimNode
+    link: LinkId
+    latency: float
+    arrives: int = 0
+    """Microsecond at which the last packet under way arrives."""
+    sent: int = 0
+    """Microsecond at which the last packet has left (bandwidth)."""
+    gone: bool = False
+    hears: bool = True
+    """Whether packets come in at all; if not, notices of its silence are under way."""
+    told: bool = False
+    """The core thinks it suspect or silent."""
+    epoch: int = 0
+    """Counts the changes of `hears`: a notice of an earlier one is void."""
+    held: list[Message | None] = field(default_factory=list)
+    """What waits for the path to come back; None: the other end has hung up."""
+    other: "End" = field(init=False)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A dial or a negotiation under way."""
+
+    node: SimNode
+    effect: Dial | Prepare | Negotiate
+    latency: float
+
+
+class Network:
+    """All links of a world."""
+
+    def __init__(self, world: "World", conditions: Conditions, silence: Silence) -> None:
+        self._world = world
+        self.conditions = conditions
+        """May be replaced while the world runs."""
+        self.silence = silence
+        self._negotiating: dict[str, Attempt] = {}
+        """By the user fragment that its node chose."""
+
+    def perform(self, node: SimNode, effect: Effect) -> None:
+        """What the transport does with the core's effects."""
+        match effect:
+            case Transmit():
+                end = node.ends.get(effect.link)
+                if end is not None:
+                    self._send(end, effect.message)
+            case Dial():
+                self._dial(node, effect)
+            case Negotiate():
+                self._negotiate(node, effect)
+            case Hangup(link):
+                self._hang_up(node, link)
+            case Prepare(link):
+                node.attempts[link] = Attempt(node, effect, 0.0)
+            case Admit():
+                pass
+            case _:
+                raise AssertionError(effect)
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _dial(self, node: SimNode, effect: Dial) -> None:
+        attempt = self._begin(node, effect, effect.timeout)
+        self._after(self._handshake(attempt.latency), self._knock, attempt)
+
+    def _negotiate(self, node: SimNode, effect: Negotiate) -> None:
+        """Both ends must have started, each with the other's credentials."""
+        attempt = self._begin(node, effect, effect.timeout)
+        self._negotiating[effect.local.ufrag] = attempt
+        if self._counterpart(effect) is not None:
+            self._after(self._handshake(attempt.latency), self._meet, attempt)
+
+    def _begin(self, node: SimNode, effect: Dial | Negotiate, timeout: float) -> Attempt:
+        if self.conditions.between is None:
+            latency = self._world.rng.uniform(*self.conditions.latency)
+        else:
+            latency = self._distance(node, effect)
+        attempt = node.attempts[effect.link] = Attempt(node, effect, latency)
+        self._after(timeout, self._time_out, attempt)
+        return attempt
+
+    def _distance(self, node: SimNode, effect: Dial | Negotiate) -> float:
+        """To the peer at the first address at which there is somebody."""
+        if isinstance(effect, Dial):
+            addresses = effect.addresses
+        else:
+            addresses = tuple(candidate.address for candidate in effect.remote_candidates)
+        found = map(self._world.by_address.get, addresses)
+        peer = next((peer for peer in found if peer is not None), node)
+        return self.latency(node, peer)
+
+    def latency(self, one: SimNode, other: SimNode) -> float:
+        """Seconds from one node to another, where the conditions say it for each pair."""
+        assert self.conditions.between is not None
+        return self.conditions.between.between(one.index, other.index)
+
+    def _knock(self, attempt: Attempt, _: None) -> None:
+        """A dial's checks go to all its addresses: whoever answers first is opened."""
+        effect = attempt.effect
+        if not self._is_current(attempt) or not isinstance(effect, Dial):
+            return
+        for address in effect.addresses:
+            listener = self._world.by_address.get(address)
+            if listener is None or listener.firewalled or not _meets(attempt.node, listener):
+                continue
+            claim = dial.parse_ufrag(effect.remote.ufrag)
+            if claim is None or not self._token_holds(listener, effect, claim):
+                continue
+            if listener.crypto.fingerprint != effect.fingerprint:
+                self._fail(attempt, "certificate")
+                return
+            self._open(attempt, listener, self._world.new_inbound_link(listener), claim)
+            return
+        self._after(CHECK_AGAIN, self._knock, attempt)
+
+    def _token_holds(self, listener: SimNode, effect: Dial, claim: dial.Claim) -> bool:
+        key = listener.settings.dial_key
+        token = dial.make_token(key, claim.kind, claim.token_id, claim.expires_at)
+        password = dial.listener_password(token, effect.remote.ufrag)
+        fresh = claim.expires_at > self._world.wall(listener)
+        return fresh and hmac.compare_digest(password, effect.remote.password)
+
+    def _counterpart(self, effect: Negotiate) -> Attempt | None:
+        other = self._negotiating.get(effect.remote.ufrag)
+        theirs = other.effect if other else None
+        if not isinstance(theirs, Negotiate):
+            return None
+        agreed = theirs.remote == effect.local and theirs.local == effect.remote
+        return other if agreed else None
+
+    def _meet(self, attempt: Attempt, _: None) -> None:
+        effect = attempt.effect
+        if not self._is_current(attempt) or not isinstance(effect, Negotiate):
+            return
+        other = self._counterpart(effect)
+        if other is None or not _meets(attempt.node, other.node):
+            self._after(CHECK_AGAIN, self._meet, attempt)
+            return
+        self._forget(attempt)
+        self._forget(other)
+        ours, theirs = (attempt, other) if effect.controlling else (other, attempt)
+        self._open(ours, theirs.node, theirs.effect.link, None)
+
+    def _open(
+        self, attempt: Attempt, listener: SimNode, link: LinkId, claim: dial.Claim | None
+    ) -> None:
+        """The listener's end opens now, the dialler's when the last packet has come back."""
+        world, dialler = self._world, attempt.node
+        self._forget(attempt)
+        exporter = world.rng.randbytes(32)
+        there = back = attempt.latency
+        if self.conditions.between is not None:
+            there, back = self.latency(dialler, listener), self.latency(listener, dialler)
+        ends = End(dialler, attempt.effect.link, there), End(listener, link, back)
+        ends[0].other, ends[1].other = ends[1], ends[0]
+        answered = world.now_us + round(self._travel(back) * 1_000_000)
+        for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, answered)):
+            end.node.ends[end.link] = end
+            self.silence.begin(end)
+            end.arrives = opens
+            facts = LinkFacts(
+                remote=end.other.node.address,
+                local=end.node.address,
+                path=PathKind.HOST,
+                dtls_role="server" if inbound else "client",
+                remote_fingerprint=end.other.node.crypto.fingerprint,
+                exporter=exporter,
+                attempt=attempt.effect.attempt,
+                token_kind=claim.kind if claim and inbound else None,
+                token_id=claim.token_id if claim and inbound else b"",
+            )
+            world.schedule(opens, self._opened, end, LinkOpened(end.link, inbound, facts))
+
+    def _opened(self, end: End, event: LinkOpened) -> None:
+        if not end.gone:
+            self._world.feed(end.node, event)
+        if not end.gone:
+            self._world.feed(end.node, Mapped(end.link, end.node.address))
+
+    def _time_out(self, attempt: Attempt, _: None) -> None:
+        if self._is_current(attempt):
+            self._fail(attempt, "timeout")
+
+    def _fail(self, attempt: Attempt, reason: str) -> None:
+        self._forget(attempt)
+        self._world.feed(attempt.node, DialFailed(attempt.effect.link, reason))
+
+    def _is_current(self, attempt: Attempt) -> bool:
+        return attempt.node.attempts.get(attempt.effect.link) is attempt
+
+    def _forget(self, attempt: Attempt) -> None:
+        attempt.node.attempts.pop(attempt.effect.link, None)
+        if isinstance(attempt.effect, Negotiate):
+            self._negotiating.pop(attempt.effect.local.ufrag, None)
+
+    # --- packets -----------------------------------------------------------------------------
+
+    def _after(self, delay: float, call: Callable[[Attempt, None], None], attempt: Attempt) -> None:
+        self._world.schedule(self._world.now_us + round(delay * 1_000_000), call, attempt, None)
+
+    def _travel(self, latency: float) -> float:
+        """Seconds that a packet takes, were it not lost."""
+        rng, conditions = self._world.rng, self.conditions
+        delay = latency + rng.random() * conditions.jitter
+        if conditions.reordering and rng.random() < conditions.reordering:
+            delay += rng.random() * 4 * latency
+        return delay
+
+    def _handshake(self, latency: float) -> float:
+        delay = 0.0
+        for _ in range(HANDSHAKE_PACKETS):
+            delay += self._travel(latency)
+            while self.conditions.loss and self._world.rng.random() < self.conditions.loss:
+                delay += CHECK_AGAIN
+        return delay
+
+    def _send(self, end: End, message: Message | None) -> None:
+        """In order, after all that was sent before; None says that this end has hung up."""
+        world, conditions, far = self._world, self.conditions, end.other
+        delay = self._travel(end.latency)
+        while conditions.loss and world.rng.random() < conditions.loss:
+            delay += RETRANSMISSION
+        if world.codec and message is not None:
+            message = self._over_the_wire(message)
+        leaves = world.now_us
+        if conditions.bandwidth:
+            size = len(codec.encode(message)) if message is not None else 0
+            leaves = max(leaves, end.sent) + round(size / conditions.bandwidth * 1_000_000)
+            end.sent = leaves
+        arrival = leaves + round(delay * 1_000_000)
+        if arrival < far.arrives:
+            arrival = far.arrives
+        far.arrives = arrival
+        world.schedule(arrival, self._arrive, far, message)
+
+    @staticmethod
+    def _over_the_wire(message: Message) -> Message:
+        read = codec.decode(codec.encode(message))
+        assert not isinstance(read, codec.Unknown | codec.Broken), read
+        return read
+
+    def _arrive(self, end: End, message: Message | None) -> None:
+        if end.gone:
+            return
+        if end.held or end.node.group != end.other.node.group:
+            end.held.append(message)
+        elif message is None:
+            self.lose(end, "closed")
+        else:
+            self._world.feed(end.node, Received(end.link, message))
+
+    def release(self, end: End) -> None:
+        """The path is back: what waited for it arrives."""
+        held, end.held = end.held, []
+        for message in held:
+            self._arrive(end, message)
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def _hang_up(self, node: SimNode, link: LinkId) -> None:
+        """What was sent before still arrives; then the other end sees the link closed."""
+        attempt = node.attempts.get(link)
+        if attempt is not None:
+            self._forget(attempt)
+        end = node.ends.pop(link, None)
+        if end is None:
+            return
+        end.gone = True
+        if end.other.gone:
+            part(end)
+        elif node.group == end.other.node.group:
+            self._send(end, None)
+        else:
+            self.silence.look(end.other)
+
+    def lose(self, end: End, reason: str) -> None:
+        """A link has ended as this end sees it."""
+        end.gone = True
+        end.node.ends.pop(end.link, None)
+        self._world.feed(end.node, LinkLost(end.link, reason))
+        self.silence.look(end.other)
+        part(end)
+
+    # --- faults ------------------------------------------------------------------------------
+
+    def on_crash(self, node: SimNode) -> None:
+        """Everybody at the other end notices in time; the node's own ends are gone."""
+        for attempt in list(node.attempts.values()):
+            self._forget(attempt)
+        ends, node.ends = list(node.ends.values()), {}
+        for end in ends:
+            end.gone = True
+            self.silence.look(end.other)
+            part(end)
+
+    def on_freeze(self, node: SimNode) -> None:
+        """To the others a frozen node looks like a dead one."""
+        for end in node.ends.values():
+            end.epoch += 1  # it takes no notice of anything
+            self.silence.look(end.other)
+
+    def on_thaw(self, node: SimNode) -> None:
+        """The next checks are answered again."""
+        for end in list(node.ends.values()):
+            self.silence.look(end, anew=True)
+            self.silence.look(end.other)
+
+    def on_partition(self) -> None:
+        """Groups have changed: some paths fall silent, others come back."""
+        for node in self._world.nodes:
+            for end in node.ends.values():
+                self.silence.look(end, within=CHECK_INTERVAL)
+
+
+def part(end: End) -> None:
+    """Nobody asks for the other end of a link when both are gone: no cycle is left behind."""
+    other = end.other
+    if end.gone and other.gone:
+        del end.other, other.other
+
+
+def _meets(one: SimNode, other: SimNode) -> bool:
+    """Whether packets pass between two nodes and both answer them."""
+    if not (one.alive and other.alive) or one.frozen or other.frozen:
+        return False
+    return one.group == other.group

@@ -1,0 +1,53 @@
+"""What becomes of a datagram on its way: the place of NAT boxes and firewalls.
+
+A datagram meets the box of its sender as it leaves and the box of its receiver as it arrives. Each
+is a function of the datagram's two addresses; what it remembers is its own affair.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from overlay.core.limits import Recent
+from overlay.core.types import Address
+
+if TYPE_CHECKING:
+    from overlay.sim.world import World
+
+Fate = Callable[[Address, Address], tuple[Address, Address] | None]
+"""From source and target to the source and target with which a datagram goes on; None: dropped.
+
+A NAT box gives a datagram that leaves another source, and one that arrives another target.
+"""
+
+REMEMBERED_MAX = 1024
+"""Addresses to which a firewalled node has sent, at most; the one longest ago is forgotten."""
+FORGOTTEN_AFTER = 120.0
+"""Seconds after which a firewall forgets to whom its node has sent (RFC 4787 REQ-5: at least)."""
+
+
+class Firewalls:
+    """Nothing reaches a firewalled node but from where it has sent to; all else passes."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._sent: dict[Address, Recent[Address, float]] = {}
+        """For each firewalled node, when it last sent to whom."""
+
+    def leaving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
+        """Out it may, and makes the way back."""
+        if self._is_firewalled(source):
+            self._sent.setdefault(source, Recent(REMEMBERED_MAX)).put(target, self._world.now)
+        return source, target
+
+    def arriving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
+        """In it may when it was asked for."""
+        if self._is_firewalled(target):
+            sent = self._sent.get(target)
+            sent_at = sent.get(source) if sent else None
+            if sent_at is None or self._world.now > sent_at + FORGOTTEN_AFTER:
+                return None
+        return source, target
+
+    def _is_firewalled(self, address: Address) -> bool:
+        node = self._world.by_address.get(address)
+        return node is not None and node.firewalled

@@ -1,0 +1,310 @@
+"""A node's port where every check is simulated: the shipped door, driven by the world's clock.
+
+What the transport does for a real node (`overlay.transport.udp.transport`) is done here with
+datagrams of the world and a stand-in for DTLS and SCTP.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, assert_never
+
+from overlay.core.endpoint.endpoint import (
+    Alive,
+    Door,
+    DoorOutput,
+    Lost,
+    Observed,
+    Record,
+    Secure,
+    Selected,
+    Send,
+    Silent,
+    Suspect,
+)
+from overlay.core.events import (
+    Admit,
+    Dial,
+    DialFailed,
+    LinkAlive,
+    LinkSilent,
+    LinkSuspect,
+    Mapped,
+    Negotiate,
+    PathMoved,
+    Prepare,
+)
+from overlay.core.types import Address, LinkFacts, LinkId
+from overlay.sim.network.handshake import FLIGHT_TIMEOUT, Handshake
+from overlay.sim.node import SimNode
+
+if TYPE_CHECKING:
+    from overlay.sim.network.ice import Half, IceNetwork
+
+MICROSECOND = 1_000_000
+WAITING_MAX = 256
+"""Datagrams that wait in the socket of a frozen node; later ones are lost. guess"""
+REASONS = {"timeout": "timeout", "glare": "glare", "conflict": "protocol", "silent": "timeout"}
+"""What the core is told when the door gives an attempt up."""
+
+
+@dataclass(slots=True, eq=False)
+class Side:
+    """One node's side of an association, from the found path to the end."""
+
+    port: "Port"
+    secure: Secure
+    handshake: Handshake
+    remote: Address
+    """Where its datagrams go."""
+    facts: LinkFacts | None = None
+    """Once its channel stands."""
+    half: "Half | None" = field(default=None)
+    """Its end of the link, made when the server's channel stands."""
+
+    @property
+    def link(self) -> LinkId:
+        """The link's id at this node."""
+        return self.secure.link
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the core knows the link to be open."""
+        return self.facts is not None
+
+
+class Port:
+    """The one UDP port of a node, from its start to its crash."""
+
+    def __init__(self, network: "IceNetwork", node: SimNode, rng: Random) -> None:
+        self.node = node
+        self.sides: dict[LinkId, Side] = {}
+        self.closed = False
+        self._network = network
+        self._rng = rng
+        self._attempts: dict[LinkId, None] = {}
+        """Dials and negotiations that have found no path yet."""
+        self._waiting: list[tuple[bytes, Address]] = []
+        self._wakes_at: int | None = None
+        self._obeys = False
+        self.door = Door(dial_key=node.settings.dial_key, cookie_key=rng.randbytes(32), random=rng)
+        self.door.set_local((node.address,))
+
+    # --- what the core wants -----------------------------------------------------------------
+
+    def perform(self, effect: Dial | Prepare | Negotiate | Admit) -> None:
+        """Hand the door an effect; what comes of it is done once its core has had its say."""
+        now = self._told()
+        match effect:
+            case Dial():
+                self._attempts[effect.link] = None
+                self.door.dial(effect, now)
+            case Prepare():
+                self._attempts[effect.link] = None
+                self.door.prepare(effect, now)
+            case Negotiate():
+                self._attempts[effect.link] = None
+                self.door.negotiate(effect, now)
+            case Admit():
+                self.door.admitted(effect.link, now)
+            case _:
+                assert_never(effect)
+        self.obey_soon()
+
+    def close(self, link: LinkId) -> None:
+        """Forget an attempt or a link; nothing more is said of it."""
+        self._attempts.pop(link, None)
+        side = self.sides.pop(link, None)
+        if side is not None:
+            self._network.forget(side)
+        self.door.close(link, self._network.now)
+        self.obey_soon()
+
+    def shut(self) -> None:
+        """The node has crashed."""
+        self.closed = True
+        for side in self.sides.values():
+            self._network.forget(side)
+        self.sides.clear()
+
+    # --- what comes in -----------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address) -> None:
+        """A datagram; while the node is frozen it waits in the socket."""
+        if self.node.frozen:
+            if len(self._waiting) < WAITING_MAX:
+                self._waiting.append((data, source))
+            return
+        self.door.receive(data, source, self.node.address, self._told())
+        self._obey()
+
+    def heard(self, link: LinkId, source: Address) -> None:
+        """A message has come on a link, in a packet from there."""
+        if not self.node.frozen:
+            self.door.decrypted(link, source, self._network.now)
+            self._obey()
+
+    def thaw(self) -> None:
+        """The node goes on: what was due is late, what came has waited."""
+        self._on_time()
+        waiting, self._waiting = self._waiting, []
+        for data, source in waiting:
+            self.receive(data, source)
+
+    def _told(self) -> float:
+        """The time, after telling the door what the node's wall clock says."""
+        self.door.set_wall(self._network.wall_offset(self.node))
+        return self._network.now
+
+    # --- time --------------------------------------------------------------------------------
+
+    def obey_soon(self) -> None:
+        """Do what the door says once whatever is under way at this instant is over."""
+        if not self._obeys:
+            self._obeys = True
+            self._network.at(self._network.now_us, self._obey)
+
+    def _rearm(self) -> None:
+        """One pending look at the door's timers; one that comes too soon looks again."""
+        deadline = self.door.next_deadline()
+        if deadline is None:
+            return
+        when = max(self._network.now_us, int(deadline * MICROSECOND))
+        while when / MICROSECOND < deadline:
+            when += 1
+        if self._wakes_at is None or when < self._wakes_at:
+            self._wakes_at = when
+            self._network.at(when, partial(self._wake, when))
+
+    def _wake(self, when: int) -> None:
+        if self._wakes_at == when:
+            self._wakes_at = None
+            self._on_time()
+
+    def _on_time(self) -> None:
+        if self.closed or self.node.frozen:
+            return
+        self.door.handle_timeout(self._told())
+        self._obey()
+
+    # --- what the door says ------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        self._obeys = False
+        while not self.closed and (outputs := self.door.take()):
+            for output in outputs:
+                self._on_output(output)
+        if not self.closed:
+            self._rearm()
+
+    def _on_output(self, output: DoorOutput) -> None:
+        match output:
+            case Send():
+                self._network.send(self.node, output.data, output.remote)
+            case Record():
+                self._on_record(output)
+            case Secure():
+                self._on_secure(output)
+            case Selected():
+                self._on_selected(output)
+            case Lost():
+                self._on_lost(output)
+            case Observed() | Suspect() | Silent() | Alive():
+                self._on_fact(output)
+            case _:
+                assert_never(output)
+
+    def _on_fact(self, fact: Observed | Suspect | Silent | Alive) -> None:
+        side = self.sides.get(fact.link)
+        if side is None or not side.is_open:
+            return
+        match fact:
+            case Observed():
+                self._network.feed(self.node, Mapped(fact.link, fact.address))
+            case Suspect():
+                self._network.feed(self.node, LinkSuspect(fact.link))
+            case Silent():
+                self._network.feed(self.node, LinkSilent(fact.link))
+            case Alive():
+                self._network.feed(self.node, LinkAlive(fact.link))
+                self._network.resume(side)
+            case _:
+                assert_never(fact)
+
+    def _on_selected(self, selected: Selected) -> None:
+        side = self.sides.get(selected.link)
+        if side is None:
+            return
+        side.remote = selected.remote
+        before = side.facts
+        if before is not None:
+            side.facts = replace(before, remote=selected.remote, path=selected.path)
+            if side.facts != before:
+                self._network.feed(self.node, PathMoved(selected.link, side.facts))
+
+    def _on_lost(self, lost: Lost) -> None:
+        side = self.sides.pop(lost.link, None)
+        tried = lost.link in self._attempts
+        self._attempts.pop(lost.link, None)
+        if side is not None and side.is_open:
+            assert side.half is not None
+            self._network.lose(side.half, "broken")
+            return
+        if side is not None:
+            self._network.forget(side)
+        if tried or (side is not None and lost.link % 2 == 0):
+            reason = REASONS.get(lost.reason, "unreachable")
+            self._network.feed(self.node, DialFailed(lost.link, reason))
+
+    # --- handshakes --------------------------------------------------------------------------
+
+    def _on_secure(self, secure: Secure) -> None:
+        self._attempts.pop(secure.link, None)
+        handshake = Handshake(
+            client=secure.dtls_role == "client",
+            ours=self.node.crypto.fingerprint,
+            expected=secure.fingerprint,
+            fresh=self._rng.randbytes,
+        )
+        side = self.sides[secure.link] = Side(self, secure, handshake, secure.remote)
+        if handshake.flight:
+            self._network.starts(side)
+            self._fly(side, handshake.flight, FLIGHT_TIMEOUT)
+
+    def _fly(self, side: Side, flight: bytes, delay: float) -> None:
+        """Send the client's flight, again and again until another takes its turn."""
+        if side.handshake.flight is not flight or self.sides.get(side.link) is not side:
+            return
+        if not self.node.frozen:
+            self._network.send(self.node, flight, side.remote)
+        when = self._network.now_us + round(delay * MICROSECOND)
+        self._network.at(when, partial(self._fly, side, flight, 2 * delay))
+
+    def _on_record(self, record: Record) -> None:
+        for link in record.links:
+            side = self.sides.get(link)
+            if side is None:
+                continue
+            before = side.handshake.flight
+            answer = side.handshake.receive(record.data)
+            if answer is None:
+                continue
+            self._after(side, answer, before)
+            if side.handshake.secure:
+                self.door.decrypted(link, record.remote, self._network.now)
+            return
+
+    def _after(self, side: Side, answer: bytes, before: bytes) -> None:
+        """A record has moved a handshake on, or was one that we had before."""
+        handshake = side.handshake
+        if handshake.failed:
+            self.close(side.link)
+            if side.link % 2 == 0:
+                self._network.feed(self.node, DialFailed(side.link, "certificate"))
+            return
+        if handshake.flight and handshake.flight is not before:
+            self._fly(side, handshake.flight, FLIGHT_TIMEOUT)
+        elif answer:
+            self._network.send(self.node, answer, side.remote)
+        if handshake.open and not side.is_open:
+            self._network.open(side)

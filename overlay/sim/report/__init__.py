@@ -1,0 +1,1 @@
+"""Reports of a run: a page with its plots."""

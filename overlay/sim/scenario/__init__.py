@@ -1,0 +1,1 @@
+"""Scenarios: worlds written down in TOML, run, traced and measured."""

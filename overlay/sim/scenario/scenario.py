@@ -1,0 +1,476 @@
+"""What a scenario can say: the tables of its TOML file, each key with its limits and its meaning.
+
+The structs below are the only place where a key, its default, its limits and its meaning are
+written; `overlay.sim.scenario.reading` holds a file against them, the documentation is made from
+them.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from overlay.sim.scenario.adversaries import Adversary
+from overlay.sim.scenario.plan import DAY, Branches, Churn, Fault
+from overlay.sim.scenario.published import Published
+from overlay.tables import Table
+
+LATENCY = (0.005, 0.050)
+BASE = 0.005
+"""Seconds."""
+NAME = "^([a-z][a-z0-9_]*)?$"
+
+
+class Links(Table, frozen=True, kw_only=True):
+    """What every node is set to, on top of the profile; the keys are those of a node's `links`."""
+
+    auto: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether links open that no command asked for. Off: nobody grows a "
+                "view, nothing is repaired.",
+                extra={"allowed": "true or false", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    direct: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether members known by gossip may be dialled. Off: links to them "
+                "are negotiated through the mesh.",
+                extra={"allowed": "true or false", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    full_mesh: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=64,
+                description="Up to this many nodes the mesh is full; 0 for never.",
+                extra={"allowed": "a whole number from 0 to 64", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    active: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=64,
+                description="Neighbours for gossip in a larger mesh: HyParView's active view.",
+                extra={"allowed": "a whole number from 1 to 64", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    passive: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=1024,
+                description="Members kept in mind to replace neighbours: HyParView's passive view.",
+                extra={"allowed": "a whole number from 0 to 1024", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+    max: (
+        Annotated[
+            int,
+            Meta(
+                ge=2,
+                le=128,
+                description="Links beyond this are guests, handed on within 30 s.",
+                extra={"allowed": "a whole number from 2 to 128", "default": "the profile's"},
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Network(Table, frozen=True, kw_only=True):
+    """What the network does to packets."""
+
+    latency: Annotated[
+        tuple[float, float],
+        Meta(
+            description="Seconds one way, least and most; each link draws its own (with fidelity "
+            "`ice` each pair of nodes).",
+            extra={"allowed": "two numbers from 0 to 10, the lower one first"},
+        ),
+    ] = LATENCY
+    coordinates: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=10,
+                description="In place of `latency`: nodes have places in a square with a side of "
+                "so many seconds, drawn from the seed, and a packet takes `base` and as long as "
+                "the way is straight.",
+                extra={"allowed": "a number above 0, at most 10", "default": "none"},
+            ),
+        ]
+        | None
+    ) = None
+    base: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=10,
+                description="With `coordinates`: seconds that every way takes besides.",
+                extra={"allowed": "a number from 0 to 10", "default": f"{BASE}"},
+            ),
+        ]
+        | None
+    ) = None
+    matrix: (
+        Annotated[
+            str | tuple[tuple[float, ...], ...],
+            Meta(
+                description="In place of `latency`: seconds one way, a row for each sender and a "
+                "column for each receiver; node i has row and column i modulo their number. A CSV "
+                "file (its path relative to this file's), or the rows.",
+                extra={
+                    "allowed": "the path of a CSV file with 1 to 2048 rows of as many numbers "
+                    "from 0 to 10, or these rows",
+                    "default": "none",
+                },
+            ),
+        ]
+        | None
+    ) = None
+    jitter: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10,
+            description="Seconds by which a message comes later at most, drawn for each.",
+            extra={"allowed": "a number from 0 to 10"},
+        ),
+    ] = 0.002
+    loss: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.9,
+            description="The share of packets lost. Control messages are sent again and come "
+            "later, in order; what a handshake loses, it sends again too.",
+            extra={"allowed": "a number from 0 to 0.9"},
+        ),
+    ] = 0.0
+    reordering: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of packets held up on the way, by as much as four times the "
+            "link's latency: what travels on other links overtakes them.",
+            extra={"allowed": "a number from 0 to 1"},
+        ),
+    ] = 0.0
+    bandwidth: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e12,
+            description="Bytes a second that a link carries each way; 0 for no limit.",
+            extra={"allowed": "a number from 0"},
+        ),
+    ] = 0.0
+
+
+class Join(Table, frozen=True, kw_only=True):
+    """How the nodes come in."""
+
+    how: Annotated[
+        str,
+        Meta(
+            pattern="^(one-at-a-time|burst)$",
+            description="`one-at-a-time`: one every `every` seconds. `burst`: all at instants "
+            "drawn from the first `within` seconds.",
+            extra={"allowed": "one-at-a-time or burst"},
+        ),
+    ] = "one-at-a-time"
+    every: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=DAY,
+            description="Seconds from one newcomer to the next.",
+            extra={"allowed": f"a number from 0.001 to {DAY}"},
+        ),
+    ] = 0.5
+    within: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=DAY,
+            description="Seconds in which the whole burst comes.",
+            extra={"allowed": f"a number from 0.001 to {DAY}"},
+        ),
+    ] = 10.0
+    through: Annotated[
+        str,
+        Meta(
+            pattern="^(first|random)$",
+            description="Whose invite newcomers use: that of the `first` node (of the next one "
+            "once that is down), or of a `random` one that is up.",
+            extra={"allowed": "first or random"},
+        ),
+    ] = "first"
+    firewalled: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="The share of newcomers whom nobody can dial: links to them are "
+            "negotiated through the mesh. The first node is none of them.",
+            extra={"allowed": "a number from 0 to 1"},
+        ),
+    ] = 0.0
+    advertised: Annotated[
+        bool,
+        Meta(
+            description="Whether all give their addresses as ones that everybody can dial (as "
+            "with `overlay up --advertise`). Else an address proves itself when it is dialled.",
+            extra={"allowed": "true or false"},
+        ),
+    ] = False
+
+
+class Phase(Table, frozen=True, kw_only=True):
+    """A part of the workload: from when to when, how often, and how it is told from others."""
+
+    start: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds at which the first one is due.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ]
+    stop: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Virtual seconds at which no more are due; `within` later has to be "
+            "within the `duration`.",
+            extra={"allowed": f"a number from 0 to {DAY}, after `start`"},
+        ),
+    ]
+    rate: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10_000,
+            description="How many a second, evenly spaced.",
+            extra={"allowed": "a number above 0, at most 10000"},
+        ),
+    ] = 1.0
+    within: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=DAY,
+            description="Seconds that each one has until it is judged. Who goes down in that time "
+            "does not count.",
+            extra={"allowed": f"a number above 0, at most {DAY}"},
+        ),
+    ] = 10.0
+    name: Annotated[
+        str,
+        Meta(
+            pattern=NAME,
+            max_length=32,
+            description="With a name the phase has measures of its own: `reliability_NAME` or "
+            "`success_NAME`.",
+            extra={"allowed": "small letters, digits and _, a letter first", "default": "none"},
+        ),
+    ] = ""
+
+
+class Publish(Phase, frozen=True, kw_only=True):
+    """Messages published to all."""
+
+    senders: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="How many nodes take turns; 0 for a fresh one drawn each time.",
+            extra={"allowed": "a whole number from 0"},
+        ),
+    ] = 0
+    size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 20,
+            description="Bytes of a message (some 20 at least, for its id).",
+            extra={"allowed": "a whole number from 1 to 1048576"},
+        ),
+    ] = 100
+
+
+class Requests(Phase, frozen=True, kw_only=True):
+    """Requests from one node to another, the pairs drawn among those that are up."""
+
+    kind: Annotated[
+        str,
+        Meta(
+            pattern="^(trace|connect)$",
+            description="`trace`: sent through the mesh the way an offer would go, and back. "
+            "`connect`: a link is opened by whatever step of the ladder works.",
+            extra={"allowed": "trace or connect"},
+        ),
+    ] = "trace"
+    after_join: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Each newcomer is asked for once, so many seconds after its first link, if "
+            "that is before `stop`; then there is no `rate`. 0: requests come at the rate.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ] = 0.0
+
+
+class Scenario(Table, frozen=True, kw_only=True):
+    """A world, what happens to it, what it is asked to do, and what has to come of it."""
+
+    about: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="One line for `overlay sim list`.",
+            extra={"allowed": "a text of at most 200 characters", "default": "none"},
+        ),
+    ] = ""
+    source: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="Where what it reproduces was published; another line of the list.",
+            extra={"allowed": "a text of at most 200 characters", "default": "none"},
+        ),
+    ] = ""
+    nodes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="How many nodes there are: the full size, at which the bands hold.",
+            extra={"allowed": "a whole number from 1 to 1000000"},
+        ),
+    ]
+    duration: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=DAY,
+            description="Virtual seconds until everything is measured.",
+            extra={"allowed": f"a number from 1 to {DAY}"},
+        ),
+    ]
+    seed: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**63 - 1,
+            description="Everything that chance decides is drawn from it.",
+            extra={"allowed": "a whole number from 0"},
+        ),
+    ] = 1
+    profile: Annotated[
+        str,
+        Meta(
+            pattern="^(product|paper)$",
+            description="`product`: the defaults that ship. `paper`: HyParView's own: no full "
+            "mesh at any size, an active view of 5, links by dialling alone, no ring, nobody "
+            "known but by walks and shuffles.",
+            extra={"allowed": "product or paper"},
+        ),
+    ] = "product"
+    protocol: Annotated[
+        str,
+        Meta(
+            pattern="^(overlay|cyclon)$",
+            description="`overlay`: the composed core. `cyclon`: a control beside it, Cyclon with "
+            "a view of 35, shuffles of 14 and gossip to 4 random peers, to see that the measuring "
+            "is right.",
+            extra={"allowed": "overlay or cyclon"},
+        ),
+    ] = "overlay"
+    dissemination: Annotated[
+        str,
+        Meta(
+            pattern="^(plumtree|flood)$",
+            description="`plumtree`: the tree that ships. `flood`: every message goes to every "
+            "neighbour, as in the HyParView paper.",
+            extra={"allowed": "plumtree or flood"},
+        ),
+    ] = "plumtree"
+    fidelity: Annotated[
+        str,
+        Meta(
+            pattern="^(links|ice)$",
+            description="`links`: a link opens after the time of a few packets, and its silence "
+            "is noticed when checks would have noticed it. `ice`: every check is a datagram from "
+            "one port that ships to another, and firewalled nodes are behind firewalls; it takes "
+            "several times as long.",
+            extra={"allowed": "links or ice"},
+        ),
+    ] = "links"
+    cycle: (
+        Annotated[
+            float,
+            Meta(
+                ge=0.1,
+                le=DAY,
+                description="Seconds from one shuffle of a node to its next: the papers' cycle.",
+                extra={"allowed": f"a number from 0.1 to {DAY}", "default": "10"},
+            ),
+        ]
+        | None
+    ) = None
+    liveness: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="After the measuring, what is frozen thaws and what is divided heals, and "
+            "the world has so many virtual seconds to be one mesh of symmetric views; then a "
+            "message has to reach everybody and random pairs have to link. 0 leaves that out.",
+            extra={"allowed": f"a number from 0 to {DAY}"},
+        ),
+    ] = 180.0
+    links: Links = Links()
+    network: Network = Network()
+    join: Join = Join()
+    churn: Churn = Churn()
+    faults: tuple[Fault, ...] = ()
+    adversaries: tuple[Adversary, ...] = ()
+    branches: Branches = Branches()
+    publish: tuple[Publish, ...] = ()
+    requests: tuple[Requests, ...] = ()
+    published: tuple[Published, ...] = ()
+    bands: Annotated[
+        dict[str, tuple[float, float]],
+        Meta(
+            description="For a measure, the least and the greatest value that is right.",
+            extra={"allowed": "two numbers, the lower one first", "default": "none"},
+        ),
+    ] = msgspec.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Sweeps: a scenario with many values and seeds, on many processes."""

@@ -1,0 +1,1 @@
+"""DTLS 1.2 on memory BIOs (RFC 6347)."""

@@ -1,0 +1,1 @@
+"""The transport in memory: nodes of one process, without sockets."""

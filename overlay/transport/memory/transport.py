@@ -1,0 +1,483 @@
+"""The same transport without sockets: nodes in one process, reached through a `MemoryNetwork`.
+
+For tests of whole nodes, ours and other people's, under trio's MockClock: dials check tokens and
+fingerprints, negotiations pair up by their credentials, messages cross the real codec with a
+latency, and a path that is cut goes suspect, silent and lost at the times of the real one.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import assert_never
+
+import trio
+
+from overlay.core.events import (
+    Admit,
+    Dial,
+    DialFailed,
+    Event,
+    Hangup,
+    LinkAlive,
+    LinkLost,
+    LinkOpened,
+    LinkSilent,
+    LinkSuspect,
+    Listening,
+    Mapped,
+    Negotiate,
+    Prepare,
+    Transmit,
+    Unsent,
+)
+from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
+from overlay.core.wire import dial_tokens as dial
+from overlay.core.wire.codec import encode
+from overlay.core.wire.messages import GossipPart
+from overlay.errors import LinkClosed, LocalProtocolError
+from overlay.transport.alarms import Alarm, Alarms
+from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.memory.end import End
+from overlay.transport.outbox import MAX_QUEUED_BYTES
+from overlay.transport.streams import MeshStream, OnStream
+
+LATENCY = 0.01
+"""Seconds one way. guess"""
+SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
+"""Seconds without hearing anything. DESIGN: a check every 2 s, suspect 1.5 s after it."""
+HOST_PRIORITY = 2_130_706_431
+
+log = logging.getLogger("overlay.transport")
+
+
+class MemoryNetwork:
+    """Where memory transports find each other."""
+
+    def __init__(self, random: Random, latency: float = LATENCY) -> None:
+        """`random` makes the exporter values; `latency` is in seconds, one way."""
+        self.random = random
+        self.latency = latency
+        self._transports: dict[Address, MemoryTransport] = {}
+        self._cut: set[frozenset[Address]] = set()
+        self._isolated: set[Address] = set()
+        self._negotiating: dict[tuple[str, str], _Attempt] = {}
+
+    def cut(self, one: Address, other: Address) -> None:
+        """Let nothing pass between these two."""
+        self._cut.add(frozenset((one, other)))
+        self._paths_changed()
+
+    def heal(self, one: Address, other: Address) -> None:
+        """Undo `cut`: what waited arrives."""
+        self._cut.discard(frozenset((one, other)))
+        self._paths_changed()
+
+    def isolate(self, address: Address) -> None:
+        """Let nothing pass to or from this node: frozen, crashed or unplugged."""
+        self._isolated.add(address)
+        self._paths_changed()
+
+    def reconnect(self, address: Address) -> None:
+        """Undo `isolate`."""
+        self._isolated.discard(address)
+        self._paths_changed()
+
+    def passes(self, one: Address, other: Address) -> bool:
+        """Whether something sent now would arrive."""
+        isolated = one in self._isolated or other in self._isolated
+        return not isolated and frozenset((one, other)) not in self._cut
+
+    def _paths_changed(self) -> None:
+        for transport in self._transports.values():
+            transport.check_paths()
+
+    def _join(self, transport: "MemoryTransport") -> None:
+        if transport.address in self._transports:
+            raise ValueError(f"two nodes at {transport.address}")
+        self._transports[transport.address] = transport
+
+    def _leave(self, transport: "MemoryTransport") -> None:
+        del self._transports[transport.address]
+
+    def _partner(self, ours: "_Attempt") -> "_Attempt | None":
+        """Whoever waits for exactly these credentials; if nobody does, wait."""
+        self._negotiating = {key: each for key, each in self._negotiating.items() if each.is_alive}
+        local, remote = ours.effect.local.ufrag, ours.effect.remote.ufrag
+        partner = self._negotiating.get((remote, local))
+        if partner is not None and ours.fits(partner) and partner.fits(ours):
+            del self._negotiating[remote, local]
+            return partner
+        self._negotiating[local, remote] = ours
+        return None
+
+    def _at(self, address: Address, asker: Address) -> "MemoryTransport | None":
+        return self._transports.get(address) if self.passes(asker, address) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A `Negotiate` that waits for its counterpart."""
+
+    transport: "MemoryTransport"
+    effect: Negotiate
+
+    @property
+    def is_alive(self) -> bool:
+        return self.effect.link in self.transport._attempts
+
+    def fits(self, other: "_Attempt") -> bool:
+        """Whether the other has our credentials and we know an address of it that we reach."""
+        at, there = self.transport.address, other.transport.address
+        known = {candidate.address for candidate in self.effect.remote_candidates}
+        passwords = self.effect.remote == other.effect.local
+        return passwords and there in known and self.transport._network.passes(at, there)
+
+
+class MemoryTransport:
+    """`overlay.transport.interface.Transport` within one process."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        address: Address,
+        *,
+        dial_key: bytes,
+        fingerprint: bytes,
+        advertise: tuple[Address, ...] = (),
+    ) -> None:
+        """`fingerprint` stands for the DTLS certificate that there is none of here."""
+        self.listen: tuple[Address, ...] = ()
+        self.internal_errors = 0
+        self.on_stream: OnStream | None = None
+        self.address = address
+        self.fingerprint = fingerprint
+        self._network = network
+        self._dial_key = dial_key
+        self._advertise = advertise
+        self._alarms = Alarms(trio.current_time)
+        self._wake = trio.Event()
+        self._emit: Callable[[Event], None] | None = None
+        self._wall_offset: float | None = None
+        self._ends: dict[LinkId, End] = {}
+        self._attempts: dict[LinkId, Alarm] = {}
+        self._next_link = 1
+
+    # --- the port -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        emit: Callable[[Event], None],
+        *,
+        on_stream: OnStream | None = None,
+        task_status: Starting = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `Transport.run`."""
+        self.on_stream = on_stream
+        self._network._join(self)
+        self.listen = (self.address,)
+        self._emit = emit
+        emit(Listening(self.listen, self._advertise))
+        task_status.started()
+        try:
+            while True:
+                with trio.move_on_at(self._alarms.next_deadline() or float("inf")):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                self._alarms.run_due(trio.current_time())
+        finally:
+            self._emit = None
+            for end in list(self._ends.values()):
+                self._hang_up(end)
+            self._network._leave(self)
+
+    def perform(self, effect: TransportEffect) -> None:
+        """See `Transport.perform`; nothing happens unless we run."""
+        if self._emit is None:
+            return
+        match effect:
+            case Dial():
+                self._dial(effect)
+            case Negotiate():
+                self._negotiate(effect)
+            case Transmit():
+                self._transmit(effect)
+            case Hangup():
+                self._forget_attempt(effect.link)
+                if (end := self._ends.get(effect.link)) is not None:
+                    self._hang_up(end)
+            case Admit():
+                if (end := self._ends.get(effect.link)) is not None:
+                    end.open_streams().admit()
+            case Prepare():
+                pass
+            case _:
+                assert_never(effect)
+
+    async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
+        """See `Transport.open_stream`."""
+        end = self._ends.get(link)
+        if end is None or end.streams is None:
+            raise LinkClosed("there is no such link: no stream can be opened on it")
+        return await end.streams.open(protocol, priority)
+
+    def clock_set(self, wall: float) -> None:
+        """See `Transport.clock_set`."""
+        self._wall_offset = wall - trio.current_time()
+
+    def statistics(self, link: LinkId) -> LinkStatistics | None:
+        """See `Transport.statistics`."""
+        end = self._ends.get(link)
+        if end is None:
+            return None
+        return LinkStatistics(
+            bytes_in=end.bytes_in,
+            bytes_out=end.bytes_out,
+            queued=end.waiting + (end.streams.mux.queued if end.streams is not None else 0),
+            rtt=2 * self._network.latency,
+            remote=end.facts.remote,
+            local=end.facts.local,
+            path=end.facts.path,
+        )
+
+    def description(self, link: LinkId) -> LinkDescription | None:
+        """See `Transport.description`."""
+        end = self._ends.get(link)
+        return None if end is None else end.description
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    def _dial(self, effect: Dial) -> None:
+        self._expect(effect.link, effect.timeout)
+        reached = (self._network._at(address, self.address) for address in effect.addresses)
+        target = next((each for each in reached if each and each._admits(effect.remote)), None)
+        claim = target._admits(effect.remote) if target is not None else None
+        if target is None or claim is None:
+            return
+        if effect.fingerprint != target.fingerprint:
+            self._fail_soon(effect.link, "certificate")
+            return
+        ours = _Side(self, effect.link, effect.attempt, effect.local, inbound=False)
+        theirs = _Side(target, None, effect.attempt, effect.remote, inbound=True, claim=claim)
+        self._connect(ours, theirs)
+
+    def _admits(self, presented: IceCredentials) -> dial.Claim | None:
+        """What the dialler's token says, if it is one of ours and still good."""
+        claim = dial.parse_ufrag(presented.ufrag)
+        if claim is None or self._wall_offset is None:
+            return None
+        token = dial.make_token(self._dial_key, claim.kind, claim.token_id, claim.expires_at)
+        genuine = dial.listener_password(token, presented.ufrag) == presented.password
+        fresh = claim.expires_at > trio.current_time() + self._wall_offset
+        return claim if genuine and fresh else None
+
+    def _negotiate(self, effect: Negotiate) -> None:
+        self._expect(effect.link, effect.timeout)
+        partner = self._network._partner(_Attempt(self, effect))
+        if partner is None:
+            return
+        other, theirs = partner.transport, partner.effect
+        if effect.fingerprint != other.fingerprint or theirs.fingerprint != self.fingerprint:
+            mine = effect.fingerprint != other.fingerprint
+            self._fail_soon(effect.link, "certificate" if mine else "protocol")
+            other._fail_soon(theirs.link, "protocol" if mine else "certificate")
+            return
+        sides = [
+            _Side(at, each.link, each.attempt, each.local, inbound=not each.controlling)
+            for at, each in ((self, effect), (other, theirs))
+        ]
+        self._connect(*sorted(sides, key=lambda side: side.inbound))
+
+    def _connect(self, dialler: "_Side", listener: "_Side") -> None:
+        exporter = self._network.random.randbytes(32)
+        near = dialler.at._make_end(dialler, listener, exporter)
+        far = listener.at._make_end(listener, dialler, exporter)
+        near.other, far.other = far, near
+        latency = self._network.latency
+
+        def arrive() -> None:
+            # Scheduled first, so that nothing which the far end says overtakes it.
+            dialler.at.later(latency, lambda: dialler.at._open(near))
+            listener.at._open(far)
+
+        listener.at.later(latency, arrive)
+
+    def _make_end(self, side: "_Side", other: "_Side", exporter: bytes) -> End:
+        link = side.link
+        if link is None:
+            link = LinkId(self._next_link)
+            self._next_link += 2
+            self._expect(link, LOST_AFTER)
+        role = "server" if side.inbound else "client"
+        facts = LinkFacts(
+            remote=other.at.address,
+            local=self.address,
+            path=PathKind.HOST,
+            dtls_role=role,
+            remote_fingerprint=other.at.fingerprint,
+            exporter=exporter,
+            attempt=side.attempt,
+            token_kind=side.claim.kind if side.claim else None,
+            token_id=side.claim.token_id if side.claim else b"",
+        )
+        description = LinkDescription(
+            local=side.credentials,
+            remote=None if side.claim else other.credentials,
+            local_candidates=(Candidate("host", self.address, HOST_PRIORITY),),
+            remote_candidates=(Candidate("host", other.at.address, HOST_PRIORITY),),
+            dtls_role=role,
+            local_fingerprint=self.fingerprint,
+            remote_fingerprint=other.at.fingerprint,
+        )
+        return End(link, self, side.inbound, facts, description)
+
+    def _open(self, end: End) -> None:
+        if end.link not in self._attempts:
+            if end.other is not None:  # hung up meanwhile: the other end must not stay alone
+                end.other.owner.later(self._network.latency, _losing(end.other, "closed"))
+            return
+        self._forget_attempt(end.link)
+        self._ends[end.link] = end
+        self.say(LinkOpened(end.link, end.inbound, end.facts))
+        self.say(Mapped(end.link, self.address))
+        self.check_paths()
+
+    def _expect(self, link: LinkId, timeout: float) -> None:
+        self._attempts[link] = self.later(timeout, lambda: self._fail(link, "timeout"))
+
+    def _fail_soon(self, link: LinkId, reason: str) -> None:
+        self.later(2 * self._network.latency, lambda: self._fail(link, reason))
+
+    def _fail(self, link: LinkId, reason: str) -> None:
+        if link in self._attempts:
+            self._forget_attempt(link)
+            if link % 2 == 0:
+                self.say(DialFailed(link, reason))
+
+    def _forget_attempt(self, link: LinkId) -> None:
+        alarm = self._attempts.pop(link, None)
+        if alarm is not None:
+            alarm.cancel()
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def _transmit(self, effect: Transmit) -> None:
+        end = self._ends.get(effect.link)
+        if end is None:
+            return
+        try:
+            data = encode(effect.message)
+        except LocalProtocolError:
+            log.exception("link %d: a message of ours breaks the protocol", effect.link)
+            self.internal_errors += 1
+            return
+        if isinstance(effect.message, GossipPart) and end.waiting > MAX_QUEUED_BYTES // 2:
+            self.say(Unsent(end.link, effect.message))
+            return
+        end.transmit(data)
+        if end.waiting > MAX_QUEUED_BYTES:
+            self.later(0, _losing(end, "overflow"))
+
+    def _hang_up(self, end: End) -> None:
+        end.end_streams()
+        self._drop(end)
+        self.send(end, lambda other: other.owner.lose(other, "closed"))
+
+    def send(self, end: End, arrive: Callable[[End], None]) -> None:
+        """Let something happen at the other end after the latency, in order, if the path passes."""
+        other = end.other
+        if other is None:
+            return
+
+        def arrival() -> None:
+            if other.held is None:
+                arrive(other)
+            else:
+                other.held.append(arrival)
+
+        other.owner.later(self._network.latency, arrival)
+
+    def lose(self, end: End, reason: str) -> None:
+        """For ends: end the link for this reason."""
+        if not self.has(end):
+            return
+        self._drop(end)
+        self.say(LinkLost(end.link, reason))
+        if reason != "closed":
+            self.send(end, lambda other: other.owner.lose(other, "closed"))
+
+    def _drop(self, end: End) -> None:
+        self._ends.pop(end.link, None)
+        if end.streams is not None:
+            end.streams.lose()
+        for alarm in end.silence:
+            alarm.cancel()
+
+    # --- paths ------------------------------------------------------------------------------------
+
+    def check_paths(self) -> None:
+        """Notice which links the network has cut or healed."""
+        for end in list(self._ends.values()):
+            passes = self._network.passes(end.facts.local, end.facts.remote)
+            if not passes and end.held is None:
+                end.held = deque()
+                end.silence = tuple(self._silence_of(end))
+            elif passes and end.held is not None:
+                self._heard_again(end, end.held)
+
+    def _silence_of(self, end: End) -> Iterator[Alarm]:
+        yield self.later(SUSPECT_AFTER, lambda: self._quiet(end, LinkSuspect(end.link)))
+        yield self.later(SILENT_AFTER, lambda: self._quiet(end, LinkSilent(end.link)))
+        yield self.later(LOST_AFTER, _losing(end, "broken"))
+
+    def _quiet(self, end: End, event: Event) -> None:
+        end.is_quiet = True
+        if end.streams is not None and isinstance(event, LinkSilent):
+            end.streams.suspend()
+        self.say(event)
+
+    def _heard_again(self, end: End, held: deque[Callable[[], None]]) -> None:
+        end.held = None
+        for alarm in end.silence:
+            alarm.cancel()
+        if end.is_quiet:
+            end.is_quiet = False
+            if end.streams is not None:
+                end.streams.resume()
+            self.say(LinkAlive(end.link))
+        for arrival in held:
+            self.later(self._network.latency, arrival)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def has(self, end: End) -> bool:
+        """For ends: whether it is open and ours."""
+        return self._ends.get(end.link) is end
+
+    def later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+        """For ends: call `ring` once, `delay` seconds from now."""
+        alarm = self._alarms.call_later(delay, ring)
+        self._wake.set()
+        return alarm
+
+    def say(self, event: Event) -> None:
+        """For ends: hand an event to the node."""
+        if self._emit is not None:
+            self._emit(event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What one side brings to a link that is about to open."""
+
+    at: MemoryTransport
+    link: LinkId | None
+    attempt: bytes
+    credentials: IceCredentials
+    inbound: bool
+    claim: dial.Claim | None = None
+
+
+def _losing(end: End, reason: str) -> Callable[[], None]:
+    return lambda: end.owner.lose(end, reason)

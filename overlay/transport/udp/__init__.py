@@ -1,0 +1,1 @@
+"""Sockets, and the links over them: the transport of a real node."""

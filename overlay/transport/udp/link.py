@@ -1,0 +1,451 @@
+"""One link: DTLS, SCTP, its queues and its life, from the first handshake byte to the last event.
+
+Bytes are handled synchronously where they arrive; the link's one task (`Link.run`) owns what takes
+time: the handshake's deadline, and the end, which is an event with a reason.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from overlay.core.endpoint.outputs import Secure
+from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
+from overlay.core.types import Address, LinkFacts, LinkId, PathKind
+from overlay.core.wire.codec import Broken, Unknown, decode
+from overlay.errors import RemoteProtocolError
+from overlay.transport.alarms import Alarm
+from overlay.transport.dtls.association import Credentials, Dtls
+from overlay.transport.outbox import CONTROL, DATAGRAMS, Outbox
+from overlay.transport.sctp.acknowledging import NEARLY_FULL
+from overlay.transport.sctp.association import (
+    BINARY,
+    DATA_CHANNEL_ACK,
+    DATA_CHANNEL_OPEN,
+    DCEP,
+    LOW_WATER,
+    Sctp,
+)
+from overlay.transport.streams import LinkStreams, OnStream
+
+GATHER_INTERVAL = 0.030
+"""Seconds between packets of publications on one link: faster ones share packets, and each hop of
+theirs costs up to this. A link that carries fewer than 33 a second delays none. guess"""
+HANGUP_TIMEOUT = 1.0
+"""Seconds that a link we end may take to get its last messages acknowledged."""
+
+log = logging.getLogger("overlay.transport")
+
+
+class Host(Protocol):
+    """What a link needs of the transport that it belongs to."""
+
+    credentials: Credentials
+    internal_errors: int
+    on_stream: OnStream | None
+
+    @property
+    def receive_window(self) -> int:
+        """Bytes that a peer may have in flight towards us."""
+        ...
+
+    def now(self) -> float: ...
+    def call_later(self, delay: float, ring: Callable[[], None], /) -> Alarm: ...
+    def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None: ...
+    def emit(self, event: Event) -> None: ...
+    def flush_soon(self, link: "Link") -> None:
+        """Call `link.flush` once what goes on now has finished."""
+        ...
+
+    def gather(self, link: "Link") -> None:
+        """Call `link.gathered` after `GATHER_INTERVAL` at most."""
+        ...
+
+    def link_opened(self, link: "Link") -> None: ...
+    def link_closed(self, link: "Link") -> None:
+        """The link's task is about to end; forget it."""
+        ...
+
+
+class Link:
+    """An attempt, then an open link, then gone. Every public method is safe in every state."""
+
+    def __init__(self, secure: Secure, host: Host, local: Address) -> None:
+        """`local` is where we are bound, should the door not know the address that was asked."""
+        self.id: LinkId = secure.link
+        self.inbound = secure.inbound
+        self.remote, self.local = secure.remote, secure.local
+        self.path = secure.path
+        self.bytes_in = self.bytes_out = 0
+        self.is_open = False
+        self.reason: str | None = None
+        """Why it ended; None while it lives."""
+        self._secure = secure
+        self._host = host
+        self._bound = local
+        self._dtls = Dtls(
+            host.credentials,
+            secure.dtls_role,
+            self._send_datagram,
+            expected=secure.fingerprint,
+            cookie_exchanged=secure.cookie_exchanged,
+        )
+        self._sctp: Sctp | None = None
+        self._outbox = Outbox()
+        self._streams: LinkStreams | None = None
+        self._hanging_up = False
+        self._flush_is_due = False
+        self._gathers_until = 0.0
+        """Patient messages wait for others until then."""
+        self._is_gathering = False
+        self._frames_went = False
+        """Frames of streams have gone since whoever waits for room was told."""
+        self._changed = trio.Event()
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the handshake: as client with our first flight."""
+        self._guarded(self._dtls.start)
+        self._arm_handshake_timer()
+
+    async def run(self) -> None:
+        """Own the link until it has ended; then say why, unless we hung up ourselves."""
+        try:
+            with trio.move_on_at(self._secure.deadline):
+                await self._until(lambda: self.is_open)
+            if not self.is_open:
+                self.end("timeout")
+            await self._until(lambda: self._hanging_up)
+            with trio.move_on_after(HANGUP_TIMEOUT):
+                await self._until(lambda: self._is_drained)
+        finally:
+            # No checkpoint from here on: a cancelled link says goodbye like any other.
+            self._guarded(self._close)
+            self._host.link_closed(self)
+        self._report()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while self.reason is None and not condition():
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    def _close(self) -> None:
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams.lose()
+        sctp, self._sctp = self._sctp, None  # no cycles: OpenSSL's 60 KiB are to be free at once
+        if sctp is not None:
+            sctp.abort()
+        self._dtls.close()
+
+    def _report(self) -> None:
+        if self.reason is None or self._hanging_up:
+            return
+        if self.is_open:
+            self._host.emit(
+                LinkLost(self.id, "broken" if self.reason == "timeout" else self.reason)
+            )
+        elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
+            self._host.emit(DialFailed(self.id, self.reason))
+
+    def end(self, reason: str) -> None:
+        """End at once; the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self._changed.set()
+
+    def hang_up(self) -> None:
+        """End without an event, as soon as what was transmitted has arrived (at most 1 s)."""
+        if self._streams is not None and not self._hanging_up:
+            self._guarded(self._streams.hang_up)
+        self._hanging_up = True
+        self._changed.set()
+        if not self.is_open:
+            self.end("cancelled")
+
+    # --- datagrams -------------------------------------------------------------------------------
+
+    def receive(self, datagram: bytes) -> bool:
+        """Handle a DTLS record; whether it was for this association and genuine."""
+        if self.reason is not None:
+            return False
+        try:
+            plaintexts = self._dtls.receive(datagram)
+            if plaintexts is None:
+                return False
+            self._on_plaintexts(plaintexts)
+        except RemoteProtocolError as error:
+            log.info("link %d: the peer broke the protocol: %s", self.id, error)
+            self.end("protocol")
+        except Exception:
+            log.exception("link %d: internal error", self.id)
+            self._on_own_fault()
+        return True
+
+    def _on_plaintexts(self, plaintexts: list[bytes]) -> None:
+        if self._sctp is None:
+            if self._dtls.state == "connected":
+                self._sctp = Sctp(self._dtls, self, self._host.receive_window)
+                self._sctp.begin()
+            else:
+                self._arm_handshake_timer()
+        if self._sctp is not None:
+            for plaintext in plaintexts:
+                self._sctp.receive(plaintext)
+            self._after_sctp(self._sctp)
+        if self._dtls.state == "failed":
+            self.end(self._dtls.failure if not self.is_open else "broken")
+        elif self._dtls.state == "closed":
+            self.end("closed" if self.is_open else "protocol")
+
+    def _send_datagram(self, data: bytes) -> None:
+        self._host.send_datagram(data, self.remote, self.local)
+
+    def _arm_handshake_timer(self) -> None:
+        delay = self._dtls.timeout()
+        if delay is not None and self.reason is None:
+            self.call_later(delay, self._on_handshake_timer)
+
+    def _on_handshake_timer(self) -> None:
+        left = self._dtls.timeout()
+        if left is None:
+            return
+        if left <= 0:
+            self._dtls.handle_timeout()
+        if self._dtls.state == "failed":
+            self.end(self._dtls.failure)
+        self._arm_handshake_timer()
+
+    # --- SCTP ----------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The host's clock, for SCTP."""
+        return self._host.now()
+
+    def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+        """A timer whose failure ends this link and nothing else."""
+        return self._host.call_later(delay, lambda: self._on_alarm(ring))
+
+    def _on_alarm(self, ring: Callable[[], None]) -> None:
+        def guarded() -> None:
+            ring()
+            if self._sctp is not None:
+                self._after_sctp(self._sctp)
+
+        if self.reason is None:
+            self._guarded(guarded)
+
+    def _after_sctp(self, sctp: Sctp) -> None:
+        """Act on what a call into SCTP has brought about."""
+        if sctp.established and not self.is_open:
+            self._open()
+        for stream_id, protocol, data in sctp.take():
+            self._on_message(stream_id, protocol, data)
+        if sctp.over:
+            self.end("closed" if self.is_open else "protocol")
+        elif self._outbox.ready:
+            self.flush()
+        if self._hanging_up and self._is_drained:
+            self._changed.set()
+
+    def _open(self) -> None:
+        self.is_open = True
+        self._changed.set()
+        self._host.link_opened(self)
+        self._host.emit(LinkOpened(self.id, self.inbound, self.facts()))
+
+    def _on_message(self, stream_id: int, protocol: int, data: bytes) -> None:
+        if protocol == DCEP:
+            # A stock peer that opens its channel in band waits for the answer (RFC 8832 §5.2).
+            if data[:1] == bytes([DATA_CHANNEL_OPEN]) and stream_id == 0:
+                self._outbox.push_control(DCEP, DATA_CHANNEL_ACK)
+        elif stream_id > DATAGRAMS.stream_id and protocol == BINARY:
+            self.bytes_in += len(data)
+            self._the_streams().receive(stream_id, data)
+        elif stream_id == CONTROL.stream_id and not self._hanging_up:
+            self.bytes_in += len(data)
+            message = decode(data)
+            if isinstance(message, Broken):
+                self._host.emit(Malformed(self.id, message.why))
+            elif not isinstance(message, Unknown):
+                self._host.emit(Received(self.id, message))
+
+    # --- sending -------------------------------------------------------------------------------
+
+    def transmit(self, data: bytes, *, patient: bool = False, last: bool = False) -> None:
+        """Queue a control message; a queue past its bound ends the link (``overflow``).
+
+        `patient`: it is one of many, perhaps, and may wait a moment for others of its kind.
+        `last`: the link ends when it has arrived.
+        """
+        if self.reason is not None or self._hanging_up:
+            return
+        if last and self._sctp is not None:
+            self._sctp.ends_soon = True
+        self.bytes_out += len(data)
+        if not self._outbox.push_control(BINARY, data):
+            self.end("overflow")
+        elif patient:
+            self._send_with_others()
+        else:
+            self._send_soon()
+
+    def transmit_part(self, data: bytes) -> bool:
+        """Queue a part of a publication, which all else overtakes; False when too many wait."""
+        if self.reason is not None or self._hanging_up:
+            return True
+        if not self._outbox.push_part(BINARY, data):
+            return False
+        self.bytes_out += len(data)
+        self._send_soon()
+        return True
+
+    def _send_with_others(self) -> None:
+        """At once if none has gone lately or a packet is full, else when some have gathered."""
+        now = self._host.now()
+        if now >= self._gathers_until or self._outbox.control.size >= NEARLY_FULL:
+            self._gathers_until = now + GATHER_INTERVAL
+            self._send_soon()
+        elif not self._is_gathering:
+            self._is_gathering = True
+            self._host.gather(self)
+
+    def gathered(self) -> None:
+        """`GATHER_INTERVAL` has passed."""
+        self._is_gathering = False
+        self._gathers_until = self._host.now() + GATHER_INTERVAL
+        self.flush()
+
+    def _send_soon(self) -> None:
+        if self._sctp is not None and self._sctp.idle and not self._flush_is_due:
+            self.flush()  # nothing is under way: a lone message must not wait
+        elif not self._flush_is_due:
+            self._flush_is_due = True  # more may come at once: then they share packets
+            self._host.flush_soon(self)
+
+    def flush(self) -> None:
+        """Hand SCTP what waits, as far as it will send it soon."""
+        self._flush_is_due = False
+        self._guarded(self._refill)
+
+    def _refill(self) -> None:
+        sctp = self._sctp
+        if sctp is None or not self.is_open or self.reason is not None:
+            return
+        while self._outbox.ready and self._hand_over(sctp):
+            sctp.flush()
+        if self._streams is not None and self._frames_went:
+            self._frames_went = False
+            self._streams.settle()  # who waited for room has some now
+
+    def _hand_over(self, sctp: Sctp) -> bool:
+        """Queue what SCTP wants; whether that was anything."""
+        queued = False
+        while sctp.unsent < LOW_WATER and (message := self._outbox.pop(sctp.piece)) is not None:
+            channel, _, data = message
+            if channel.stream_id > DATAGRAMS.stream_id:
+                self.bytes_out += len(data)
+                self._frames_went = True
+            sctp.queue(*message)
+            queued = True
+        return queued
+
+    @property
+    def queued(self) -> int:
+        """Bytes that were handed over and have not left for the first time."""
+        return self._outbox.size + (self._sctp.unsent if self._sctp is not None else 0)
+
+    @property
+    def _is_drained(self) -> bool:
+        waits = self._outbox.size or self._outbox.ready
+        return not waits and (self._sctp is None or self._sctp.idle)
+
+    # --- streams ---------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> LinkStreams | None:
+        """Where streams can be opened, once the link is admitted and until it ends."""
+        streams = self._streams
+        return streams if streams is not None and streams.is_admitted else None
+
+    def admit(self) -> None:
+        """The peer has been admitted: streams may come and go."""
+        if self.is_open and self.reason is None and not self._hanging_up:
+            self._guarded(self._the_streams().admit)
+
+    def streams_ready(self) -> None:
+        """Frames of streams wait: send them, with what else the task that runs now may bring."""
+        sctp = self._sctp
+        if sctp is not None and sctp.piece and not self._flush_is_due:
+            self._flush_is_due = True
+            self._host.flush_soon(self)
+        # Without a piece wanted, enough is on its way: its acknowledgement will ask for more.
+
+    def _the_streams(self) -> LinkStreams:
+        if self._streams is None:
+            client = self._secure.dtls_role == "client"
+            self._streams = LinkStreams(
+                self, self.id, client=client, on_stream=self._host.on_stream
+            )
+            self._outbox.streams = self._streams.mux
+        return self._streams
+
+    # --- the path --------------------------------------------------------------------------------
+
+    def move(self, remote: Address, local: Address | None, path: PathKind) -> bool:
+        """Send there from now on; whether that is a change."""
+        changed = (self.remote, self.local, self.path) != (remote, local, path)
+        self.remote, self.local, self.path = remote, local, path
+        return changed
+
+    def suspend(self) -> None:
+        """The path has fallen silent: streams wait with it."""
+        if self._streams is not None:
+            self._streams.suspend()
+
+    def resume(self) -> None:
+        """The silent path is heard again: repeat what got lost without waiting for a timer."""
+        if self._sctp is not None and self.reason is None:
+            self._guarded(self._sctp.resume)
+        if self._streams is not None:
+            self._streams.resume()
+
+    def facts(self) -> LinkFacts:
+        """What the hello signs, and what users see."""
+        secure, claim = self._secure, self._secure.claim
+        return LinkFacts(
+            remote=self.remote,
+            local=self.local or self._bound,
+            path=self.path,
+            dtls_role=secure.dtls_role,
+            remote_fingerprint=self._dtls.fingerprint,
+            exporter=self._dtls.exporter,
+            attempt=secure.attempt,
+            token_kind=claim.kind if claim else None,
+            token_id=claim.token_id if claim else b"",
+        )
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether DTLS stands, so that what makes sense here must be the peer's."""
+        return self._dtls.state == "connected"
+
+    @property
+    def rtt(self) -> float | None:
+        """SCTP's smoothed round trip in seconds."""
+        return self._sctp.rtt if self._sctp is not None else None
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            log.exception("link %d: internal error", self.id)
+            self._on_own_fault()
+
+    def _on_own_fault(self) -> None:
+        self._host.internal_errors += 1
+        self.end("error")

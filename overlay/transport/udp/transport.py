@@ -1,0 +1,446 @@
+"""The UDP transport: sockets, the door, and a link for each association that the door lets in.
+
+The door decides (pure code), this obeys: `Send` goes to a socket, `Secure` makes a link, `Record`
+feeds it. One task a socket, one for all timers, one a link.
+"""
+
+import contextvars
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, TypeVarTuple, assert_never
+
+import trio
+import trio_asyncio  # type: ignore[import-untyped]
+
+from overlay.core.endpoint.endpoint import (
+    Alive,
+    Door,
+    DoorOutput,
+    Lost,
+    Observed,
+    Record,
+    Secure,
+    Selected,
+    Send,
+    Silent,
+    Suspect,
+)
+from overlay.core.events import (
+    Admit,
+    Dial,
+    DialFailed,
+    Event,
+    Hangup,
+    LinkAlive,
+    LinkSilent,
+    LinkSuspect,
+    Listening,
+    Mapped,
+    Negotiate,
+    PathMoved,
+    Prepare,
+    Transmit,
+    Unsent,
+)
+from overlay.core.types import Address, LinkId, Random
+from overlay.core.wire.codec import encode
+from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
+from overlay.errors import LinkClosed, LocalProtocolError
+from overlay.transport.alarms import Alarm, Alarms
+from overlay.transport.dtls.association import Credentials
+from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.streams import MeshStream, OnStream
+from overlay.transport.udp.link import GATHER_INTERVAL, Link
+from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
+
+log = logging.getLogger("overlay.transport")
+
+Given = TypeVarTuple("Given")
+
+
+class UdpTransport:
+    """`overlay.transport.interface.Transport` on real sockets."""
+
+    def __init__(
+        self,
+        listen: Address,
+        *,
+        dial_key: bytes,
+        certificate: bytes,
+        random: Random,
+        advertise: tuple[Address, ...] = (),
+    ) -> None:
+        """`certificate`: key and certificate in PEM.
+
+        `advertise`: what the user says is reachable from outside.
+        """
+        self.listen: tuple[Address, ...] = ()
+        self.internal_errors = 0
+        self.credentials = Credentials(certificate)
+        self.on_stream: OnStream | None = None
+        self._listen_on = listen
+        self._advertise = advertise
+        self._door = Door(dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random)
+        self._sockets: list[UdpSocket] = []
+        self._alarms = Alarms(trio.current_time)
+        self._links: dict[LinkId, Link] = {}
+        self._attempts: set[LinkId] = set()
+        self._to_flush: list[Link] = []
+        self._gathering: list[Link] = []
+        self._latest: tuple[Message | None, bytes] = (None, b"")
+        self._emit: Callable[[Event], None] = _nobody_listens
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self._wake = trio.Event()
+        self._sleeps_until = 0.0
+
+    # --- the port -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        emit: Callable[[Event], None],
+        *,
+        on_stream: OnStream | None = None,
+        task_status: Starting = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `Transport.run`."""
+        self.on_stream = on_stream
+        self._sockets = open_sockets(self._listen_on)
+        try:
+            async with trio_asyncio.open_loop() as loop:
+                # aiortc may leave work to the loop; without this its failure would end the node.
+                loop.set_exception_handler(self._on_loop_error)
+                self._context = contextvars.copy_context()
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self._emit = emit
+                    self._announce()
+                    for socket in self._sockets:
+                        nursery.start_soon(socket.read, self._on_datagram, self._rearm)
+                    nursery.start_soon(self._keep_time)
+                    task_status.started()
+        finally:
+            self._nursery = None
+            self._emit = _nobody_listens
+            for socket in self._sockets:
+                socket.close()
+
+    def _announce(self) -> None:
+        self.listen = tuple(socket.address for socket in self._sockets)
+        addresses = tuple(at for bound in self.listen for at in reachable_at(bound))
+        self._door.set_local(addresses)
+        self._emit(Listening(addresses, self._advertise))
+
+    def perform(self, effect: TransportEffect) -> None:
+        """See `Transport.perform`; nothing happens unless we run."""
+        if self._nursery is not None:
+            if isinstance(effect, Transmit):
+                self._guarded(self._transmit, effect)  # which asks nothing of the door
+            else:
+                self._guarded(self._perform, effect)
+                self._rearm()
+
+    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
+        now = trio.current_time()
+        match effect:
+            case Dial():
+                self._attempts.add(effect.link)
+                self._door.dial(effect, now)
+            case Prepare():
+                self._attempts.add(effect.link)
+                self._door.prepare(effect, now)
+            case Negotiate():
+                self._attempts.add(effect.link)
+                self._door.negotiate(effect, now)
+            case Hangup():
+                self._hang_up(effect.link)
+            case Admit():
+                self._door.admitted(effect.link, now)
+                if (link := self._links.get(effect.link)) is not None:
+                    link.admit()
+            case _:
+                assert_never(effect)
+        self._obey()
+
+    async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
+        """See `Transport.open_stream`."""
+        found = self._open_link(link)
+        if found is None or found.streams is None:
+            raise LinkClosed("there is no such link: no stream can be opened on it")
+        return await found.streams.open(protocol, priority)
+
+    def clock_set(self, wall: float) -> None:
+        """See `Transport.clock_set`."""
+        self._door.set_wall(wall - trio.current_time())
+
+    def statistics(self, link: LinkId) -> LinkStatistics | None:
+        """See `Transport.statistics`."""
+        found = self._open_link(link)
+        if found is None:
+            return None
+        facts = found.facts()
+        return LinkStatistics(
+            bytes_in=found.bytes_in,
+            bytes_out=found.bytes_out,
+            queued=found.queued,
+            rtt=self._door.rtt(link) or found.rtt,
+            remote=facts.remote,
+            local=facts.local,
+            path=facts.path,
+        )
+
+    def description(self, link: LinkId) -> LinkDescription | None:
+        """See `Transport.description`."""
+        found, described = self._open_link(link), self._door.description(link)
+        if found is None or described is None:
+            return None
+        local, remote, local_candidates, remote_candidates = described
+        facts = found.facts()
+        return LinkDescription(
+            local=local,
+            remote=remote,
+            local_candidates=tuple(local_candidates),
+            remote_candidates=tuple(remote_candidates),
+            dtls_role=facts.dtls_role,
+            local_fingerprint=self.credentials.fingerprint,
+            remote_fingerprint=facts.remote_fingerprint,
+        )
+
+    @property
+    def door_counters(self) -> dict[str, int]:
+        """What the door has served and refused so far."""
+        return dict(self._door.counters)
+
+    def _open_link(self, link: LinkId) -> Link | None:
+        found = self._links.get(link)
+        return found if found is not None and found.is_open else None
+
+    # --- effects ----------------------------------------------------------------------------------
+
+    def _transmit(self, effect: Transmit) -> None:
+        link = self._links.get(effect.link)
+        if link is None:
+            return
+        try:
+            data = self._encoded(effect.message)
+        except LocalProtocolError:
+            log.exception("link %d: a message of ours breaks the protocol", effect.link)
+            self.internal_errors += 1
+            return
+        if isinstance(effect.message, GossipPart):
+            if not link.transmit_part(data):
+                self.emit(Unsent(link.id, effect.message))
+        else:
+            kind = type(effect.message)
+            link.transmit(data, patient=kind is Gossip, last=kind is Goodbye)
+
+    def _encoded(self, message: Message) -> bytes:
+        """Its bytes; a message that goes to many links in a row is encoded once."""
+        latest, data = self._latest
+        if message is not latest:
+            data = encode(message)
+            self._latest = message, data
+        return data
+
+    def _hang_up(self, link: LinkId) -> None:
+        self._attempts.discard(link)
+        found = self._links.get(link)
+        if found is not None:
+            found.hang_up()
+        else:
+            self._door.close(link, trio.current_time())
+
+    # --- datagrams --------------------------------------------------------------------------------
+
+    def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
+        self._guarded(self._sort, data, remote, local)
+
+    def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
+        now = trio.current_time()
+        link_id = self._door.association_of(data, remote, local)
+        link = self._links.get(link_id) if link_id is not None else None
+        if link is not None and link.receive(data):
+            self._door.decrypted(link.id, remote, now)
+        else:
+            self._door.receive(data, remote, local, now)
+        self._obey()
+
+    def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram to `remote`."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send(data, remote, local)
+                return
+
+    # --- what the door says -----------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        while outputs := self._door.take():
+            for output in outputs:
+                self._perform_output(output)
+
+    def _perform_output(self, output: DoorOutput) -> None:
+        match output:
+            case Send():
+                self.send_datagram(output.data, output.remote, output.local)
+            case Record():
+                self._feed(output)
+            case Secure():
+                self._secure(output)
+            case Selected():
+                self._select(output)
+            case Lost():
+                self._lose(output)
+            case Observed():
+                self._emit(Mapped(output.link, output.address))
+            case Suspect():
+                self._emit_if_open(output.link, LinkSuspect(output.link))
+            case Silent():
+                self._emit_if_open(output.link, LinkSilent(output.link))
+                if (link := self._links.get(output.link)) is not None:
+                    link.suspend()
+            case Alive():
+                self._emit_if_open(output.link, LinkAlive(output.link))
+                if (link := self._links.get(output.link)) is not None:
+                    link.resume()
+            case _:
+                assert_never(output)
+
+    def _emit_if_open(self, link: LinkId, event: Event) -> None:
+        if self._open_link(link) is not None:
+            self._emit(event)
+
+    def _secure(self, secure: Secure) -> None:
+        nursery = self._nursery
+        assert nursery is not None, "the door speaks only while we run"
+        self._attempts.discard(secure.link)
+        link = Link(secure, self, self.listen[0])
+        self._links[secure.link] = link
+        # An effect may be what brought us here, in a task that knows nothing of the loop.
+        self._context.copy().run(nursery.start_soon, link.run)
+        link.start()
+
+    def _feed(self, record: Record) -> None:
+        for link_id in record.links:
+            link = self._links.get(link_id)
+            if link is not None and link.receive(record.data):
+                if link.is_secure:
+                    self._door.decrypted(link_id, record.remote, trio.current_time())
+                return
+
+    def _select(self, selected: Selected) -> None:
+        link = self._links.get(selected.link)
+        if link is None or not link.move(selected.remote, selected.local, selected.path):
+            return
+        if link.is_open:
+            self._emit(PathMoved(link.id, link.facts()))
+
+    def _lose(self, lost: Lost) -> None:
+        link = self._links.get(lost.link)
+        if link is not None:
+            link.end("broken" if link.is_open else _DIAL_REASONS.get(lost.reason, "unreachable"))
+        elif lost.link in self._attempts:
+            self._attempts.discard(lost.link)
+            self._emit(DialFailed(lost.link, _DIAL_REASONS.get(lost.reason, "unreachable")))
+
+    # --- what links ask of us ---------------------------------------------------------------------
+
+    def now(self) -> float:
+        """trio's clock, in seconds."""
+        return trio.current_time()
+
+    @property
+    def receive_window(self) -> int:
+        """What the smallest of our sockets' buffers holds, in bytes of user data."""
+        return min(socket.window for socket in self._sockets)
+
+    def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+        """Call `ring` once, `delay` seconds from now."""
+        alarm = self._alarms.call_later(delay, ring)
+        if alarm.at < self._sleeps_until:
+            self._wake.set()
+        return alarm
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to the node."""
+        self._emit(event)
+
+    def flush_soon(self, link: Link) -> None:
+        """Call `link.flush` once the task that runs now has had its turn."""
+        self._to_flush.append(link)
+        self._wake.set()
+
+    def gather(self, link: Link) -> None:
+        """Call `link.gathered` soon: one alarm for all that wait, so that they wake us once."""
+        if not self._gathering:
+            self.call_later(GATHER_INTERVAL, self._gathered)
+        self._gathering.append(link)
+
+    def _gathered(self) -> None:
+        links, self._gathering = self._gathering, []
+        for link in links:
+            link.gathered()
+
+    def link_opened(self, link: Link) -> None:
+        """DTLS and SCTP stand: the door no longer counts it as half-open."""
+        self._door.established(link.id, trio.current_time())
+
+    def link_closed(self, link: Link) -> None:
+        """Forget it."""
+        self._links.pop(link.id, None)
+        self._door.close(link.id, trio.current_time())
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _rearm(self) -> None:
+        """The door may want to be called earlier than the timekeeper had planned."""
+        deadline = self._door.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._wake.set()
+
+    async def _keep_time(self) -> None:
+        """Run every timer when it is due, and flush the links that asked for it."""
+        while True:
+            deadlines = (self._door.next_deadline(), self._alarms.next_deadline())
+            self._sleeps_until = min((at for at in deadlines if at is not None), default=_NEVER)
+            with trio.move_on_at(self._sleeps_until):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            self._sleeps_until = -_NEVER  # what is set from here on is seen without a wake-up
+            links, self._to_flush = self._to_flush, []
+            for link in links:
+                link.flush()
+            self._alarms.run_due(trio.current_time())
+            self._guarded(self._on_door_deadline)
+
+    def _on_door_deadline(self) -> None:
+        self._door.handle_timeout(trio.current_time())
+        self._obey()
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def _guarded(self, call: Callable[[*Given], None], *given: *Given) -> None:
+        """Our own fault outside any link costs what was being done, and is counted."""
+        try:
+            call(*given)
+        except Exception:
+            log.exception("internal error")
+            self.internal_errors += 1
+
+    def _on_loop_error(self, _loop: Any, context: dict[str, Any]) -> None:
+        log.error("internal error: %s", context.get("message"), exc_info=context.get("exception"))
+        self.internal_errors += 1
+
+
+_NEVER = float("inf")
+_DIAL_REASONS = {
+    "timeout": "timeout",
+    "glare": "glare",
+    "conflict": "protocol",
+    "silent": "timeout",
+}
+
+
+def _nobody_listens(event: Event) -> None:
+    log.debug("not running: %s", event)

@@ -1,0 +1,88 @@
+"""The door among nodes that dial, negotiate, move, restart and hang up in any order, with loss."""
+
+from random import Random
+
+import pytest
+
+from overlay.core.types import Address, LinkId
+from tests.core.endpoint.world import Shell, World, negotiate
+
+HOSTS = [Address(f"8.8.{number}.1", 1111) for number in range(4)]
+
+
+class Chaos:
+    """One seed's worth of events among four nodes."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.world = World(filter=self.arrives)
+        self.shells = [Shell(self.world, host, seed=seed + n) for n, host in enumerate(HOSTS)]
+        self.links = 0
+
+    def arrives(self, data: bytes, source: Address, target: Address) -> bool:
+        """Lose a tenth, deliver a tenth twice, let anybody else say a tenth again."""
+        fate = self.random.randrange(10)
+        if fate == 1:
+            self.world.send(data, source, target)
+        elif fate == 2:
+            self.world.send(data, self.random.choice(HOSTS), target)
+        return fate != 0
+
+    def step(self) -> None:
+        """Let one thing happen, and some time pass."""
+        a, b = self.random.sample(self.shells, 2)
+        attempt = self.random.randbytes(16)
+        link, self.links = self.links, self.links + 2
+        match self.random.randrange(7):
+            case 0 | 1:
+                a.dial(link, b, attempt)
+            case 2:
+                negotiate(a, b, link, attempt, prepare=self.random.random() < 0.5)
+            case 3:
+                for each in list(a.dtls)[:1]:
+                    a.door.close(each, self.world.now)
+                    del a.dtls[each]
+            case 4:
+                moved = Address(f"7.7.7.{self.random.randrange(1, 250)}", 1111)
+                self.world.nat = {a.address: moved}
+            case 5:
+                a.frozen = not a.frozen
+            case _:
+                for each in a.up():
+                    a.write(each, b"tick")
+        self.world.run(self.random.choice([0.001, 0.01, 0.1, 1.0, 5.0, 30.0]))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_in_whatever_order_the_books_are_right(seed: int) -> None:
+    """Nothing raises; a link ends by `Lost` or by `close`, and nothing of it is kept."""
+    chaos = Chaos(seed)
+    for _ in range(40):
+        chaos.step()
+    for shell in chaos.shells:
+        known = set(shell.door._links)
+        assert known >= set(shell.dtls)
+        assert not known & set(shell.lost())
+        for route in shell.door._routes._routes.values():
+            assert route.members
+            assert {member.link for member in route.members} <= known
+        for link in sorted(known):
+            shell.door.close(LinkId(link), chaos.world.now)
+        assert len(shell.door._links) == len(shell.door._routes) == len(shell.door._half_open) == 0
+        assert not shell.door._names
+        assert not shell.door._prepared
+        assert shell.door.next_deadline() is None
+
+
+def test_chaos_lets_links_come_up_move_and_end() -> None:
+    """So that the books above have something in them."""
+    said = set[str]()
+    for seed in range(30):
+        chaos = Chaos(seed)
+        for _ in range(40):
+            chaos.step()
+        said |= {type(each).__name__ for shell in chaos.shells for each in shell.outputs}
+        said |= {reason for shell in chaos.shells for reason in shell.lost().values()}
+        said |= {"up" for shell in chaos.shells if shell.up()}
+    assert said >= {"up", "Secure", "Selected", "Suspect", "Silent", "Alive", "Lost"}
+    assert said >= {"timeout", "silent", "glare"}

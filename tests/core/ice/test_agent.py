@@ -1,0 +1,377 @@
+"""Establishing a path: two agents in a seeded world of loss, firewalls and NATs."""
+
+from collections import Counter
+
+import pytest
+
+from overlay.core.ice import agent as ice
+from overlay.core.ice import stun
+from overlay.core.ice.checklist import candidate_priority
+from overlay.core.ice.checks import TA, UNVERIFIED_BURST, UNVERIFIED_RATE
+from overlay.core.types import Address, Candidate, PathKind
+from tests.core.ice.by_hand import answer_by_hand, b_key, check, give
+from tests.core.ice.world import (
+    Firewall,
+    Gateway,
+    Host,
+    Nat,
+    World,
+    connected,
+    credentials,
+    host_candidates,
+    make_agent,
+    meet,
+)
+
+
+def srflx(nat: Nat, host: Host, port: int) -> list[Candidate]:
+    """Host candidates and the mapped address that neighbours have told us."""
+    base = host.addresses[0]
+    nat.mappings[base, None] = Address(nat.host, port)
+    mapped = Candidate("srflx", Address(nat.host, port), candidate_priority("srflx"), "s", base)
+    return [*host_candidates(host), mapped]
+
+
+def assert_mirrored(a: Host, b: Host) -> None:
+    """Both ends speak of one path: what one sends to is where the other sends from."""
+    assert a.route is not None
+    assert b.route is not None
+    through_a = a.gateway.mappings.values() if isinstance(a.gateway, Nat) else a.addresses
+    through_b = b.gateway.mappings.values() if isinstance(b.gateway, Nat) else b.addresses
+    assert a.route.remote in through_b
+    assert b.route.remote in through_a
+    assert a.route.local in a.addresses
+    assert b.route.local in b.addresses
+    if a.route.remote in b.addresses and b.route.remote in a.addresses:
+        assert (a.route.remote, a.route.local) == (b.route.local, b.route.remote)
+
+
+# --- paths are found -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_open_hosts_with_several_addresses_connect_through_loss(seed: int) -> None:
+    world = World(seed, latency=0.001 + seed * 0.005, loss=0.01 * (seed % 30))
+    a = world.host("a", "10.0.0.1", "192.168.7.1", "2001:db8::1")
+    b = world.host("b", "10.0.0.2", "2001:db8::2")
+    meet(a, b, signalling=world.random.choice([0.0, 0.05, 2.0]))
+    assert world.run_until(12.0, lambda: connected(a, b))
+    assert_mirrored(a, b)
+    assert {a.route.path, b.route.path} == {PathKind.HOST}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_firewalls_that_let_in_only_answers_are_passed(seed: int) -> None:
+    world = World(seed, latency=0.01, loss=0.01 * (seed % 20))
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    a.gateway = Firewall()
+    b.gateway = Firewall() if seed % 2 else Gateway()
+    meet(a, b, signalling=0.3 * (seed % 4))
+    assert world.run_until(11.0, lambda: connected(a, b))
+    assert_mirrored(a, b)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_two_nats_with_steady_mappings_are_passed(seed: int) -> None:
+    world = World(seed, latency=0.02, loss=0.01 * (seed % 10))
+    a, b = world.host("a", "192.168.0.2"), world.host("b", "192.168.1.2")
+    a.gateway, b.gateway = Nat("198.51.100.1"), Nat("203.0.113.1")
+    meet(a, b, srflx(a.gateway, a, 40_001), srflx(b.gateway, b, 40_002), signalling=0.1)
+    assert world.run_until(12.0, lambda: connected(a, b))
+    assert_mirrored(a, b)
+    assert {a.route.path, b.route.path} == {PathKind.REFLEXIVE}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_symmetric_nat_is_met_by_peer_reflexive_candidates(seed: int) -> None:
+    """The open side learns an address that nobody signalled, from the check itself."""
+    world = World(seed, latency=0.02, loss=0.01 * (seed % 10))
+    hidden, seen = world.host("a", "192.168.0.2"), world.host("b", "203.0.113.9")
+    hidden.gateway = Nat("198.51.100.1", symmetric=True)
+    first, second = (hidden, seen) if seed % 2 else (seen, hidden)
+    meet(first, second, signalling=0.1)
+    assert world.run_until(12.0, lambda: connected(hidden, seen))
+    assert_mirrored(hidden, seen)
+    assert seen.route is not None
+    assert seen.route.remote.host == "198.51.100.1"
+    assert seen.route.path is PathKind.REFLEXIVE
+    assert [fact.address.host for fact in hidden.said(ice.Observed)] == ["198.51.100.1"]
+
+
+@pytest.mark.parametrize("controlling", [True, False])
+def test_a_side_that_knows_no_candidate_learns_them_all_from_checks(controlling: bool) -> None:
+    world = World(1)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    make_agent(a, controlling=controlling, candidates=host_candidates(a))
+    make_agent(b, controlling=not controlling, candidates=host_candidates(b))
+    assert a.agent is not None
+    assert b.agent is not None
+    a.agent.start(credentials("b"), [], world.now)
+    b.agent.start(credentials("a"), host_candidates(a), world.now)
+    assert world.run_until(5.0, lambda: connected(a, b))
+    assert_mirrored(a, b)
+
+
+def test_symmetric_against_filtering_nat_fails_within_ten_seconds() -> None:
+    """The counter-test of the NATs: this pair needs what ICE alone does not have."""
+    world = World(1)
+    a, b = world.host("a", "192.168.0.2"), world.host("b", "192.168.1.2")
+    a.gateway, b.gateway = Nat("198.51.100.1", symmetric=True), Nat("203.0.113.1")
+    meet(a, b, host_candidates(a), srflx(b.gateway, b, 40_002))
+    world.run_until(30.0)
+    assert a.said(ice.Failed) == b.said(ice.Failed) == [ice.Failed("timeout")]
+    assert max(a.when(ice.Failed) + b.when(ice.Failed)) <= 10.0 + 1e-9
+    assert not connected(a)
+    assert not connected(b)
+
+
+def test_a_wildcard_candidate_lets_the_routing_table_choose_the_source() -> None:
+    world = World(2)
+    a, b = world.host("a", "10.0.0.1", "2001:db8::1"), world.host("b", "10.0.0.2")
+    anywhere = [Candidate("host", Address("0.0.0.0", 5000), candidate_priority("host"))]
+    meet(a, b, anywhere, host_candidates(b))
+    assert world.run_until(5.0, lambda: connected(a, b))
+    assert a.route is not None
+    assert a.route.local == Address("10.0.0.1", 5000)
+
+
+def test_a_remote_without_candidates_of_our_family_is_not_bothered() -> None:
+    world = World(3)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "2001:db8::2")
+    meet(a, b)
+    world.run_until(11.0)
+    assert not a.sent
+    assert not b.sent
+    assert a.said(ice.Failed) == [ice.Failed("timeout")]
+
+
+def test_candidates_that_are_no_unicast_addresses_are_not_checked() -> None:
+    world = World(4)
+    a = world.host("a", "10.0.0.1", "2001:db8::1")
+    bad = ["example.org", "224.0.0.1", "0.0.0.0", "255.255.255.255", "::", "ff02::1", "fe80::1%0"]
+    offers = [Candidate("host", Address(host, 5000), 1) for host in bad]
+    offers += [Candidate("host", Address("10.0.0.2", port), 1) for port in (0, -1, 65_536)]
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    agent.start(credentials("b"), offers, 0.0)
+    world.run_until(2.0)
+    assert not a.sent
+    agent.add_remote_candidate(Candidate("host", Address("10.0.0.2", 5000), 1), world.now)
+    a.perform()
+    assert [datagram.target for _, datagram in a.sent] == [Address("10.0.0.2", 5000)]
+
+
+# --- checks: when, how many -----------------------------------------------------------------------
+
+
+def test_the_first_check_leaves_at_once_and_the_others_at_the_pace() -> None:
+    world = World(5)
+    a = world.host("a", "10.0.0.1")
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    offers = [Candidate("host", Address("10.0.1.1", 7000 + n), 100 - n) for n in range(5)]
+    agent.start(credentials("b"), offers, 0.0)
+    a.perform()
+    assert [at for at, _ in a.sent] == [0.0]
+    world.run_until(0.2)
+    assert [datagram.target for _, datagram in a.sent] == [each.address for each in offers]
+    assert [at for at, _ in a.sent] == pytest.approx([n * TA for n in range(5)])
+
+
+def test_addresses_that_never_answer_get_few_checks() -> None:
+    """A peer may name victims: at most eight, and no more than ten packets a second in all."""
+    world = World(6)
+    a = world.host("a", "10.0.0.1", "10.0.0.9")
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    offers = [Candidate("host", Address("10.0.1.1", 7000 + n), 100 - n) for n in range(30)]
+    agent.start(credentials("b"), offers, 0.0)
+    world.run_until(20.0)
+    targets = Counter(datagram.target for _, datagram in a.sent)
+    assert list(targets) == [each.address for each in offers[:8]]
+    assert len(a.sent) <= UNVERIFIED_BURST + 10 * UNVERIFIED_RATE
+    assert min(targets.values()) >= 3, "every candidate gets its chances"
+
+
+def test_a_check_that_is_lost_is_sent_again() -> None:
+    world = World(7)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    world.dark = True
+    meet(a, b)
+    world.run_until(3.0)
+    assert not connected(a)
+    world.dark = False
+    assert world.run_until(5.0, lambda: connected(a, b))
+
+
+def seconds_until_punched(monkeypatch: pytest.MonkeyPatch, *, triggered: bool) -> float:
+    """A filters; its first check dies at B's firewall, B's check then reaches A."""
+    world = World(8, latency=0.02)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    a.gateway, b.gateway = Firewall(), Firewall()
+    if not triggered:
+        waits = ice.IceAgent._trigger
+
+        def only_idle(self: ice.IceAgent, pair: object, now: float) -> None:
+            if pair.state.value != "in progress":  # type: ignore[attr-defined]
+                waits(self, pair, now)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(ice.IceAgent, "_trigger", only_idle)
+    meet(a, b, signalling=0.03)
+    assert world.run_until(11.0, lambda: connected(a, b))
+    return world.now
+
+
+def test_a_check_is_triggered_while_another_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three round trips do; without the triggered check a retransmission has to come first."""
+    assert seconds_until_punched(monkeypatch, triggered=True) < 0.03 + 3 * 0.05
+    assert seconds_until_punched(monkeypatch, triggered=False) > 0.25
+
+
+def test_checks_that_come_before_the_answer_are_answered_and_kept() -> None:
+    world = World(9)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    meet(a, b, signalling=1.0)
+    world.run_until(0.9)
+    assert len(b.said(ice.Observed)) == 1, "A has answered"
+    assert not a.said(ice.Observed), "but does not know whom to ask"
+    started = world.now
+    assert world.run_until(5.0, lambda: connected(a, b))
+    assert world.now - started < 0.1 + 5 * 0.02
+
+
+# --- nomination ---------------------------------------------------------------------------------
+
+
+def test_the_best_pair_is_nominated_without_waiting() -> None:
+    world = World(10, latency=0.05)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2", "10.0.0.3")
+    meet(a, b)
+    assert world.run_until(5.0, lambda: connected(a, b))
+    assert world.now < 4.9 * 0.05, "two round trips, and no grace"
+    assert a.route is not None
+    assert a.route.remote == b.addresses[0]
+
+
+@pytest.mark.parametrize(("delay", "chosen"), [(0.01, 0), (0.2, 1)])
+def test_a_better_pair_is_awaited_for_a_short_grace_only(delay: float, chosen: int) -> None:
+    """B's first address answers later than its second: a little, or too much."""
+    world = World(11)
+    a = world.host("a", "10.0.0.1")
+    remotes = [Address("10.0.0.2", 5000), Address("10.0.0.3", 5000)]
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    offers = [Candidate("host", each, 1000 - n) for n, each in enumerate(remotes)]
+    agent.start(credentials("b"), offers, 0.0)
+    a.perform()
+    responders = {remotes[0]: 0.06 + delay, remotes[1]: 0.03}
+    answer_by_hand(world, a, responders)
+    assert world.run_until(3.0, lambda: connected(a))
+    assert a.route is not None
+    assert a.route.remote == remotes[chosen]
+
+
+def test_a_nomination_that_is_never_answered_gives_the_next_pair_its_turn() -> None:
+    world = World(12)
+    a = world.host("a", "10.0.0.1")
+    good, bad = Address("10.0.0.3", 5000), Address("10.0.0.2", 5000)
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    offers = [Candidate("host", bad, 1000), Candidate("host", good, 500)]
+    agent.start(credentials("b"), offers, 0.0)
+    a.perform()
+    seen: set[bytes] = set()
+
+    def tick() -> None:
+        for _, datagram in list(a.sent):
+            request = stun.parse(datagram.data)
+            assert isinstance(request, stun.Message)
+            if request.transaction_id in seen or (datagram.target == bad and request.use_candidate):
+                continue
+            seen.add(request.transaction_id)
+            reply = stun.binding_success(request, datagram.source)
+            give(world, a, stun.encode(reply, b_key()), datagram.target)
+        world.at(world.now + 0.01, tick)
+
+    tick()
+    assert world.run_until(9.0, lambda: connected(a))
+    assert a.route is not None
+    assert a.route.remote == good
+
+
+def test_against_a_lite_listener_the_first_check_nominates() -> None:
+    world = World(13)
+    a = world.host("a", "10.0.0.1")
+    listener = Address("203.0.113.5", 443)
+    agent = make_agent(a, controlling=True, candidates=[])
+    agent.start(credentials("b"), [Candidate("host", listener, 1)], 0.0, remote_lite=True)
+    a.perform()
+    requests = answer_by_hand(world, a, {listener: 0.02})
+    assert world.run_until(1.0, lambda: connected(a))
+    assert len(a.sent) == 1
+    assert requests[0].use_candidate
+    assert requests[0].ice_controlling is not None
+    world.run_until(3.0)
+    assert not requests[-1].use_candidate, "the checks that keep it alive nominate nothing"
+    assert requests[-1] is not requests[0]
+
+
+def test_a_controlled_agent_waits_for_the_nomination() -> None:
+    """Valid pairs are not enough (RFC 8445 §8.1.1)."""
+    world = World(14)
+    a = world.host("a", "10.0.0.1")
+    remote = Address("10.0.0.2", 5000)
+    agent = make_agent(a, controlling=False, candidates=host_candidates(a))
+    agent.start(credentials("b"), [Candidate("host", remote, 1)], 0.0)
+    a.perform()
+    answer_by_hand(world, a, {remote: 0.01})
+    world.run_until(2.0)
+    assert not connected(a)
+    give(world, a, check(use_candidate=True), remote)
+    assert connected(a)
+
+
+# --- roles --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("both", [True, False])
+def test_two_that_claim_one_role_agree_on_one_each(seed: int, both: bool) -> None:
+    world = World(seed, loss=0.01 * (seed % 10))
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    for host, other in ((a, b), (b, a)):
+        agent = make_agent(host, controlling=both, candidates=host_candidates(host))
+        agent.start(credentials(other.name), host_candidates(other), world.now)
+    assert world.run_until(11.0, lambda: connected(a, b))
+    assert a.agent is not None
+    assert b.agent is not None
+    assert a.agent.controlling is not b.agent.controlling
+    assert_mirrored(a, b)
+
+
+def test_a_peer_that_refuses_every_role_is_given_up() -> None:
+    world = World(15)
+    a = world.host("a", "10.0.0.1")
+    remote = Address("10.0.0.2", 5000)
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    agent.start(credentials("b"), [Candidate("host", remote, 1)], 0.0)
+    a.perform()
+    for at in range(20):
+        _, datagram = a.sent[-1]
+        request = stun.parse(datagram.data)
+        assert isinstance(request, stun.Message)
+        give(world, a, stun.encode(stun.binding_error(request, 487), b_key()), remote)
+        world.run_until(0.1 * at)
+    assert a.said(ice.Failed) == [ice.Failed("conflict")]
+    assert len(a.sent) < 10
+
+
+def test_an_unsigned_role_conflict_moves_nobody() -> None:
+    world = World(16)
+    a = world.host("a", "10.0.0.1")
+    remote = Address("10.0.0.2", 5000)
+    agent = make_agent(a, controlling=True, candidates=host_candidates(a))
+    agent.start(credentials("b"), [Candidate("host", remote, 1)], 0.0)
+    a.perform()
+    request = stun.parse(a.sent[0][1].data)
+    assert isinstance(request, stun.Message)
+    for key in (None, b"guess"):
+        give(world, a, stun.encode(stun.binding_error(request, 487), key), remote)
+    assert agent.controlling
+    give(world, a, stun.encode(stun.binding_error(request, 487), b_key()), remote)
+    assert not agent.controlling

@@ -1,0 +1,191 @@
+"""The listener's half of a direct dial by itself: knocks, answers, paths."""
+
+import pytest
+
+from overlay.core.ice import agent as ice
+from overlay.core.ice import stun
+from overlay.core.ice.lite import (
+    MOVE_TIMEOUT,
+    NOMINATION_TIMEOUT,
+    PAIRS_MAX,
+    WORN_MAX,
+    Knock,
+    Knocks,
+    LiteSession,
+    new_knock,
+)
+from overlay.core.limits import HALF_OPEN_MAX, HALF_OPEN_PER_PREFIX, HALF_OPEN_TIMEOUT
+from overlay.core.types import Address, IceCredentials, PathKind
+from overlay.core.wire.dial_tokens import Claim
+
+A, B, C = Address("8.8.8.1", 1111), Address("9.9.9.2", 2222), Address("7.7.7.3", 3333)
+LOCAL = IceCredentials("o1listener", "password of the listener")
+KEY = LOCAL.password.encode()
+CLAIM = Claim(2, b"token id", 2_000_000_000, bytes(16))
+
+
+def knock(name: str, host: str = "8.8.8.1", now: float = 0.0) -> Knock:
+    return new_knock(name, LOCAL, CLAIM, host, now)
+
+
+def check(number: int = 1, *, key: bytes = KEY, controlled: int | None = None) -> stun.Message:
+    request = stun.binding_request(
+        number.to_bytes(12, "big"),
+        username=f"{LOCAL.ufrag}:dialler",
+        priority=1,
+        controlling=None if controlled else 1,
+        controlled=controlled,
+    )
+    message = stun.parse(stun.encode(request, key))
+    assert isinstance(message, stun.Message)
+    return message
+
+
+def session() -> LiteSession:
+    return LiteSession(f"{LOCAL.ufrag}:dialler", LOCAL, (A, B), 0.0)
+
+
+def answer_of(outputs: list[ice.IceOutput]) -> stun.Message:
+    (output,) = outputs
+    assert isinstance(output, ice.SendStun)
+    message = stun.parse(output.data)
+    assert isinstance(message, stun.Message)
+    assert message.integrity_ok(KEY)
+    return message
+
+
+# --- knocks -------------------------------------------------------------------------------------
+
+
+def test_a_client_hello_is_whose_check_came_last_from_there() -> None:
+    knocks = Knocks()
+    first, second = knock("first"), knock("second")
+    for each in (first, second):
+        knocks.add(each)
+        knocks.checked(each, (A, B), nominated=True)
+    assert knocks.at((A, B), 1.0) is second
+    knocks.checked(first, (A, B), nominated=True)
+    assert knocks.at((A, B), 1.0) is first
+    knocks.remove(first)
+    assert knocks.at((A, B), 1.0) is second
+    assert knocks.at((C, B), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("nominated", "timeout"), [(True, HALF_OPEN_TIMEOUT), (False, NOMINATION_TIMEOUT)]
+)
+def test_a_knock_that_does_not_come_in_wears_out(nominated: bool, timeout: float) -> None:
+    knocks = Knocks()
+    only = knock("only")
+    knocks.add(only)
+    knocks.checked(only, (A, B), nominated)
+    assert knocks.at((A, B), timeout - 0.1) is only
+    assert not knocks.is_worn("only")
+    assert knocks.at((A, B), timeout) is None
+    assert knocks.is_worn("only")
+    assert len(knocks) == 0
+    assert not knocks._by_pair
+
+
+def test_a_worn_knock_does_not_hide_one_that_is_not() -> None:
+    knocks = Knocks()
+    fresh, old = knock("fresh", now=5.0), knock("old", now=0.0)
+    for each in (fresh, old):
+        knocks.add(each)
+        knocks.checked(each, (A, B), nominated=True)
+    assert knocks.at((A, B), HALF_OPEN_TIMEOUT + 1.0) is fresh
+
+
+def test_a_newcomer_replaces_the_oldest_of_its_prefix_or_of_all() -> None:
+    knocks = Knocks()
+    for number in range(HALF_OPEN_PER_PREFIX + 3):
+        knocks.add(knock(f"near {number}", "8.8.8.1"))
+    assert len(knocks) == HALF_OPEN_PER_PREFIX
+    assert knocks.get("near 2", 0.0) is None
+    assert knocks.get("near 3", 0.0) is not None
+    for number in range(HALF_OPEN_MAX + 1):
+        knocks.add(knock(f"far {number}", "127.0.0.1"))
+    assert len(knocks) == HALF_OPEN_MAX
+    assert knocks.get("far 0", 0.0) is None
+    assert knocks.get("far 1", 0.0) is not None
+    assert not knocks.is_worn("far 0"), "crowded out is not worn out"
+
+
+def test_one_dialler_knocks_from_four_addresses_at_most() -> None:
+    knocks = Knocks()
+    only = knock("only")
+    knocks.add(only)
+    places = [(Address("8.8.8.1", port), B) for port in range(PAIRS_MAX + 2)]
+    for place in places:
+        knocks.checked(only, place, nominated=True)
+    assert [place for place in places if knocks.at(place, 1.0)] == places[-PAIRS_MAX:]
+
+
+def test_worn_dials_are_remembered_as_long_as_they_ask() -> None:
+    knocks = Knocks()
+    knocks.wear("asking")
+    for number in range(WORN_MAX):
+        knocks.wear(str(number))
+        assert knocks.is_worn("asking")
+    assert not knocks.is_worn("0")
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+
+def test_a_check_is_answered_with_the_address_it_came_from() -> None:
+    lite = session()
+    lite.receive(check(), C, B, 1.0)
+    message = answer_of(lite.take())
+    assert message.message_class is stun.MessageClass.SUCCESS
+    assert message.mapped_address == C
+
+
+def test_a_check_with_another_password_is_not_answered() -> None:
+    lite = session()
+    lite.receive(check(key=b"another password of 22"), A, B, 1.0)
+    assert lite.take() == []
+    lite.handle_timeout(7.5)
+    assert lite.take() == [ice.Suspect()], "and is no sign of life"
+
+
+def test_a_dialler_that_claims_our_role_has_to_switch() -> None:
+    lite = session()
+    lite.receive(check(controlled=1), A, B, 1.0)
+    message = answer_of(lite.take())
+    assert (message.message_class, message.error_code) == (stun.MessageClass.ERROR, 487)
+
+
+def test_attributes_that_must_be_understood_and_are_not_are_named() -> None:
+    request = check()
+    request.unknown_required = (0x7777,)
+    lite = session()
+    lite.receive(request, A, B, 1.0)
+    message = answer_of(lite.take())
+    assert (message.error_code, message.unknown_attributes) == (420, (0x7777,))
+
+
+@pytest.mark.parametrize(
+    ("checked_at", "moves"), [(1.0, True), (None, False), (19.5 - MOVE_TIMEOUT, False)]
+)
+def test_a_record_moves_the_path_only_soon_after_a_check_from_there(
+    checked_at: float | None, moves: bool
+) -> None:
+    lite = session()
+    if checked_at is not None:
+        lite.receive(check(), C, B, checked_at)
+        lite.take()
+    lite.heard(C, 2.0 if moves else 19.5)
+    assert lite.take() == ([ice.Selected(C, B, PathKind.HOST)] if moves else [])
+    lite.heard(C, 20.0)
+    assert lite.take() == []
+
+
+def test_it_is_not_judged_before_its_time() -> None:
+    lite = session()
+    lite.handle_timeout(7.4)
+    assert lite.take() == []
+    lite.handle_timeout(7.5)
+    lite.handle_timeout(15.0)
+    lite.handle_timeout(60.0)
+    assert lite.take() == [ice.Suspect(), ice.Silent(), ice.Failed("silent")]

@@ -1,0 +1,171 @@
+"""What the world's faults do to nodes: each strikes, and ends when it is told to."""
+
+from typing import Any
+
+import pytest
+
+from overlay.core.events import (
+    Event,
+    LinkAlive,
+    LinkLost,
+    LinkSilent,
+    Received,
+    Resolved,
+    Transmit,
+)
+from overlay.core.wire.messages import Ping
+from overlay.sim.checks import liveness
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.world import SimNode, Violated, World
+
+
+def mesh(world: World, size: int, **settings: Any) -> list[SimNode]:
+    """Nodes that joined in one burst, at rest."""
+    first = world.spawn(**settings)
+    nodes = [first, *world.burst(size - 1, first, 2.0, **settings)]
+    world.run_for(30.0)
+    assert liveness.unsettled(world) is None
+    return nodes
+
+
+def events_of(world: World, kinds: tuple[type, ...]) -> list[tuple[float, str, Event]]:
+    """Notes from now on what of these kinds the world feeds to nodes."""
+    feed = world.feed
+    noted: list[tuple[float, str, Event]] = []
+
+    def note(node: SimNode, event: Event) -> None:
+        if isinstance(event, kinds):
+            noted.append((world.now, node.name, event))
+        feed(node, event)
+
+    world.feed = note  # type: ignore[method-assign]
+    return noted
+
+
+def ears(world: World, data: bytes) -> set[str]:
+    """Names of those that heard it."""
+    return {node.name for node in world.heard(data)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_passes_between_the_parts_of_a_divided_world(seed: int) -> None:
+    world = World(seed, checked=True)
+    nodes = mesh(world, 12)
+    world.partition([nodes[:6]])
+    world.run_for(30.0)
+    world.publish(nodes[0], b"one")
+    world.publish(nodes[11], b"other")
+    world.run_for(40.0)
+    assert ears(world, b"one") == {node.name for node in nodes[:6]}
+    assert ears(world, b"other") == {node.name for node in nodes[6:]}
+    request = world.connect(nodes[0], nodes[11])
+    world.run_for(20.0)
+    assert not isinstance(nodes[0].results[request], Resolved)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_links_over_a_short_cut_come_back_and_lose_nothing(seed: int) -> None:
+    """Within the detection time: what was sent meanwhile arrives, in order."""
+    world = World(seed, checked=True)
+    one, other = mesh(world, 2)
+    noted = events_of(world, (LinkSilent, LinkLost, LinkAlive, Received))
+    world.partition([[one]])
+    (view,) = one.core.peers()
+    for token in range(5):
+        world.network.perform(one, Transmit(view.link, Ping(token)))
+        world.run_for(2.0)
+    assert [event for _, _, event in noted if isinstance(event, Received)] == []
+    assert sum(isinstance(event, LinkSilent) for _, _, event in noted) == 2
+    world.heal()
+    world.run_for(3.0)
+    assert sum(isinstance(event, LinkAlive) for _, _, event in noted) == 2
+    arrived = [event.message for _, name, event in noted if name == other.name
+               and isinstance(event, Received) and isinstance(event.message, Ping)]  # fmt: skip
+    assert [ping.token for ping in arrived if ping.token < 5] == [0, 1, 2, 3, 4]
+    assert not any(isinstance(event, LinkLost) for _, _, event in noted)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_halves_that_were_apart_for_longer_than_links_last_find_each_other(seed: int) -> None:
+    """Each half is content with itself: only seeking the absent brings them together."""
+    world = World(seed, checked=True)
+    nodes = mesh(world, 24)
+    world.partition([nodes[:12]])
+    world.run_for(150.0)
+    assert liveness.unsettled(world) is not None
+    world.heal()
+    liveness.demand(world)
+
+
+def test_without_seeking_the_halves_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter-test: a world in which nobody looks for the absent is not settled in time."""
+    monkeypatch.setattr("overlay.core.membership.hyparview.SEEK_INTERVAL", 1e9)
+    monkeypatch.setattr("overlay.core.routing.ring.RETRY_INTERVAL", 1e9)
+    world = World(3, checked=True, replay="this very test")
+    nodes = mesh(world, 24)
+    world.partition([nodes[:12]])
+    world.run_for(150.0)
+    world.heal()
+    with pytest.raises(Violated, match=r"seed 3, at .*2 parts of 12, 12; replay: this very test"):
+        liveness.demand(world)
+
+
+def test_a_silent_link_is_suspect_silent_and_lost_in_its_time() -> None:
+    world = World(1)
+    one, other = mesh(world, 2)
+    noted = events_of(world, (LinkSilent, LinkLost))
+    cut = world.now
+    world.crash(other)
+    world.run_for(70.0)
+    (silent_at, _, _), (lost_at, name, lost) = noted
+    assert name == one.name
+    assert 4.0 <= silent_at - cut <= 6.0
+    assert 58.0 <= lost_at - cut <= 60.0
+    assert isinstance(lost, LinkLost)
+    assert lost.reason == "broken"
+
+
+def test_a_burst_joins_through_one_contact_within_its_time() -> None:
+    world = World(5, checked=True)
+    first = world.spawn()
+    nodes = world.burst(40, first, 3.0, firewalled=0.5)
+    assert len({node.firewalled for node in nodes}) == 2
+    world.run_for(60.0)
+    liveness.demand(world)
+    assert len(world.up()) == 41
+
+
+def test_a_clock_that_steps_too_far_is_refused_and_one_that_steps_back_is_welcome() -> None:
+    world = World(2)
+    host, late = world.spawn(), world.spawn()
+    world.step_clock(late, -1_000.0)
+    request = world.join(late, world.invite(host))
+    world.run_for(20.0)
+    assert not isinstance(late.results[request], Resolved)
+    world.step_clock(late, 1_000.0)
+    request = world.join(late, world.invite(host))
+    world.run_for(20.0)
+    assert isinstance(late.results[request], Resolved)
+
+
+def transfer(conditions: Conditions) -> float:
+    """Seconds until the last of 40 publications of a kilobyte arrives."""
+    world = World(7, conditions)
+    one, other = mesh(world, 2)
+    began = world.now
+    for index in range(40):
+        world.publish(one, bytes([index]) * 1_000)
+    heard = lambda: len(other.delivered) == 40  # noqa: E731
+    world.run_until(heard, within=60.0)
+    return world.now - began
+
+
+def test_bandwidth_and_loss_cost_time_and_late_packets_overtake_nobody_on_their_link() -> None:
+    still = Conditions(latency=(0.02, 0.02), jitter=0.0)
+    assert transfer(still) < 0.1
+    narrow = Conditions(latency=(0.02, 0.02), jitter=0.0, bandwidth=20_000.0)
+    assert 2.0 < transfer(narrow) < 4.0
+    lossy = Conditions(latency=(0.02, 0.02), jitter=0.0, loss=0.2)
+    assert transfer(lossy) > 0.3
+    late = Conditions(latency=(0.02, 0.02), jitter=0.0, reordering=0.5)
+    assert 0.03 < transfer(late) < 1.0

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+from overlay.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from os import PathLike
 
     from overlay.api import Node
-
-__version__ = "0.1.0"
 
 
 def open_node(

@@ -12,13 +12,13 @@ import sys
 
 import click
 
-from overlay import __version__
 from overlay.cli.ask import COMMANDS
 from overlay.cli.chat import chat
 from overlay.cli.invites import invite
 from overlay.cli.sim import sim
 from overlay.cli.up import join, up
 from overlay.errors import CommandFailed, NoNode, UsageError
+from overlay.version import __version__
 
 FAILED, USAGE, NO_NODE, INTERRUPTED = 1, 2, 3, 130
 CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})

@@ -179,7 +179,7 @@ def _command(scenario: str, seed: int, nodes: int | None, settings: tuple[str, .
 
 
 def _difference(trace: Path, header: "Header", comparison: "Comparison") -> str:
-    from overlay import __version__
+    from overlay.version import __version__
 
     assert comparison.differs is not None
     recorded, now = (line[:SHOWN_MAX] or "the end" for line in comparison.differs)
@@ -199,8 +199,8 @@ def _trace_file(path: Path | None, name: str, scenario: "Scenario") -> Iterator[
     if path is None:
         yield None
         return
-    from overlay import __version__
     from overlay.sim.scenario.tracing import header
+    from overlay.version import __version__
 
     with _writable(path) as file:
         file.write(header(name, scenario, __version__))

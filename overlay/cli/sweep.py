@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay import __version__
 from overlay.cli.options import json_option, print_json
 from overlay.cli.reports import make_directory, table, write_pages
 from overlay.errors import CommandFailed
+from overlay.version import __version__
 
 if TYPE_CHECKING:
     from overlay.sim.sweep.results import Results

@@ -1,7 +1,7 @@
-"""The node's brain: composes the machines of the core behind one door and one clock.
+"""One idea: the node's brain, composed of the core's machines behind one entry and one clock.
 
-Machines never call each other. They emit effects into one outbox and return facts; what a fact
-means for the others is decided here, and only here.
+A package may call those below it; nobody reaches into another's fields; what a fact means for a
+package above is decided here, and only here.
 """
 
 from typing import assert_never, cast
@@ -42,7 +42,7 @@ from overlay.core.events import (
     Unsent,
     Wakeup,
 )
-from overlay.core.gossip.gossip import Gossiping
+from overlay.core.gossip.publications import Gossiping
 from overlay.core.link.links import (
     AttemptFailed,
     Link,
@@ -60,7 +60,7 @@ from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, 
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
-from overlay.core.routing.lookups import Looking
+from overlay.core.routing.lookups import Looking, Tracing
 from overlay.core.routing.ring import Look
 from overlay.core.routing.routing import (
     ReplyArrived,
@@ -69,7 +69,6 @@ from overlay.core.routing.routing import (
     RoutingFact,
     Undeliverable,
 )
-from overlay.core.routing.traces import Tracing
 from overlay.core.snapshots import PeerView, Status, view_of
 from overlay.core.timers import NEVER
 from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random

@@ -17,7 +17,6 @@ from typing import Any
 
 import trio
 
-import overlay
 from overlay import api
 from overlay.core.connect.ladder import ATTEMPT_FAILED
 from overlay.core.events import (
@@ -50,6 +49,7 @@ from overlay.node.store import RECORDS_PER_BOOT, Memory
 from overlay.node.streaming import Handler, Streaming
 from overlay.node.words import plain
 from overlay.transport.interface import Starting, Transport
+from overlay.version import __version__
 
 MAX_MEMBERS = 4
 MAX_EVENT_FEEDS = 256
@@ -219,7 +219,7 @@ class Node:
         status = self.core.status()
         counters = status.signalling
         return {
-            "version": overlay.__version__,
+            "version": __version__,
             "wire": WIRE_VERSION,
             "peer_id": self.peer_id,
             "name": self.name,

@@ -16,6 +16,7 @@ from overlay.core.membership.link_uses import GUESTS_MAX
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.records import RecordBook
 from overlay.core.nat.reflexive import Reflexive
+from overlay.core.routing.lookups import Tracing
 from overlay.core.routing.routing import (
     ReplyArrived,
     RequestArrived,
@@ -23,7 +24,6 @@ from overlay.core.routing.routing import (
     RoutingFact,
     Undeliverable,
 )
-from overlay.core.routing.traces import Tracing
 from overlay.core.types import LinkId, Negotiated, PeerId
 from overlay.core.wire.messages import Answer, Offer, Trace, TraceReply
 

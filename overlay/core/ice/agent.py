@@ -16,8 +16,7 @@ from random import Random
 
 from overlay.core.ice import stun
 from overlay.core.ice.checklist import CheckList, Pair
-from overlay.core.ice.checks import RTO, TA, Pacer, Transaction, Transactions
-from overlay.core.ice.nomination import Nomination
+from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
 from overlay.core.ice.outputs import (
     Alive,
     Failed,

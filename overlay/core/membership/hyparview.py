@@ -14,15 +14,10 @@ themselves, and three nodes outside with nobody but each other.
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.membership.hyparview_facts import (
-    Fact,
-    NeighborDown,
-    NeighborUp,
-    Parameters,
-    Wanted,
-)
 from overlay.core.membership.shuffles import PassiveView
 from overlay.core.timers import NEVER, Timers
 from overlay.core.types import LinkId, PeerId
@@ -48,6 +43,43 @@ SEEK_INTERVAL = 20.0
 """Seconds (guess) between two attempts to find an absent member again, even with a full view."""
 KNOWN_MAX = 1024
 """As many as the book holds records; of more, whom we have heard of first is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The paper's names and its values for 10,000 nodes (§5.1), but for `full_mesh`."""
+
+    active_size: int = 5
+    active_walk: int = 6
+    """ARWL."""
+    passive_walk: int = 3
+    """PRWL."""
+    full_mesh: int = 8
+    """Up to this many nodes everybody is everybody's neighbour (product; 0 for the paper)."""
+
+
+# --- facts, for the composed node ----------------------------------------------------------------
+
+
+class NeighborUp(msgspec.Struct, frozen=True, gc=False):
+    """A peer is in the active view now."""
+
+    peer: PeerId
+
+
+class NeighborDown(msgspec.Struct, frozen=True, gc=False):
+    """A peer is no longer in the active view."""
+
+    peer: PeerId
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """Open a link to this peer; `on_linked` or `on_unreachable` is expected to follow."""
+
+    peer: PeerId
+
+
+Fact = NeighborUp | NeighborDown | Wanted
 
 
 @dataclass(slots=True)

@@ -1,13 +1,15 @@
-"""Looks for a place on the ring: asked of the mesh, answered to others."""
+"""What a node asks of the mesh: who is nearest to a place on the ring; which way requests take."""
 
 from dataclasses import dataclass, field
 
 from overlay.core.context import Context
-from overlay.core.routing.requests import new_request
+from overlay.core.events import Rejected, Resolved, Traced, TracePeer
+from overlay.core.routing.requests import base_of, new_request
 from overlay.core.routing.ring import Keyspace, Look
 from overlay.core.routing.routing import OFFER_TTL, Routing, RoutingFact
-from overlay.core.types import PeerId
-from overlay.core.wire.messages import Locate, Located
+from overlay.core.timers import Timers
+from overlay.core.types import PeerId, RequestId
+from overlay.core.wire.messages import Locate, Located, Trace, TraceReply
 
 LOCATED_MAX = 8
 """Peers named to whoever looks for a place: as many as it remembers on either side."""
@@ -45,3 +47,57 @@ class Looking:
         """The place that we looked for, and who is nearest to it."""
         place = self._places.pop(located.request, None)
         return None if place is None else (place, list(map(PeerId, located.peers)))
+
+
+TRACE_TIMEOUT = 10.0
+"""Seconds (guess): longer than a request is remembered on its way would be of no use."""
+TRACES_MAX = 256
+
+
+@dataclass(slots=True)
+class Tracing:
+    """The traces of one node that are under way."""
+
+    context: Context
+    _waiting: dict[bytes, tuple[RequestId, float]] = field(default_factory=dict)
+    _timers: Timers[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._timers = Timers(self.context.agenda)
+
+    def start(self, command: TracePeer, now: float) -> Trace | None:
+        """The trace to be routed, or None when there are too many."""
+        if len(self._waiting) >= TRACES_MAX:
+            text = f"{TRACES_MAX} traces are under way: try again later"
+            self.context.emit(Rejected(command.request, "busy", text))
+            return None
+        request = new_request(self.context.crypto)
+        self._waiting[request] = (command.request, now)
+        self._timers.set(request, now + TRACE_TIMEOUT)
+        return Trace(command.peer, request, OFFER_TTL, [])
+
+    def on_reply(self, reply: TraceReply, now: float) -> None:
+        """A trace of ours is back."""
+        request = base_of(reply.request)
+        waiting = self._waiting.pop(request, None)
+        if waiting is None:
+            return
+        self._timers.stop(request)
+        command, sent_at = waiting
+        hops = tuple(map(PeerId, reply.path))
+        self.context.emit(Resolved(command, Traced(hops, now - sent_at, reply.request[-1])))
+
+    def on_undeliverable(self, request: bytes, code: str) -> None:
+        """Nobody could pass it on."""
+        self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
+
+    def on_time(self, now: float) -> None:
+        """Give up what has not come back in time."""
+        for request in self._timers.pop_due(now):
+            self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
+
+    def _give_up(self, request: bytes, code: str, text: str) -> None:
+        waiting = self._waiting.pop(request, None)
+        self._timers.stop(request)
+        if waiting is not None:
+            self.context.emit(Rejected(waiting[0], code, text))

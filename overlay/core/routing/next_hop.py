@@ -8,9 +8,8 @@ first; where there is no such sign, it ends soon, for then the target is not the
 
 from dataclasses import dataclass
 
-from overlay.core.routing.facts import Request
 from overlay.core.routing.lookahead import Surroundings
-from overlay.core.routing.requests import SOUGHT, WALK, walks
+from overlay.core.routing.requests import SOUGHT, WALK, Request, walks
 from overlay.core.routing.ring import distance, place_of
 from overlay.core.types import PeerId, Random
 from overlay.core.wire.bounds import VAIN_MAX

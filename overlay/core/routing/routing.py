@@ -20,7 +20,12 @@ import msgspec
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.routing.facts import (
+from overlay.core.routing.lookahead import Neighbour, Surroundings
+from overlay.core.routing.next_hop import OFFER_TTL, NextHop
+from overlay.core.routing.requests import (
+    ATTEMPTS_MAX,
+    SOUGHT,
+    WALK,
     Counters,
     OwnRequest,
     Reply,
@@ -30,11 +35,10 @@ from overlay.core.routing.facts import (
     Routed,
     RoutingFact,
     Undeliverable,
+    attempt_of,
+    base_of,
     onward,
 )
-from overlay.core.routing.lookahead import Neighbour, Surroundings
-from overlay.core.routing.next_hop import OFFER_TTL, NextHop
-from overlay.core.routing.requests import ATTEMPTS_MAX, SOUGHT, WALK, attempt_of, base_of
 from overlay.core.routing.seek import Seeking
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId

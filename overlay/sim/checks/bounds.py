@@ -15,9 +15,9 @@ from overlay.core.membership import link_uses as seats
 from overlay.core.membership import shuffles as passive
 from overlay.core.nat import reflexive
 from overlay.core.overlay import Overlay
+from overlay.core.routing import lookups as tracing
 from overlay.core.routing import routing
 from overlay.core.routing import seek as seeking
-from overlay.core.routing import traces as tracing
 from overlay.core.timers import Timers
 
 GENERAL_MAX = 1_024

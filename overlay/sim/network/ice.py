@@ -25,8 +25,7 @@ from overlay.core.events import (
 )
 from overlay.core.types import Address, LinkFacts, LinkId
 from overlay.core.wire.messages import Message
-from overlay.sim.network.conditions import Conditions
-from overlay.sim.network.latencies import Drawn, Latencies
+from overlay.sim.network.conditions import Conditions, Drawn, Latencies
 from overlay.sim.network.links import End, Network, part
 from overlay.sim.network.nat import Fate, Firewalls
 from overlay.sim.network.port import MICROSECOND, Port, Side

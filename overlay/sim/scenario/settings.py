@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from overlay.core.context import Settings
-from overlay.sim.network.conditions import Conditions
-from overlay.sim.network.latencies import Latencies, Matrix, Plane
+from overlay.sim.network.conditions import Conditions, Latencies, Matrix, Plane
 from overlay.sim.scenario.scenario import BASE, Scenario
 
 FIELDS = {

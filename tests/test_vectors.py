@@ -1,4 +1,4 @@
-"""One idea: wire version 1, byte by byte: what is in ``tests/vectors/wire-1.json`` is never changed.
+"""One idea: wire version 1, byte by byte: what is in ``wire-1.json`` is never changed.
 
 ``python -m tests.test_vectors`` appends the vectors of samples that have none yet.
 """

@@ -1,0 +1,1 @@
+"""Structure as a test: arrows, circles, and packages that keep to their own fields."""

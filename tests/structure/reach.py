@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.structure.arrows import file_of
+
 CONTAINERS = frozenset(
     {"dict", "list", "set", "deque", "Counter", "defaultdict", "OrderedDict", "bytearray"}
 )
@@ -150,8 +152,8 @@ class Tree:
                     return self.type_of(alias, target) if target is not None else Type(full)
                 return Type(full) if full else None
             case ast.Attribute(value=ast.Name(id=name), attr=attribute):
-                full = module.names.get(name)
-                return Type(f"{full}.{attribute}") if full in self.modules else None
+                outer = module.names.get(name, "")
+                return Type(f"{outer}.{attribute}") if outer in self.modules else None
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
                 return self.type_of(module, left) or self.type_of(module, right)
             case ast.Subscript(value=outer, slice=inner):
@@ -273,7 +275,8 @@ def reaches(tree: Tree) -> Iterator[str]:
                     foreign = _foreign(scope, target)
                     if foreign:
                         text = ast.unparse(target)
-                        yield f"{module.name}:{node.lineno}: {verb} {text}, which is {foreign}'s"
+                        where = f"{file_of(module.name)}:{target.lineno}"
+                        yield f"{where}: {verb} {text}, which is {foreign}'s"
 
 
 def _functions(tree: Tree, module: Module) -> Iterator[tuple[Function, Class | None]]:

@@ -1,61 +1,37 @@
-"""How much each of many may cost us: token buckets, bounded tables, handshakes at once."""
+"""How much each of many may cost us: bounded tables, token buckets, handshakes at once."""
 
-import ipaddress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from overlay.core.types import Address, LinkId, PeerId
+from overlay.core.addresses import parse, prefix_of
+from overlay.core.types import Address, LinkId
 
 NAMES_MAX = 1024
-"""Names remembered; of more, whoever spent longest ago begins anew."""
-
-
-@dataclass(slots=True)
-class Budgets:
-    """Buckets that hold `burst` units and gain `rate` a second; debts count down to one burst."""
-
-    rate: float
-    burst: float
-    _left: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
-    """What was left, and when."""
-
-    def left(self, name: PeerId, now: float) -> float:
-        """Units that this one may still spend; below zero what it has overspent."""
-        units, at = self._left.get(name, (self.burst, now))
-        return min(self.burst, units + (now - at) * self.rate)
-
-    def spend(self, name: PeerId, units: float, now: float) -> float:
-        """Take units from this one's bucket, whether they are there or not; what is left."""
-        left = max(-self.burst, self.left(name, now) - units)
-        self._left.pop(name, None)
-        while len(self._left) >= NAMES_MAX:
-            del self._left[next(iter(self._left))]
-        self._left[name] = (left, now)
-        return left
-
-
+"""Names whose bucket is remembered; of more, whoever spent longest ago begins anew (guess)."""
 RATE = 50.0
-"""Datagrams a second from one source that has no association. guess"""
+"""Datagrams a second from one source that has no association (guess)."""
 BURST = 100.0
-"""guess: ICE checks of a dozen simultaneous dials"""
+"""Of them at once: the ICE checks of a dozen simultaneous dials (guess)."""
 SOURCES_MAX = 4096
-"""Sources whose bucket we remember; the one longest unheard is forgotten first. guess"""
+"""Sources whose bucket is remembered; the one longest unheard is forgotten first (guess)."""
 AMPLIFICATION = 3
-"""paper: RFC 9000 §8.1; DESIGN.md, the door"""
+"""Times the bytes that an address has sent may go to it before it is validated (RFC 9000 §8.1)."""
 HALF_OPEN_MAX = 256
+"""Handshakes under way that strangers have begun; as many checks await a ClientHello (guess)."""
 HALF_OPEN_PER_PREFIX = 16
-"""paper: DESIGN.md, the door; also for what waits for its ClientHello"""
+"""Of either, from one prefix (guess)."""
 HALF_OPEN_TIMEOUT = 10.0
-
-_PREFIX_BITS = {4: 24, 6: 48}
+"""Seconds that either may take (guess)."""
+PREFIX_BITS = (24, 48)
+"""What one operator, or one spoofer behind one access network, can fill: of IPv4, of IPv6 (guess).
+"""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Recent(dict[Key, Value], Generic[Key, Value]):
-    """A dict of bounded size: what was put in longest ago makes room."""
+class BoundedDict(dict[Key, Value], Generic[Key, Value]):
+    """A dict of at most `size` entries: what was put in longest ago makes room."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -69,64 +45,71 @@ class Recent(dict[Key, Value], Generic[Key, Value]):
             del self[next(iter(self))]
 
 
-@lru_cache(maxsize=SOURCES_MAX)
-def prefix_of(host: str) -> str:
-    """Whom a limit for each prefix counts `host` with; empty: nobody, it is exempt.
+class TokenBuckets(Generic[Key]):
+    """A bucket for each name that holds `burst` tokens and gains `rate` a second.
 
-    A public address stands for its /24 or /48: that is what one operator, or one spoofer behind
-    one access network, can fill. Loopback is exempt: only this machine sends from there, and
-    dozens of its nodes may start at once. Addresses that are not global (private, link-local,
-    carrier) count one by one: there a prefix is a whole LAN of honest machines, and the bound on
-    the total still holds.
+    At most `size` names are remembered: of more, whoever spent longest ago begins with a full one.
     """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_loopback:
-        return ""
-    if not address.is_global:
-        return str(address)
-    network = ipaddress.ip_network((address, _PREFIX_BITS[address.version]), strict=False)
-    return str(network)
 
-
-def source_of(remote: Address) -> str:
-    """Whose token bucket a datagram draws on: a public prefix, or one local socket.
-
-    Near us, a noisy program must not silence the others on its machine.
-    """
-    prefix = prefix_of(remote.host)
-    return prefix if "/" in prefix else f"{remote.host} {remote.port}"
-
-
-class TokenBuckets:
-    """A token bucket for each source, made before anything else is allocated for it."""
-
-    def __init__(self, rate: float = RATE, burst: float = BURST) -> None:
+    def __init__(self, rate: float, burst: float, size: int = NAMES_MAX) -> None:
         self._rate = rate
         self._burst = burst
-        self._buckets: Recent[str, tuple[float, float]] = Recent(SOURCES_MAX)
+        self._buckets: BoundedDict[Key, tuple[float, float]] = BoundedDict(size)
+        """What was left, and when."""
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, source: str, now: float) -> bool:
-        """Take one token of `source`; False when it has none left."""
-        tokens, filled_at = self._buckets.get(source, (self._burst, now))
-        tokens = min(self._burst, tokens + max(0.0, now - filled_at) * self._rate)
+    def left(self, name: Key, now: float) -> float:
+        """Tokens that this one may still spend; below zero what it has overspent."""
+        tokens, at = self._buckets.get(name, (self._burst, now))
+        return min(self._burst, tokens + max(0.0, now - at) * self._rate)
+
+    def take(self, name: Key, now: float) -> bool:
+        """Take one token, if it is there; whether it was."""
+        tokens = self.left(name, now)
         allowed = tokens >= 1.0
-        self._buckets.put(source, (tokens - 1.0 if allowed else tokens, now))
+        self._buckets.put(name, (tokens - 1.0 if allowed else tokens, now))
         return allowed
+
+    def spend(self, name: Key, tokens: float, now: float) -> float:
+        """Take tokens, there or not (a debt grows to one burst at most); what is left."""
+        left = max(-self._burst, self.left(name, now) - tokens)
+        self._buckets.put(name, (left, now))
+        return left
+
+
+@lru_cache(maxsize=SOURCES_MAX)
+def group_of(host: str) -> str:
+    """With whom a limit for each prefix counts `host`; empty: with nobody, it is exempt.
+
+    A global address counts with its /24 or /48. Loopback is exempt: only this machine sends from
+    there, and dozens of its nodes may start at once. All others (private, link-local, carrier)
+    count one by one: there a prefix is a whole LAN of honest machines, and the bound on the total
+    still holds.
+    """
+    address = parse(host)
+    if address is None:
+        return host
+    if address.is_loopback:
+        return ""
+    return prefix_of(host, *PREFIX_BITS) or str(address)
+
+
+def source_of(remote: Address) -> str:
+    """Whose token bucket a datagram draws on: a global prefix's, or one local socket's.
+
+    Near us, a noisy program must not silence the others on its machine.
+    """
+    group = group_of(remote.host)
+    return group if "/" in group else f"{remote.host} {remote.port}"
 
 
 class Allowance:
-    """Never more than three times the bytes to an unverified address than it has sent."""
+    """Never more than three times the bytes to an address than came from it (RFC 9000 §8.1)."""
 
     def __init__(self) -> None:
-        self._bytes: Recent[Address, int] = Recent(SOURCES_MAX)
+        self._bytes: BoundedDict[Address, int] = BoundedDict(SOURCES_MAX)
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -145,24 +128,24 @@ class Allowance:
 
 
 class HalfOpen:
-    """At most 256 inbound handshakes at once, 16 for each prefix."""
+    """At most 256 handshakes of strangers at once, 16 for each prefix."""
 
     def __init__(self) -> None:
-        self._prefixes: dict[LinkId, str] = {}
+        self._groups: dict[LinkId, str] = {}
 
     def __len__(self) -> int:
-        return len(self._prefixes)
+        return len(self._groups)
 
     def admit(self, link: LinkId, host: str) -> bool:
         """Count a handshake with `host` until `release`; False when the limits refuse it."""
-        prefix = prefix_of(host)
-        if len(self._prefixes) >= HALF_OPEN_MAX or (
-            prefix and sum(p == prefix for p in self._prefixes.values()) >= HALF_OPEN_PER_PREFIX
+        group = group_of(host)
+        if len(self._groups) >= HALF_OPEN_MAX or (
+            group and sum(each == group for each in self._groups.values()) >= HALF_OPEN_PER_PREFIX
         ):
             return False
-        self._prefixes[link] = prefix
+        self._groups[link] = group
         return True
 
     def release(self, link: LinkId) -> None:
         """The handshake is over, one way or the other."""
-        self._prefixes.pop(link, None)
+        self._groups.pop(link, None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from overlay.core.context import Context, Settings
 from overlay.core.events import Deliver, Publish, Rejected
 from overlay.core.gossip.publications import BURST, IN_VAIN, OWN_BURST, RATE, Dissemination
-from overlay.core.limits import NAMES_MAX, Budgets
+from overlay.core.limits import NAMES_MAX, TokenBuckets
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Published
 from overlay.sim.crypto import Ledger, StandInCrypto
@@ -19,28 +19,28 @@ A, B = PeerId(b"a" * 32), PeerId(b"b" * 32)
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 50)), max_size=50))
 def test_nobody_gets_more_than_a_burst_and_the_rate(steps: list[tuple[float, float]]) -> None:
-    budgets, now, granted = Budgets(rate=5.0, burst=20.0), 0.0, 0.0
+    buckets, now, granted = TokenBuckets[PeerId](rate=5.0, burst=20.0), 0.0, 0.0
     for wait, units in steps:
         now += wait
-        if budgets.spend(A, units, now) >= 0.0:
+        if buckets.spend(A, units, now) >= 0.0:
             granted += units
     assert granted <= 20.0 + 5.0 * now + 1e-6
 
 
 def test_what_one_spends_is_not_taken_from_another() -> None:
-    budgets = Budgets(rate=1.0, burst=10.0)
-    assert budgets.spend(A, 100.0, 0.0) == -10.0
-    assert budgets.left(B, 0.0) == 10.0
-    assert budgets.left(A, 5.0) == -5.0
+    buckets = TokenBuckets[PeerId](rate=1.0, burst=10.0)
+    assert buckets.spend(A, 100.0, 0.0) == -10.0
+    assert buckets.left(B, 0.0) == 10.0
+    assert buckets.left(A, 5.0) == -5.0
 
 
 def test_names_are_bounded_and_the_spendthrift_stays_among_them() -> None:
-    budgets = Budgets(rate=0.0, burst=10.0)
+    buckets = TokenBuckets[PeerId](rate=0.0, burst=10.0)
     for number in range(3 * NAMES_MAX):
-        budgets.spend(PeerId(number.to_bytes(32, "big")), 1.0, 0.0)
-        budgets.spend(A, 1.0, 0.0)
-    assert len(budgets._left) == NAMES_MAX
-    assert budgets.left(A, 0.0) == -10.0
+        buckets.spend(PeerId(number.to_bytes(32, "big")), 1.0, 0.0)
+        buckets.spend(A, 1.0, 0.0)
+    assert len(buckets) == NAMES_MAX
+    assert buckets.left(A, 0.0) == -10.0
 
 
 def machine(ledger: Ledger, seed: int) -> Dissemination:

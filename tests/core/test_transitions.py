@@ -7,7 +7,7 @@ import pytest
 
 from overlay.core.connect.steps import STEPS, Outcome, Step
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect, Rejected, Resolved
-from overlay.core.ice import agent as ice
+from overlay.core.ice import outputs as ice
 from overlay.core.ice.states import (
     AGENT,
     LIVELINESS,
@@ -193,7 +193,12 @@ def test_a_pair_works_when_the_table_says_so(monkeypatch: pytest.MonkeyPatch) ->
     [
         (Liveliness.ALIVE, Sign.UNANSWERED, Liveliness.SUSPECT, [ice.Suspect(), ice.Silent()]),
         (Liveliness.ALIVE, Sign.UNANSWERED, Liveliness.SILENT, [ice.Silent()]),
-        (Liveliness.SUSPECT, Sign.QUIET, Liveliness.DEAD, [ice.Suspect(), ice.Failed("silent")]),
+        (
+            Liveliness.SUSPECT,
+            Sign.QUIET,
+            Liveliness.DEAD,
+            [ice.Suspect(), ice.Failed(ice.Failure.SILENT)],
+        ),
     ],
 )
 def test_what_is_thought_of_a_peer_is_what_the_table_says(

@@ -1,15 +1,155 @@
-"""How an association begins: by one of the core's three effects, or by a direct dial coming in."""
+"""An association: one link or attempt on the port, and how each kind of it begins.
 
+It begins by one of the core's three effects (`Dial`, `Prepare`, `Negotiate`), or by a direct dial
+of a peer's that has shown a valid token and a valid cookie (`accept`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overlay.core.addresses import candidate_priority
+from overlay.core.endpoint.dtls_cookie import (
+    ONLY_OF_CLIENTS,
+    ONLY_OF_SERVERS,
+    SERVER_GREETINGS,
+    handshake_type,
+)
 from overlay.core.endpoint.outputs import Secure
-from overlay.core.endpoint.routes import Association
 from overlay.core.events import Dial, Negotiate, Prepare
-from overlay.core.ice import agent as ice
-from overlay.core.ice.lite import Knock, LiteSession, Pair
-from overlay.core.limits import HALF_OPEN_TIMEOUT
-from overlay.core.types import Candidate, LinkId, Random
+from overlay.core.ice import stun
+from overlay.core.ice.agent import IceAgent
+from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
+from overlay.core.ice.outputs import IceOutput
+from overlay.core.limits import HALF_OPEN_TIMEOUT, BoundedDict
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind, Random
+from overlay.core.wire.dial_tokens import Claim
 
-HOST_PRIORITY = 126 << 24 | 65_535 << 8 | 255
-"""RFC 8445 §5.1.2.1, of the best host candidate."""
+TARGETS_MAX = 24
+"""Addresses of one link, signalled or validated; the one validated longest ago goes (guess)."""
+
+
+class Ice(Protocol):
+    """What the endpoint needs of an ICE agent; `IceAgent` and `LiteSession` have it."""
+
+    @property
+    def local(self) -> IceCredentials: ...
+
+    @property
+    def remote(self) -> IceCredentials | None: ...
+
+    @property
+    def rtt(self) -> float | None: ...
+
+    def receive(
+        self, message: stun.Message, remote: Address, local: Address | None, now: float
+    ) -> None: ...
+
+    def heard(self, remote: Address, now: float) -> None: ...
+
+    def handle_timeout(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float | None: ...
+
+    def take(self) -> list[IceOutput]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Association:
+    """One link or attempt on the port, from its first check to its end."""
+
+    link: LinkId
+    ice: Ice
+    attempt: bytes
+    inbound: bool
+    dtls_role: str
+    fingerprint: bytes | None
+    deadline: float | None
+    """When the attempt has failed; None while it is only prepared, and once established."""
+    direct: bool = False
+    """A direct dial, ours or a peer's; else negotiated."""
+    claim: Claim | None = None
+    """Of an inbound direct dial."""
+    candidates: tuple[Candidate, ...] = ()
+    remote_candidates: tuple[Candidate, ...] = ()
+    started: bool = True
+    """False while only prepared."""
+    name: str = ""
+    """The whole USERNAME of a direct dial that comes in, our user fragment otherwise."""
+    due: float | None = None
+    """The deadline that is set for it."""
+    pair: AddressPair | None = None
+    """Where its datagrams go; None before the path stands."""
+    path: PathKind = PathKind.HOST
+    secured: bool = False
+    established: bool = False
+    mapped: Address | None = None
+    """Our address as the peer sees it, told once the link is established."""
+    hello_random: bytes = b""
+    """Of the ClientHello that opened it."""
+    pairs: dict[AddressPair, None] = field(default_factory=dict)
+    """Where authenticated checks came from, and `pair`: where it may be heard."""
+    targets: BoundedDict[Address, None] = field(default_factory=lambda: BoundedDict(TARGETS_MAX))
+    """Where its checks may go unasked: what was signalled, and what has answered us since."""
+    greeted: bool = False
+    """As client: the server's hello has come."""
+    early: list[bytes] = field(default_factory=list)
+    """Records that came before our side of the path stood."""
+    quiet_until: float = float("-inf")
+    """Records decrypted before this instant tell the agent nothing that it does not know."""
+
+    @property
+    def dialling(self) -> tuple[Address, ...]:
+        """Where this direct dial of ours is looking for its listener, if it is one."""
+        if not self.direct or self.inbound or self.established:
+            return ()
+        return tuple(candidate.address for candidate in self.remote_candidates)
+
+    def takes(self, data: bytes) -> bool:
+        """Whether this plain record can belong to its handshake.
+
+        On a pair where another handshake has just lost, records of that one still come in, and a
+        message out of turn ends a handshake for good (RFC 5246 §7.4: a fatal alert).
+        """
+        kind = handshake_type(data)
+        if self.dtls_role == "server":
+            return kind not in ONLY_OF_SERVERS
+        self.greeted |= kind in SERVER_GREETINGS
+        return self.greeted and kind not in ONLY_OF_CLIENTS
+
+    def next_deadline(self) -> float | None:
+        """When it wants to be looked at."""
+        deadlines = (self.deadline, self.ice.next_deadline())
+        return min((each for each in deadlines if each is not None), default=None)
+
+    def validate(self, remote: Address) -> None:
+        """`remote` was signalled, or has proven that it receives what we send there."""
+        self.targets.put(remote, None)
+
+    def secure(self) -> Secure:
+        """What the shell has to know to make the DTLS association, now that the path stands."""
+        assert self.deadline is not None
+        assert self.pair is not None
+        return Secure(
+            link=self.link,
+            inbound=self.inbound,
+            dtls_role=self.dtls_role,
+            remote=self.pair[0],
+            local=self.pair[1],
+            path=self.path,
+            attempt=self.attempt,
+            fingerprint=self.fingerprint,
+            claim=self.claim,
+            cookie_exchanged=self.claim is not None,
+            deadline=self.deadline,
+        )
+
+
+def host_candidates(addresses: tuple[Address, ...]) -> tuple[Candidate, ...]:
+    """A host candidate at each address, best first."""
+    return tuple(
+        Candidate("host", address, candidate_priority("host", rank))
+        for rank, address in enumerate(addresses)
+    )
 
 
 def begin_dial(
@@ -19,7 +159,7 @@ def begin_dial(
 
     It pins no local address: the routing table knows the way to each target.
     """
-    agent = ice.IceAgent(
+    agent = IceAgent(
         controlling=True,
         local=effect.local,
         candidates=(),
@@ -27,12 +167,9 @@ def begin_dial(
         now=now,
         timeout=effect.timeout,
     )
-    targets = tuple(
-        Candidate("host", address, HOST_PRIORITY - (rank << 8))
-        for rank, address in enumerate(effect.addresses)
-    )
+    targets = host_candidates(effect.addresses)
     agent.start(effect.remote, targets, now, remote_lite=True)
-    return Association(
+    association = Association(
         link=effect.link,
         ice=agent,
         attempt=effect.attempt,
@@ -43,14 +180,16 @@ def begin_dial(
         direct=True,
         candidates=hosts,
         remote_candidates=targets,
-        targets=dict.fromkeys(effect.addresses),
         name=effect.local.ufrag,
     )
+    for address in effect.addresses:
+        association.validate(address)
+    return association
 
 
-def begin_prepare(effect: Prepare, random: Random, now: float) -> tuple[ice.IceAgent, Association]:
+def begin_prepare(effect: Prepare, random: Random, now: float) -> tuple[IceAgent, Association]:
     """The offerer's side before the answer: it only answers checks, until its core says more."""
-    agent = ice.IceAgent(
+    agent = IceAgent(
         controlling=True,
         local=effect.local,
         candidates=effect.candidates,
@@ -72,11 +211,9 @@ def begin_prepare(effect: Prepare, random: Random, now: float) -> tuple[ice.IceA
     return agent, association
 
 
-def begin_negotiate(
-    effect: Negotiate, random: Random, now: float
-) -> tuple[ice.IceAgent, Association]:
+def begin_negotiate(effect: Negotiate, random: Random, now: float) -> tuple[IceAgent, Association]:
     """A side of a negotiated link that was not prepared: the answerer's."""
-    agent = ice.IceAgent(
+    agent = IceAgent(
         controlling=effect.controlling,
         local=effect.local,
         candidates=effect.candidates,
@@ -98,57 +235,41 @@ def begin_negotiate(
     return agent, association
 
 
-def start(association: Association, agent: ice.IceAgent, effect: Negotiate, now: float) -> None:
+def start(association: Association, agent: IceAgent, effect: Negotiate, now: float) -> None:
     """Offer and answer are both known: check."""
     association.started = True
     association.fingerprint = effect.fingerprint
     association.deadline = now + effect.timeout
     association.remote_candidates = effect.remote_candidates
     for candidate in effect.remote_candidates:
-        association.vouch(candidate.address)
+        association.validate(candidate.address)
     agent.start(effect.remote, effect.remote_candidates, now)
 
 
 def accept(
     link: LinkId,
-    knock: Knock,
+    check: HalfOpenCheck,
     hello_random: bytes,
-    pair: Pair,
+    pair: AddressPair,
     hosts: tuple[Candidate, ...],
     now: float,
 ) -> Association:
     """The listener's side of a direct dial whose cookie was valid."""
+    # For people who ask for the link's description only: a lite agent checks nothing, so nothing
+    # goes by this priority.
+    dialler = Candidate("prflx", pair[0], candidate_priority("host"))
     return Association(
         link=link,
-        ice=LiteSession(knock.username, knock.local, pair, now),
-        attempt=knock.claim.attempt,
+        ice=LiteSession(check.username, check.local, pair, now),
+        attempt=check.claim.attempt,
         inbound=True,
         dtls_role="server",
         fingerprint=None,
         deadline=now + HALF_OPEN_TIMEOUT,
         direct=True,
-        claim=knock.claim,
+        claim=check.claim,
         candidates=hosts,
-        remote_candidates=(Candidate("prflx", pair[0], HOST_PRIORITY),),
-        name=knock.username,
+        remote_candidates=(dialler,),
+        name=check.username,
         hello_random=hello_random,
-    )
-
-
-def secure(association: Association) -> Secure:
-    """What the shell has to know to make the DTLS association, now that the path stands."""
-    assert association.deadline is not None
-    assert association.pair is not None
-    return Secure(
-        link=association.link,
-        inbound=association.inbound,
-        dtls_role=association.dtls_role,
-        remote=association.pair[0],
-        local=association.pair[1],
-        path=association.path,
-        attempt=association.attempt,
-        fingerprint=association.fingerprint,
-        claim=association.claim,
-        cookie_exchanged=association.claim is not None,
-        deadline=association.deadline,
     )

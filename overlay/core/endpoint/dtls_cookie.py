@@ -13,7 +13,7 @@ from overlay.core.types import Address
 
 COOKIE_BYTES = 16
 COOKIE_SLICE = 30.0
-"""Seconds of one time slice; a cookie is good in its own slice and in the next. guess"""
+"""Seconds of one time slice; a cookie is good in its own slice and in the next (guess)."""
 
 SERVER_GREETINGS = frozenset({2, 3})
 """ServerHello, HelloVerifyRequest: what a client hears first."""

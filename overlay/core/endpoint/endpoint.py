@@ -1,4 +1,4 @@
-"""The node's one UDP port as a state machine: who a datagram is for, and what strangers may cost.
+"""One idea: who a datagram at the node's one UDP port is for, and what strangers may cost.
 
 Told apart by first byte (RFC 7983), then STUN by USERNAME and transaction id, DTLS by its pair of
 addresses. Three kinds of talk share the port: full ICE (our own dials, and what offers and answers
@@ -16,19 +16,12 @@ Residual: who holds a valid dial token *and* spoofs the very address of another 
 round trip can have that one attempt fail (never taken over: its hello signs the attempt).
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import assert_never
 
-from overlay.core.endpoint.association import (
-    HOST_PRIORITY,
-    accept,
-    begin_dial,
-    begin_negotiate,
-    begin_prepare,
-    secure,
-    start,
-)
+from overlay.core.endpoint import association as associations
+from overlay.core.endpoint.association import Association
 from overlay.core.endpoint.dtls_cookie import (
     ClientHello,
     is_alert,
@@ -36,58 +29,51 @@ from overlay.core.endpoint.dtls_cookie import (
     is_record,
     parse_client_hello,
 )
-from overlay.core.endpoint.outputs import (
-    Alive,
-    Description,
-    DoorOutput,
-    Lost,
-    Observed,
-    Record,
-    Secure,
-    Selected,
-    Send,
-    Silent,
-    Suspect,
-)
-from overlay.core.endpoint.routes import Association, Routes
+from overlay.core.endpoint.outputs import Description, EndpointOutput, Move, Record, Send
+from overlay.core.endpoint.routes import Routes
 from overlay.core.endpoint.strangers import Strangers
-from overlay.core.events import Dial, Negotiate, Prepare
-from overlay.core.ice import agent as ice
+from overlay.core.events import (
+    Admit,
+    Dial,
+    DialFailed,
+    LinkAlive,
+    LinkLost,
+    LinkSilent,
+    LinkSuspect,
+    Mapped,
+    Negotiate,
+    Prepare,
+)
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
-from overlay.core.ice.lite import Knock, LiteSession, Pair
-from overlay.core.limits import HalfOpen, Recent
+from overlay.core.ice.agent import IceAgent
+from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
+from overlay.core.limits import BoundedDict, HalfOpen
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Candidate, LinkId, Random
 
-__all__ = [
-    "Alive",
-    "Door",
-    "DoorOutput",
-    "Lost",
-    "Observed",
-    "Record",
-    "Secure",
-    "Selected",
-    "Send",
-    "Silent",
-    "Suspect",
-]
-
 TRANSACTIONS_MAX = 4096
-"""Checks of ours whose answer we can route, and of others that we know when replayed. guess"""
+"""Checks of ours whose answer we can route, and of others that we know when replayed (guess)."""
 INBOUND_MAX = 1024
-"""Associations that direct dials may make. guess"""
+"""Associations that direct dials may make (guess)."""
 PAIR_MAX = 8
-"""Associations at one pair of addresses: each garbage record there is tried on all. guess"""
+"""Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
 HEARD_INTERVAL = 0.1
-"""An agent is told at most this often that a link is heard: liveness needs no finer grain. guess"""
+"""Seconds: an agent is told at most this often that a link is heard, which is as fine as liveness
+needs it (guess)."""
+FAILURES = {
+    ice.Failure.TIMEOUT: "timeout",
+    ice.Failure.SILENT: "timeout",
+    ice.Failure.CONFLICT: "protocol",
+}
+"""The reason of `DialFailed` when an agent has given up."""
 
 _REQUEST = b"\x00\x01"
 _SUCCESS = b"\x01\x01"
 """First bytes of a Binding request and of its success response (RFC 8489 §5)."""
 
 
-class Door:
+class Endpoint:
     """The port. `random` draws transaction ids and must be unpredictable where it matters."""
 
     def __init__(self, *, dial_key: bytes, cookie_key: bytes, random: Random) -> None:
@@ -98,17 +84,17 @@ class Door:
         self._random = random
         self._strangers = Strangers(dial_key, cookie_key, self.counters)
         self._links: dict[LinkId, Association] = {}
-        self._prepared: dict[LinkId, ice.IceAgent] = {}
-        """Agents that wait for `negotiate`."""
+        self._prepared: dict[LinkId, IceAgent] = {}
+        """Agents that wait for `Negotiate`."""
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()
-        self._asked: Recent[bytes, tuple[LinkId, Address]] = Recent(TRANSACTIONS_MAX)
-        self._answered: Recent[bytes, Pair] = Recent(TRANSACTIONS_MAX)
+        self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
+        self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
         self._timers: Timers[LinkId] = Timers()
         self._next_link = 1
         self._hosts: tuple[Candidate, ...] = ()
-        self._outputs: list[DoorOutput] = []
+        self._outputs: deque[EndpointOutput] = deque()
 
     # --- what the shell knows ---------------------------------------------------------------------
 
@@ -118,41 +104,54 @@ class Door:
 
     def set_local(self, addresses: Sequence[Address]) -> None:
         """Our addresses; they only describe us (`description`)."""
-        self._hosts = tuple(
-            Candidate("host", address, HOST_PRIORITY - (index << 8))
-            for index, address in enumerate(addresses)
-        )
+        self._hosts = associations.host_candidates(tuple(addresses))
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def dial(self, effect: Dial, now: float) -> None:
-        """Dial a listener; `Secure` or `Lost` follows.
+    def perform(self, effect: Dial | Prepare | Negotiate | Admit, now: float) -> None:
+        """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
-        One dial to one address at a time: a ClientHello does not say which dial it belongs to.
+        A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
         """
+        match effect:
+            case Dial():
+                self._dial(effect, now)
+            case Prepare():
+                agent, association = associations.begin_prepare(effect, self._random, now)
+                self._prepared[effect.link] = agent
+                self._add(association)
+            case Negotiate():
+                self._negotiate(effect, now)
+            case Admit():
+                self._admit(effect.link, now)
+            case _:
+                assert_never(effect)
+
+    def _dial(self, effect: Dial, now: float) -> None:
+        # One dial to one address at a time: a ClientHello does not say which dial it belongs to.
         busy = [address for each in self._links.values() for address in each.dialling]
         if any(address in busy for address in effect.addresses):
-            self._outputs.append(Lost(effect.link, "glare"))
+            self._outputs.append(DialFailed(effect.link, "glare"))
             return
-        association = begin_dial(effect, self._hosts, self._random, now)
+        association = associations.begin_dial(effect, self._hosts, self._random, now)
         self._add(association)
         self._settle(association)
 
-    def prepare(self, effect: Prepare, now: float) -> None:
-        """Answer the checks of a peer whose answer has not reached us yet."""
-        agent, association = begin_prepare(effect, self._random, now)
-        self._prepared[effect.link] = agent
-        self._add(association)
-
-    def negotiate(self, effect: Negotiate, now: float) -> None:
-        """Start full ICE, prepared or not; `Secure` or `Lost` follows."""
+    def _negotiate(self, effect: Negotiate, now: float) -> None:
         agent = self._prepared.pop(effect.link, None)
         if agent is None:
-            agent, association = begin_negotiate(effect, self._random, now)
+            agent, association = associations.begin_negotiate(effect, self._random, now)
             self._add(association)
         association = self._links[effect.link]
-        start(association, agent, effect, now)
+        associations.start(association, agent, effect, now)
         self._settle(association)
+
+    def _admit(self, link: LinkId, now: float) -> None:
+        """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""
+        association = self._links.get(link)
+        if association is not None and isinstance(association.ice, LiteSession):
+            association.ice.admit(now)
+            self._settle(association)
 
     # --- what the shell has done ------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Door:
         self._settle(association)
 
     def established(self, link: LinkId, now: float) -> None:
-        """DTLS and SCTP stand: no longer half-open; `Suspect` and its like may follow."""
+        """DTLS and SCTP stand: no longer half-open; `LinkSuspect` and its like may follow."""
         association = self._links.get(link)
         if association is None or association.pair is None:
             return
@@ -177,28 +176,21 @@ class Door:
         association.deadline = None
         self._half_open.release(link)
         self._routes.arrange(association)
-        if association.observed is not None:
-            self._outputs.append(Observed(link, association.observed))
+        if association.mapped is not None:
+            self._outputs.append(Mapped(link, association.mapped))
         association.ice.heard(association.pair[0], now)
         self._settle(association)
 
-    def admitted(self, link: LinkId, now: float) -> None:
-        """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""
-        association = self._links.get(link)
-        if association is not None and isinstance(association.ice, LiteSession):
-            association.ice.admit(now)
-            self._settle(association)
-
-    def close(self, link: LinkId, now: float) -> None:  # noqa: ARG002 - one shape for all calls
+    def close(self, link: LinkId) -> None:
         """Forget it, known or not; nothing more is said of it (a `Record` may still name it)."""
         association = self._links.get(link)
         if association is not None:
             self._forget(association)
-        self._outputs = [
+        self._outputs = deque(
             output
             for output in self._outputs
             if isinstance(output, Send | Record) or output.link != link
-        ]
+        )
 
     # --- what the shell asks ----------------------------------------------------------------------
 
@@ -212,7 +204,7 @@ class Door:
             return None
         return route.only
 
-    def route(self, link: LinkId) -> Pair | None:
+    def route(self, link: LinkId) -> AddressPair | None:
         """Where the link's datagrams go, and which local address they leave from."""
         association = self._links.get(link)
         return None if association is None else association.pair
@@ -234,10 +226,12 @@ class Door:
         """When `handle_timeout` wants to be called."""
         return self._timers.next_deadline()
 
-    def take(self) -> list[DoorOutput]:
-        """Drain the outputs; call it after every other call."""
-        outputs, self._outputs = self._outputs, []
-        return outputs
+    def poll(self) -> EndpointOutput | None:
+        """The next output; after every other call, perform all until there is None.
+
+        One at a time, so that `close` takes back what has not been performed.
+        """
+        return self._outputs.popleft() if self._outputs else None
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -257,6 +251,7 @@ class Door:
     def receive(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
         """A datagram from anybody. Never raises, whatever it says (RFC 7983 §7)."""
         pair = (remote, local)
+        # RFC 7983 §7: 20 to 63 is DTLS, 0 to 3 is STUN, and nothing else shares this port.
         if is_record(data):
             self._on_record(data, pair, now)
         elif data and data[0] < 4:
@@ -264,7 +259,9 @@ class Door:
         else:
             self.counters["unknown"] += 1
 
-    def _on_stun(self, data: bytes, pair: Pair, now: float) -> None:
+    def _on_stun(self, data: bytes, pair: AddressPair, now: float) -> None:
+        # Who has an association, or answers us, is not charged: a flood with a peer's address must
+        # not drain the bucket that the peer's own checks would need.
         expected = data[8:20] in self._asked or self._routes.get(pair) is not None
         if not expected and not self._strangers.admits(pair[0], now):
             return
@@ -277,7 +274,9 @@ class Door:
         elif message.message_class is not stun.MessageClass.INDICATION:
             self._on_response(message, pair, now)
 
-    def _on_request(self, request: stun.Message, pair: Pair, now: float) -> None:
+    def _on_request(self, request: stun.Message, pair: AddressPair, now: float) -> None:
+        # USERNAME is our user fragment, a colon, the peer's (RFC 8445 §7.2.2). A direct dial that
+        # came in goes by both: its dialler chose both.
         username = request.username or ""
         link = self._names.get(username)
         if link is None:
@@ -285,40 +284,46 @@ class Door:
         if link is not None:
             self._on_check(self._links[link], request, pair, now)
         elif self._routes.get(pair) is not None and not self._strangers.admits(pair[0], now):
-            pass  # addresses of associations are not charged on receipt: here they are strangers
+            pass  # not charged on receipt; but whom this does not concern is a stranger after all
         elif request.username is None:
+            # Plain STUN (RFC 8489 §6.3.1): whoever asks is told its address.
             self._emit(self._strangers.serve(request, pair[0]), *pair)
         else:
-            self._emit(self._strangers.knock(request, username, pair, now), *pair)
+            self._emit(self._strangers.answer_check(request, username, pair, now), *pair)
 
     def _on_check(
-        self, association: Association, request: stun.Message, pair: Pair, now: float
+        self, association: Association, request: stun.Message, pair: AddressPair, now: float
     ) -> None:
         """A check that names this association, genuine or not."""
         if self._answered.get(request.transaction_id, pair) != pair:
-            self.counters["replayed"] += 1  # a check's integrity does not cover where it came from
+            # RFC 8445 §19.2: a check's integrity does not cover the address that it came from, so
+            # whoever has seen one could repeat it from anywhere.
+            self.counters["replayed"] += 1
             return
         association.ice.receive(request, *pair, now)
         self._settle(association, pair)
 
-    def _on_response(self, response: stun.Message, pair: Pair, now: float) -> None:
+    def _on_response(self, response: stun.Message, pair: AddressPair, now: float) -> None:
         link, asked = self._asked.get(response.transaction_id, (None, None))
         association = None if link is None else self._links.get(link)
+        # RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
         if association is None or pair[0] != asked:
             self.counters["unknown"] += 1
             return
-        association.vouch(asked)  # nobody else knows the transaction id
+        association.validate(asked)  # only who received our check knows its transaction id
         self._routes.join(association, pair)
         association.ice.receive(response, *pair, now)
         self._settle(association, pair)
 
-    def _on_record(self, data: bytes, pair: Pair, now: float) -> None:
-        """Established associations first, then half-open ones; plain records the other way."""
+    def _on_record(self, data: bytes, pair: AddressPair, now: float) -> None:
+        """Encrypted records: established associations first. Plain ones: handshakes alone."""
         route = self._routes.get(pair)
         if not is_plain(data):
+            # No connection id (RFC 9146): of several associations at one pair, trying tells whose.
             self._record(route.sealed if route else (), data, pair)
         elif is_alert(data):
-            # Anybody can write one, and a fatal one would end a handshake (RFC 6347 §4.1.2.7).
+            # Deviation: RFC 5246 §7.2.2 ends a handshake upon a fatal alert. Before keys stand
+            # anybody can write one, so none is heard (RFC 6347 §4.1.2.7); a timeout ends it.
             self.counters["plain_alert"] += 1
         else:
             hello = parse_client_hello(data)
@@ -327,15 +332,19 @@ class Door:
             if route is None or not route.keep(data):
                 self._record(route.plain(data) if route else (), data, pair)
 
-    def _on_client_hello(self, hello: ClientHello, data: bytes, pair: Pair, now: float) -> bool:
+    def _on_client_hello(
+        self, hello: ClientHello, data: bytes, pair: AddressPair, now: float
+    ) -> bool:
         """Take a ClientHello for a direct dial; False when an association that we have wants it."""
-        knock = self._strangers.knocks.at(pair, now)
+        check = self._strangers.checks.at(pair, now)
         members = [each for each in self._routes.members(pair) if not each.established]
-        if knock is None or any(each.hello_random == hello.random for each in members):
+        # RFC 6347 §4.2.1: a client repeats its ClientHello with the same random.
+        if check is None or any(each.hello_random == hello.random for each in members):
             return False
         rivals = [each for each in members if not isinstance(each.ice, LiteSession)]
+        # A negotiated handshake that waits for a ClientHello here, and would win against this dial.
         if any(
-            each.dtls_role == "server" and each.attempt <= knock.claim.attempt for each in rivals
+            each.dtls_role == "server" and each.attempt <= check.claim.attempt for each in rivals
         ):
             return False
         if not self._strangers.admits(pair[0], now):
@@ -344,13 +353,15 @@ class Door:
         verify = self._strangers.greet(hello, pair[0], now)
         if verify is not None:
             self._emit(verify, *pair)
-        elif self._wins(knock.claim.attempt, pair, inbound=True):
-            self._open(knock, hello, data, pair, now)
+        elif self._wins(check.claim.attempt, pair, inbound=True):
+            self._open(check, hello, data, pair, now)
         return True
 
     # --- what becomes of it -----------------------------------------------------------------------
 
-    def _open(self, knock: Knock, hello: ClientHello, data: bytes, pair: Pair, now: float) -> None:
+    def _open(
+        self, check: HalfOpenCheck, hello: ClientHello, data: bytes, pair: AddressPair, now: float
+    ) -> None:
         """A direct dial has proven its address: from here on it may cost us a handshake."""
         link = LinkId(self._next_link)
         inbound = sum(isinstance(each.ice, LiteSession) for each in self._links.values())
@@ -359,9 +370,9 @@ class Door:
             self.counters["crowded"] += 1
             return
         self._next_link += 2
-        checked = list(knock.pairs)
-        self._strangers.knocks.remove(knock)
-        association = accept(link, knock, hello.random, pair, self._hosts, now)
+        checked = list(check.pairs)
+        self._strangers.checks.remove(check)
+        association = associations.accept(link, check, hello.random, pair, self._hosts, now)
         self._add(association)
         for each in checked:
             self._routes.join(association, each)
@@ -369,10 +380,10 @@ class Door:
         self._record((link,), data, pair)
         self._settle(association)
 
-    def _wins(self, attempt: bytes, pair: Pair, *, inbound: bool) -> bool:
-        """Glare (DESIGN.md): of the handshakes on one pair of addresses the lower attempt wins.
+    def _wins(self, attempt: bytes, pair: AddressPair, *, inbound: bool) -> bool:
+        """Glare: of the handshakes under way on one pair of addresses the lower attempt wins.
 
-        Both ends hold the same attempts and so decide alike. Between two direct dials that come
+        Both ends hold the same attempts and so decide alike. Of two direct dials that come
         in, the newer wins: its dialler has sent a fresh ClientHello and so dropped the older.
         """
         rivals = self._routes.opening_at(pair)
@@ -386,15 +397,15 @@ class Door:
             self._lose(rival, "glare")
         return True
 
-    def _secure(self, association: Association, pair: Pair) -> None:
+    def _secure(self, association: Association, pair: AddressPair) -> None:
         """The path stands: hand it over, with what came early."""
         assert association.deadline is not None
         association.secured = True
         association.pair = pair
-        association.vouch(pair[0])
+        association.validate(pair[0])
         self._routes.join(association, pair)
         self._routes.arrange(association)
-        self._outputs.append(secure(association))
+        self._outputs.append(association.secure())
         early, association.early = association.early, []
         for data in early:
             self._record((association.link,), data, pair)
@@ -405,16 +416,16 @@ class Door:
         association.path = selected.path
         if association.secured:
             association.pair = pair
-            association.vouch(pair[0])
+            association.validate(pair[0])
             self._routes.join(association, pair)
             self._routes.arrange(association)
-            self._outputs.append(Selected(association.link, *pair, selected.path))
+            self._outputs.append(Move(association.link, *pair, selected.path))
         elif self._wins(association.attempt, pair, inbound=False):
             self._secure(association, pair)
         else:
             self._lose(association, "glare")
 
-    def _settle(self, association: Association, pair: Pair | None = None) -> None:
+    def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
         """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""
         for output in association.ice.take():
             match output:
@@ -423,19 +434,19 @@ class Door:
                 case ice.Selected():
                     self._on_selected(association, output)
                 case ice.Failed(reason):
-                    self._lose(association, reason)
-                case ice.Observed(address):
-                    association.observed = address
+                    self._lose(association, FAILURES[reason])
+                case ice.Mapped(address):
+                    association.mapped = address
                     if association.established:
-                        self._outputs.append(Observed(association.link, address))
+                        self._outputs.append(Mapped(association.link, address))
                 case _ if not association.established:
                     pass  # liveness says nothing before there is a link
                 case ice.Suspect():
-                    self._outputs.append(Suspect(association.link))
+                    self._outputs.append(LinkSuspect(association.link))
                 case ice.Alive():
-                    self._outputs.append(Alive(association.link))
+                    self._outputs.append(LinkAlive(association.link))
                 case ice.Silent():
-                    self._outputs.append(Silent(association.link))
+                    self._outputs.append(LinkSilent(association.link))
                 case _:
                     assert_never(output)
             if association.link not in self._links:
@@ -445,28 +456,30 @@ class Door:
             association.due = due
             self._timers.set(association.link, due)
 
-    def _send(self, association: Association, output: ice.SendStun, pair: Pair | None) -> None:
+    def _send(
+        self, association: Association, output: ice.SendStun, pair: AddressPair | None
+    ) -> None:
         """A check or an answer of an agent."""
         data, remote = output.data, output.remote
         transaction_id = data[8:20]
         if pair is not None and remote == pair[0] and data[:2] == _SUCCESS:
-            # It found the check from there authentic.
+            # It found the check from there authentic: a record may come from there too.
             self._answered.put(transaction_id, pair)
             self._routes.join(association, pair)
         if data[:2] == _REQUEST:
             self._asked.put(transaction_id, (association.link, remote))
-        self._emit(data, remote, output.local, vouched=remote in association.targets)
+        self._emit(data, remote, output.local, validated=remote in association.targets)
 
     def _emit(
-        self, data: bytes, remote: Address, local: Address | None, *, vouched: bool = False
+        self, data: bytes, remote: Address, local: Address | None, *, validated: bool = False
     ) -> None:
-        """Send; without anybody's word for the address, at most three times what it sent."""
-        if vouched or self._strangers.allowance.spend(remote, len(data)):
+        """Send; to an address not validated, three times what it sent at most (RFC 9000 §8.1)."""
+        if validated or self._strangers.allowance.spend(remote, len(data)):
             self._outputs.append(Send(data, remote, local))
         else:
             self.counters["unverified"] += 1
 
-    def _record(self, links: tuple[LinkId, ...], data: bytes, pair: Pair) -> None:
+    def _record(self, links: tuple[LinkId, ...], data: bytes, pair: AddressPair) -> None:
         if links:
             self._outputs.append(Record(links, data, *pair))
         else:
@@ -479,8 +492,12 @@ class Door:
         self._names[association.name] = association.link
 
     def _lose(self, association: Association, reason: str) -> None:
+        """The association has ended; `reason` is of an attempt, a link is simply broken."""
         self._forget(association)
-        self._outputs.append(Lost(association.link, reason))
+        if association.established:
+            self._outputs.append(LinkLost(association.link, "broken"))
+        else:
+            self._outputs.append(DialFailed(association.link, reason))
 
     def _forget(self, association: Association) -> None:
         del self._links[association.link]
@@ -490,4 +507,5 @@ class Door:
         self._half_open.release(association.link)
         self._routes.leave_all(association)
         if isinstance(association.ice, LiteSession):
-            self._strangers.knocks.wear(association.name)
+            # Its further checks are refused, so that the dialler learns that it is over.
+            self._strangers.checks.expire(association.name)

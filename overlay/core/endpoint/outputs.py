@@ -1,14 +1,27 @@
-"""What comes out of the door: datagrams to send, and facts about links for the shell."""
+"""What comes out of the endpoint: work for its shell, and facts in the core's own words.
+
+The shell performs `Send`, `Secure`, `Record` and `Move`; all else is an event for the core. `Move`
+is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before the core
+has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
+"""
 
 from dataclasses import dataclass
 
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
+from overlay.core.events import DialFailed, LinkAlive, LinkLost, LinkSilent, LinkSuspect, Mapped
+from overlay.core.types import (
+    Address,
+    Candidate,
+    IceCredentials,
+    LinkFacts,
+    LinkId,
+    PathKind,
+)
 from overlay.core.wire.dial_tokens import Claim
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A datagram of ours: STUN, or a HelloVerifyRequest."""
+    """Send this datagram: STUN, or a HelloVerifyRequest."""
 
     data: bytes
     remote: Address
@@ -39,7 +52,29 @@ class Secure:
     """What opened an inbound direct dial."""
     cookie_exchanged: bool
     deadline: float
-    """`Lost` follows at this instant unless `Door.established` was called."""
+    """`DialFailed` follows at this instant unless `Endpoint.established` was called."""
+
+    def facts(
+        self,
+        remote: Address,
+        local: Address,
+        path: PathKind,
+        *,
+        remote_fingerprint: bytes,
+        exporter: bytes,
+    ) -> LinkFacts:
+        """What the hello signs of the link: where it runs now, and what its handshake has shown."""
+        return LinkFacts(
+            remote=remote,
+            local=local,
+            path=path,
+            dtls_role=self.dtls_role,
+            remote_fingerprint=remote_fingerprint,
+            exporter=exporter,
+            attempt=self.attempt,
+            token_kind=self.claim.kind if self.claim else None,
+            token_id=self.claim.token_id if self.claim else b"",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +88,8 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """The link's datagrams go here from now on."""
+class Move:
+    """Send the link's datagrams here from now on."""
 
     link: LinkId
     remote: Address
@@ -62,48 +97,11 @@ class Selected:
     path: PathKind
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """The link is quieter than it should be."""
+End = DialFailed | LinkLost
+"""The link is gone, and its id with it. The core has not heard of an inbound direct dial (ids that
+are odd) before it is open: its `DialFailed` is for the shell alone."""
 
-    link: LinkId
-
-
-@dataclass(frozen=True, slots=True)
-class Alive:
-    """A suspect or silent link has been heard again."""
-
-    link: LinkId
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """Nothing heard for so long that the link counts as down; it may come back."""
-
-    link: LinkId
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """The peer sees us at this address."""
-
-    link: LinkId
-    address: Address
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The link is gone, and its id with it.
-
-    Reasons: ``timeout``, ``glare`` (another attempt on the same addresses won), ``conflict``,
-    ``silent`` (nothing heard for a minute).
-    """
-
-    link: LinkId
-    reason: str
-
-
-DoorOutput = Send | Secure | Record | Selected | Suspect | Alive | Silent | Observed | Lost
+EndpointOutput = Send | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | End
 
 Description = tuple[
     IceCredentials, IceCredentials | None, tuple[Candidate, ...], tuple[Candidate, ...]

@@ -1,4 +1,5 @@
-"""What a datagram gets that belongs to no association: plain STUN, an answer to a knock, a cookie.
+"""What a datagram without an association gets: plain STUN, an answer to its check, a cookie.
+
 Every answer is a function of one datagram and the two keys; all that is kept is bounded tables.
 """
 
@@ -11,19 +12,19 @@ from overlay.core.endpoint.dtls_cookie import (
     make_cookie,
 )
 from overlay.core.ice import stun
-from overlay.core.ice.lite import Knocks, Pair, answer, new_knock
-from overlay.core.limits import Allowance, TokenBuckets, source_of
+from overlay.core.ice.lite import AddressPair, HalfOpenChecks, answer, new_check
+from overlay.core.limits import BURST, RATE, SOURCES_MAX, Allowance, TokenBuckets, source_of
 from overlay.core.types import Address, IceCredentials
 from overlay.core.wire import dial_tokens as dial
 
 
 class Strangers:
-    """The porch: everybody may come here, and nobody costs much."""
+    """Those without an association: everybody may ask, and nobody costs much."""
 
     def __init__(self, dial_key: bytes, cookie_key: bytes, counters: Counter[str]) -> None:
-        self.knocks = Knocks()
+        self.checks = HalfOpenChecks()
         self.allowance = Allowance()
-        self.buckets = TokenBuckets()
+        self.buckets = TokenBuckets[str](RATE, BURST, SOURCES_MAX)
         self.wall_offset: float | None = None
         """Wall time less `now`; None: unknown, and no token is valid yet."""
         self._dial_key = dial_key
@@ -39,31 +40,35 @@ class Strangers:
 
     def serve(self, request: stun.Message, remote: Address) -> bytes:
         """Plain STUN (RFC 8489 §6.3.1): tell the asker its address."""
-        if request.unknown_required:
+        if request.unknown_required:  # RFC 8489 §6.3.1
             return stun.encode(stun.binding_error(request, 420), None)
         self._counters["stun_served"] += 1
         return stun.encode(stun.binding_success(request, remote), None)
 
-    def knock(self, request: stun.Message, username: str, pair: Pair, now: float) -> bytes:
+    def answer_check(
+        self, request: stun.Message, username: str, pair: AddressPair, now: float
+    ) -> bytes:
         """The answer to a check for a USERNAME that no association has.
-        With a valid token, its ClientHello from there will be welcome for 10 s.
+
+        With a valid token the check is half-open: a ClientHello from there is welcome for 10 s.
         """
-        known = self.knocks.get(username, now)
+        known = self.checks.get(username, now)
         if known is not None:
             opened: tuple[IceCredentials, dial.Claim] | None = (known.local, known.claim)
         else:
-            opened = None if self.knocks.is_worn(username) else self._open(username, now)
+            opened = None if self.checks.is_expired(username) else self._open(username, now)
         key = opened[0].password.encode() if opened else b""
         if opened is None or not request.integrity_ok(key):
             self._counters["refused_token"] += 1
-            code = 401 if request.integrity_at else 400  # RFC 8489 §9.1.3
+            # RFC 8489 §9.1.3: 400 where the integrity is missing, 401 where it is wrong.
+            code = 401 if request.integrity_at else 400
             return stun.encode(stun.binding_error(request, code), None)
         data, accepted = answer(request, key, pair[0])
         if accepted:
             if known is None:
-                known = new_knock(username, *opened, pair[0].host, now)
-                self.knocks.add(known)
-            self.knocks.checked(known, pair, request.use_candidate)
+                known = new_check(username, *opened, pair[0].host, now)
+                self.checks.add(known)
+            self.checks.checked(known, pair, request.use_candidate)
         return data
 
     def greet(self, hello: ClientHello, remote: Address, now: float) -> bytes | None:

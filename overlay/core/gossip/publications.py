@@ -15,7 +15,7 @@ from overlay.core.context import Context
 from overlay.core.events import Deliver, Publish, Rejected, Resolved
 from overlay.core.gossip.parts import Reassembly, cut, flaw, flow_of, part_id
 from overlay.core.gossip.plumtree import Plumtree
-from overlay.core.limits import Budgets
+from overlay.core.limits import TokenBuckets
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire import messages as m
@@ -61,8 +61,8 @@ class Dissemination:
 
     context: Context
     _outgoing: deque[_Outgoing] = field(default_factory=deque)
-    _own: Budgets = field(default_factory=lambda: Budgets(OWN_RATE, OWN_BURST))
-    _origins: Budgets = field(default_factory=lambda: Budgets(RATE, BURST))
+    _own: TokenBuckets[PeerId] = field(default_factory=lambda: TokenBuckets(OWN_RATE, OWN_BURST))
+    _origins: TokenBuckets[PeerId] = field(default_factory=lambda: TokenBuckets(RATE, BURST))
     _next_parts_at: float = 0.0
     _reassembly: Reassembly = field(default_factory=Reassembly)
     _reported: int = 0

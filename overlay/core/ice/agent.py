@@ -1,57 +1,41 @@
 """A full ICE agent (RFC 8445): one component, one UDP port, no socket and no clock of its own.
 
-Both sides know candidates of each other and check all pairs of them at once; each check from
-the other side triggers one back, which is how holes in NATs and firewalls get punched. The
-controlling side nominates the best pair that works. From then on the agent watches the path.
+Each side knows the other's candidates, and the agent checks all candidate pairs at once. A check
+from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
+controlling agent nominates the best valid pair. From then on the agent watches that path.
 
-An established path moves by one rule. Our own end moves when a check from another of our
-addresses is answered. The peer's end moves when all three have happened at its new address: an
-authenticated check or answer came from there, a check of ours there was answered, and after
-that an encrypted packet that came from there was decrypted (`IceAgent.heard`). So after each
-`Selected` and each `Observed` of an established path, send the peer something encrypted.
+Deviation: RFC 8445 changes an established path by a restart alone (§9). Ours moves by one rule. Our
+own end moves when a check from another of our addresses is answered. The peer's end moves when
+three things have happened at its new address: an authenticated check or answer came from there, a
+check of ours was answered there, and after that an encrypted packet from there was decrypted
+(`IceAgent.heard`). So send the peer something encrypted after each `Selected` and `Mapped` of an
+established path.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 from overlay.core.ice import stun
-from overlay.core.ice.checklist import CheckList, Pair
+from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
-from overlay.core.ice.outputs import (
-    Alive,
-    Failed,
-    IceOutput,
-    Observed,
-    Selected,
-    SendStun,
-    Silent,
-    Suspect,
-)
+from overlay.core.ice.outputs import Failed, Failure, IceOutput, SendStun
 from overlay.core.ice.path import Path
 from overlay.core.ice.session import Session
 from overlay.core.ice.states import AGENT, AgentEvent, AgentState, PairEvent, PairState
 from overlay.core.types import Address, Candidate, IceCredentials
 
-__all__ = [
-    "Alive",
-    "Failed",
-    "IceAgent",
-    "IceOutput",
-    "Observed",
-    "Selected",
-    "SendStun",
-    "Silent",
-    "Suspect",
-]
-
 NOMINATION_SENDS = 4
-"""Retransmissions of a nomination before the next best pair has its turn. `guess`"""
+"""Retransmissions of a nomination before the next best pair has its turn (guess)."""
 LATE_SENDS = 3
-"""Retransmissions of a check towards a new address of an established path. `guess`"""
+"""Retransmissions of a check towards a new address of an established path (guess)."""
 CHECK_SENDS = 1_000
-"""Retransmissions of a check before the path stands: until the attempt's deadline."""
+"""Retransmissions of a check before the path stands: until the attempt's deadline.
+
+Deviation: RFC 8489 §6.2.1 stops after 7. A pair may work late: the peer's NAT opens only when the
+peer itself begins to check.
+"""
 MAX_EARLY_CHECKS = 16
-"""Checks kept that came before the peer's candidates (RFC 8445 §7.3). `guess`"""
+"""Checks kept that came before the peer's candidates (RFC 8445 §7.3; guess)."""
 
 
 class IceAgent:
@@ -205,10 +189,10 @@ class IceAgent:
         if grace_at is not None and now >= grace_at:
             self._consider_nomination(now)
         self._send_due(now)
-        if self._path.question_due(self.controlling, now):
+        if self._path.check_due(self.controlling, now):
             self._probe(now)
         if not self._path.judge(now):
-            self._end("silent", AgentEvent.FAIL)
+            self._end(Failure.SILENT, AgentEvent.FAIL)
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called; None: not before something else happens."""
@@ -242,17 +226,18 @@ class IceAgent:
     ) -> None:
         key = self._session.key_of(request)
         if key is None:
-            # Not signed: whoever asks does not know the password (RFC 8489 §9.1.3).
+            # RFC 8489 §9.1.3. The answer has no integrity: we share no password with who asks.
             self._answer(stun.binding_error(request, 401), None, remote, local)
-        elif request.unknown_required:
+        elif request.unknown_required:  # RFC 8489 §6.3.1
             self._answer(stun.binding_error(request, 420), key, remote, local)
-        elif request.priority is None:
+        elif request.priority is None:  # which every check carries (RFC 8445 §7.1.1)
             self._answer(stun.binding_error(request, 400), key, remote, local)
-        elif self._session.keeps_role(request):
+        elif self._session.keeps_role(request):  # RFC 8445 §7.3.1.1: the peer has to switch
             self._answer(stun.binding_error(request, 487), key, remote, local)
         elif self._session.conflicts(request) and not self._switch_role():
             pass  # that was the end
         else:
+            # RFC 8445 §7.3.1.2: the answer names the address that the check came from.
             self._answer(stun.binding_success(request, remote), key, remote, local)
             self._path.heard(now)
             self._on_check(remote, local, request.priority, request.use_candidate, now)
@@ -270,14 +255,16 @@ class IceAgent:
         use_candidate: bool,
         now: float,
     ) -> None:
-        """A genuine check: check back, and follow a nomination (RFC 8445 §7.3.1.3 to §7.3.1.5)."""
+        """An authentic check: check back, and follow a nomination."""
         if self.remote is None:
+            # RFC 8445 §7.3: answer before the peer's candidates are known; check back afterwards.
             if (remote, local) in self._early or len(self._early) < MAX_EARLY_CHECKS:
                 self._early[remote, local] = (priority, use_candidate)
             return
         pair = self._check_list.learn(local, remote, priority)
         if pair is None:
             return
+        # RFC 8445 §7.3.1.5: USE-CANDIDATE of the controlling peer nominates the pair.
         pair.nominated |= use_candidate and not self.controlling
         if pair is self._path.pair:
             return
@@ -286,12 +273,15 @@ class IceAgent:
         if pair.state is PairState.SUCCEEDED:
             self._follow(pair, now)
         else:
-            self._trigger(pair, now)
+            self._trigger(pair, now)  # RFC 8445 §7.3.1.4
 
-    def _trigger(self, pair: Pair, now: float) -> None:
-        """Check at once, also while a check is under way: that one may have died at a firewall.
+    def _trigger(self, pair: CandidatePair, now: float) -> None:
+        """A triggered check (RFC 8445 §7.3.1.4), also while one is under way.
 
-        Not sooner than Ta after the last one, so that two agents cannot excite each other.
+        That one may have died at the peer's firewall, which its own check has opened since. Not
+        sooner than Ta after the last one, so that two agents cannot excite each other.
+
+        Deviation: §6.1.4.2 queues triggered checks for the pacer's next turn; ours leave at once.
         """
         if pair.state is not PairState.IN_PROGRESS or now >= pair.checked_at + TA:
             self._check(pair, now, CHECK_SENDS if self._state.is_checking else LATE_SENDS)
@@ -300,7 +290,7 @@ class IceAgent:
 
     def _check(
         self,
-        pair: Pair,
+        pair: CandidatePair,
         now: float,
         sends_left: int,
         *,
@@ -308,6 +298,8 @@ class IceAgent:
         rescue: bool = False,
     ) -> None:
         """Send a Binding request on this pair (RFC 8445 §7.2.4)."""
+        # A lite peer never checks, so every check may nominate: whichever is answered first is the
+        # path. Deviation: RFC 8445 §8.1.1 nominates a pair in a check of its own.
         nominate = self.controlling and (
             nominate or (self._remote_lite and self._state.is_checking)
         )
@@ -344,6 +336,7 @@ class IceAgent:
                 return
 
     def _send_again(self, transaction: Transaction, now: float) -> None:
+        """Retransmit (RFC 8489 §6.2.1), or give the check up when it has been sent often enough."""
         pair = transaction.pair
         if transaction.sends_left:
             self._transactions.sent_again(transaction, now)
@@ -372,6 +365,8 @@ class IceAgent:
         if error:
             self._on_error(transaction, response.error_code, now)
         else:
+            # RFC 8445 §7.2.5.3.1 makes a peer-reflexive local candidate of a new mapped address.
+            # Ours has the base that the check left from, and bases are all that pairs are made of.
             pair.mapped, pair.seen_local = response.mapped_address, local or pair.seen_local
             self._on_success(transaction, now)
 
@@ -391,11 +386,11 @@ class IceAgent:
         self._consider_nomination(now)
 
     def _on_success(self, transaction: Transaction, now: float) -> None:
-        """The pair works both ways (RFC 8445 §7.2.5.3)."""
+        """The pair is valid: it works both ways (RFC 8445 §7.2.5.3)."""
         pair = transaction.pair
         pair.on(PairEvent.ANSWERED)
         pair.answered_at = now
-        if transaction.sends == 1:
+        if transaction.sends == 1:  # RFC 6298 §3: nobody knows which of several was answered
             sample = now - transaction.sent_at
             self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
         if pair is self._path.pair:
@@ -408,7 +403,7 @@ class IceAgent:
             else:
                 self._follow(pair, now)
         elif transaction.nominate and self.controlling:
-            self._select(pair, now)
+            self._select(pair, now)  # RFC 8445 §7.2.5.3.4: the nomination was heard
         elif self.controlling:
             self._consider_nomination(now)
         else:
@@ -418,13 +413,16 @@ class IceAgent:
     # --- nomination -----------------------------------------------------------------------------
 
     def _consider_nomination(self, now: float) -> None:
+        """Nominate the best valid pair in a check of its own (RFC 8445 §8.1.1)."""
         if self.controlling and self._state.is_checking:
             pair = self._nomination.choose(self._check_list, self.rtt, now)
             if pair is not None:
                 self._check(pair, now, NOMINATION_SENDS, nominate=True)
 
-    def _follow(self, pair: Pair, now: float) -> None:
+    def _follow(self, pair: CandidatePair, now: float) -> None:
         """The peer may have nominated this valid pair, or moved its end of the path there."""
+        # RFC 8445 §8.1.1. Once a packet has decrypted a nomination alone moves nothing: a check's
+        # integrity does not cover its source address, so a repeated one could come from anywhere.
         follows = (
             pair.nominated
             and not self.controlling
@@ -435,7 +433,7 @@ class IceAgent:
             self._select(pair, now)
 
     def _on_packet_from_elsewhere(self, remote: Address, now: float) -> None:
-        """The peer's mapping may have changed without its knowing: ask there, and then believe."""
+        """The peer's NAT may have mapped it anew without its knowing: check there, then move."""
         pairs = [pair for pair in self._check_list if pair.remote == remote]
         if not pairs:
             pair = self._check_list.learn(None, remote, 1)
@@ -450,13 +448,13 @@ class IceAgent:
             if pair.state is PairState.FAILED:
                 self._trigger(pair, now)
 
-    def _select(self, pair: Pair, now: float) -> None:
+    def _select(self, pair: CandidatePair, now: float) -> None:
         self._on(AgentEvent.SELECT)
         self._forget_others(pair)
         self._path.select(pair, self._check_list.kind_of(pair), now)
 
-    def _forget_others(self, pair: Pair) -> None:
-        """The path is this one; all that was tried beside it is forgotten (RFC 8445 §8.1.2)."""
+    def _forget_others(self, pair: CandidatePair) -> None:
+        """The path is this one; what was tried beside it is forgotten (RFC 8445 §8.1.2, §8.3)."""
         self._nomination.withdraw()
         self._check_list.keep_only(pair)
         self._transactions.keep_only(pair)
@@ -466,14 +464,15 @@ class IceAgent:
     def _switch_role(self) -> bool:
         """Take the other role. False: the two of us cannot agree, and that was the end."""
         if self._session.switch_role():
+            # RFC 8445 §7.2.5.1: priorities of pairs are computed anew.
             self._nomination.withdraw()
             self._check_list.set_role(self.controlling)
         elif self._path.pair is None:
-            self._end("conflict", AgentEvent.FAIL)
+            self._end(Failure.CONFLICT, AgentEvent.FAIL)
         return not self._state.is_failed
 
     def _probe(self, now: float) -> None:
-        """Ask on the path and, when in doubt, from one of our other addresses by turns."""
+        """A consent check (RFC 7675 §5.1) on the path; in doubt, one from elsewhere by turns."""
         selected = self._path.pair
         assert selected is not None
         self._check(selected, now, 0)
@@ -485,12 +484,12 @@ class IceAgent:
             self._check(others[self._rescues % len(others)], now, 0, rescue=True)
 
     def _give_up_checking(self) -> None:
-        """No pair worked in time; after a restart the old path lives or dies by its own silence."""
-        self._end("timeout", AgentEvent.TIMEOUT)
+        """No pair worked in time; after a restart the old path stays until it falls silent."""
+        self._end(Failure.TIMEOUT, AgentEvent.TIMEOUT)
         if self._path.pair is not None:
             self._forget_others(self._path.pair)
 
-    def _end(self, reason: str, event: AgentEvent) -> None:
+    def _end(self, reason: Failure, event: AgentEvent) -> None:
         self._on(event)
         if self._state.is_failed:
             self._transactions.clear()

@@ -8,25 +8,18 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from overlay.core.addresses import TYPE_PREFERENCES, candidate_priority
 from overlay.core.ice.states import PAIR, PairEvent, PairState
 from overlay.core.types import Address, Candidate, PathKind
 
 MAX_BASES = 8
-"""`guess`"""
+"""Local addresses that checks leave from (guess)."""
 MAX_SIGNALLED = 8
-"""Remote candidates out of an offer or answer (DESIGN, the door)."""
+"""Remote candidates out of an offer or answer (guess)."""
 MAX_REFLEXIVE = 8
-"""Remote addresses learnt from checks; beyond it the oldest of no use makes room. `guess`"""
+"""Remote addresses learnt from checks; beyond it the oldest of no use makes room (guess)."""
 MAX_PAIRS = 100
 """RFC 8445 §6.1.2.5."""
-
-TYPE_PREFERENCES = {"host": 126, "prflx": 110, "srflx": 100, "relay": 0}
-"""RFC 8445 §5.1.2.2."""
-
-
-def candidate_priority(kind: str, local_preference: int = 65_535) -> int:
-    """The priority of a candidate of component 1 (RFC 8445 §5.1.2.1)."""
-    return TYPE_PREFERENCES[kind] << 24 | local_preference << 8 | 255
 
 
 def pair_priority(controlling: int, controlled: int) -> int:
@@ -47,7 +40,7 @@ class Base:
 
 
 @dataclass(slots=True, eq=False)
-class Pair:
+class CandidatePair:
     """A candidate pair: where a check leaves from, and where it goes."""
 
     local: Address | None
@@ -94,9 +87,9 @@ class CheckList:
         self.bases = _bases(candidates)
         self._host_addresses = [each.address for each in candidates if each.kind == "host"]
         self._remotes: dict[Address, Candidate] = {}
-        self._pairs: dict[tuple[Address | None, Address], Pair] = {}
+        self._pairs: dict[tuple[Address | None, Address], CandidatePair] = {}
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[CandidatePair]:
         return iter(self._pairs.values())
 
     def __len__(self) -> int:
@@ -109,7 +102,7 @@ class CheckList:
             pair.sort(controlling)
 
     def add_remote(self, candidate: Candidate) -> None:
-        """Pair a signalled candidate with every base of its family, or skip it.
+        """CandidatePair a signalled candidate with every base of its family, or skip it.
 
         Skipped are addresses that are no unicast IP address, families that we have no base of,
         and candidates beyond the first eight.
@@ -135,7 +128,7 @@ class CheckList:
         for base in bases:
             self._add_pair(base.local, base.priority, remote)
 
-    def learn(self, local: Address | None, remote: Address, priority: int) -> Pair | None:
+    def learn(self, local: Address | None, remote: Address, priority: int) -> CandidatePair | None:
         """The pair of a check that came from `remote` to `local` (RFC 8445 §7.3.1.3).
 
         An address never heard of becomes a peer-reflexive candidate. None when there is no room.
@@ -152,31 +145,31 @@ class CheckList:
         base = self._base_of(local, remote)
         return self._add_pair(base.local, base.priority, candidate)
 
-    def find(self, local: Address | None, remote: Address) -> Pair | None:
+    def find(self, local: Address | None, remote: Address) -> CandidatePair | None:
         """The pair that a datagram from `remote` to `local` belongs to."""
         pair = self._pairs.get((local, remote)) or self._pairs.get((None, remote))
         if pair is None and local is None:
             return next((each for each in self if each.remote == remote), None)
         return pair
 
-    def next_waiting(self) -> Pair | None:
+    def next_waiting(self) -> CandidatePair | None:
         """The pair to check next (RFC 8445 §6.1.4.2)."""
         return _best(pair for pair in self if pair.state is PairState.WAITING)
 
-    def best_valid(self) -> Pair | None:
+    def best_valid(self) -> CandidatePair | None:
         """The best of the valid list (RFC 8445 §6.1.2.1)."""
         return _best(pair for pair in self if pair.state is PairState.SUCCEEDED)
 
-    def may_improve_on(self, pair: Pair) -> bool:
+    def may_improve_on(self, pair: CandidatePair) -> bool:
         """Whether a pair of higher priority may still succeed."""
         unsettled = (PairState.WAITING, PairState.IN_PROGRESS)
         return any(each.priority > pair.priority and each.state in unsettled for each in self)
 
-    def keep_only(self, selected: Pair) -> None:
+    def keep_only(self, selected: CandidatePair) -> None:
         """Forget the other pairs: one that comes up later proves itself anew."""
         self._pairs = {(selected.local, selected.remote): selected}
 
-    def alternatives_to(self, selected: Pair) -> list[Pair]:
+    def alternatives_to(self, selected: CandidatePair) -> list[CandidatePair]:
         """The selected remote address from each of our other bases: our own end may have moved."""
         ipv6 = ":" in selected.remote.host
         bases = [base for base in self.bases if base.ipv6 == ipv6]
@@ -189,7 +182,7 @@ class CheckList:
         ]
         return [pair for pair in found if pair is not None]
 
-    def kind_of(self, pair: Pair) -> PathKind:
+    def kind_of(self, pair: CandidatePair) -> PathKind:
         """What kind of path a checked pair is."""
         if pair.remote_candidate.kind == "relay":
             return PathKind.RELAYED
@@ -207,11 +200,13 @@ class CheckList:
         # An interface that came up later, or a shell that knows no local addresses.
         return Base(local, ipv6, min((base.priority for base in bases), default=1))
 
-    def _add_pair(self, local: Address | None, priority: int, remote: Candidate) -> Pair | None:
+    def _add_pair(
+        self, local: Address | None, priority: int, remote: Candidate
+    ) -> CandidatePair | None:
         key = (local, remote.address)
         pair = self._pairs.get(key)
         if pair is None:
-            pair = Pair(local, remote.address, priority, remote)
+            pair = CandidatePair(local, remote.address, priority, remote)
             pair.sort(self.controlling)
             if not self._room_for_pair(pair.priority):
                 return None
@@ -277,7 +272,7 @@ def _bases(candidates: Sequence[Candidate]) -> list[Base]:
     return sorted(bases, key=lambda base: -base.priority)[:MAX_BASES]
 
 
-def _best(pairs: Iterator[Pair]) -> Pair | None:
+def _best(pairs: Iterator[CandidatePair]) -> CandidatePair | None:
     return max(pairs, key=lambda pair: pair.priority, default=None)
 
 

@@ -4,24 +4,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
-from overlay.core.ice.checklist import CheckList, Pair
+from overlay.core.ice.checklist import CandidatePair, CheckList
+from overlay.core.limits import BoundedDict
 
 TA = 0.02
-"""Seconds between ordinary checks. `guess`; RFC 8445 §14.2 says 50 ms, and not below 5."""
-UNVERIFIED_BURST = 10
-"""Checks that may leave at that pace to addresses that never answered. `guess`"""
-UNVERIFIED_RATE = 10.0
-"""Checks a second to them from then on: the peer may have named victims (DESIGN, the door)."""
-RTO = 0.25
-"""The first retransmission follows after this. `guess`
+"""Seconds between ordinary checks (guess).
 
-Deviation: RFC 8445 §14.3 says at least 500 ms; ours punch holes, and are paced as a whole.
+Deviation: RFC 8445 §14.2 says 50 ms by default, and allows no less than 5 ms.
+"""
+UNVERIFIED_BURST = 10
+"""Checks that may leave at that pace to addresses that never answered (guess)."""
+UNVERIFIED_RATE = 10.0
+"""Checks a second to them from then on: the peer may have named victims (RFC 8445 §19.5.1; guess).
+"""
+RTO = 0.25
+"""Seconds until the first retransmission (guess).
+
+Deviation: RFC 8445 §14.3 says at least 500 ms. Ours are paced as a whole, and open NATs sooner.
 """
 RTO_MAX = 1.0
-"""Doubling stops here. `guess`"""
+"""Seconds at which doubling (RFC 8489 §6.2.1) stops (guess)."""
 MAX_TRANSACTIONS = 128
+"""Checks that await their answer; the oldest is given up for the newest (guess)."""
 ANSWER_TIMEOUT = 6.0
-"""A question asked once is forgotten after this."""
+"""Seconds after which a check sent only once is forgotten (guess)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +35,7 @@ class Transaction:
     """A Binding request of ours that awaits its answer."""
 
     transaction_id: bytes
-    pair: Pair
+    pair: CandidatePair
     data: bytes
     key: bytes
     """The remote password it was made with: the answer's integrity uses the same."""
@@ -49,7 +55,7 @@ class Transactions:
     """At most `MAX_TRANSACTIONS`, the oldest given up for the newest."""
 
     def __init__(self) -> None:
-        self._by_id: dict[bytes, Transaction] = {}
+        self._by_id: BoundedDict[bytes, Transaction] = BoundedDict(MAX_TRANSACTIONS)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -68,14 +74,12 @@ class Transactions:
         """The new one is its pair's only one that is sent again; older answers still count."""
         if len(self._by_id) >= 8:
             self._drop_stale(now)
-        if len(self._by_id) >= MAX_TRANSACTIONS:
-            del self._by_id[next(iter(self._by_id))]
         for old in self:
             if old.pair is new.pair:
                 old.resend_at = inf
         if new.sends_left:
             new.resend_at = now + new.rto
-        self._by_id[new.transaction_id] = new
+        self._by_id.put(new.transaction_id, new)
 
     def sent_again(self, transaction: Transaction, now: float) -> None:
         """Arm the next retransmission, or the giving up."""
@@ -88,11 +92,13 @@ class Transactions:
         """Forget it: answered, or given up."""
         self._by_id.pop(transaction.transaction_id, None)
 
-    def keep_only(self, pair: Pair) -> None:
+    def keep_only(self, pair: CandidatePair) -> None:
         """Forget all but one pair's, and send even those no more."""
-        self._by_id = {key: each for key, each in self._by_id.items() if each.pair is pair}
-        for each in self:
-            each.resend_at = inf
+        for each in list(self):
+            if each.pair is pair:
+                each.resend_at = inf
+            else:
+                self.remove(each)
 
     def clear(self) -> None:
         """Forget all."""
@@ -104,11 +110,9 @@ class Transactions:
         return None if first is None or first.resend_at == inf else first
 
     def _drop_stale(self, now: float) -> None:
-        self._by_id = {
-            key: each
-            for key, each in self._by_id.items()
-            if each.resend_at < inf or each.sent_at > now - ANSWER_TIMEOUT
-        }
+        for each in list(self):
+            if each.resend_at == inf and each.sent_at <= now - ANSWER_TIMEOUT:
+                self.remove(each)
 
 
 class Pacer:
@@ -128,18 +132,18 @@ class Pacer:
 
 
 NOMINATION_GRACE = 0.1
-"""At most so long, and no longer than its RTT, a valid pair waits for a better one. `guess`"""
+"""Seconds, and at most its RTT, that a valid pair waits for a better one (guess)."""
 
 
 class Nomination:
-    """Regular nomination: one pair, the best that is valid, soon."""
+    """What the controlling agent nominates (RFC 8445 §8.1.1): one pair, the best valid, soon."""
 
     def __init__(self) -> None:
         self.grace_at: float | None = None
         """When the best valid pair is nominated even if a better one may still come up."""
         self._under_way = False
 
-    def choose(self, check_list: CheckList, rtt: float | None, now: float) -> Pair | None:
+    def choose(self, check_list: CheckList, rtt: float | None, now: float) -> CandidatePair | None:
         """The pair to nominate now, if any; from then on none, until it is withdrawn."""
         pair = check_list.best_valid()
         over = self.grace_at is not None and now >= self.grace_at

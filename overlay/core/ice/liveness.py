@@ -1,42 +1,43 @@
-"""Is the peer still there? (DESIGN, liveness and mobility.)
+"""Is the peer still there, and does it still consent to what we send it (RFC 7675)?
 
-An idle path is asked every two seconds. A question unanswered for 1.5 s makes it *suspect*, six
-seconds without a sound make it *silent*, and a minute makes it *dead*. Any authenticated check,
+An idle path is checked every two seconds. A check unanswered for 1.5 s makes the peer *suspect*,
+six seconds without a sound make it *silent*, and a minute makes it *dead*. Any authenticated check,
 any answer and any packet that decrypts counts as heard.
 
-Deviation: RFC 7675 §5.1 ends consent after 30 s; a silent path is asked for a minute, because the
-association above it waits for the peer to come back from wherever it went.
+Deviation: RFC 7675 §5.1 checks every 5 s and ends consent after 30 s. A silent path is checked for
+a minute: the association above it waits for a peer that has changed its network or slept.
 """
 
 from overlay.core.ice.states import LIVELINESS, Liveliness, Sign
 
 IDLE_INTERVAL = 2.0
-"""The controlling side asks after so long without a sound. `guess`"""
+"""Seconds without a sound after which the controlling side checks (guess)."""
 IDLE_INTERVAL_CONTROLLED = 3.5
-"""The controlled side relies on those questions and asks only when they fail to come. `guess`"""
+"""The controlled side relies on those checks and makes its own when they fail to come (guess)."""
 SUSPECT_TIMEOUT = 1.5
-"""A question may stay unanswered for so long. `guess`"""
+"""Seconds that a check may stay unanswered (guess)."""
 PROBE_INTERVAL = 0.5
-"""Between questions while one is unanswered, so that a single lost packet accuses nobody."""
+"""Seconds between checks while one is unanswered: one lost packet accuses nobody (guess)."""
 SILENT_TIMEOUT = 6.0
-"""`guess`"""
+"""Seconds from the last sound (guess)."""
 SILENT_PROBE_INTERVAL = 2.0
+"""Seconds between checks of a silent path (guess)."""
 DEAD_TIMEOUT = 60.0
-"""From the last sound. `guess`"""
+"""Seconds from the last sound (guess)."""
 LATENESS = 1.0
-"""A timeout that comes later than this says that we slept, not the peer."""
+"""Seconds: a timeout later than this says that our process slept, not the peer (guess)."""
 
 
 class Liveness:
-    """The clock of one path: when to ask, and what to think of no answer."""
+    """The clock of one path: when to check it, and what to think of no answer."""
 
     def __init__(self, now: float) -> None:
         self.state = Liveliness.ALIVE
         self._heard_at = now
         self._asked_at: float | None = None
-        """When the first question since the last sound went out."""
+        """When the first check since the last sound went out."""
         self._probed_at = now
-        """When the last question went out."""
+        """When the last check went out."""
 
     def heard(self, now: float) -> bool:
         """A sound of the peer. True when it was suspect or silent before."""
@@ -45,7 +46,7 @@ class Liveness:
         return self._on(Sign.SOUND)
 
     def due(self, controlling: bool, now: float) -> bool:
-        """Whether a question is due now; it counts as asked."""
+        """Whether a check is due now; it counts as sent."""
         if self.state is Liveliness.DEAD or now < self._probe_at(controlling):
             return False
         if self._asked_at is None:

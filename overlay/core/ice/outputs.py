@@ -1,8 +1,20 @@
 """What comes out of an ICE agent: datagrams to send, and facts about the path."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from overlay.core.types import Address, PathKind
+
+
+class Failure(StrEnum):
+    """Why an agent has given up."""
+
+    TIMEOUT = "timeout"
+    """No candidate pair worked in time."""
+    SILENT = "silent"
+    """Nothing heard on the path for 60 s."""
+    CONFLICT = "conflict"
+    """Both sides claim one role, time and again (RFC 8445 §7.3.1.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +37,8 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """The peer sees us at `address`: the first time, and whenever that changes."""
+class Mapped:
+    """The peer sees us at `address` (XOR-MAPPED-ADDRESS): at first, and whenever that changes."""
 
     address: Address
 
@@ -48,9 +60,9 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end: ``timeout`` (no pair worked), ``silent`` (for 60 s), ``conflict`` (of roles)."""
+    """The end."""
 
-    reason: str
+    reason: Failure
 
 
-IceOutput = SendStun | Selected | Observed | Suspect | Alive | Silent | Failed
+IceOutput = SendStun | Selected | Mapped | Suspect | Alive | Silent | Failed

@@ -1,8 +1,8 @@
 """The path that ICE has found: where it runs, how the peer sees us, whether it is there."""
 
-from overlay.core.ice.checklist import Pair
+from overlay.core.ice.checklist import CandidatePair
 from overlay.core.ice.liveness import LATENESS, Liveness
-from overlay.core.ice.outputs import Alive, IceOutput, Observed, Selected, Silent, Suspect
+from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent, Suspect
 from overlay.core.ice.states import Liveliness
 from overlay.core.types import Address, PathKind
 
@@ -11,16 +11,16 @@ class Path:
     """The selected pair and its liveness; says every change once."""
 
     def __init__(self, outputs: list[IceOutput]) -> None:
-        self.pair: Pair | None = None
+        self.pair: CandidatePair | None = None
         """None until the first nomination."""
         self.secured = False
         """An encrypted packet has been heard: from here on the strict rule moves the path."""
         self._outputs = outputs
         self._liveness: Liveness | None = None
         self._route: tuple[Address, Address | None] | None = None
-        self._observed: Address | None = None
+        self._mapped: Address | None = None
 
-    def select(self, pair: Pair, kind: PathKind, now: float) -> None:
+    def select(self, pair: CandidatePair, kind: PathKind, now: float) -> None:
         """The path runs over this pair now."""
         self.pair = pair
         if self._liveness is None:
@@ -35,11 +35,11 @@ class Path:
             self._route = route
             self._outputs.append(Selected(*route, kind))
 
-    def observe(self, pair: Pair) -> None:
+    def observe(self, pair: CandidatePair) -> None:
         """Say how the peer sees us if that has changed; only the path's own mapping counts."""
-        if self.pair in (None, pair) and pair.mapped not in (None, self._observed):
-            self._observed = pair.mapped
-            self._outputs.append(Observed(pair.mapped))
+        if self.pair in (None, pair) and pair.mapped not in (None, self._mapped):
+            self._mapped = pair.mapped
+            self._outputs.append(Mapped(pair.mapped))
 
     def heard(self, now: float) -> None:
         """The peer has proven to be there."""
@@ -50,8 +50,8 @@ class Path:
         """Whether the peer is suspect or silent."""
         return self._liveness is not None and self._liveness.state is not Liveliness.ALIVE
 
-    def question_due(self, controlling: bool, now: float) -> bool:
-        """Whether to send a check now; it counts as sent."""
+    def check_due(self, controlling: bool, now: float) -> bool:
+        """Whether to send a consent check (RFC 7675 §5.1) now; it counts as sent."""
         return self._liveness is not None and self._liveness.due(controlling, now)
 
     def judge(self, now: float) -> bool:
@@ -69,5 +69,5 @@ class Path:
             self._liveness.forgive(now - deadline, now)
 
     def next_deadline(self, controlling: bool) -> float | None:
-        """When `question_due` or `judge` wants to be called."""
+        """When `check_due` or `judge` wants to be called."""
         return None if self._liveness is None else self._liveness.next_deadline(controlling)

@@ -1,6 +1,6 @@
 """The states of an ICE agent, of its candidate pairs, and what it thinks of the peer: as tables.
 
-`overlay.core.ice.agent`, `ice_checklist` and `ice_liveness` look up every next state here. An
+The agent, the check list, the path and ICE-lite look up every next state here. An
 agent's or a pair's event that has no entry for the state is a bug of ours and raises; a verdict on
 the peer that has none is no news.
 """
@@ -120,11 +120,11 @@ class Liveliness(StrEnum):
     """What we think of the peer at the other end of the path, from good to bad."""
 
     ALIVE = "alive"
-    """Heard, or not asked for long enough to wonder."""
+    """Heard lately, or no check is unanswered for long."""
     SUSPECT = "suspect"
-    """A question has gone unanswered for 1.5 s; it is asked twice a second."""
+    """A check has gone unanswered for 1.5 s; it is checked twice a second."""
     SILENT = "silent"
-    """Nothing heard for 6 s; it is asked every 2 s, and the path is kept."""
+    """Nothing heard for 6 s; it is checked every 2 s, and the path is kept."""
     DEAD = "dead"
     """Nothing heard for a minute: the end."""
 

@@ -22,7 +22,7 @@ from operator import lt
 from struct import Struct
 
 from overlay.core.context import Context
-from overlay.core.limits import Budgets
+from overlay.core.limits import TokenBuckets
 from overlay.core.routing.requests import base_of, new_request
 from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.timers import Timers
@@ -138,8 +138,12 @@ class Basalt:
     _epoch: int = 1
     _next_row: int = 0
     _pause: float = FIRST_PAUSE
-    _pace: Budgets = field(default_factory=lambda: Budgets(PUSHES_PER_SECOND, PUSHES_BURST))
-    _patience: Budgets = field(default_factory=lambda: Budgets(FLOOD_PER_SECOND, FLOOD_BURST))
+    _pace: TokenBuckets[PeerId] = field(
+        default_factory=lambda: TokenBuckets(PUSHES_PER_SECOND, PUSHES_BURST)
+    )
+    _patience: TokenBuckets[PeerId] = field(
+        default_factory=lambda: TokenBuckets(FLOOD_PER_SECOND, FLOOD_BURST)
+    )
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)

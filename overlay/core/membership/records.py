@@ -3,7 +3,7 @@
 from collections.abc import Container
 from dataclasses import dataclass
 
-from overlay.core.addresses import prefix_in
+from overlay.core.addresses import prefix_of
 from overlay.core.types import IDENTITY, Crypto, PeerId
 from overlay.core.wire import signing as documents
 from overlay.core.wire.bounds import RECORD_MAX
@@ -24,6 +24,8 @@ PREKEYS_FORGOTTEN = 30
 """Days before that whose keys are destroyed at each change (a node may have slept for long)."""
 SUITE = 1
 """HPKE with X25519, HKDF-SHA256, AES-128-GCM."""
+PREFIX_BITS = (16, 32)
+"""Whose machines may well be one attacker's, of IPv4 and of IPv6 (guess)."""
 
 
 def make_record(record: Record, crypto: Crypto) -> bytes:
@@ -44,7 +46,7 @@ class Read:
     signed: Signed | None
     """None: the signature has been checked, and holds."""
     prefix: str
-    """Whose machine it may be of (`overlay.core.addresses`)."""
+    """Whose machine it may be of (`prefix_in`)."""
 
     def holds(self, crypto: Crypto) -> bool:
         """Whether its owner has signed it; checked once."""
@@ -82,6 +84,12 @@ class RecordReader:
             del self._read[next(iter(self._read))]
         read = self._read[data] = Read(data, record, signed, prefix_in(record))
         return read
+
+
+def prefix_in(record: Record | None) -> str:
+    """The /16 or /32 of the first global address in a record; proven ones first."""
+    entries = sorted(record.addresses, key=lambda entry: not entry.proven) if record else []
+    return next(filter(None, (prefix_of(entry.host, *PREFIX_BITS) for entry in entries)), "")
 
 
 def open_record(

@@ -1,22 +1,22 @@
 """Where we can be reached: our own addresses, and what our neighbours see of us.
 
 Every connectivity check is a STUN query: the answers say under which address a neighbour sees us.
-One voice is not believed; candidates may carry it (a wrong one costs a few checks), a record only
-carries what two neighbours agree on. (First cut: votes by neighbour; prefixes and port prediction
-follow with the NAT order.)
+One voice is not believed: candidates may carry it (a wrong one costs a few checks), but a record
+carries only what two neighbours agree on. Each neighbour has one vote, whatever its prefix.
 """
 
 import ipaddress
 from dataclasses import dataclass, field
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.types import Address, Candidate, PeerId
 from overlay.core.wire.bounds import Host
 from overlay.core.wire.documents import AddressEntry
 
 VOTES_NEEDED = 2
+"""Neighbours that must see us at one address before a record says it (guess)."""
 VOTES_MAX = 64
-_TYPE_PREFERENCE = {"host": 126, "srflx": 100}
-"""RFC 8445 §5.1.2.2."""
+"""Neighbours whose word is kept; the one that spoke first goes (guess)."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class Reflexive:
         return sorted(chosen, key=lambda each: (-tally[each], each))
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Complete ICE candidates; nothing needs to be gathered (DESIGN, the first idea)."""
+        """Our ICE candidates, all at once: what a STUN server would tell, neighbours have told."""
         local = self.listening[0] if self.listening else None
         hosts = [_candidate("host", each, rank) for rank, each in enumerate(self.listening)]
         others = [*self.advertised, *self.mapped()]
@@ -108,9 +108,8 @@ class Reflexive:
 
 
 def _candidate(kind: str, address: Address, rank: int, base: Address | None = None) -> Candidate:
-    """RFC 8445 §5.1.2.1: type preference, local preference, component 1."""
-    priority = (_TYPE_PREFERENCE[kind] << 24) + ((65535 - rank) << 8) + 255
-    return Candidate(kind, address, priority, foundation=f"{kind[0]}{rank}", base=base)
+    foundation = f"{kind[0]}{rank}"  # RFC 8445 §5.1.1.3: one for each kind and base
+    return Candidate(kind, address, candidate_priority(kind, rank), foundation, base)
 
 
 def _is_loopback(host: str) -> bool:

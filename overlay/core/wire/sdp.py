@@ -7,6 +7,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.types import Address, Candidate, IceCredentials
 from overlay.core.wire.bounds import ICE_CHARS
 
@@ -18,8 +19,6 @@ MAX_MESSAGE_SIZE = 262_144
 DEFAULT_MESSAGE_SIZE = 65_536
 """Where a description does not say (RFC 8841 §6.1)."""
 SCTP_PORT = 5000
-HOST_PRIORITY = 2_130_706_431
-"""The highest host candidate of component 1 (RFC 8445 §5.1.2.1)."""
 SETUPS = ("actpass", "active", "passive")
 _DISCARD = Address("0.0.0.0", 9)
 """No candidate yet (RFC 8840 §4.1.1), or an address that is nobody's business."""
@@ -76,8 +75,8 @@ def fabricated_answer(
     addresses of the same node, in order of preference.
     """
     candidates = tuple(
-        Candidate("host", each, HOST_PRIORITY - 256 * index, foundation=str(index + 1))
-        for index, each in enumerate((address, *more))
+        Candidate("host", each, candidate_priority("host", rank), foundation=str(rank + 1))
+        for rank, each in enumerate((address, *more))
     )
     return describe(
         Description(credentials, fingerprint, "passive", candidates, lite=True, mid=mid)

@@ -1,8 +1,8 @@
 """What stands for DTLS and SCTP where every check is simulated: as many flights, no cryptography.
 
-The door sees what it sorts: a ClientHello whose cookie it asks for, plain and encrypted records.
-Client and server show their certificates' fingerprints and agree on an exporter value; a flight
-that got lost is sent again by the client.
+The endpoint sees what it sorts: a ClientHello whose cookie it asks for, plain and encrypted
+records. Client and server show their certificates' fingerprints and agree on an exporter value; a
+flight that got lost is sent again by the client.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ class Handshake:
         return self.flight
 
     def _client_hello(self, cookie: bytes) -> bytes:
-        """As much of a ClientHello as the door reads (RFC 6347 §4.2.1), padded to a real size."""
+        """As much of a ClientHello as the endpoint reads (RFC 6347 §4.2.1), of a real size."""
         body = struct.pack("!H", _DTLS_1_2) + self.session + b"\0" + bytes([len(cookie)]) + cookie
         body += bytes(160)
         size = len(body).to_bytes(3, "big")

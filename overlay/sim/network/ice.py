@@ -1,8 +1,8 @@
 """The network of a simulated world at fidelity ``ice``: every check is a datagram.
 
-Each node has the shipped door at its port, and its agents find the paths, nominate, watch them and
-follow them. A datagram takes its way's latency with jitter, may be lost, and passes the box of its
-sender and that of its receiver (`overlay.sim.network.nat`). Messages stay whole: in order,
+Each node has the shipped endpoint at its port, and its agents find the paths, nominate, watch them
+and follow them. A datagram takes its way's latency with jitter, may be lost, and passes the box of
+its sender and that of its receiver (`overlay.sim.network.nat`). Messages stay whole: in order,
 reliable, as late as the packets that were lost; where no packet passes they wait for the path.
 """
 
@@ -48,8 +48,8 @@ class Half(End):
     """A look whether the path is back is under way."""
 
 
-class _Doors(Silence):
-    """The doors notice silence themselves."""
+class _WatchedByEndpoints(Silence):
+    """The endpoints notice silence themselves."""
 
     def look(self, end: End, *, anew: bool = False, within: float = 0.0) -> None:
         """Nothing to be done."""
@@ -59,7 +59,7 @@ class IceNetwork(Network):
     """All ports of a world, and what passes between them."""
 
     def __init__(self, world: "World", conditions: Conditions) -> None:
-        super().__init__(world, conditions, _Doors(world))
+        super().__init__(world, conditions, _WatchedByEndpoints(world))
         firewalls = Firewalls(world)
         self.leaving: Fate = firewalls.leaving
         self.arriving: Fate = firewalls.arriving
@@ -184,7 +184,7 @@ class IceNetwork(Network):
             del self._clients[side.handshake.session]
         side.facts = _facts(side)
         half.node.ends[half.link] = half
-        side.port.door.established(side.link, self.now)
+        side.port.endpoint.established(side.link, self.now)
         self.feed(half.node, LinkOpened(side.link, side.secure.inbound, side.facts))
         self._resend_soon(half, 0.0)
 
@@ -269,17 +269,12 @@ class IceNetwork(Network):
 
 
 def _facts(side: Side) -> LinkFacts:
-    secure, claim = side.secure, side.secure.claim
-    return LinkFacts(
-        remote=side.remote,
-        local=side.port.node.address,
-        path=secure.path,
-        dtls_role=secure.dtls_role,
+    return side.secure.facts(
+        side.remote,
+        side.port.node.address,
+        side.secure.path,
         remote_fingerprint=side.handshake.fingerprint,
         exporter=side.handshake.exporter,
-        attempt=secure.attempt,
-        token_kind=claim.kind if claim else None,
-        token_id=claim.token_id if claim else b"",
     )
 
 

@@ -1,7 +1,7 @@
 """The network of a simulated world at fidelity ``links``: dials, negotiations, ordered channels.
 
 A dial reaches whoever listens at its address and checks the same fingerprint and dial token as the
-door does; a firewalled node can only be reached by a negotiation that both ends take part in.
+endpoint does; a firewalled node can only be reached by a negotiation that both ends take part in.
 Checks and keepalives are not simulated one by one: `overlay.sim.network.silence` says when they
 would have noticed that an end hears nothing any more.
 """

@@ -7,7 +7,7 @@ is a function of the datagram's two addresses; what it remembers is its own affa
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from overlay.core.limits import Recent
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class Firewalls:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._sent: dict[Address, Recent[Address, float]] = {}
+        self._sent: dict[Address, BoundedDict[Address, float]] = {}
         """For each firewalled node, when it last sent to whom."""
 
     def leaving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
         """Out it may, and makes the way back."""
         if self._is_firewalled(source):
-            self._sent.setdefault(source, Recent(REMEMBERED_MAX)).put(target, self._world.now)
+            self._sent.setdefault(source, BoundedDict(REMEMBERED_MAX)).put(target, self._world.now)
         return source, target
 
     def arriving(self, source: Address, target: Address) -> tuple[Address, Address] | None:

@@ -1,4 +1,4 @@
-"""A node's port where every check is simulated: the shipped door, driven by the world's clock.
+"""A node's port where every check is simulated: the shipped endpoint, driven by the world's clock.
 
 What the transport does for a real node (`overlay.transport.udp.transport`) is done here with
 datagrams of the world and a stand-in for DTLS and SCTP.
@@ -9,24 +9,14 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
-from overlay.core.endpoint.endpoint import (
-    Alive,
-    Door,
-    DoorOutput,
-    Lost,
-    Observed,
-    Record,
-    Secure,
-    Selected,
-    Send,
-    Silent,
-    Suspect,
-)
+from overlay.core.endpoint.endpoint import Endpoint
+from overlay.core.endpoint.outputs import End, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
     Dial,
     DialFailed,
     LinkAlive,
+    LinkLost,
     LinkSilent,
     LinkSuspect,
     Mapped,
@@ -43,9 +33,7 @@ if TYPE_CHECKING:
 
 MICROSECOND = 1_000_000
 WAITING_MAX = 256
-"""Datagrams that wait in the socket of a frozen node; later ones are lost. guess"""
-REASONS = {"timeout": "timeout", "glare": "glare", "conflict": "protocol", "silent": "timeout"}
-"""What the core is told when the door gives an attempt up."""
+"""Datagrams that wait in the socket of a frozen node; later ones are lost (guess)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,43 +70,28 @@ class Port:
         self.closed = False
         self._network = network
         self._rng = rng
-        self._attempts: dict[LinkId, None] = {}
-        """Dials and negotiations that have found no path yet."""
         self._waiting: list[tuple[bytes, Address]] = []
         self._wakes_at: int | None = None
-        self._obeys = False
-        self.door = Door(dial_key=node.settings.dial_key, cookie_key=rng.randbytes(32), random=rng)
-        self.door.set_local((node.address,))
+        self._performs_soon = False
+        self.endpoint = Endpoint(
+            dial_key=node.settings.dial_key, cookie_key=rng.randbytes(32), random=rng
+        )
+        self.endpoint.set_local((node.address,))
 
     # --- what the core wants -----------------------------------------------------------------
 
     def perform(self, effect: Dial | Prepare | Negotiate | Admit) -> None:
-        """Hand the door an effect; what comes of it is done once its core has had its say."""
-        now = self._told()
-        match effect:
-            case Dial():
-                self._attempts[effect.link] = None
-                self.door.dial(effect, now)
-            case Prepare():
-                self._attempts[effect.link] = None
-                self.door.prepare(effect, now)
-            case Negotiate():
-                self._attempts[effect.link] = None
-                self.door.negotiate(effect, now)
-            case Admit():
-                self.door.admitted(effect.link, now)
-            case _:
-                assert_never(effect)
-        self.obey_soon()
+        """Hand the endpoint an effect; what comes of it is done once its core has had its say."""
+        self.endpoint.perform(effect, self._told())
+        self.perform_soon()
 
     def close(self, link: LinkId) -> None:
         """Forget an attempt or a link; nothing more is said of it."""
-        self._attempts.pop(link, None)
         side = self.sides.pop(link, None)
         if side is not None:
             self._network.forget(side)
-        self.door.close(link, self._network.now)
-        self.obey_soon()
+        self.endpoint.close(link)
+        self.perform_soon()
 
     def shut(self) -> None:
         """The node has crashed."""
@@ -135,14 +108,14 @@ class Port:
             if len(self._waiting) < WAITING_MAX:
                 self._waiting.append((data, source))
             return
-        self.door.receive(data, source, self.node.address, self._told())
-        self._obey()
+        self.endpoint.receive(data, source, self.node.address, self._told())
+        self._perform_outputs()
 
     def heard(self, link: LinkId, source: Address) -> None:
         """A message has come on a link, in a packet from there."""
         if not self.node.frozen:
-            self.door.decrypted(link, source, self._network.now)
-            self._obey()
+            self.endpoint.decrypted(link, source, self._network.now)
+            self._perform_outputs()
 
     def thaw(self) -> None:
         """The node goes on: what was due is late, what came has waited."""
@@ -152,21 +125,21 @@ class Port:
             self.receive(data, source)
 
     def _told(self) -> float:
-        """The time, after telling the door what the node's wall clock says."""
-        self.door.set_wall(self._network.wall_offset(self.node))
+        """The time, after telling the endpoint what the node's wall clock says."""
+        self.endpoint.set_wall(self._network.wall_offset(self.node))
         return self._network.now
 
     # --- time --------------------------------------------------------------------------------
 
-    def obey_soon(self) -> None:
-        """Do what the door says once whatever is under way at this instant is over."""
-        if not self._obeys:
-            self._obeys = True
-            self._network.at(self._network.now_us, self._obey)
+    def perform_soon(self) -> None:
+        """Do what the endpoint says once whatever is under way at this instant is over."""
+        if not self._performs_soon:
+            self._performs_soon = True
+            self._network.at(self._network.now_us, self._perform_outputs)
 
     def _rearm(self) -> None:
-        """One pending look at the door's timers; one that comes too soon looks again."""
-        deadline = self.door.next_deadline()
+        """One pending look at the endpoint's timers; one that comes too soon looks again."""
+        deadline = self.endpoint.next_deadline()
         if deadline is None:
             return
         when = max(self._network.now_us, int(deadline * MICROSECOND))
@@ -184,20 +157,19 @@ class Port:
     def _on_time(self) -> None:
         if self.closed or self.node.frozen:
             return
-        self.door.handle_timeout(self._told())
-        self._obey()
+        self.endpoint.handle_timeout(self._told())
+        self._perform_outputs()
 
-    # --- what the door says ------------------------------------------------------------------
+    # --- what the endpoint says ------------------------------------------------------------------
 
-    def _obey(self) -> None:
-        self._obeys = False
-        while not self.closed and (outputs := self.door.take()):
-            for output in outputs:
-                self._on_output(output)
+    def _perform_outputs(self) -> None:
+        self._performs_soon = False
+        while not self.closed and (output := self.endpoint.poll()) is not None:
+            self._on_output(output)
         if not self.closed:
             self._rearm()
 
-    def _on_output(self, output: DoorOutput) -> None:
+    def _on_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
                 self._network.send(self.node, output.data, output.remote)
@@ -205,61 +177,42 @@ class Port:
                 self._on_record(output)
             case Secure():
                 self._on_secure(output)
-            case Selected():
-                self._on_selected(output)
-            case Lost():
-                self._on_lost(output)
-            case Observed() | Suspect() | Silent() | Alive():
-                self._on_fact(output)
+            case Move():
+                self._on_move(output)
+            case DialFailed() | LinkLost():
+                self._on_end(output)
+            case Mapped() | LinkSuspect() | LinkSilent():
+                self._network.feed(self.node, output)
+            case LinkAlive():
+                side = self.sides[output.link]
+                self._network.feed(self.node, output)
+                self._network.resume(side)
             case _:
                 assert_never(output)
 
-    def _on_fact(self, fact: Observed | Suspect | Silent | Alive) -> None:
-        side = self.sides.get(fact.link)
-        if side is None or not side.is_open:
-            return
-        match fact:
-            case Observed():
-                self._network.feed(self.node, Mapped(fact.link, fact.address))
-            case Suspect():
-                self._network.feed(self.node, LinkSuspect(fact.link))
-            case Silent():
-                self._network.feed(self.node, LinkSilent(fact.link))
-            case Alive():
-                self._network.feed(self.node, LinkAlive(fact.link))
-                self._network.resume(side)
-            case _:
-                assert_never(fact)
-
-    def _on_selected(self, selected: Selected) -> None:
-        side = self.sides.get(selected.link)
-        if side is None:
-            return
-        side.remote = selected.remote
+    def _on_move(self, move: Move) -> None:
+        side = self.sides[move.link]
+        side.remote = move.remote
         before = side.facts
         if before is not None:
-            side.facts = replace(before, remote=selected.remote, path=selected.path)
+            side.facts = replace(before, remote=move.remote, path=move.path)
             if side.facts != before:
-                self._network.feed(self.node, PathMoved(selected.link, side.facts))
+                self._network.feed(self.node, PathMoved(move.link, side.facts))
 
-    def _on_lost(self, lost: Lost) -> None:
-        side = self.sides.pop(lost.link, None)
-        tried = lost.link in self._attempts
-        self._attempts.pop(lost.link, None)
+    def _on_end(self, end: End) -> None:
+        side = self.sides.pop(end.link, None)
         if side is not None and side.is_open:
             assert side.half is not None
-            self._network.lose(side.half, "broken")
+            self._network.lose(side.half, end.reason)
             return
         if side is not None:
             self._network.forget(side)
-        if tried or (side is not None and lost.link % 2 == 0):
-            reason = REASONS.get(lost.reason, "unreachable")
-            self._network.feed(self.node, DialFailed(lost.link, reason))
+        if end.link % 2 == 0:
+            self._network.feed(self.node, end)
 
     # --- handshakes --------------------------------------------------------------------------
 
     def _on_secure(self, secure: Secure) -> None:
-        self._attempts.pop(secure.link, None)
         handshake = Handshake(
             client=secure.dtls_role == "client",
             ours=self.node.crypto.fingerprint,
@@ -291,7 +244,7 @@ class Port:
                 continue
             self._after(side, answer, before)
             if side.handshake.secure:
-                self.door.decrypted(link, record.remote, self._network.now)
+                self.endpoint.decrypted(link, record.remote, self._network.now)
             return
 
     def _after(self, side: Side, answer: bytes, before: bytes) -> None:

@@ -74,8 +74,8 @@ def _context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> 
     context.set_cipher_list(_CIPHERS)
     # A stock aiortc peer fails a handshake without an SRTP profile, data channels or not.
     context.set_tlsext_use_srtp(b"SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
-    # The door has checked the cookie (its own, stateless); OpenSSL is only told to expect one.
-    context.set_cookie_generate_callback(lambda _: b"the door makes cookies")
+    # The endpoint has checked the cookie (its own, stateless); OpenSSL is only told to expect one.
+    context.set_cookie_generate_callback(lambda _: b"the endpoint makes cookies")
     context.set_cookie_verify_callback(lambda *_: True)
     return context
 
@@ -295,7 +295,7 @@ class Dtls:
             self._fail("protocol")
 
     def _accept(self, datagram: bytes) -> bool:
-        """Take up a handshake whose cookie exchange the door has done.
+        """Take up a handshake whose cookie exchange the endpoint has done.
 
         The ClientHello has message_seq 1; `DTLSv1_listen` learns the sequence numbers from it,
         and it is then read once more as the first message.

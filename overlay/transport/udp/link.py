@@ -72,7 +72,7 @@ class Link:
     """An attempt, then an open link, then gone. Every public method is safe in every state."""
 
     def __init__(self, secure: Secure, host: Host, local: Address) -> None:
-        """`local` is where we are bound, should the door not know the address that was asked."""
+        """`local` is where we are bound, should the endpoint not know which address was asked."""
         self.id: LinkId = secure.link
         self.inbound = secure.inbound
         self.remote, self.local = secure.remote, secure.local
@@ -414,17 +414,12 @@ class Link:
 
     def facts(self) -> LinkFacts:
         """What the hello signs, and what users see."""
-        secure, claim = self._secure, self._secure.claim
-        return LinkFacts(
-            remote=self.remote,
-            local=self.local or self._bound,
-            path=self.path,
-            dtls_role=secure.dtls_role,
+        return self._secure.facts(
+            self.remote,
+            self.local or self._bound,
+            self.path,
             remote_fingerprint=self._dtls.fingerprint,
             exporter=self._dtls.exporter,
-            attempt=secure.attempt,
-            token_kind=claim.kind if claim else None,
-            token_id=claim.token_id if claim else b"",
         )
 
     @property

@@ -1,7 +1,8 @@
-"""The UDP transport: sockets, the door, and a link for each association that the door lets in.
+"""The UDP transport: sockets, the endpoint, and a link for each association that it lets in.
 
-The door decides (pure code), this obeys: `Send` goes to a socket, `Secure` makes a link, `Record`
-feeds it. One task a socket, one for all timers, one a link.
+The endpoint decides (pure code), this performs: `Send` goes to a socket, `Secure` makes a link,
+`Record` feeds it; what the endpoint says of links is for the core and goes to the node. One task a
+socket, one for all timers, one a link.
 """
 
 import contextvars
@@ -13,19 +14,8 @@ from typing import Any, TypeVarTuple, assert_never
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
-from overlay.core.endpoint.endpoint import (
-    Alive,
-    Door,
-    DoorOutput,
-    Lost,
-    Observed,
-    Record,
-    Secure,
-    Selected,
-    Send,
-    Silent,
-    Suspect,
-)
+from overlay.core.endpoint.endpoint import Endpoint
+from overlay.core.endpoint.outputs import End, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
     Dial,
@@ -33,6 +23,7 @@ from overlay.core.events import (
     Event,
     Hangup,
     LinkAlive,
+    LinkLost,
     LinkSilent,
     LinkSuspect,
     Listening,
@@ -81,11 +72,12 @@ class UdpTransport:
         self.on_stream: OnStream | None = None
         self._listen_on = listen
         self._advertise = advertise
-        self._door = Door(dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random)
+        self._endpoint = Endpoint(
+            dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random
+        )
         self._sockets: list[UdpSocket] = []
         self._alarms = Alarms(trio.current_time)
         self._links: dict[LinkId, Link] = {}
-        self._attempts: set[LinkId] = set()
         self._to_flush: list[Link] = []
         self._gathering: list[Link] = []
         self._latest: tuple[Message | None, bytes] = (None, b"")
@@ -129,39 +121,26 @@ class UdpTransport:
     def _announce(self) -> None:
         self.listen = tuple(socket.address for socket in self._sockets)
         addresses = tuple(at for bound in self.listen for at in reachable_at(bound))
-        self._door.set_local(addresses)
+        self._endpoint.set_local(addresses)
         self._emit(Listening(addresses, self._advertise))
 
     def perform(self, effect: TransportEffect) -> None:
         """See `Transport.perform`; nothing happens unless we run."""
         if self._nursery is not None:
             if isinstance(effect, Transmit):
-                self._guarded(self._transmit, effect)  # which asks nothing of the door
+                self._guarded(self._transmit, effect)  # which asks nothing of the endpoint
             else:
                 self._guarded(self._perform, effect)
                 self._rearm()
 
     def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
-        now = trio.current_time()
-        match effect:
-            case Dial():
-                self._attempts.add(effect.link)
-                self._door.dial(effect, now)
-            case Prepare():
-                self._attempts.add(effect.link)
-                self._door.prepare(effect, now)
-            case Negotiate():
-                self._attempts.add(effect.link)
-                self._door.negotiate(effect, now)
-            case Hangup():
-                self._hang_up(effect.link)
-            case Admit():
-                self._door.admitted(effect.link, now)
-                if (link := self._links.get(effect.link)) is not None:
-                    link.admit()
-            case _:
-                assert_never(effect)
-        self._obey()
+        if isinstance(effect, Hangup):
+            self._hang_up(effect.link)
+        else:
+            self._endpoint.perform(effect, trio.current_time())
+            if isinstance(effect, Admit) and (link := self._links.get(effect.link)) is not None:
+                link.admit()
+        self._perform_outputs()
 
     async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
         """See `Transport.open_stream`."""
@@ -172,7 +151,7 @@ class UdpTransport:
 
     def clock_set(self, wall: float) -> None:
         """See `Transport.clock_set`."""
-        self._door.set_wall(wall - trio.current_time())
+        self._endpoint.set_wall(wall - trio.current_time())
 
     def statistics(self, link: LinkId) -> LinkStatistics | None:
         """See `Transport.statistics`."""
@@ -184,7 +163,7 @@ class UdpTransport:
             bytes_in=found.bytes_in,
             bytes_out=found.bytes_out,
             queued=found.queued,
-            rtt=self._door.rtt(link) or found.rtt,
+            rtt=self._endpoint.rtt(link) or found.rtt,
             remote=facts.remote,
             local=facts.local,
             path=facts.path,
@@ -192,7 +171,7 @@ class UdpTransport:
 
     def description(self, link: LinkId) -> LinkDescription | None:
         """See `Transport.description`."""
-        found, described = self._open_link(link), self._door.description(link)
+        found, described = self._open_link(link), self._endpoint.description(link)
         if found is None or described is None:
             return None
         local, remote, local_candidates, remote_candidates = described
@@ -206,11 +185,6 @@ class UdpTransport:
             local_fingerprint=self.credentials.fingerprint,
             remote_fingerprint=facts.remote_fingerprint,
         )
-
-    @property
-    def door_counters(self) -> dict[str, int]:
-        """What the door has served and refused so far."""
-        return dict(self._door.counters)
 
     def _open_link(self, link: LinkId) -> Link | None:
         found = self._links.get(link)
@@ -244,12 +218,11 @@ class UdpTransport:
         return data
 
     def _hang_up(self, link: LinkId) -> None:
-        self._attempts.discard(link)
         found = self._links.get(link)
         if found is not None:
             found.hang_up()
         else:
-            self._door.close(link, trio.current_time())
+            self._endpoint.close(link)
 
     # --- datagrams --------------------------------------------------------------------------------
 
@@ -258,13 +231,13 @@ class UdpTransport:
 
     def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()
-        link_id = self._door.association_of(data, remote, local)
+        link_id = self._endpoint.association_of(data, remote, local)
         link = self._links.get(link_id) if link_id is not None else None
         if link is not None and link.receive(data):
-            self._door.decrypted(link.id, remote, now)
+            self._endpoint.decrypted(link.id, remote, now)
         else:
-            self._door.receive(data, remote, local, now)
-        self._obey()
+            self._endpoint.receive(data, remote, local, now)
+        self._perform_outputs()
 
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram to `remote`."""
@@ -273,14 +246,13 @@ class UdpTransport:
                 socket.send(data, remote, local)
                 return
 
-    # --- what the door says -----------------------------------------------------------------------
+    # --- what the endpoint says -------------------------------------------------------------------
 
-    def _obey(self) -> None:
-        while outputs := self._door.take():
-            for output in outputs:
-                self._perform_output(output)
+    def _perform_outputs(self) -> None:
+        while (output := self._endpoint.poll()) is not None:
+            self._perform_output(output)
 
-    def _perform_output(self, output: DoorOutput) -> None:
+    def _perform_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
                 self.send_datagram(output.data, output.remote, output.local)
@@ -288,33 +260,24 @@ class UdpTransport:
                 self._feed(output)
             case Secure():
                 self._secure(output)
-            case Selected():
-                self._select(output)
-            case Lost():
-                self._lose(output)
-            case Observed():
-                self._emit(Mapped(output.link, output.address))
-            case Suspect():
-                self._emit_if_open(output.link, LinkSuspect(output.link))
-            case Silent():
-                self._emit_if_open(output.link, LinkSilent(output.link))
-                if (link := self._links.get(output.link)) is not None:
-                    link.suspend()
-            case Alive():
-                self._emit_if_open(output.link, LinkAlive(output.link))
-                if (link := self._links.get(output.link)) is not None:
-                    link.resume()
+            case Move():
+                self._move(output)
+            case DialFailed() | LinkLost():
+                self._end(output)
+            case Mapped() | LinkSuspect():
+                self._emit(output)
+            case LinkSilent():
+                self._emit(output)
+                self._links[output.link].suspend()
+            case LinkAlive():
+                self._emit(output)
+                self._links[output.link].resume()
             case _:
                 assert_never(output)
 
-    def _emit_if_open(self, link: LinkId, event: Event) -> None:
-        if self._open_link(link) is not None:
-            self._emit(event)
-
     def _secure(self, secure: Secure) -> None:
         nursery = self._nursery
-        assert nursery is not None, "the door speaks only while we run"
-        self._attempts.discard(secure.link)
+        assert nursery is not None, "the endpoint speaks only while we run"
         link = Link(secure, self, self.listen[0])
         self._links[secure.link] = link
         # An effect may be what brought us here, in a task that knows nothing of the loop.
@@ -326,23 +289,21 @@ class UdpTransport:
             link = self._links.get(link_id)
             if link is not None and link.receive(record.data):
                 if link.is_secure:
-                    self._door.decrypted(link_id, record.remote, trio.current_time())
+                    self._endpoint.decrypted(link_id, record.remote, trio.current_time())
                 return
 
-    def _select(self, selected: Selected) -> None:
-        link = self._links.get(selected.link)
-        if link is None or not link.move(selected.remote, selected.local, selected.path):
-            return
-        if link.is_open:
+    def _move(self, move: Move) -> None:
+        link = self._links[move.link]
+        if link.move(move.remote, move.local, move.path) and link.is_open:
             self._emit(PathMoved(link.id, link.facts()))
 
-    def _lose(self, lost: Lost) -> None:
-        link = self._links.get(lost.link)
+    def _end(self, end: End) -> None:
+        """A link's own task says that it has ended; nobody else can say it of an attempt."""
+        link = self._links.get(end.link)
         if link is not None:
-            link.end("broken" if link.is_open else _DIAL_REASONS.get(lost.reason, "unreachable"))
-        elif lost.link in self._attempts:
-            self._attempts.discard(lost.link)
-            self._emit(DialFailed(lost.link, _DIAL_REASONS.get(lost.reason, "unreachable")))
+            link.end(end.reason)
+        else:
+            self._emit(end)
 
     # --- what links ask of us ---------------------------------------------------------------------
 
@@ -383,26 +344,26 @@ class UdpTransport:
             link.gathered()
 
     def link_opened(self, link: Link) -> None:
-        """DTLS and SCTP stand: the door no longer counts it as half-open."""
-        self._door.established(link.id, trio.current_time())
+        """DTLS and SCTP stand: the endpoint no longer counts it as half-open."""
+        self._endpoint.established(link.id, trio.current_time())
 
     def link_closed(self, link: Link) -> None:
         """Forget it."""
         self._links.pop(link.id, None)
-        self._door.close(link.id, trio.current_time())
+        self._endpoint.close(link.id)
 
     # --- time ------------------------------------------------------------------------------------
 
     def _rearm(self) -> None:
-        """The door may want to be called earlier than the timekeeper had planned."""
-        deadline = self._door.next_deadline()
+        """The endpoint may want to be called earlier than the timekeeper had planned."""
+        deadline = self._endpoint.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()
 
     async def _keep_time(self) -> None:
         """Run every timer when it is due, and flush the links that asked for it."""
         while True:
-            deadlines = (self._door.next_deadline(), self._alarms.next_deadline())
+            deadlines = (self._endpoint.next_deadline(), self._alarms.next_deadline())
             self._sleeps_until = min((at for at in deadlines if at is not None), default=_NEVER)
             with trio.move_on_at(self._sleeps_until):
                 await self._wake.wait()
@@ -412,11 +373,11 @@ class UdpTransport:
             for link in links:
                 link.flush()
             self._alarms.run_due(trio.current_time())
-            self._guarded(self._on_door_deadline)
+            self._guarded(self._on_endpoint_deadline)
 
-    def _on_door_deadline(self) -> None:
-        self._door.handle_timeout(trio.current_time())
-        self._obey()
+    def _on_endpoint_deadline(self) -> None:
+        self._endpoint.handle_timeout(trio.current_time())
+        self._perform_outputs()
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -434,12 +395,6 @@ class UdpTransport:
 
 
 _NEVER = float("inf")
-_DIAL_REASONS = {
-    "timeout": "timeout",
-    "glare": "glare",
-    "conflict": "protocol",
-    "silent": "timeout",
-}
 
 
 def _nobody_listens(event: Event) -> None:

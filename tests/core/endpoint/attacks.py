@@ -1,9 +1,9 @@
-"""What attackers of a door have in hand: forged checks, real ClientHellos, the door's own sizes."""
+"""What attackers of an endpoint have in hand: forged checks, real ClientHellos, its own sizes."""
 
 from random import Random
 
 from overlay.core.endpoint.dtls_cookie import hello_verify_request, parse_client_hello
-from overlay.core.endpoint.endpoint import Door
+from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.ice import stun
 from overlay.core.types import Address, LinkId
 from tests.core.endpoint.world import Dtls, Shell, World, make_dial, negotiate
@@ -54,21 +54,21 @@ def somewhere(random: Random) -> Address:
     )
 
 
-def state_of(door: Door) -> dict[str, int]:
-    """The size of everything that a door keeps."""
-    strangers = door._strangers
+def state_of(endpoint: Endpoint) -> dict[str, int]:
+    """The size of everything that an endpoint keeps."""
+    strangers = endpoint._strangers
     return {
-        "links": len(door._links),
-        "routes": len(door._routes),
-        "half-open": len(door._half_open),
-        "asked": len(door._asked),
-        "answered": len(door._answered),
-        "knocks": len(strangers.knocks),
-        "knock pairs": len(strangers.knocks._by_pair),
-        "worn": len(strangers.knocks._worn),
+        "links": len(endpoint._links),
+        "routes": len(endpoint._routes),
+        "half-open": len(endpoint._half_open),
+        "asked": len(endpoint._asked),
+        "answered": len(endpoint._answered),
+        "half-open checks": len(strangers.checks),
+        "addresses of half-open checks": len(strangers.checks._by_pair),
+        "expired": len(strangers.checks._expired),
         "buckets": len(strangers.buckets),
         "allowance": len(strangers.allowance),
-        "timers": len(door._timers),
+        "timers": len(endpoint._timers),
     }
 
 
@@ -76,16 +76,16 @@ BOUNDS = {
     "half-open": 256,
     "asked": 4096,
     "answered": 4096,
-    "knocks": 256,
-    "knock pairs": 4 * 256,
-    "worn": 1024,
+    "half-open checks": 256,
+    "addresses of half-open checks": 4 * 256,
+    "expired": 1024,
     "buckets": 4096,
     "allowance": 4096,
 }
 
 
-def assert_bounded(door: Door) -> None:
-    for name, size in state_of(door).items():
+def assert_bounded(endpoint: Endpoint) -> None:
+    for name, size in state_of(endpoint).items():
         assert size <= BOUNDS.get(name, 64), name
 
 

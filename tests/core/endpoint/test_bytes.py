@@ -1,4 +1,4 @@
-"""The door against bytes: wrong cookies, plain questions, and any datagram at all."""
+"""The endpoint against bytes: wrong cookies, plain questions, and any datagram at all."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overlay.core.endpoint.dtls_cookie import make_cookie, parse_client_hello
-from overlay.core.endpoint.endpoint import Secure, Send
+from overlay.core.endpoint.outputs import Secure, Send
 from overlay.core.ice import stun
 from overlay.core.types import Address, LinkId
 from tests.core.endpoint.attacks import (
@@ -29,22 +29,22 @@ from tests.core.endpoint.world import Shell, World, make_dial, negotiate
 
 
 def hello_answers(world: World, b: Shell, data: bytes, source: Address) -> list[bytes]:
-    b.door.receive(data, source, B, world.now)
-    return [each.data for each in b.door.take() if isinstance(each, Send)]
+    b.endpoint.receive(data, source, B, world.now)
+    return [each.data for each in b.take() if isinstance(each, Send)]
 
 
 def test_a_client_hello_from_nowhere_gets_nothing() -> None:
     world = World()
     b = Shell(world, B, seed=2)
     assert hello_answers(world, b, client_hello(), A) == []
-    assert b.door.counters["unknown"] == 1
+    assert b.endpoint.counters["unknown"] == 1
 
 
 def test_a_client_hello_after_a_check_gets_a_cookie_and_no_handshake() -> None:
     world = World()
     b = Shell(world, B, seed=2)
-    b.door.receive(forged_check(b, LOW, 1), A, B, world.now)
-    b.door.take()
+    b.endpoint.receive(forged_check(b, LOW, 1), A, B, world.now)
+    b.take()
     data = client_hello()
     (answer,) = hello_answers(world, b, data, A)
     assert len(answer) < len(data)
@@ -61,43 +61,43 @@ def test_a_wrong_cookie_opens_nothing(wrong: str) -> None:
         "old": make_cookie(b.cookie_key, A, 900.0),
         "made up": bytes(16),
     }[wrong]
-    b.door.receive(forged_check(b, LOW, 1), A, B, world.now)
-    b.door.take()
+    b.endpoint.receive(forged_check(b, LOW, 1), A, B, world.now)
+    b.take()
     (answer,) = hello_answers(world, b, client_hello(cookie=cookie), A)
     assert answer[13] == 3
-    assert b.door.counters["refused_cookie"] == 1
-    assert state_of(b.door)["links"] == 0
+    assert b.endpoint.counters["refused_cookie"] == 1
+    assert state_of(b.endpoint)["links"] == 0
     right = make_cookie(b.cookie_key, A, 1000.0)
-    b.door.receive(client_hello(cookie=right), A, B, world.now)
-    assert [type(each).__name__ for each in b.door.take()] == ["Secure", "Record"]
+    b.endpoint.receive(client_hello(cookie=right), A, B, world.now)
+    assert [type(each).__name__ for each in b.take()] == ["Secure", "Record"]
 
 
 def test_a_flood_of_client_hellos_is_not_answered_for_long() -> None:
     world = World()
     b = Shell(world, B, seed=2)
-    b.door.receive(forged_check(b, LOW, 1), A, B, world.now)
-    b.door.take()
+    b.endpoint.receive(forged_check(b, LOW, 1), A, B, world.now)
+    b.take()
     data = client_hello()
     answers = [hello_answers(world, b, data, A) for _ in range(300)]
     assert 50 < sum(map(len, answers)) <= 100
-    assert state_of(b.door)["links"] == 0
+    assert state_of(b.endpoint)["links"] == 0
 
 
 def test_plain_stun_is_served_and_unknown_attributes_are_named() -> None:
     world = World()
     b = Shell(world, B, seed=2)
     bare = stun.encode(stun.binding_request(bytes(12)), None, fingerprint=False)
-    b.door.receive(bare, A, B, world.now)
+    b.endpoint.receive(bare, A, B, world.now)
     odd = bare[:2] + b"\0\4" + bare[4:] + b"\x77\x77\0\0"
-    b.door.receive(odd, A, B, world.now)
-    b.door.receive(b"\0\x11" + bare[2:], A, B, world.now)  # an indication wants no answer
-    answers = [stun.parse(each.data) for each in b.door.take() if isinstance(each, Send)]
+    b.endpoint.receive(odd, A, B, world.now)
+    b.endpoint.receive(b"\0\x11" + bare[2:], A, B, world.now)  # an indication wants no answer
+    answers = [stun.parse(each.data) for each in b.take() if isinstance(each, Send)]
     assert [getattr(each, "mapped_address", None) for each in answers] == [A, None]
     assert [getattr(each, "unknown_attributes", None) for each in answers] == [(), (0x7777,)]
-    assert b.door.counters["stun_served"] == 1
+    assert b.endpoint.counters["stun_served"] == 1
 
 
-def test_a_knock_that_claims_our_role_is_told_to_switch_and_not_let_in() -> None:
+def test_a_half_open_check_that_claims_our_role_is_told_to_switch_and_not_let_in() -> None:
     world = World()
     b = Shell(world, B, seed=2)
     dialled = make_dial(0, b, LOW)
@@ -105,13 +105,13 @@ def test_a_knock_that_claims_our_role_is_told_to_switch_and_not_let_in() -> None
         bytes(12), username=f"{dialled.remote.ufrag}:x", priority=1, controlled=1
     )
     key = dialled.remote.password.encode()
-    b.door.receive(stun.encode(request, key), A, B, world.now)
-    (send,) = b.door.take()
+    b.endpoint.receive(stun.encode(request, key), A, B, world.now)
+    (send,) = b.take()
     assert isinstance(send, Send)
     answer = stun.parse(send.data)
     assert isinstance(answer, stun.Message)
     assert (answer.error_code, answer.integrity_ok(key)) == (487, True)
-    assert state_of(b.door)["knocks"] == 0
+    assert state_of(b.endpoint)["half-open checks"] == 0
 
 
 # --- any bytes ----------------------------------------------------------------------------------
@@ -159,14 +159,14 @@ def test_no_datagram_from_anybody_is_too_much(datagrams: list[tuple[bytes, Addre
     sent: dict[Address, int] = defaultdict(int)
     for data, source in datagrams:
         received[source] += len(data)
-        b.door.receive(data, source, B, world.now)
-        for output in b.door.take():
+        b.endpoint.receive(data, source, B, world.now)
+        for output in b.take():
             assert not isinstance(output, Secure)
             if isinstance(output, Send):
                 sent[output.remote] += len(output.data)
     for source in (M, Address("2600::1", 5), Address("127.0.0.1", 9)):
         assert sent[source] <= 3 * received[source]
-    assert_bounded(b.door)
+    assert_bounded(b.endpoint)
     assert talks(world, a, b, link)
 
 
@@ -194,4 +194,4 @@ def test_an_unverified_address_is_sent_at_most_three_times_its_bytes_by_an_agent
     world.send(first[0], M, B)
     world.run(9.0)
     assert 0 < world.sent[M] <= 3 * len(first[0])
-    assert b.door.counters["unverified"] > 0
+    assert b.endpoint.counters["unverified"] > 0

@@ -1,10 +1,10 @@
-"""The door between honest peers: every way in ends in a link, and in one link only."""
+"""The endpoint between honest peers: every way in ends in a link, and in one link only."""
 
 import pytest
 
-from overlay.core.endpoint.endpoint import Lost, Observed, Record, Secure, Selected
-from overlay.core.events import Dial, Prepare
-from overlay.core.types import Address, IceCredentials, LinkId, PathKind
+from overlay.core.endpoint.outputs import Move, Record, Secure
+from overlay.core.events import Admit, Dial, DialFailed, Mapped, Prepare
+from overlay.core.types import Address, IceCredentials, LinkId, PathKind, PeerId
 from overlay.core.wire import dial_tokens as dial
 from tests.core.endpoint.world import (
     LATENCY,
@@ -108,7 +108,7 @@ def test_an_expired_token_opens_nothing(world: World, seconds: int) -> None:
     world.run(6.0)
     assert a.lost() == {0: "timeout"}
     assert b.outputs == []
-    assert b.door.counters["refused_token"] > 0
+    assert b.endpoint.counters["refused_token"] > 0
 
 
 def test_a_token_of_another_node_opens_nothing(world: World) -> None:
@@ -118,16 +118,16 @@ def test_a_token_of_another_node_opens_nothing(world: World) -> None:
     world.run(6.0)
     assert a.lost() == {0: "timeout"}
     assert b.outputs == []
-    assert b.door.counters["refused_token"] > 0
+    assert b.endpoint.counters["refused_token"] > 0
 
 
-def test_no_token_opens_a_door_that_does_not_know_the_time(world: World) -> None:
+def test_no_token_opens_an_endpoint_that_does_not_know_the_time(world: World) -> None:
     a, b = pair_of(world)
-    b.door._strangers.wall_offset = None
+    b.endpoint._strangers.wall_offset = None
     a.dial(0, b, LOW)
     world.run(1.0)
     assert b.outputs == []
-    b.door.set_wall(WALL)
+    b.endpoint.set_wall(WALL)
     world.run(3.0)
     assert b.up() == [1], "the dialler keeps asking"
 
@@ -135,7 +135,7 @@ def test_no_token_opens_a_door_that_does_not_know_the_time(world: World) -> None
 def test_a_dial_that_nobody_answers_is_lost_in_time(world: World) -> None:
     a = Shell(world, A, seed=1)
     claim = make_claim(LOW)
-    a.door.dial(
+    a.endpoint.perform(
         Dial(
             LinkId(0),
             (B,),
@@ -161,7 +161,7 @@ def test_a_handshake_that_stops_halfway_is_lost_at_both_ends(world: World) -> No
     world.run(11.0)
     assert (a.up(), b.up()) == ([], [])
     assert (a.lost(), b.lost()) == ({0: "timeout"}, {1: "timeout"})
-    assert len(b.door._half_open) == 0
+    assert len(b.endpoint._half_open) == 0
 
 
 def test_of_two_dials_to_one_address_at_once_the_first_stands(world: World) -> None:
@@ -232,13 +232,13 @@ def test_a_client_hello_that_overtakes_the_last_check_is_kept(world: World) -> N
 def test_a_prepared_link_answers_checks_and_can_be_closed(world: World) -> None:
     a = Shell(world, A, seed=1)
     ours = IceCredentials("ours", "password of the offerer")
-    a.door.prepare(Prepare(LinkId(0), ours, LOW, candidates_of(a)), world.now)
-    assert a.door.description(LinkId(0)) == (ours, None, candidates_of(a), ())
-    assert a.door.route(LinkId(0)) is None
-    a.door.close(LinkId(0), world.now)
-    assert a.door.description(LinkId(0)) is None
-    assert a.door.take() == []
-    assert a.door.next_deadline() is None
+    a.endpoint.perform(Prepare(LinkId(0), ours, LOW, candidates_of(a)), world.now)
+    assert a.endpoint.description(LinkId(0)) == (ours, None, candidates_of(a), ())
+    assert a.endpoint.route(LinkId(0)) is None
+    a.endpoint.close(LinkId(0))
+    assert a.endpoint.description(LinkId(0)) is None
+    assert a.take() == []
+    assert a.endpoint.next_deadline() is None
 
 
 # --- glare --------------------------------------------------------------------------------------
@@ -303,12 +303,12 @@ def test_a_restarted_dialler_comes_in_beside_its_old_self(world: World) -> None:
     assert (reborn.up(), b.up()) == ([0], [1, 3])
     assert talks(world, reborn, 0, b, 3)
     assert b.lost() == {}, "only a hello may displace the old one"
-    b.door.receive(b"\x17\xfe\xfd\x00\x01" + bytes(20), A, B, world.now)
-    (record,) = b.door.take()
+    b.endpoint.receive(b"\x17\xfe\xfd\x00\x01" + bytes(20), A, B, world.now)
+    (record,) = b.take()
     assert isinstance(record, Record)
     assert record.links == (3, 1), "who was heard last is asked first"
     world.run(70.0)
-    assert b.lost() == {1: "silent"}
+    assert b.lost() == {1: "broken"}
     assert talks(world, reborn, 0, b, 3)
     assert a.dtls
 
@@ -348,21 +348,21 @@ def test_a_restarted_listener_is_dialled_beside_its_old_self(world: World) -> No
 def test_a_listener_does_not_keep_links_alive_that_died_with_its_last_process(
     world: World,
 ) -> None:
-    """Its token still opens the door, but its association is gone: the dialler must find out."""
+    """Its token is still good, but its association is gone: the dialler must find out."""
     a, _ = linked(world)
     Shell(world, B, seed=2)  # the same keys, the same port, no memory
     world.run(12.0)
-    assert a.said_kinds() == ["Silent"]
+    assert a.said_kinds() == ["LinkSilent"]
     world.run(60.0)
-    assert a.lost() == {0: "silent"}
+    assert a.lost() == {0: "broken"}
 
 
 def test_a_dialler_whose_link_was_closed_is_not_answered_any_more(world: World) -> None:
     a, b = linked(world)
-    b.door.close(LinkId(1), world.now)
+    b.endpoint.close(LinkId(1))
     world.run(9.0)
-    assert a.said_kinds() == ["Silent"]
-    assert b.door.counters["refused_token"] > 0
+    assert a.said_kinds() == ["LinkSilent"]
+    assert b.endpoint.counters["refused_token"] > 0
 
 
 # --- paths --------------------------------------------------------------------------------------
@@ -376,14 +376,14 @@ def test_a_path_follows_the_dialler_after_a_check_and_a_record_from_its_new_addr
     world.nat[A] = moved
     a.write(LinkId(0), b"too early")
     world.run(0.1)
-    assert b.door.route(LinkId(1)) == (A, B), "a record alone moves nothing"
+    assert b.endpoint.route(LinkId(1)) == (A, B), "a record alone moves nothing"
     assert b"too early" not in b.read[LinkId(1)]
     world.run(3.0)
-    assert b.door.route(LinkId(1)) == (A, B), "a check alone moves nothing"
+    assert b.endpoint.route(LinkId(1)) == (A, B), "a check alone moves nothing"
     a.write(LinkId(0), b"here I am")
     world.run(0.1)
-    assert b.door.route(LinkId(1)) == (moved, B)
-    assert b.outputs[-1] == Selected(LinkId(1), moved, B, PathKind.HOST)
+    assert b.endpoint.route(LinkId(1)) == (moved, B)
+    assert b.outputs[-1] == Move(LinkId(1), moved, B, PathKind.HOST)
     assert talks(world, a, 0, b, 1)
 
 
@@ -392,9 +392,9 @@ def test_a_path_follows_a_dialler_that_has_just_been_heard_where_it_was(world: W
     moved = Address("8.8.4.4", 9999)
     world.nat[A] = moved
     world.run(3.0)
-    b.door.decrypted(LinkId(1), A, world.now)
-    b.door.decrypted(LinkId(1), moved, world.now + 0.001)
-    assert b.door.route(LinkId(1)) == (moved, B)
+    b.endpoint.decrypted(LinkId(1), A, world.now)
+    b.endpoint.decrypted(LinkId(1), moved, world.now + 0.001)
+    assert b.endpoint.route(LinkId(1)) == (moved, B)
     assert a.dtls
 
 
@@ -410,7 +410,7 @@ def test_a_negotiated_path_follows_either_end(world: World, mover: str) -> None:
         world.run(0.5)
         walker.write(LinkId(4), b"here I am")
     world.run(0.5)
-    assert other.door.route(LinkId(4)) == (moved, other.address)
+    assert other.endpoint.route(LinkId(4)) == (moved, other.address)
     assert talks(world, walker, 4, other, 4)
 
 
@@ -421,8 +421,8 @@ def test_the_fast_path_names_the_only_link_of_an_encrypted_record(world: World) 
     a, b = linked(world)
     encrypted = b"\x17\xfe\xfd\x00\x01" + bytes(20)
     plain = b"\x16\xfe\xfd\x00\x00" + bytes(20)
-    assert b.door.association_of(encrypted, A, B) == 1
-    assert a.door.association_of(encrypted, B, A) == 0
+    assert b.endpoint.association_of(encrypted, A, B) == 1
+    assert a.endpoint.association_of(encrypted, B, A) == 0
     for data, remote, local in [
         (plain, A, B),
         (encrypted, B, B),
@@ -431,25 +431,25 @@ def test_the_fast_path_names_the_only_link_of_an_encrypted_record(world: World) 
         (b"", A, B),
         (b"\x01\x01\x00\x01\x01" + bytes(20), A, B),
     ]:
-        assert b.door.association_of(data, remote, local) is None
+        assert b.endpoint.association_of(data, remote, local) is None
     Shell(world, A, seed=11).dial(0, b, HIGH)
     world.run(1.0)
-    assert b.door.association_of(encrypted, A, B) is None, "two links: only trying tells"
+    assert b.endpoint.association_of(encrypted, A, B) is None, "two links: only trying tells"
 
 
 def test_routes_round_trips_and_descriptions_are_known_of_every_link(world: World) -> None:
     a, b = linked(world)
-    assert a.door.route(LinkId(0)) == (B, A)
-    assert a.door.rtt(LinkId(0)) == pytest.approx(2 * LATENCY)
-    assert b.door.rtt(LinkId(1)) is None, "a listener asks nothing"
-    dialled, opened = a.door.description(LinkId(0)), b.door.description(LinkId(1))
+    assert a.endpoint.route(LinkId(0)) == (B, A)
+    assert a.endpoint.rtt(LinkId(0)) == pytest.approx(2 * LATENCY)
+    assert b.endpoint.rtt(LinkId(1)) is None, "a listener asks nothing"
+    dialled, opened = a.endpoint.description(LinkId(0)), b.endpoint.description(LinkId(1))
     assert dialled is not None
     assert opened is not None
     assert dialled[1] == opened[0], "the listener's credentials, fabricated by the dialler"
     assert opened[1] is None
     assert [each.address for each in opened[2]] == [B]
     assert [each.address for each in opened[3]] == [A]
-    for ask in (a.door.route, a.door.rtt, a.door.description):
+    for ask in (a.endpoint.route, a.endpoint.rtt, a.endpoint.description):
         assert ask(LinkId(99)) is None
 
 
@@ -457,18 +457,18 @@ def test_the_dialler_is_told_how_the_listener_sees_it(world: World) -> None:
     outside = Address("6.6.6.6", 60_000)
     world.nat[A] = outside
     a, _ = linked(world)
-    assert a.said(Observed) == [Observed(LinkId(0), outside)]
+    assert a.said(Mapped) == [Mapped(LinkId(0), outside)]
 
 
 def test_nothing_is_said_of_a_closed_link(world: World) -> None:
     a, b = pair_of(world)
-    a.door.dial(make_dial(0, b, LOW), world.now)
-    a.door.handle_timeout(10.0)
-    a.door.close(LinkId(0), 10.0)
-    a.door.close(LinkId(0), 10.0)
-    assert not [each for each in a.door.take() if isinstance(each, Lost)]
-    for call in (a.door.established, a.door.admitted):
-        call(LinkId(0), 10.0)
-    a.door.decrypted(LinkId(0), B, 10.0)
-    assert a.door.take() == []
-    assert a.door.next_deadline() is None
+    a.endpoint.perform(make_dial(0, b, LOW), world.now)
+    a.endpoint.handle_timeout(10.0)
+    a.endpoint.close(LinkId(0))
+    a.endpoint.close(LinkId(0))
+    assert not [each for each in a.take() if isinstance(each, DialFailed)]
+    a.endpoint.established(LinkId(0), 10.0)
+    a.endpoint.perform(Admit(LinkId(0), PeerId(bytes(32))), 10.0)
+    a.endpoint.decrypted(LinkId(0), B, 10.0)
+    assert a.take() == []
+    assert a.endpoint.next_deadline() is None

@@ -1,16 +1,18 @@
-"""The limits of the door, one by one."""
+"""The limits of the endpoint, one by one."""
 
 import pytest
 
 from overlay.core.limits import (
+    BURST,
     HALF_OPEN_MAX,
     HALF_OPEN_PER_PREFIX,
+    RATE,
     SOURCES_MAX,
     Allowance,
+    BoundedDict,
     HalfOpen,
-    Recent,
     TokenBuckets,
-    prefix_of,
+    group_of,
     source_of,
 )
 from overlay.core.types import Address, LinkId
@@ -38,7 +40,7 @@ A, B = Address("8.8.8.1", 1111), Address("9.9.9.2", 2222)
     ],
 )
 def test_public_addresses_count_by_prefix_and_near_ones_alone(host: str, prefix: str) -> None:
-    assert prefix_of(host) == prefix
+    assert group_of(host) == prefix
 
 
 def test_a_source_is_a_public_prefix_or_one_local_socket() -> None:
@@ -48,7 +50,7 @@ def test_a_source_is_a_public_prefix_or_one_local_socket() -> None:
 
 
 def test_a_bucket_empties_and_fills() -> None:
-    buckets = TokenBuckets(rate=10.0, burst=5.0)
+    buckets = TokenBuckets[str](rate=10.0, burst=5.0)
     assert [buckets.take("a", 0.0) for _ in range(7)] == [True] * 5 + [False] * 2
     assert buckets.take("b", 0.0)
     assert not buckets.take("a", 0.05)
@@ -58,13 +60,13 @@ def test_a_bucket_empties_and_fills() -> None:
 
 
 def test_a_clock_that_stands_still_fills_no_bucket() -> None:
-    buckets = TokenBuckets(rate=10.0, burst=1.0)
+    buckets = TokenBuckets[str](rate=10.0, burst=1.0)
     assert buckets.take("a", 5.0)
     assert not buckets.take("a", 4.0)
 
 
 def test_buckets_and_allowances_are_bounded() -> None:
-    buckets, allowance = TokenBuckets(), Allowance()
+    buckets, allowance = TokenBuckets[str](RATE, BURST, SOURCES_MAX), Allowance()
     for number in range(SOURCES_MAX + 100):
         buckets.take(str(number), 0.0)
         allowance.earn(Address("8.8.8.8", number), 1)
@@ -105,10 +107,10 @@ def test_exempt_from_the_prefix_is_not_exempt_from_the_total() -> None:
     assert not half_open.admit(LinkId(HALF_OPEN_MAX), "9.9.9.2")
 
 
-def test_recent_forgets_what_was_put_in_longest_ago() -> None:
-    recent: Recent[str, int] = Recent(2)
-    recent.put("a", 1)
-    recent.put("b", 2)
-    recent.put("a", 3)
-    recent.put("c", 4)
-    assert dict(recent) == {"a": 3, "c": 4}
+def test_a_bounded_dict_forgets_what_was_put_in_longest_ago() -> None:
+    bounded: BoundedDict[str, int] = BoundedDict(2)
+    bounded.put("a", 1)
+    bounded.put("b", 2)
+    bounded.put("a", 3)
+    bounded.put("c", 4)
+    assert dict(bounded) == {"a": 3, "c": 4}

@@ -1,8 +1,9 @@
-"""What the door says of silence on a link that a peer has dialled: it can only listen."""
+"""What the endpoint says of silence on a link that a peer has dialled: it can only listen."""
 
 import pytest
 
-from overlay.core.endpoint.endpoint import Alive, DoorOutput, Lost, Silent, Suspect
+from overlay.core.endpoint.outputs import EndpointOutput
+from overlay.core.events import LinkAlive, LinkLost, LinkSilent, LinkSuspect
 from overlay.core.ice import stun
 from overlay.core.types import Address, LinkId
 from overlay.core.wire import dial_tokens as dial
@@ -21,7 +22,7 @@ def linked(*, admitted: bool = True) -> tuple[World, Shell, Shell]:
     world.run(1.0)
     assert b.up() == [LINK]
     if admitted:
-        b.door.admitted(LINK, world.now)
+        b.admit(LINK)
     b.outputs.clear()
     return world, a, b
 
@@ -40,7 +41,7 @@ def check(b: Shell, number: int) -> bytes:
     return stun.encode(request, credentials.password.encode())
 
 
-def said_after(world: World, shell: Shell, seconds: float) -> list[DoorOutput]:
+def said_after(world: World, shell: Shell, seconds: float) -> list[EndpointOutput]:
     shell.outputs.clear()
     world.run(seconds)
     return shell.outputs
@@ -49,22 +50,22 @@ def said_after(world: World, shell: Shell, seconds: float) -> list[DoorOutput]:
 def test_an_idle_link_of_two_nodes_is_never_suspect() -> None:
     world, a, b = linked()
     assert said_after(world, b, 300.0) == []
-    assert a.said(Suspect) == []
+    assert a.said(LinkSuspect) == []
 
 
 def test_a_node_is_suspect_then_silent_then_lost() -> None:
     world, a, b = linked()
-    heard_at = b.door._links[LINK].ice._heard_at  # type: ignore[attr-defined]
+    heard_at = b.endpoint._links[LINK].ice._heard_at  # type: ignore[attr-defined]
     a.frozen = True
     started = world.now
     world.run(3.5 - (started - heard_at) - 0.01)
     assert b.outputs == []
-    assert said_after(world, b, 0.02) == [Suspect(LINK)]
+    assert said_after(world, b, 0.02) == [LinkSuspect(LINK)]
     assert said_after(world, b, 2.4) == []
-    assert said_after(world, b, 0.2) == [Silent(LINK)]
+    assert said_after(world, b, 0.2) == [LinkSilent(LINK)]
     assert said_after(world, b, 53.0) == []
-    assert said_after(world, b, 2.0) == [Lost(LINK, "silent")]
-    assert b.door.next_deadline() is None
+    assert said_after(world, b, 2.0) == [LinkLost(LINK, "broken")]
+    assert b.endpoint.next_deadline() is None
 
 
 def test_a_silent_node_that_speaks_again_is_alive() -> None:
@@ -72,7 +73,7 @@ def test_a_silent_node_that_speaks_again_is_alive() -> None:
     a.frozen = True
     world.run(20.0)
     a.frozen = False
-    assert said_after(world, b, 3.0) == [Alive(LINK)]
+    assert said_after(world, b, 3.0) == [LinkAlive(LINK)]
     a.write(LinkId(0), b"still here")
     world.run(0.1)
     assert b.read[LINK] == [b"still here"]
@@ -103,21 +104,20 @@ def test_a_stock_dialler_is_given_fifteen_seconds() -> None:
     world.run(0.1)
     a.frozen = True
     assert said_after(world, b, 7.3) == []
-    assert said_after(world, b, 0.2) == [Suspect(LINK)]
+    assert said_after(world, b, 0.2) == [LinkSuspect(LINK)]
     assert said_after(world, b, 7.3) == []
-    assert said_after(world, b, 0.2) == [Silent(LINK)]
+    assert said_after(world, b, 0.2) == [LinkSilent(LINK)]
     world.send(check(b, 1), A, B)
-    assert said_after(world, b, 0.1) == [Alive(LINK)]
+    assert said_after(world, b, 0.1) == [LinkAlive(LINK)]
 
 
 def test_being_admitted_shortens_the_patience_at_once() -> None:
     world, a, b = linked(admitted=False)
     a.frozen = True
     assert said_after(world, b, 5.0) == []
-    b.door.admitted(LINK, world.now)
-    b.flush()
+    b.admit(LINK)
     world.run(0.1)
-    assert Suspect(LINK) in b.outputs
+    assert LinkSuspect(LINK) in b.outputs
 
 
 @pytest.mark.parametrize("asleep", [1.5, 5.0, 20.0, 3600.0])
@@ -130,8 +130,8 @@ def test_our_own_sleep_is_not_the_peers_silence(asleep: float) -> None:
     a.frozen = b.frozen = False
     b.outputs.clear()
     world.run(30.0)
-    assert not b.said(Silent)
-    assert not b.said(Lost)
+    assert not b.said(LinkSilent)
+    assert not b.said(LinkLost)
 
 
 def test_after_our_sleep_the_peer_has_the_rest_of_its_time() -> None:
@@ -142,7 +142,7 @@ def test_after_our_sleep_the_peer_has_the_rest_of_its_time() -> None:
     world.run(1.5)
     a.frozen = False
     world.run(30.0)
-    assert not b.said(Silent)
+    assert not b.said(LinkSilent)
 
 
 def test_sleeping_pardons_nobody_who_stays_silent() -> None:
@@ -151,7 +151,7 @@ def test_sleeping_pardons_nobody_who_stays_silent() -> None:
     world.run(20.0)
     b.frozen = False
     world.run(10.0)
-    assert b.said(Silent) == [Silent(LINK)]
+    assert b.said(LinkSilent) == [LinkSilent(LINK)]
 
 
 def test_nothing_is_said_of_silence_before_the_link_stands() -> None:
@@ -160,4 +160,4 @@ def test_nothing_is_said_of_silence_before_the_link_stands() -> None:
     world.filter = lambda data, source, target: not (source == A and len(data) > 400)
     a.dial(0, b, ATTEMPT)
     world.run(11.0)
-    assert [type(each).__name__ for each in b.outputs] == ["Secure", "Lost"]
+    assert [type(each).__name__ for each in b.outputs] == ["Secure", "DialFailed"]

@@ -1,11 +1,11 @@
-"""The door against strangers: theft, floods, and meddling with others' handshakes."""
+"""The endpoint against strangers: theft, floods, and meddling with others' handshakes."""
 
 from random import Random
 
 import pytest
 
 from overlay.core.endpoint.dtls_cookie import make_cookie
-from overlay.core.endpoint.endpoint import Suspect
+from overlay.core.events import LinkSuspect
 from overlay.core.ice import stun
 from overlay.core.types import Address, LinkId
 from tests.core.endpoint.attacks import (
@@ -46,11 +46,11 @@ def test_a_replayed_check_from_anywhere_moves_nothing(kind: str) -> None:
                 world.send(data, somewhere(random), B)
         assert talks(world, a, b, link)
     assert captured
-    assert b.door.route(LinkId(link)) == (A, B)
+    assert b.endpoint.route(LinkId(link)) == (A, B)
     assert len(b.secured()) == 1
     assert b.lost() == a.lost() == {}
-    assert b.door.counters["replayed"] > 100
-    assert_bounded(b.door)
+    assert b.endpoint.counters["replayed"] > 100
+    assert_bounded(b.endpoint)
 
 
 def test_checks_spoofed_with_the_address_of_a_linked_peer_move_nothing() -> None:
@@ -62,10 +62,10 @@ def test_checks_spoofed_with_the_address_of_a_linked_peer_move_nothing() -> None
             assert talks(world, a, b, link)
     world.run(10.0)
     assert talks(world, a, b, link)
-    assert b.door.route(LinkId(link)) == (A, B)
+    assert b.endpoint.route(LinkId(link)) == (A, B)
     assert (len(b.secured()), b.lost(), a.lost()) == (1, {}, {})
     assert not b.said_kinds()
-    assert_bounded(b.door)
+    assert_bounded(b.endpoint)
 
 
 def test_fresh_checks_for_the_very_session_from_anywhere_move_nothing() -> None:
@@ -76,20 +76,20 @@ def test_fresh_checks_for_the_very_session_from_anywhere_move_nothing() -> None:
         world.send(forged_check(b, LOW, number), somewhere(random), B)
         if number % 100 == 0:
             assert talks(world, a, b, link)
-    assert b.door.route(LinkId(link)) == (A, B)
-    assert state_of(b.door)["routes"] == 5, "its own addresses and the last four"
+    assert b.endpoint.route(LinkId(link)) == (A, B)
+    assert state_of(b.endpoint)["routes"] == 5, "its own addresses and the last four"
     assert (b.secured()[1:], b.lost(), a.lost()) == ([], {}, {})
 
 
 def test_a_spoofer_of_the_linked_peers_address_drains_no_bucket_that_the_link_needs() -> None:
     world, a, b, link = linked()
-    b.door.admitted(LinkId(link), world.now)
+    b.admit(LinkId(link))
     for number in range(6000):
         world.send(b"\0\1\0\0\x21\x12\xa4\x42" + number.to_bytes(12, "big"), A, B)
         world.run(0.004)
-    assert b.door.counters["rate_limited"] > 4000
-    assert not b.said(Suspect)
-    assert not a.said(Suspect)
+    assert b.endpoint.counters["rate_limited"] > 4000
+    assert not b.said(LinkSuspect)
+    assert not a.said(LinkSuspect)
     assert talks(world, a, b, link)
 
 
@@ -105,14 +105,14 @@ def test_an_answer_from_another_address_than_was_asked_is_none() -> None:
     world.filter = capture
     a.dial(0, b, LOW)
     world.run(0.1)
-    a.door.receive(answers[0], M, A, world.now)
-    assert state_of(a.door)["routes"] == 0
-    assert a.door.counters["unknown"] == 1
-    a.door.receive(answers[0], B, A, world.now)
-    assert [type(each).__name__ for each in a.door.take()] == ["Secure"]
+    a.endpoint.receive(answers[0], M, A, world.now)
+    assert state_of(a.endpoint)["routes"] == 0
+    assert a.endpoint.counters["unknown"] == 1
+    a.endpoint.receive(answers[0], B, A, world.now)
+    assert [type(each).__name__ for each in a.take()] == ["Secure"]
 
 
-def test_a_repeated_client_hello_stays_with_its_handshake_when_another_knocks_meanwhile() -> None:
+def test_a_repeated_client_hello_stays_with_its_handshake_when_another_dials_meanwhile() -> None:
     world = World()
     a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
     hellos: list[bytes] = []
@@ -150,8 +150,8 @@ def test_a_handshake_is_not_ended_by_alerts_that_anybody_can_write() -> None:
     a.dial(0, b, LOW)
     world.run(1.0)
     assert talks(world, a, b, 1)
-    assert a.door.counters["plain_alert"] > 0
-    assert b.door.counters["plain_alert"] > 0
+    assert a.endpoint.counters["plain_alert"] > 0
+    assert b.endpoint.counters["plain_alert"] > 0
 
 
 def test_stale_records_of_another_handshake_do_not_reach_a_client_before_its_server_spoke() -> None:
@@ -178,10 +178,10 @@ def test_ten_thousand_strangers_with_tokens_leave_a_bounded_trace() -> None:
         if number % 1000 == 0:
             world.run(0.1)
     world.run(0.1)
-    assert state_of(b.door)["knocks"] == 256
-    assert state_of(b.door)["links"] == state_of(b.door)["half-open"] == 0
+    assert state_of(b.endpoint)["half-open checks"] == 256
+    assert state_of(b.endpoint)["links"] == state_of(b.endpoint)["half-open"] == 0
     assert b.outputs == []
-    assert_bounded(b.door)
+    assert_bounded(b.endpoint)
 
 
 def test_ten_thousand_strangers_without_tokens_leave_only_what_they_may_be_sent() -> None:
@@ -193,13 +193,13 @@ def test_ten_thousand_strangers_without_tokens_leave_only_what_they_may_be_sent(
     for _ in range(10_000):
         world.send(data, somewhere(random), B)
     world.run(0.1)
-    state = state_of(b.door)
+    state = state_of(b.endpoint)
     assert (state.pop("buckets"), state.pop("allowance")) == (4096, 4096)
     assert set(state.values()) == {0}
-    assert b.door.counters["refused_token"] == 10_000
+    assert b.endpoint.counters["refused_token"] == 10_000
 
 
-def test_an_honest_dialler_gets_in_during_a_flood_of_knocks() -> None:
+def test_an_honest_dialler_gets_in_during_a_flood_of_checks() -> None:
     world = World()
     a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
     random = Random(9)
@@ -219,8 +219,8 @@ def test_a_source_that_sends_too_much_is_not_listened_to_and_others_are() -> Non
     for number in range(1000):
         world.send(b"\0\1\0\0\x21\x12\xa4\x42" + number.to_bytes(12, "big"), M, B)
     world.run(0.1)
-    assert b.door.counters["stun_served"] <= 110
-    assert b.door.counters["rate_limited"] >= 890
+    assert b.endpoint.counters["stun_served"] <= 110
+    assert b.endpoint.counters["rate_limited"] >= 890
     a.dial(0, b, LOW)
     world.run(1.0)
     assert talks(world, a, b, 1)
@@ -256,10 +256,10 @@ def test_handshakes_at_once_are_limited_by_prefix(hosts: list[str], expected: in
     b = Shell(world, B, seed=2)
     addresses = [Address(host, 4000 + number) for number, host in enumerate(hosts)]
     assert half_opened(world, b, addresses) == expected
-    assert b.door.counters["crowded"] == len(hosts) - expected
+    assert b.endpoint.counters["crowded"] == len(hosts) - expected
     world.run(11.0)
     assert set(b.lost().values()) == {"timeout"}
-    assert len(b.door._half_open) == 0
+    assert len(b.endpoint._half_open) == 0
     b.outputs.clear()
     assert half_opened(world, b, addresses[:1]) == 1, "there is room again"
 
@@ -274,7 +274,7 @@ def test_handshakes_at_once_are_limited_in_all() -> None:
     world.run(0.1)
     assert a.up() == []
     world.run(12.0)
-    assert_bounded(b.door)
+    assert_bounded(b.endpoint)
 
 
 def test_established_links_leave_room_for_more_of_their_prefix() -> None:
@@ -291,7 +291,7 @@ def test_established_links_leave_room_for_more_of_their_prefix() -> None:
 # --- handshakes of others ------------------------------------------------------------------------
 
 
-def test_a_knock_does_not_take_the_client_hello_of_a_lower_negotiated_attempt() -> None:
+def test_a_half_open_check_does_not_take_the_client_hello_of_a_lower_negotiated_attempt() -> None:
     """Somebody with a token spoofs the address of a peer whose offer we have just answered."""
     world = World()
     a, b = Shell(world, A, seed=1), Shell(world, B, seed=2)
@@ -310,6 +310,6 @@ def test_records_that_come_early_are_kept_up_to_a_bound() -> None:
     world.run(0.05)
     stray = b"\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x09\x00\x0c\x0b" + bytes(11)
     for _ in range(100):
-        b.door.receive(stray, A, B, world.now)
-    (association,) = b.door._links.values()
+        b.endpoint.receive(stray, A, B, world.now)
+    (association,) = b.endpoint._links.values()
     assert len(association.early) == 4

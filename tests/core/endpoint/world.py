@@ -1,4 +1,4 @@
-"""Doors in a world of their own: a network of virtual time, and shells that speak real DTLS."""
+"""Endpoints in a world of their own: a network of virtual time, and shells that speak real DTLS."""
 
 import datetime as dt
 import heapq
@@ -15,16 +15,10 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 from OpenSSL import SSL
 
-from overlay.core.endpoint.endpoint import (
-    Door,
-    DoorOutput,
-    Lost,
-    Record,
-    Secure,
-    Send,
-)
-from overlay.core.events import Dial, Negotiate, Prepare
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId
+from overlay.core.endpoint.endpoint import Endpoint
+from overlay.core.endpoint.outputs import EndpointOutput, Record, Secure, Send
+from overlay.core.events import Admit, Dial, DialFailed, LinkLost, Negotiate, Prepare
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
 from overlay.core.wire import dial_tokens as dial
 
 LATENCY = 0.005
@@ -36,7 +30,7 @@ WALL = 1_700_000_000.0
 def dtls_context() -> SSL.Context:
     """A DTLS context with a certificate, which takes any certificate and any cookie."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "door")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "endpoint")])
     start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -103,20 +97,20 @@ class Dtls:
 
 
 class Shell:
-    """A node: a door, and DTLS associations as the door asks for them."""
+    """A node: an endpoint, and DTLS associations as the endpoint asks for them."""
 
     def __init__(self, world: "World", *addresses: Address, seed: int = 1) -> None:
         self.world = world
         self.addresses = addresses
         self.dial_key = Random(seed).randbytes(32)
         self.cookie_key = Random(1000 + seed).randbytes(32)
-        self.door = Door(
+        self.endpoint = Endpoint(
             dial_key=self.dial_key, cookie_key=self.cookie_key, random=Random(2000 + seed)
         )
-        self.door.set_wall(WALL)
-        self.door.set_local(addresses)
+        self.endpoint.set_wall(WALL)
+        self.endpoint.set_local(addresses)
         self.dtls: dict[LinkId, Dtls] = {}
-        self.outputs: list[DoorOutput] = []
+        self.outputs: list[EndpointOutput] = []
         self.read: dict[LinkId, list[bytes]] = defaultdict(list)
         self.frozen = False
         for address in addresses:
@@ -126,7 +120,7 @@ class Shell:
     def address(self) -> Address:
         return self.addresses[0]
 
-    def said(self, kind: type[DoorOutput]) -> list[DoorOutput]:
+    def said(self, kind: type[EndpointOutput]) -> list[EndpointOutput]:
         """All outputs of one kind so far."""
         return [each for each in self.outputs if isinstance(each, kind)]
 
@@ -134,12 +128,13 @@ class Shell:
         return [each for each in self.outputs if isinstance(each, Secure)]
 
     def lost(self) -> dict[LinkId, str]:
-        return {each.link: each.reason for each in self.outputs if isinstance(each, Lost)}
+        ends = [each for each in self.outputs if isinstance(each, DialFailed | LinkLost)]
+        return {each.link: each.reason for each in ends}
 
     def said_kinds(self) -> list[str]:
-        """What was last said of the liveness of links, in order, without repeats of `Suspect`."""
+        """What was said of the liveness of links, in order, without `LinkSuspect`."""
         kinds = [type(each).__name__ for each in self.outputs]
-        return [kind for kind in kinds if kind in {"Alive", "Silent"}]
+        return [kind for kind in kinds if kind in {"LinkAlive", "LinkSilent"}]
 
     def up(self) -> list[LinkId]:
         """Links whose handshake is complete."""
@@ -156,8 +151,20 @@ class Shell:
     ) -> None:
         """Dial another node with a token of its own making."""
         effect = make_dial(link, to, attempt, expires_at=expires_at, address=address)
-        self.door.dial(effect, self.world.now)
+        self.endpoint.perform(effect, self.world.now)
         self.flush()
+
+    def admit(self, link: LinkId) -> None:
+        """The hello on this link has shown an overlay node."""
+        self.endpoint.perform(Admit(link, PeerId(bytes(32))), self.world.now)
+        self.flush()
+
+    def take(self) -> list[EndpointOutput]:
+        """What the endpoint wants, instead of doing it."""
+        taken = []
+        while (output := self.endpoint.poll()) is not None:
+            taken.append(output)
+        return taken
 
     def write(self, link: LinkId, data: bytes) -> None:
         """Send application data on a link."""
@@ -165,35 +172,32 @@ class Shell:
         self._send_dtls(link)
 
     def receive(self, data: bytes, remote: Address, local: Address) -> None:
-        link = self.door.association_of(data, remote, local)
+        link = self.endpoint.association_of(data, remote, local)
         if link is not None:
             self._feed((link,), data, remote)
         else:
-            self.door.receive(data, remote, local, self.world.now)
+            self.endpoint.receive(data, remote, local, self.world.now)
         self.flush()
 
     def flush(self) -> None:
-        """Do what the door wants."""
-        while outputs := self.door.take():
-            for output in outputs:
-                if not isinstance(output, Record | Send):
-                    self.outputs.append(output)
-                match output:
-                    case Send(data, remote, local):
-                        self.world.send(data, local or self.address, remote)
-                    case Secure():
-                        self.dtls[output.link] = Dtls(
-                            output.dtls_role, listen=output.cookie_exchanged
-                        )
-                        if output.dtls_role == "client":
-                            self.dtls[output.link].shake()
-                            self._send_dtls(output.link)
-                    case Record(links, data, remote):
-                        self._feed(links, data, remote)
-                    case Lost(link):
-                        self.dtls.pop(link, None)
-                    case _:
-                        pass
+        """Do what the endpoint wants."""
+        while (output := self.endpoint.poll()) is not None:
+            if not isinstance(output, Record | Send):
+                self.outputs.append(output)
+            match output:
+                case Send(data, remote, local):
+                    self.world.send(data, local or self.address, remote)
+                case Secure():
+                    self.dtls[output.link] = Dtls(output.dtls_role, listen=output.cookie_exchanged)
+                    if output.dtls_role == "client":
+                        self.dtls[output.link].shake()
+                        self._send_dtls(output.link)
+                case Record(links, data, remote):
+                    self._feed(links, data, remote)
+                case DialFailed(link) | LinkLost(link):
+                    self.dtls.pop(link, None)
+                case _:
+                    pass
 
     def _feed(self, links: tuple[LinkId, ...], data: bytes, remote: Address) -> None:
         for link in links:
@@ -205,9 +209,9 @@ class Shell:
             if made is None:
                 continue
             if dtls.done:
-                self.door.decrypted(link, remote, self.world.now)
+                self.endpoint.decrypted(link, remote, self.world.now)
                 if not was_done:
-                    self.door.established(link, self.world.now)
+                    self.endpoint.established(link, self.world.now)
                 if made:
                     self.read[link].append(made)
             self._send_dtls(link)
@@ -215,7 +219,7 @@ class Shell:
 
     def _send_dtls(self, link: LinkId) -> None:
         for data in self.dtls[link].outgoing():
-            route = self.door.route(link)
+            route = self.endpoint.route(link)
             if route is not None:
                 self.world.send(data, route[1] or self.address, route[0])
 
@@ -251,7 +255,7 @@ class World:
                 (
                     (deadline, address)
                     for address, shell in self.shells.items()
-                    if not shell.frozen and (deadline := shell.door.next_deadline()) is not None
+                    if not shell.frozen and (deadline := shell.endpoint.next_deadline()) is not None
                 ),
                 default=(end, None),
             )
@@ -263,7 +267,7 @@ class World:
                     self.shells[target].receive(data, source, target)
             elif shell is not None and at <= end:
                 self.now = max(self.now, at)
-                self.shells[shell].door.handle_timeout(self.now)
+                self.shells[shell].endpoint.handle_timeout(self.now)
                 self.shells[shell].flush()
             else:
                 self.now = end
@@ -314,7 +318,7 @@ def negotiate(
     mine, others = candidates_of(offerer), candidates_of(answerer)
     now = offerer.world.now
     if prepare:
-        offerer.door.prepare(Prepare(LinkId(link), ours, attempt, mine), now)
+        offerer.endpoint.perform(Prepare(LinkId(link), ours, attempt, mine), now)
     answer = Negotiate(
         link=LinkId(link),
         controlling=False,
@@ -326,7 +330,7 @@ def negotiate(
         remote_candidates=mine,
         timeout=10.0,
     )
-    answerer.door.negotiate(answer, now)
+    answerer.endpoint.perform(answer, now)
     answerer.flush()
     offerer.world.run(0.02)
     start = replace(
@@ -337,5 +341,5 @@ def negotiate(
         candidates=mine,
         remote_candidates=others,
     )
-    offerer.door.negotiate(start, offerer.world.now)
+    offerer.endpoint.perform(start, offerer.world.now)
     offerer.flush()

@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from overlay.core.ice import agent as ice
+from overlay.core.addresses import candidate_priority
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
-from overlay.core.ice.checklist import candidate_priority
+from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.checks import TA, UNVERIFIED_BURST, UNVERIFIED_RATE
 from overlay.core.types import Address, Candidate, PathKind
 from tests.core.ice.by_hand import answer_by_hand, b_key, check, give
@@ -95,7 +96,7 @@ def test_a_symmetric_nat_is_met_by_peer_reflexive_candidates(seed: int) -> None:
     assert seen.route is not None
     assert seen.route.remote.host == "198.51.100.1"
     assert seen.route.path is PathKind.REFLEXIVE
-    assert [fact.address.host for fact in hidden.said(ice.Observed)] == ["198.51.100.1"]
+    assert [fact.address.host for fact in hidden.said(ice.Mapped)] == ["198.51.100.1"]
 
 
 @pytest.mark.parametrize("controlling", [True, False])
@@ -119,7 +120,7 @@ def test_symmetric_against_filtering_nat_fails_within_ten_seconds() -> None:
     a.gateway, b.gateway = Nat("198.51.100.1", symmetric=True), Nat("203.0.113.1")
     meet(a, b, host_candidates(a), srflx(b.gateway, b, 40_002))
     world.run_until(30.0)
-    assert a.said(ice.Failed) == b.said(ice.Failed) == [ice.Failed("timeout")]
+    assert a.said(ice.Failed) == b.said(ice.Failed) == [ice.Failed(ice.Failure.TIMEOUT)]
     assert max(a.when(ice.Failed) + b.when(ice.Failed)) <= 10.0 + 1e-9
     assert not connected(a)
     assert not connected(b)
@@ -142,7 +143,7 @@ def test_a_remote_without_candidates_of_our_family_is_not_bothered() -> None:
     world.run_until(11.0)
     assert not a.sent
     assert not b.sent
-    assert a.said(ice.Failed) == [ice.Failed("timeout")]
+    assert a.said(ice.Failed) == [ice.Failed(ice.Failure.TIMEOUT)]
 
 
 def test_candidates_that_are_no_unicast_addresses_are_not_checked() -> None:
@@ -207,13 +208,13 @@ def seconds_until_punched(monkeypatch: pytest.MonkeyPatch, *, triggered: bool) -
     a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
     a.gateway, b.gateway = Firewall(), Firewall()
     if not triggered:
-        waits = ice.IceAgent._trigger
+        waits = IceAgent._trigger
 
-        def only_idle(self: ice.IceAgent, pair: object, now: float) -> None:
+        def only_idle(self: IceAgent, pair: object, now: float) -> None:
             if pair.state.value != "in progress":  # type: ignore[attr-defined]
                 waits(self, pair, now)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(ice.IceAgent, "_trigger", only_idle)
+        monkeypatch.setattr(IceAgent, "_trigger", only_idle)
     meet(a, b, signalling=0.03)
     assert world.run_until(11.0, lambda: connected(a, b))
     return world.now
@@ -230,8 +231,8 @@ def test_checks_that_come_before_the_answer_are_answered_and_kept() -> None:
     a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
     meet(a, b, signalling=1.0)
     world.run_until(0.9)
-    assert len(b.said(ice.Observed)) == 1, "A has answered"
-    assert not a.said(ice.Observed), "but does not know whom to ask"
+    assert len(b.said(ice.Mapped)) == 1, "A has answered"
+    assert not a.said(ice.Mapped), "but does not know whom to ask"
     started = world.now
     assert world.run_until(5.0, lambda: connected(a, b))
     assert world.now - started < 0.1 + 5 * 0.02
@@ -357,7 +358,7 @@ def test_a_peer_that_refuses_every_role_is_given_up() -> None:
         assert isinstance(request, stun.Message)
         give(world, a, stun.encode(stun.binding_error(request, 487), b_key()), remote)
         world.run_until(0.1 * at)
-    assert a.said(ice.Failed) == [ice.Failed("conflict")]
+    assert a.said(ice.Failed) == [ice.Failed(ice.Failure.CONFLICT)]
     assert len(a.sent) < 10
 
 

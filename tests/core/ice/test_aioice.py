@@ -8,9 +8,10 @@ from typing import Any
 import aioice
 import pytest
 
-from overlay.core.ice import agent as ice
+from overlay.core.addresses import candidate_priority
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
-from overlay.core.ice.checklist import candidate_priority
+from overlay.core.ice.agent import IceAgent
 from overlay.core.types import Address, Candidate, IceCredentials
 
 SPEED = 4.0
@@ -36,7 +37,7 @@ class Shell(asyncio.DatagramProtocol):
         self.transport = transport
         self.address = Address(*transport.get_extra_info("sockname")[:2])
         self.candidates = [Candidate("host", self.address, candidate_priority("host"))]
-        self.agent = ice.IceAgent(
+        self.agent = IceAgent(
             controlling=self.controlling,
             local=OURS,
             candidates=self.candidates,
@@ -143,7 +144,7 @@ async def connect_and_talk(connection: aioice.Connection, shell: Shell) -> None:
     await connection.send(b"\x17from aioice")
     await shell.until(lambda: shell.data)
     assert shell.data == [b"\x17from aioice"]
-    assert ice.Observed(shell.address) in shell.facts
+    assert ice.Mapped(shell.address) in shell.facts
     # What keeps the path alive is understood there too.
     before = shell.answered
     await shell.until(lambda: shell.answered >= before + 3)
@@ -182,7 +183,7 @@ def test_an_aioice_agent_with_another_password_is_never_reached(
 ) -> None:
     async def fail(connection: aioice.Connection, shell: Shell) -> None:
         trying = asyncio.ensure_future(connection.connect())
-        await shell.until(lambda: ice.Failed("timeout") in shell.facts)
+        await shell.until(lambda: ice.Failed(ice.Failure.TIMEOUT) in shell.facts)
         assert not shell.selected
         assert shell.served, "it did ask us"
         trying.cancel()

@@ -2,12 +2,12 @@
 
 import pytest
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.ice.checklist import (
     MAX_BASES,
     MAX_PAIRS,
     MAX_REFLEXIVE,
     CheckList,
-    candidate_priority,
     pair_priority,
     unicast,
 )
@@ -20,7 +20,7 @@ THEIRS = Address("10.0.0.2", 5000)
 
 
 def host(address: Address, preference: int = 65_535) -> Candidate:
-    return Candidate("host", address, candidate_priority("host", preference))
+    return Candidate("host", address, candidate_priority("host", 65_535 - preference))
 
 
 def listing(*candidates: Candidate, controlling: bool = True) -> CheckList:
@@ -29,7 +29,7 @@ def listing(*candidates: Candidate, controlling: bool = True) -> CheckList:
 
 def test_priorities_are_those_of_rfc_8445() -> None:
     assert candidate_priority("host") == 126 * 2**24 + 65_535 * 2**8 + 255
-    assert candidate_priority("relay", 1) == 2**8 + 255
+    assert candidate_priority("relay", 65_534) == 2**8 + 255
     assert pair_priority(5, 3) == 3 * 2**32 + 2 * 5 + 1
     assert pair_priority(3, 5) == 3 * 2**32 + 2 * 5
 

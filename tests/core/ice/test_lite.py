@@ -1,18 +1,18 @@
-"""The listener's half of a direct dial by itself: knocks, answers, paths."""
+"""The listener's half of a direct dial by itself: checks, answers, paths."""
 
 import pytest
 
-from overlay.core.ice import agent as ice
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.lite import (
+    EXPIRED_MAX,
     MOVE_TIMEOUT,
     NOMINATION_TIMEOUT,
     PAIRS_MAX,
-    WORN_MAX,
-    Knock,
-    Knocks,
+    HalfOpenCheck,
+    HalfOpenChecks,
     LiteSession,
-    new_knock,
+    new_check,
 )
 from overlay.core.limits import HALF_OPEN_MAX, HALF_OPEN_PER_PREFIX, HALF_OPEN_TIMEOUT
 from overlay.core.types import Address, IceCredentials, PathKind
@@ -24,8 +24,8 @@ KEY = LOCAL.password.encode()
 CLAIM = Claim(2, b"token id", 2_000_000_000, bytes(16))
 
 
-def knock(name: str, host: str = "8.8.8.1", now: float = 0.0) -> Knock:
-    return new_knock(name, LOCAL, CLAIM, host, now)
+def half_open(name: str, host: str = "8.8.8.1", now: float = 0.0) -> HalfOpenCheck:
+    return new_check(name, LOCAL, CLAIM, host, now)
 
 
 def check(number: int = 1, *, key: bytes = KEY, controlled: int | None = None) -> stun.Message:
@@ -54,80 +54,80 @@ def answer_of(outputs: list[ice.IceOutput]) -> stun.Message:
     return message
 
 
-# --- knocks -------------------------------------------------------------------------------------
+# --- half-open checks ---------------------------------------------------------------------------
 
 
 def test_a_client_hello_is_whose_check_came_last_from_there() -> None:
-    knocks = Knocks()
-    first, second = knock("first"), knock("second")
+    checks = HalfOpenChecks()
+    first, second = half_open("first"), half_open("second")
     for each in (first, second):
-        knocks.add(each)
-        knocks.checked(each, (A, B), nominated=True)
-    assert knocks.at((A, B), 1.0) is second
-    knocks.checked(first, (A, B), nominated=True)
-    assert knocks.at((A, B), 1.0) is first
-    knocks.remove(first)
-    assert knocks.at((A, B), 1.0) is second
-    assert knocks.at((C, B), 1.0) is None
+        checks.add(each)
+        checks.checked(each, (A, B), nominated=True)
+    assert checks.at((A, B), 1.0) is second
+    checks.checked(first, (A, B), nominated=True)
+    assert checks.at((A, B), 1.0) is first
+    checks.remove(first)
+    assert checks.at((A, B), 1.0) is second
+    assert checks.at((C, B), 1.0) is None
 
 
 @pytest.mark.parametrize(
     ("nominated", "timeout"), [(True, HALF_OPEN_TIMEOUT), (False, NOMINATION_TIMEOUT)]
 )
-def test_a_knock_that_does_not_come_in_wears_out(nominated: bool, timeout: float) -> None:
-    knocks = Knocks()
-    only = knock("only")
-    knocks.add(only)
-    knocks.checked(only, (A, B), nominated)
-    assert knocks.at((A, B), timeout - 0.1) is only
-    assert not knocks.is_worn("only")
-    assert knocks.at((A, B), timeout) is None
-    assert knocks.is_worn("only")
-    assert len(knocks) == 0
-    assert not knocks._by_pair
+def test_a_half_open_check_that_does_not_come_in_expires(nominated: bool, timeout: float) -> None:
+    checks = HalfOpenChecks()
+    only = half_open("only")
+    checks.add(only)
+    checks.checked(only, (A, B), nominated)
+    assert checks.at((A, B), timeout - 0.1) is only
+    assert not checks.is_expired("only")
+    assert checks.at((A, B), timeout) is None
+    assert checks.is_expired("only")
+    assert len(checks) == 0
+    assert not checks._by_pair
 
 
-def test_a_worn_knock_does_not_hide_one_that_is_not() -> None:
-    knocks = Knocks()
-    fresh, old = knock("fresh", now=5.0), knock("old", now=0.0)
+def test_an_expired_check_does_not_hide_one_that_is_not() -> None:
+    checks = HalfOpenChecks()
+    fresh, old = half_open("fresh", now=5.0), half_open("old", now=0.0)
     for each in (fresh, old):
-        knocks.add(each)
-        knocks.checked(each, (A, B), nominated=True)
-    assert knocks.at((A, B), HALF_OPEN_TIMEOUT + 1.0) is fresh
+        checks.add(each)
+        checks.checked(each, (A, B), nominated=True)
+    assert checks.at((A, B), HALF_OPEN_TIMEOUT + 1.0) is fresh
 
 
 def test_a_newcomer_replaces_the_oldest_of_its_prefix_or_of_all() -> None:
-    knocks = Knocks()
+    checks = HalfOpenChecks()
     for number in range(HALF_OPEN_PER_PREFIX + 3):
-        knocks.add(knock(f"near {number}", "8.8.8.1"))
-    assert len(knocks) == HALF_OPEN_PER_PREFIX
-    assert knocks.get("near 2", 0.0) is None
-    assert knocks.get("near 3", 0.0) is not None
+        checks.add(half_open(f"near {number}", "8.8.8.1"))
+    assert len(checks) == HALF_OPEN_PER_PREFIX
+    assert checks.get("near 2", 0.0) is None
+    assert checks.get("near 3", 0.0) is not None
     for number in range(HALF_OPEN_MAX + 1):
-        knocks.add(knock(f"far {number}", "127.0.0.1"))
-    assert len(knocks) == HALF_OPEN_MAX
-    assert knocks.get("far 0", 0.0) is None
-    assert knocks.get("far 1", 0.0) is not None
-    assert not knocks.is_worn("far 0"), "crowded out is not worn out"
+        checks.add(half_open(f"far {number}", "127.0.0.1"))
+    assert len(checks) == HALF_OPEN_MAX
+    assert checks.get("far 0", 0.0) is None
+    assert checks.get("far 1", 0.0) is not None
+    assert not checks.is_expired("far 0"), "crowded out is not expired"
 
 
-def test_one_dialler_knocks_from_four_addresses_at_most() -> None:
-    knocks = Knocks()
-    only = knock("only")
-    knocks.add(only)
+def test_one_dialler_checks_from_four_addresses_at_most() -> None:
+    checks = HalfOpenChecks()
+    only = half_open("only")
+    checks.add(only)
     places = [(Address("8.8.8.1", port), B) for port in range(PAIRS_MAX + 2)]
     for place in places:
-        knocks.checked(only, place, nominated=True)
-    assert [place for place in places if knocks.at(place, 1.0)] == places[-PAIRS_MAX:]
+        checks.checked(only, place, nominated=True)
+    assert [place for place in places if checks.at(place, 1.0)] == places[-PAIRS_MAX:]
 
 
-def test_worn_dials_are_remembered_as_long_as_they_ask() -> None:
-    knocks = Knocks()
-    knocks.wear("asking")
-    for number in range(WORN_MAX):
-        knocks.wear(str(number))
-        assert knocks.is_worn("asking")
-    assert not knocks.is_worn("0")
+def test_expired_dials_are_remembered_as_long_as_they_ask() -> None:
+    checks = HalfOpenChecks()
+    checks.expire("asking")
+    for number in range(EXPIRED_MAX):
+        checks.expire(str(number))
+        assert checks.is_expired("asking")
+    assert not checks.is_expired("0")
 
 
 # --- sessions -----------------------------------------------------------------------------------
@@ -188,4 +188,4 @@ def test_it_is_not_judged_before_its_time() -> None:
     lite.handle_timeout(7.5)
     lite.handle_timeout(15.0)
     lite.handle_timeout(60.0)
-    assert lite.take() == [ice.Suspect(), ice.Silent(), ice.Failed("silent")]
+    assert lite.take() == [ice.Suspect(), ice.Silent(), ice.Failed(ice.Failure.SILENT)]

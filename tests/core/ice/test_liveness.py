@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from overlay.core.ice import agent as ice
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.liveness import Liveness
 from overlay.core.ice.states import Liveliness
@@ -91,7 +91,7 @@ def test_after_a_minute_of_silence_the_path_is_given_up() -> None:
     dark_at = world.now
     world.run_until(dark_at + 120.0)
     for host in (a, b):
-        assert worries(host)[-1] == ice.Failed("silent")
+        assert worries(host)[-1] == ice.Failed(ice.Failure.SILENT)
         assert dark_at + 57.0 < host.when(ice.Failed)[0] <= dark_at + 60.0
         assert host.agent is not None
         assert host.agent.next_deadline() is None
@@ -231,7 +231,7 @@ def test_a_rebound_nat_is_followed_on_an_idle_path(seed: int) -> None:
     assert b.route.remote in nat.mappings.values()
     assert not b.said(ice.Silent)
     assert len(a.said(ice.Selected)) == 1, "our own end has not moved"
-    assert len(a.said(ice.Observed)) == 2, "but is seen elsewhere"
+    assert len(a.said(ice.Mapped)) == 2, "but is seen elsewhere"
 
 
 def test_a_check_alone_does_not_move_a_path() -> None:
@@ -316,7 +316,7 @@ def test_our_own_end_stays_when_only_the_peer_slept() -> None:
     a, b = world.host("a", "10.0.0.1", "192.168.7.1"), world.host("b", "10.0.0.2")
     meet(a, b)
     assert world.run_until(9.0, lambda: connected(a, b))
-    seen = len(a.said(ice.Observed))
+    seen = len(a.said(ice.Mapped))
     for sleep in (3.0, 5.0, 20.0):
         world.run_until(world.now + 5.0)
         b.frozen = True
@@ -325,7 +325,7 @@ def test_our_own_end_stays_when_only_the_peer_slept() -> None:
         world.run_until(world.now + 5.0)
         assert worries(a)[-1] == ice.Alive()
     assert len(a.said(ice.Selected)) == len(b.said(ice.Selected)) == 1
-    assert len(a.said(ice.Observed)) == seen, "how the peer sees our other address is no news"
+    assert len(a.said(ice.Mapped)) == seen, "how the peer sees our other address is no news"
 
 
 def test_a_path_does_not_flap_between_two_that_work() -> None:

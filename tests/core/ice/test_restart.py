@@ -2,7 +2,7 @@
 
 import pytest
 
-from overlay.core.ice import agent as ice
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.types import Address, Candidate
 from tests.core.ice.by_hand import check, give

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.core.ice import agent as ice
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
+from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.checks import TA
 from overlay.core.types import Address, Candidate
 from tests.core.ice.by_hand import a_key, answers, b_key, check, give, started
@@ -49,7 +50,7 @@ def test_with_wrong_passwords_two_agents_never_connect() -> None:
     world.run_until(15.0)
     assert not connected(a)
     assert not connected(b)
-    assert a.said(ice.Failed) == b.said(ice.Failed) == [ice.Failed("timeout")]
+    assert a.said(ice.Failed) == b.said(ice.Failed) == [ice.Failed(ice.Failure.TIMEOUT)]
 
 
 def test_attributes_that_we_do_not_know_get_a_signed_420() -> None:
@@ -86,10 +87,10 @@ def test_an_answer_from_elsewhere_or_with_a_wrong_key_counts_for_nothing() -> No
     give(world, a, stun.encode(reply, b_key()), Address("10.0.0.3", 5000))
     reply.mapped_address = None
     give(world, a, stun.encode(reply, b_key()), remote)
-    assert not a.said(ice.Observed)
+    assert not a.said(ice.Mapped)
     reply.mapped_address = a.addresses[0]
     give(world, a, stun.encode(reply, b_key()), remote)
-    assert a.said(ice.Observed)
+    assert a.said(ice.Mapped)
 
 
 def test_a_flood_of_genuine_checks_from_everywhere_stays_bounded() -> None:
@@ -112,7 +113,7 @@ def test_a_flood_of_genuine_checks_from_everywhere_stays_bounded() -> None:
     assert len(a.agent._check_list) <= 100
     assert len(a.agent._transactions) <= 128
     world.run_until(11.0)
-    assert a.said(ice.Failed) == [ice.Failed("timeout")]
+    assert a.said(ice.Failed) == [ice.Failed(ice.Failure.TIMEOUT)]
 
 
 def test_checks_that_come_before_the_answer_are_kept_in_bounds() -> None:
@@ -157,7 +158,7 @@ def test_a_peer_that_changes_roles_without_end_is_given_up() -> None:
             give(world, a, check(controlling=2**64 - 1), remote)
         else:
             give(world, a, check(controlling=None, controlled=0), remote)
-    assert a.said(ice.Failed) == [ice.Failed("conflict")]
+    assert a.said(ice.Failed) == [ice.Failed(ice.Failure.CONFLICT)]
 
 
 def test_an_established_path_outlives_a_quarrel_about_roles() -> None:
@@ -213,7 +214,7 @@ class Ordeal:
     def __init__(self, *, controlling: bool, lite: bool) -> None:
         self.now = 0.0
         candidates = [Candidate("host", Address("10.0.0.1", 5000), 9)]
-        self.agent = ice.IceAgent(
+        self.agent = IceAgent(
             controlling=controlling,
             local=credentials("a"),
             candidates=candidates,

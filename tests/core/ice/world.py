@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from overlay.core.ice import agent as ice
+from overlay.core.addresses import candidate_priority
+from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
-from overlay.core.ice.checklist import candidate_priority
+from overlay.core.ice.agent import IceAgent
 from overlay.core.types import Address, Candidate, IceCredentials
 
 RECORD = b"\x17encrypted"
@@ -98,7 +99,7 @@ class Host:
         self.name = name
         self.addresses = list(addresses)
         self.gateway: Gateway = Gateway()
-        self.agent: ice.IceAgent | None = None
+        self.agent: IceAgent | None = None
         self.facts: list[tuple[float, ice.IceOutput]] = []
         self.sent: list[tuple[float, Datagram]] = []
         self.pokes = True
@@ -154,7 +155,7 @@ class Host:
                 self.send(output.data, output.remote, output.local)
                 continue
             self.facts.append((self.world.now, output))
-            if self.pokes and isinstance(output, ice.Selected | ice.Observed):
+            if self.pokes and isinstance(output, ice.Selected | ice.Mapped):
                 self.send_record()
 
     def thaw(self) -> None:
@@ -244,7 +245,7 @@ class World:
 def host_candidates(host: Host) -> list[Candidate]:
     """A host candidate for each address, first best."""
     return [
-        Candidate("host", address, candidate_priority("host", 65_535 - rank))
+        Candidate("host", address, candidate_priority("host", rank))
         for rank, address in enumerate(host.addresses)
     ]
 
@@ -254,9 +255,9 @@ def credentials(name: str) -> IceCredentials:
     return IceCredentials(f"ufrag{name}", f"password{name}".ljust(24, "x"))
 
 
-def make_agent(host: Host, *, controlling: bool, candidates: Sequence[Candidate]) -> ice.IceAgent:
+def make_agent(host: Host, *, controlling: bool, candidates: Sequence[Candidate]) -> IceAgent:
     """Give the host its agent."""
-    host.agent = ice.IceAgent(
+    host.agent = IceAgent(
         controlling=controlling,
         local=credentials(host.name),
         candidates=candidates,

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.core.addresses import prefix_in, prefix_of
+from overlay.core.addresses import prefix_of
 from overlay.core.context import Context, Settings
 from overlay.core.membership import basalt
 from overlay.core.membership.basalt import Ask, Basalt, Slots
+from overlay.core.membership.records import PREFIX_BITS, prefix_in
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import violation
 from overlay.core.wire.documents import AddressEntry, Record
@@ -356,11 +357,11 @@ def test_once_its_record_tells_its_prefix_a_crowd_gives_way() -> None:
 
 
 def test_the_prefix_is_that_of_the_first_global_address_a_proven_one_before_claims() -> None:
-    assert prefix_of("11.22.33.44") == "11.22.0.0/16"
-    assert prefix_of("2a00:1450:4001::7") == "2a00:1450::/32"
-    assert prefix_of("::ffff:11.22.33.44") == "11.22.0.0/16"
+    assert prefix_of("11.22.33.44", *PREFIX_BITS) == "11.22.0.0/16"
+    assert prefix_of("2a00:1450:4001::7", *PREFIX_BITS) == "2a00:1450::/32"
+    assert prefix_of("::ffff:11.22.33.44", *PREFIX_BITS) == "11.22.0.0/16"
     for private in ("10.1.2.3", "192.168.1.1", "100.64.0.1", "fe80::1", "fd00::1", "127.0.0.1"):
-        assert prefix_of(private) == ""
+        assert prefix_of(private, *PREFIX_BITS) == ""
     entries = [
         AddressEntry("10.0.0.1", 1, proven=True),
         AddressEntry("11.22.1.1", 1, proven=False),

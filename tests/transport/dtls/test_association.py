@@ -1,4 +1,4 @@
-"""DTLS: who is accepted, what garbage does, and the handshake after the door's cookie exchange."""
+"""DTLS: who is accepted, what garbage does, and the handshake after a cookie exchange."""
 
 from random import Random
 
@@ -129,7 +129,7 @@ def with_cookie(client_hello: bytes, cookie: bytes) -> bytes:
     return b"\x16\xfe\xff" + client_hello[3:11] + len(message).to_bytes(2, "big") + message
 
 
-def test_the_server_takes_up_a_handshake_after_the_doors_cookie_exchange() -> None:
+def test_the_server_takes_up_a_handshake_after_the_endpoints_cookie_exchange() -> None:
     ends = Ends(cookie_exchanged=True)
     first = ends.to_server.pop()
     ends.client.receive(with_cookie(first, b"c" * 20))
@@ -155,7 +155,7 @@ def test_noise_before_the_client_hello_is_ignored_and_not_answered(noise: bytes)
     first = ends.to_server.pop()
     assert ends.server.receive(noise) is None
     assert ends.server.receive(first) is None, (
-        "a ClientHello without a cookie is the door's business"
+        "a ClientHello without a cookie is the endpoint's business"
     )
     assert ends.to_client == []
     ends.client.receive(with_cookie(first, b"c" * 20))

@@ -467,7 +467,7 @@ class _Run:
         if isinstance(found, Traced):
             self._event("answered", node.name, name, hops=len(found.hops), attempt=found.attempt)
         else:
-            cost = node.cost_of(peer, self.world.wall(node))
+            cost = node.cost_of(peer, node.wall(self.world.now))
             self._event("answered", node.name, name, messages=cost)
 
     def _on_link_up(self, node: SimNode, peer: PeerId) -> None:

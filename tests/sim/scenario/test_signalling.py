@@ -19,10 +19,11 @@ from overlay.core.routing.routing import OFFER_TTL, Routing
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Answer, Bounce, Offer
 from overlay.sim.network.conditions import Conditions
-from overlay.sim.network.links import End
+from overlay.sim.network.ends import End
+from overlay.sim.node import SimNode
 from overlay.sim.scenario.reading import content_of, read
 from overlay.sim.scenario.running import run
-from overlay.sim.world import SimNode, World
+from overlay.sim.world import World
 from tests.sim import swarm
 
 SIMULATIONS = Path(__file__).parents[3] / "simulations"

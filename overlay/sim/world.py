@@ -54,6 +54,7 @@ QUIET = ("debug", "info")
 _WAKEUP = Wakeup()
 
 Observer = Callable[[SimNode, Effect], None]
+MakeCore = Callable[[Settings, StandInCrypto, random.Random, RecordReader], Overlay]
 
 
 class World:
@@ -85,8 +86,7 @@ class World:
         """Messages delivered to cores so far."""
         self.nodes: list[SimNode] = []
         self.by_address: dict[Address, SimNode] = {}
-        self.observers: list[Observer] = []
-        """Called with every effect but `Transmit`, when it is performed."""
+        self._observers: list[Observer] = []
         self.invariants = Invariants(self.violated) if checked else None
         environment = Environment(
             seed, self.clock, self.rng, self.nodes, self.by_address, self.feed
@@ -105,6 +105,10 @@ class World:
         """Virtual seconds since the beginning."""
         return self.clock.now
 
+    def observe(self, observer: Observer) -> None:
+        """From now on call this with every effect but `Transmit`, when it is performed."""
+        self._observers.append(observer)
+
     # --- nodes -------------------------------------------------------------------------------
 
     def spawn(
@@ -113,11 +117,14 @@ class World:
         firewalled: bool = False,
         advertised: bool = False,
         network: bytes = b"",
+        group: int = 0,
+        core: MakeCore = Overlay,
         **settings: Any,
     ) -> SimNode:
         """Start a node of its own; it joins nobody yet. `settings`: of `Settings`.
 
-        `advertised`: its address is given as one that everybody can dial.
+        `advertised`: its address is given as one that everybody can dial; `group`: the part of a
+        divided world in which it starts; `core`: makes what it runs until a restart.
         """
         index = len(self.nodes)
         crypto = self._crypto(self._ledger, random.Random(self.rng.getrandbits(64)))
@@ -131,9 +138,16 @@ class World:
         )
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
-        core = Overlay(chosen, crypto, rng, self._reader)
         node = SimNode(
-            f"n{index}", address, crypto, chosen, core, firewalled, advertised, index=index
+            f"n{index}",
+            address,
+            crypto,
+            chosen,
+            core(chosen, crypto, rng, self._reader),
+            firewalled,
+            advertised,
+            group=group,
+            index=index,
         )
         self.nodes.append(node)
         self.by_address[address] = node
@@ -313,7 +327,7 @@ class World:
             self._schedule_wakeup(node)
 
     def _perform(self, node: SimNode, effect: Effect) -> None:
-        for observer in self.observers:
+        for observer in self._observers:
             observer(node, effect)
         match effect:
             case Deliver():

@@ -47,7 +47,7 @@ def history(seed: int) -> str:
     def note(node: SimNode, effect: Effect) -> None:
         digest.update(f"{run.world.clock.now_us} {node.name} {effect!r}".encode())
 
-    run.world.observers.append(note)
+    run.world.observe(note)
     run.run()
     return f"{digest.hexdigest()} {run.world.events}"
 

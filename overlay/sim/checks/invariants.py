@@ -2,7 +2,7 @@
 
 Safety is watched from outside, by what goes into a core and what comes out of it; only the sizes
 of its containers are read inside. What has to come true once the faults are over is in
-`overlay.sim.checks.liveness`.
+`overlay.sim.scenario.liveness`.
 """
 
 from collections.abc import Callable

@@ -67,7 +67,7 @@ def trace(
             f"{world.clock.now_us} {node.name} {type(effect).__name__}".encode() + (peer or b"")
         )
 
-    world.observers.append(note)
+    world.observe(note)
     if change is not None:
         change(world)
     nodes = grown(world, size)

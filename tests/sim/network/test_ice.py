@@ -18,11 +18,11 @@ from overlay.core.events import (
 )
 from overlay.core.types import Address, Negotiated
 from overlay.core.wire.messages import Ping
-from overlay.sim.checks import liveness
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat import Fate
 from overlay.sim.node import SimNode
+from overlay.sim.scenario import liveness
 from overlay.sim.world import World
 from tests.sim.scenario.golden import hash_of
 from tests.sim.scenario.test_faults import Watched, ears, events_of, mesh

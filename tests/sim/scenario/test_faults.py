@@ -15,10 +15,10 @@ from overlay.core.events import (
     Transmit,
 )
 from overlay.core.wire.messages import Ping
-from overlay.sim.checks import liveness
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.node import SimNode
+from overlay.sim.scenario import liveness
 from overlay.sim.world import World
 
 

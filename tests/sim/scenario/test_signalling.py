@@ -90,7 +90,7 @@ def test_a_negotiated_link_costs_two_messages_a_hop_and_two_more() -> None:
         if isinstance(effect, Report) and effect.event == "peer_up":
             ups.append(effect)
 
-    world.observers.append(note)
+    world.observe(note)
     for node in world.nodes:
         node.firewalled = True
     counts = signalling(world)

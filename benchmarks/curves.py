@@ -6,9 +6,8 @@ from typing import Any
 
 from overlay.sim.report import plots
 from overlay.sim.report.plots import Curve, Picture, label_of
-from overlay.sim.scenario.library import find
-from overlay.sim.scenario.published import Published
-from overlay.sim.scenario.reading import load
+from overlay.sim.scenario.reading import find, load
+from overlay.sim.scenario.scenario import Published
 
 Row = dict[str, Any]
 

@@ -24,12 +24,10 @@ from overlay.cli.sim import peak_rss
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.report.report import Report
 from overlay.sim.scenario.forking import forked
-from overlay.sim.scenario.library import find
-from overlay.sim.scenario.plan import Branches
-from overlay.sim.scenario.reading import assignments, load, read
+from overlay.sim.scenario.profiles import setting
+from overlay.sim.scenario.reading import assignments, find, load, read
 from overlay.sim.scenario.running import Grown, Outcome, beginning, run
-from overlay.sim.scenario.scenario import Scenario
-from overlay.sim.scenario.settings import setting
+from overlay.sim.scenario.scenario import Branches, Scenario
 
 RESULTS = Path(__file__).with_name("simulations.json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"

@@ -26,7 +26,8 @@ from benchmarks.__main__ import PAGE, RESULTS
 from benchmarks.cases import table, world
 from benchmarks.measure import Case, Result, Runs, results
 from overlay.core.events import Resolved
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 JOIN_SECONDS = 60.0
 REST_SECONDS = 10.0

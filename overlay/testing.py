@@ -25,7 +25,8 @@ from overlay.node.node import Node, Surroundings
 from overlay.node.store import Forgetful
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.network.conditions import Conditions
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 from overlay.transport.memory.transport import LATENCY, MemoryNetwork, MemoryTransport
 
 __all__ = ["Conditions", "Mesh", "SimNode", "Violated", "World", "open_mesh"]

@@ -46,8 +46,7 @@ sim.add_command(sweep)
 @json_option
 def list_scenarios(as_json: bool) -> None:
     """Show the scenarios that come with overlay: name, size, what it is about, who published it."""
-    from overlay.sim.scenario.library import scenarios
-    from overlay.sim.scenario.reading import load
+    from overlay.sim.scenario.reading import load, scenarios
 
     for name, path in scenarios().items():
         scenario = load(path)
@@ -99,8 +98,7 @@ def run(
     A name is one of `overlay sim list`. Exit code 1 when a band is missed or an invariant broken.
     """
     from overlay.sim.report.report import Report
-    from overlay.sim.scenario.library import find
-    from overlay.sim.scenario.reading import assignments, load
+    from overlay.sim.scenario.reading import assignments, find, load
 
     path = find(scenario)
     overrides = assignments(settings)

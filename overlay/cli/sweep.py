@@ -14,9 +14,9 @@ from overlay.errors import CommandFailed
 from overlay.version import __version__
 
 if TYPE_CHECKING:
-    from overlay.sim.sweep.results import Results
+    from overlay.sim.sweep.results_file import Results
+    from overlay.sim.sweep.summary import Point
     from overlay.sim.sweep.sweep import Sweep
-    from overlay.sim.sweep.swept import Point
 
 FAILURES_SHOWN = 3
 
@@ -48,7 +48,7 @@ def sweep(
     """
     from overlay.sim.report import plots
     from overlay.sim.sweep import fleet
-    from overlay.sim.sweep.results import Results
+    from overlay.sim.sweep.results_file import Results
     from overlay.sim.sweep.sweep import load
 
     planned = load(file, __version__)
@@ -92,7 +92,7 @@ def _compute(
 
 
 def _named(axes: tuple[tuple[str, Any], ...], seed: int) -> str:
-    from overlay.sim.sweep.swept import written
+    from overlay.sim.sweep.summary import written
 
     return ", ".join([*(f"{key} = {written(value)}" for key, value in axes), f"seed {seed}"])
 
@@ -125,7 +125,7 @@ def _tell(
     kept: int,
     as_json: bool,
 ) -> None:
-    from overlay.sim.sweep import swept
+    from overlay.sim.sweep import summary
 
     found = results.of(cell.key for cell in planned.cells)
     wrong = [
@@ -133,16 +133,16 @@ def _tell(
         for cell in planned.cells
         if cell.key in found and found[cell.key]["failure"]
     ]
-    points = swept.points(planned, found)
-    (directory / "table.csv").write_text(swept.as_csv(planned, found), encoding="utf-8")
-    drawn = swept.pictures(planned, found)
+    points = summary.points(planned, found)
+    (directory / "table.csv").write_text(summary.as_csv(planned, found), encoding="utf-8")
+    drawn = summary.pictures(planned, found)
     problems = [*failures, *wrong]
-    write_pages(directory, drawn, swept.html(planned, points, drawn, problems))
+    write_pages(directory, drawn, summary.html(planned, points, drawn, problems))
     if as_json:
         computed = len(found) - kept
         print_json(_object(planned, points, computed, kept, problems, directory))
     elif points:
-        head, *body = swept.rows(planned, points)
+        head, *body = summary.rows(planned, points)
         table(head, body)
         print(f"report {directory / 'index.html'}")
     if problems:

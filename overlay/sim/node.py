@@ -1,16 +1,15 @@
 """One node of a simulated world: its core, and what the world knows of it."""
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, PeerId, RequestId
+from overlay.sim.clock import EPOCH, Clock
 from overlay.sim.crypto import StandInCrypto
-
-if TYPE_CHECKING:
-    from overlay.sim.network.links import Attempt, End
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -32,10 +31,6 @@ class SimNode:
     """Seconds that its wall clock is ahead of the world's."""
     backlog: list[Event] = field(default_factory=list)
     """Events that wait for a frozen node to thaw."""
-    ends: "dict[LinkId, End]" = field(default_factory=dict)
-    """Its ends of open links."""
-    attempts: "dict[LinkId, Attempt]" = field(default_factory=dict)
-    """Its dials and negotiations under way."""
     wakes: float = NEVER
     """For which deadline of its core the pending wake-up is, seconds."""
     next_inbound_link: int = 1
@@ -55,6 +50,15 @@ class SimNode:
         """The node's peer id."""
         return self.crypto.peer_id
 
+    def wall(self, now: float) -> float:
+        """What its wall clock says at this virtual second, Unix seconds."""
+        return EPOCH + now + self.clock_offset
+
+    def new_inbound_link(self) -> LinkId:
+        """Its next odd link id."""
+        self.next_inbound_link += 2
+        return LinkId(self.next_inbound_link - 2)
+
     def neighbours(self) -> set[PeerId]:
         """Peers with a link that is not silent."""
         return {view.peer for view in self.core.peers() if view.state != "silent"}
@@ -72,3 +76,17 @@ class SimNode:
             if view.peer == peer and view.since_wall >= wall - 0.001:
                 return 2 * view.hops
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a world hands to its network: time, chance, the nodes, and the way to their cores."""
+
+    seed: int
+    clock: Clock
+    rng: random.Random
+    nodes: list[SimNode]
+    """All that ever started, in that order; it grows."""
+    by_address: dict[Address, SimNode]
+    feed: Callable[[SimNode, Event], None]
+    """Hands an event to a node's core."""

@@ -6,11 +6,8 @@ With `checked`, `overlay.sim.checks.invariants` looks at every event.
 """
 
 import dataclasses
-import gc
-import heapq
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,29 +35,26 @@ from overlay.core.events import (
 from overlay.core.membership.records import RecordReader
 from overlay.core.overlay import Overlay, Settings
 from overlay.core.timers import NEVER
-from overlay.core.types import Address, LinkId, RequestId
+from overlay.core.types import Address, RequestId
 from overlay.core.wire.documents import InviteBody
 from overlay.sim.checks.bounds import RECORDS_KEPT
 from overlay.sim.checks.invariants import Invariants, Violated
+from overlay.sim.clock import MICROSECOND, Clock
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.host import Pages
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.links import Network
 from overlay.sim.network.silence import Checks, Silence
-from overlay.sim.node import SimNode
+from overlay.sim.node import Environment, SimNode
 
-__all__ = ["EPOCH", "SimNode", "Violated", "World"]
-
-EPOCH = 1_800_000_000
-"""Unix seconds at which every world begins."""
-MICROSECOND = 1_000_000
 QUIET = ("debug", "info")
 """Levels of reports that observers see, and nobody keeps."""
 
-Entry = tuple[int, int, Callable[[Any, Any], None], Any, Any]
-"""When, a count that breaks ties, and what is called with which two arguments."""
+_WAKEUP = Wakeup()
+
 Observer = Callable[[SimNode, Effect], None]
+MakeCore = Callable[[Settings, StandInCrypto, random.Random, RecordReader], Overlay]
 
 
 class World:
@@ -87,34 +81,33 @@ class World:
         self.seed = seed
         self.replay = replay
         self.rng = random.Random(seed)
-        self.now_us = 0
+        self.clock = Clock()
         self.events = 0
         """Messages delivered to cores so far."""
         self.nodes: list[SimNode] = []
         self.by_address: dict[Address, SimNode] = {}
-        self.observers: list[Observer] = []
-        """Called with every effect but `Transmit`, when it is performed."""
-        self.invariants = Invariants(self) if checked else None
-        self.codec = codec
-        self.network = self._network(conditions or Conditions(), fidelity, keepalives)
+        self._observers: list[Observer] = []
+        self.invariants = Invariants(self.violated) if checked else None
+        environment = Environment(
+            seed, self.clock, self.rng, self.nodes, self.by_address, self.feed
+        )
+        self.network = _network(
+            environment, conditions or Conditions(), fidelity, codec=codec, keepalives=keepalives
+        )
         self._crypto = crypto
         self._ledger = Ledger()
         self._reader = RecordReader(RECORDS_KEPT)
-        self._queue: list[Entry] = []
-        self._count = 0
         self._requests = 0
         self._pages = Pages()
-
-    def _network(self, conditions: Conditions, fidelity: str, keepalives: bool) -> Network:
-        if fidelity == "ice":
-            return IceNetwork(self, conditions)
-        assert fidelity == "links", fidelity
-        return Network(self, conditions, Checks(self) if keepalives else Silence(self))
 
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
-        return self.now_us / MICROSECOND
+        return self.clock.now
+
+    def observe(self, observer: Observer) -> None:
+        """From now on call this with every effect but `Transmit`, when it is performed."""
+        self._observers.append(observer)
 
     # --- nodes -------------------------------------------------------------------------------
 
@@ -124,11 +117,14 @@ class World:
         firewalled: bool = False,
         advertised: bool = False,
         network: bytes = b"",
+        group: int = 0,
+        core: MakeCore = Overlay,
         **settings: Any,
     ) -> SimNode:
         """Start a node of its own; it joins nobody yet. `settings`: of `Settings`.
 
-        `advertised`: its address is given as one that everybody can dial.
+        `advertised`: its address is given as one that everybody can dial; `group`: the part of a
+        divided world in which it starts; `core`: makes what it runs until a restart.
         """
         index = len(self.nodes)
         crypto = self._crypto(self._ledger, random.Random(self.rng.getrandbits(64)))
@@ -142,9 +138,16 @@ class World:
         )
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
-        core = Overlay(chosen, crypto, rng, self._reader)
         node = SimNode(
-            f"n{index}", address, crypto, chosen, core, firewalled, advertised, index=index
+            f"n{index}",
+            address,
+            crypto,
+            chosen,
+            core(chosen, crypto, rng, self._reader),
+            firewalled,
+            advertised,
+            group=group,
+            index=index,
         )
         self.nodes.append(node)
         self.by_address[address] = node
@@ -181,7 +184,7 @@ class World:
     def _boot(self, node: SimNode) -> None:
         if self.invariants is not None:
             self.invariants.on_boot(node)
-        self.feed(node, ClockSet(self.wall(node)))
+        self.feed(node, ClockSet(node.wall(self.now)))
         self.feed(node, Listening((node.address,), (node.address,) if node.advertised else ()))
 
     def crash(self, node: SimNode) -> None:
@@ -212,11 +215,7 @@ class World:
     def step_clock(self, node: SimNode, seconds: float) -> None:
         """The node's wall clock jumps by so much; its monotonic clock does not."""
         node.clock_offset += seconds
-        self.feed(node, ClockSet(self.wall(node)))
-
-    def wall(self, node: SimNode) -> float:
-        """What the node's wall clock says, Unix seconds."""
-        return EPOCH + self.now + node.clock_offset
+        self.feed(node, ClockSet(node.wall(self.now)))
 
     # --- partitions --------------------------------------------------------------------------
 
@@ -279,28 +278,15 @@ class World:
 
     def at(self, when: float, action: Callable[[], Any]) -> None:
         """Do something at this virtual second (at once if that is past)."""
-        self.schedule(round(when * MICROSECOND), _call, action, None)
+        self.clock.at_us(round(when * MICROSECOND), action)
 
     def after(self, delay: float, action: Callable[[], Any]) -> None:
         """Do something after `delay` virtual seconds."""
         self.at(self.now + delay, action)
 
-    def schedule(self, when_us: int, call: Callable[[Any, Any], None], one: Any, two: Any) -> None:
-        """Call something with two arguments at this microsecond, without a closure."""
-        self._count = count = self._count + 1
-        heapq.heappush(self._queue, (when_us, count, call, one, two))
-
     def run_for(self, seconds: float) -> None:
         """Let so much virtual time pass."""
-        end = self.now_us + round(seconds * MICROSECOND)
-        queue, pop = self._queue, heapq.heappop
-        with uncollected():
-            while queue and queue[0][0] <= end:
-                when, _, call, one, two = pop(queue)
-                if when > self.now_us:
-                    self.now_us = when
-                call(one, two)
-        self.now_us = max(self.now_us, end)
+        self.clock.run_to(self.clock.now_us + round(seconds * MICROSECOND))
         self._pages.look()
 
     def run_until(self, condition: Callable[[], bool], within: float, what: str = "") -> None:
@@ -308,24 +294,17 @@ class World:
 
         `what`: what is waited for, in words.
         """
-        end = self.now_us + round(within * MICROSECOND)
+        end = self.clock.now_us + round(within * MICROSECOND)
         while not condition():
-            if not self._queue or self._queue[0][0] > end:
+            if not self.clock.step(end):
                 missing = f"{what}: " if what else ""
                 raise self.violated(f"{missing}not within {within:g} virtual seconds")
-            self._step()
-
-    def _step(self) -> None:
-        when, _, call, one, two = heapq.heappop(self._queue)
-        if when > self.now_us:
-            self.now_us = when
-        call(one, two)
 
     def violated(self, what: str) -> Violated:
         """The exception that says what went wrong, when, and how to see it again."""
         return Violated(self.seed, self.now, what, self.replay)
 
-    # --- the door ----------------------------------------------------------------------------
+    # --- the cores ---------------------------------------------------------------------------
 
     def feed(self, node: SimNode, event: Event) -> None:
         """Hand an event to a node's core and perform what comes out."""
@@ -336,7 +315,7 @@ class World:
             return
         if type(event) is Received:
             self.events += 1
-        effects = node.core.handle(event, self.now_us / MICROSECOND)
+        effects = node.core.handle(event, self.clock.now_us / MICROSECOND)
         if self.invariants is not None:
             self.invariants.after(node, event, effects)
         for effect in effects:
@@ -348,7 +327,7 @@ class World:
             self._schedule_wakeup(node)
 
     def _perform(self, node: SimNode, effect: Effect) -> None:
-        for observer in self.observers:
+        for observer in self._observers:
             observer(node, effect)
         match effect:
             case Deliver():
@@ -368,40 +347,31 @@ class World:
         node.wakes = deadline = node.core.agenda.settle()
         if deadline == NEVER:
             return
-        when = max(self.now_us, int(deadline * MICROSECOND))
+        when = max(self.clock.now_us, int(deadline * MICROSECOND))
         while when / MICROSECOND < deadline:  # never wake before what is due
             when += 1
-        self.schedule(when, self._wake, node, deadline)
+        self.clock.schedule(when, self._wake, node, deadline)
 
     def _wake(self, node: SimNode, deadline: float) -> None:
         if node.wakes != deadline or not node.alive:
             return
         node.wakes = NEVER
-        if node.core.agenda.settle() <= self.now_us / MICROSECOND:
+        if node.core.agenda.settle() <= self.clock.now_us / MICROSECOND:
             self.feed(node, _WAKEUP)
         else:
             self._schedule_wakeup(node)
 
-    def new_inbound_link(self, node: SimNode) -> LinkId:
-        """The next odd link id of a node."""
-        node.next_inbound_link += 2
-        return LinkId(node.next_inbound_link - 2)
 
-
-_WAKEUP = Wakeup()
-
-
-def _call(action: Callable[[], Any], _: None) -> None:
-    action()
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No look for cycles meanwhile: a world makes none, and has millions of objects."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+def _network(
+    environment: Environment,
+    conditions: Conditions,
+    fidelity: str,
+    *,
+    codec: bool,
+    keepalives: bool,
+) -> Network:
+    if fidelity == "ice":
+        return IceNetwork(environment, conditions, codec=codec)
+    assert fidelity == "links", fidelity
+    silence = Checks if keepalives else Silence
+    return Network(environment, conditions, codec=codec, silence=silence)

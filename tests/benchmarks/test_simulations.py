@@ -26,11 +26,10 @@ from benchmarks.simulations import (
     rows_in,
 )
 from overlay.errors import ConfigError
-from overlay.sim.scenario.library import find
-from overlay.sim.scenario.reading import load
+from overlay.sim.scenario.profiles import setting
+from overlay.sim.scenario.reading import find, load
 from overlay.sim.scenario.running import run
 from overlay.sim.scenario.scenario import Scenario
-from overlay.sim.scenario.settings import setting
 
 MEASURES = {
     "hops": {"value": 9.5, "band": [8, 10], "ok": True},

@@ -33,7 +33,8 @@ from overlay.core.routing.routing import REQUESTS_MAX
 from overlay.core.types import Address, LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire.messages import Message, Offer, Records
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 from tests.core.strategies import messages_within_bounds
 from tests.core.test_world import chain
 

@@ -12,7 +12,8 @@ from overlay.core.limits import NAMES_MAX, TokenBuckets
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Published
 from overlay.sim.crypto import Ledger, StandInCrypto
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 A, B = PeerId(b"a" * 32), PeerId(b"b" * 32)
 

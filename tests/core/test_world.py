@@ -26,8 +26,10 @@ from overlay.core.events import (
 )
 from overlay.core.types import Address, Negotiated, PeerId, RequestId
 from overlay.core.wire.messages import Gossip, Offer, Ping
-from overlay.sim.network.links import Conditions
-from overlay.sim.world import EPOCH, SimNode, World
+from overlay.sim.clock import EPOCH
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 LOSSY = Conditions(latency=(0.005, 0.150), jitter=0.02, loss=0.05)
 
@@ -399,14 +401,14 @@ def test_connecting_to_nobody_or_to_oneself_is_refused_at_once() -> None:
 
 def history(seed: int) -> str:
     """A digest of everything that happens in a small life."""
-    world, digest = World(seed, LOSSY), hashlib.sha256()
-    feed = world.feed
+    digest = hashlib.sha256()
 
-    def record(node: SimNode, event: Event) -> None:
-        digest.update(f"{world.now_us} {node.name} {event!r}".encode())
-        feed(node, event)
+    class Recorded(World):
+        def feed(self, node: SimNode, event: Event) -> None:
+            digest.update(f"{self.clock.now_us} {node.name} {event!r}".encode())
+            super().feed(node, event)
 
-    world.feed = record  # type: ignore[method-assign]
+    world = Recorded(seed, LOSSY)
     nodes = chain(world, 5)
     world.run_for(5.0)
     world.crash(nodes[0])

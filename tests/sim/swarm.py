@@ -9,9 +9,10 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from overlay.sim.checks import liveness
 from overlay.sim.network.conditions import Conditions
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.scenario import liveness
+from overlay.sim.world import World
 
 FAULTS_MAX = 4
 PUBLISH_INTERVAL = 1.0

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from overlay.core.events import Effect
-from overlay.sim.world import SimNode
+from overlay.sim.node import SimNode
 from tests.sim.swarm import Run, draw
 
 SEEDS = range(30)
@@ -45,9 +45,9 @@ def history(seed: int) -> str:
     run, digest = Run(seed), hashlib.sha256()
 
     def note(node: SimNode, effect: Effect) -> None:
-        digest.update(f"{run.world.now_us} {node.name} {effect!r}".encode())
+        digest.update(f"{run.world.clock.now_us} {node.name} {effect!r}".encode())
 
-    run.world.observers.append(note)
+    run.world.observe(note)
     run.run()
     return f"{digest.hexdigest()} {run.world.events}"
 

@@ -97,11 +97,13 @@ class Move:
     path: PathKind
 
 
-End = DialFailed | LinkLost
+Ended = DialFailed | LinkLost
 """The link is gone, and its id with it. The core has not heard of an inbound direct dial (ids that
 are odd) before it is open: its `DialFailed` is for the shell alone."""
 
-EndpointOutput = Send | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | End
+EndpointOutput = (
+    Send | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | Ended
+)
 
 Description = tuple[
     IceCredentials, IceCredentials | None, tuple[Candidate, ...], tuple[Candidate, ...]

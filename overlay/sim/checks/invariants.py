@@ -2,11 +2,11 @@
 
 Safety is watched from outside, by what goes into a core and what comes out of it; only the sizes
 of its containers are read inside. What has to come true once the faults are over is in
-`overlay.sim.checks.liveness`.
+`overlay.sim.scenario.liveness`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from overlay.core.events import (
     Admit,
@@ -28,10 +28,7 @@ from overlay.core.events import (
 from overlay.core.types import LinkId, PeerId
 from overlay.errors import OverlayError
 from overlay.sim.checks.bounds import oversized
-
-if TYPE_CHECKING:
-    from overlay.sim.node import SimNode
-    from overlay.sim.world import World
+from overlay.sim.node import SimNode
 
 WATCHED_MAX = 2000
 """Nodes of a world that are watched, the first ones: the contact of a burst is among them. It costs
@@ -65,17 +62,18 @@ class _Life:
 class Invariants:
     """Looks at every event of every node, of the first ones in a large world; raises Violated."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(self, violated: Callable[[str], Violated]) -> None:
+        """`violated`: makes the exception that says what, when, and how to see it again."""
+        self._violated = violated
         self._lives: dict[SimNode, _Life] = {}
         self._published: dict[tuple[PeerId, str, bytes], int] = {}
 
-    def on_boot(self, node: "SimNode") -> None:
+    def on_boot(self, node: SimNode) -> None:
         """A node starts, with nothing but its keys and its cache."""
         if node.index < WATCHED_MAX:
             self._lives[node] = _Life()
 
-    def after(self, node: "SimNode", event: Event, effects: list[Effect]) -> None:
+    def after(self, node: SimNode, event: Event, effects: list[Effect]) -> None:
         """A core has handled an event."""
         if isinstance(event, Publish):
             publication = (node.peer_id, event.topic, event.data)
@@ -99,7 +97,7 @@ class Invariants:
         if life.events % LOOK_EVERY == 0 and not life.left:
             self.look(node)
 
-    def _on_effect(self, node: "SimNode", life: _Life, effect: Effect) -> None:
+    def _on_effect(self, node: SimNode, life: _Life, effect: Effect) -> None:
         match effect:
             case Transmit(link) | Admit(link):
                 if link not in life.opened:
@@ -118,7 +116,7 @@ class Invariants:
             case Report(level, name) if level in ERRORS:
                 raise self._broken(node, f"reports {name}: {effect.fields!r}")
 
-    def _on_delivery(self, node: "SimNode", life: _Life, effect: Deliver) -> None:
+    def _on_delivery(self, node: SimNode, life: _Life, effect: Deliver) -> None:
         publication = (effect.origin, effect.topic, effect.data)
         count = life.delivered[publication] = life.delivered.get(publication, 0) + 1
         published = self._published.get(publication, 0)
@@ -128,7 +126,7 @@ class Invariants:
 
     # --- state -------------------------------------------------------------------------------
 
-    def look(self, node: "SimNode") -> None:
+    def look(self, node: SimNode) -> None:
         """Check the state of one core: sizes, links, views, counters."""
         if node not in self._lives:
             return
@@ -151,7 +149,7 @@ class Invariants:
             raise self._broken(node, large)
         self._look_at_counters(node)
 
-    def _look_at_counters(self, node: "SimNode") -> None:
+    def _look_at_counters(self, node: SimNode) -> None:
         status, life = node.core.status(), self._lives[node]
         signalling = status.signalling
         now = {
@@ -166,5 +164,5 @@ class Invariants:
                 raise self._broken(node, f"counts {name} backwards: {now.get(name, 0)} < {before}")
         life.counters = now
 
-    def _broken(self, node: "SimNode", what: str) -> Violated:
-        return self._world.violated(f"{node.name} {what}")
+    def _broken(self, node: SimNode, what: str) -> Violated:
+        return self._violated(f"{node.name} {what}")

@@ -7,15 +7,12 @@ reliable, as late as the packets that were lost; where no packet passes they wai
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
 
 from overlay.core.events import (
     Admit,
     Dial,
     Effect,
-    Event,
     Hangup,
     LinkOpened,
     Negotiate,
@@ -25,48 +22,41 @@ from overlay.core.events import (
 )
 from overlay.core.types import Address, LinkFacts, LinkId
 from overlay.core.wire.messages import Message
+from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.conditions import Conditions, Drawn, Latencies
-from overlay.sim.network.links import End, Network, part
+from overlay.sim.network.ends import LinkEnd, part
+from overlay.sim.network.links import Network
 from overlay.sim.network.nat import Fate, Firewalls
-from overlay.sim.network.port import MICROSECOND, Port, Side
+from overlay.sim.network.port import Half, Port, Side
 from overlay.sim.network.silence import Silence
-from overlay.sim.node import SimNode
-
-if TYPE_CHECKING:
-    from overlay.sim.world import World
+from overlay.sim.node import Environment, SimNode
 
 RESEND_INTERVAL = 1.0
 """Seconds between two tries to get through with a message: the first timer of SCTP (RFC 9260)."""
 
 
-@dataclass(slots=True, eq=False)
-class Half(End):
-    """An end of a link whose path is watched by its port."""
-
-    side: Side = field(kw_only=True)
-    resends: bool = False
-    """A look whether the path is back is under way."""
-
-
 class _WatchedByEndpoints(Silence):
     """The endpoints notice silence themselves."""
 
-    def look(self, end: End, *, anew: bool = False, within: float = 0.0) -> None:
+    def look(self, end: LinkEnd, *, anew: bool = False, within: float = 0.0) -> None:
         """Nothing to be done."""
 
 
 class IceNetwork(Network):
     """All ports of a world, and what passes between them."""
 
-    def __init__(self, world: "World", conditions: Conditions) -> None:
-        super().__init__(world, conditions, _WatchedByEndpoints(world))
-        firewalls = Firewalls(world)
+    def __init__(
+        self, environment: Environment, conditions: Conditions, *, codec: bool = False
+    ) -> None:
+        super().__init__(environment, conditions, codec=codec, silence=_WatchedByEndpoints)
+        firewalls = Firewalls(environment.clock, environment.by_address)
         self.leaving: Fate = firewalls.leaving
         self.arriving: Fate = firewalls.arriving
         """The boxes of all senders and of all receivers; tests put others in their place."""
         self.datagrams = 0
         """Checks, answers and flights of handshakes sent so far."""
-        self._rng = Random(f"datagrams {world.seed}")
+        self._seed = environment.seed
+        self._losses = Random(f"datagrams {self._seed}")
         self._ports: dict[SimNode, Port] = {}
         self._clients: dict[bytes, Side] = {}
         """Sides that have begun a handshake, by its session, until its link is open or lost."""
@@ -77,30 +67,26 @@ class IceNetwork(Network):
     @property
     def now_us(self) -> int:
         """Microseconds since the beginning."""
-        return self._world.now_us
+        return self._clock.now_us
 
     @property
     def now(self) -> float:
         """Seconds since the beginning."""
-        return self._world.now_us / MICROSECOND
+        return self._clock.now
 
     def wall_offset(self, node: SimNode) -> float:
         """A node's wall clock less the world's."""
-        return self._world.wall(node) - self._world.now
+        return node.wall(self.now) - self.now
 
     def at(self, when_us: int, call: Callable[[], None]) -> None:
         """Call something at this microsecond."""
-        self._world.schedule(when_us, _call, call, None)
-
-    def feed(self, node: SimNode, event: Event) -> None:
-        """Tell a core."""
-        self._world.feed(node, event)
+        self._clock.at_us(when_us, call)
 
     def port(self, node: SimNode) -> Port:
         """The port of a living node."""
         port = self._ports.get(node)
         if port is None:
-            rng = Random(f"port {self._world.seed} {node.name} {node.settings.boot}")
+            rng = Random(f"port {self._seed} {node.name} {node.settings.boot}")
             port = self._ports[node] = Port(self, node, rng)
         return port
 
@@ -108,7 +94,7 @@ class IceNetwork(Network):
         """What the transport does with the core's effects."""
         match effect:
             case Transmit():
-                end = node.ends.get(effect.link)
+                end = self.ends[node].get(effect.link)
                 if end is not None:
                     self._send(end, effect.message)
             case Hangup(link):
@@ -124,12 +110,12 @@ class IceNetwork(Network):
         """A datagram leaves a node's port."""
         self.datagrams += 1
         out = self.leaving(node.address, target)
-        receiver = self._world.by_address.get(out[1]) if out else None
+        receiver = self._by_address.get(out[1]) if out else None
         loss = self.conditions.loss
-        if out is None or receiver is None or (loss and self._rng.random() < loss):
+        if out is None or receiver is None or (loss and self._losses.random() < loss):
             return
         when = self.now_us + round(self._travel(self.latency(node, receiver)) * MICROSECOND)
-        self._world.schedule(when, self._arrives, (data, node), out)
+        self._clock.schedule(when, self._arrives, (data, node), out)
 
     def _arrives(self, sent: tuple[bytes, SimNode], addresses: tuple[Address, Address]) -> None:
         """A datagram is at the receiver's box."""
@@ -144,7 +130,7 @@ class IceNetwork(Network):
     ) -> tuple[SimNode, Address] | None:
         """Who gets it, and from where as the receiver sees it."""
         within = self.arriving(*addresses)
-        receiver = self._world.by_address.get(within[1]) if within else None
+        receiver = self._by_address.get(within[1]) if within else None
         if within is None or receiver is None or not receiver.alive:
             return None
         return (receiver, within[0]) if receiver.group == sender.group else None
@@ -155,7 +141,7 @@ class IceNetwork(Network):
         if conditions.between is not None:
             return super().latency(one, other)
         if self._drawn is None or self._drawn[0] != conditions.latency:
-            self._drawn = conditions.latency, Drawn(self._world.seed, *conditions.latency)
+            self._drawn = conditions.latency, Drawn(self._seed, *conditions.latency)
         return self._drawn[1].between(one.index, other.index)
 
     # --- links -------------------------------------------------------------------------------
@@ -183,7 +169,7 @@ class IceNetwork(Network):
         if client is side:
             del self._clients[side.handshake.session]
         side.facts = _facts(side)
-        half.node.ends[half.link] = half
+        self.ends[half.node][half.link] = half
         side.port.endpoint.established(side.link, self.now)
         self.feed(half.node, LinkOpened(side.link, side.secure.inbound, side.facts))
         self._resend_soon(half, 0.0)
@@ -196,14 +182,14 @@ class IceNetwork(Network):
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:
         """What was sent before still arrives, unless no packet passes: then silence says it."""
-        end = node.ends.pop(link, None)
+        end = self.ends[node].pop(link, None)
         if end is not None and not end.other.gone:
             self._send(end, None)
         self.port(node).close(link)
 
     # --- messages ----------------------------------------------------------------------------
 
-    def _arrive(self, end: End, message: Message | None) -> None:
+    def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         assert isinstance(end, Half)
         if end.gone:
             return
@@ -244,8 +230,7 @@ class IceNetwork(Network):
     def _resend_soon(self, end: Half, delay: float) -> None:
         if end.held and (delay < RESEND_INTERVAL or not end.resends):
             end.resends = True
-            when = self.now_us + round(delay * MICROSECOND)
-            self._world.schedule(when, self._resend, end, None)
+            self._clock.schedule_in(delay, self._resend, end)
 
     def _resend(self, end: Half, _: None) -> None:
         """What waits is tried again; with a sender that is gone for good it is forgotten."""
@@ -261,7 +246,7 @@ class IceNetwork(Network):
         port = self._ports.pop(node, None)
         if port is not None:
             port.shut()
-        node.ends = {}
+        self.ends.pop(node, None)
 
     def on_thaw(self, node: SimNode) -> None:
         """Its port goes on."""
@@ -276,7 +261,3 @@ def _facts(side: Side) -> LinkFacts:
         remote_fingerprint=side.handshake.fingerprint,
         exporter=side.handshake.exporter,
     )
-
-
-def _call(call: Callable[[], None], _: None) -> None:
-    call()

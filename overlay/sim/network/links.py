@@ -7,9 +7,7 @@ would have noticed that an end hears nothing any more.
 """
 
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import defaultdict
 
 from overlay.core.events import (
     Admit,
@@ -29,14 +27,11 @@ from overlay.core.types import LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.messages import Message
+from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.conditions import Conditions
+from overlay.sim.network.ends import Attempt, LinkEnd, part
 from overlay.sim.network.silence import CHECK_INTERVAL, Silence
-from overlay.sim.node import SimNode
-
-if TYPE_CHECKING:
-    from overlay.sim.world import World
-
-__all__ = ["Attempt", "Conditions", "End", "Network"]
+from overlay.sim.node import Environment, SimNode
 
 HANDSHAKE_PACKETS = 6
 """ICE, DTLS with its cookie, SCTP: measured on real links as about three round trips."""
@@ -46,46 +41,31 @@ CHECK_AGAIN = 0.5
 """Seconds between the checks of an attempt that nobody answers."""
 
 
-@dataclass(slots=True, eq=False)
-class End:
-    """One node's end of a link; what is said of packets is said of those that it receives."""
-
-    node: SimNode
-    link: LinkId
-    latency: float
-    arrives: int = 0
-    """Microsecond at which the last packet under way arrives."""
-    sent: int = 0
-    """Microsecond at which the last packet has left (bandwidth)."""
-    gone: bool = False
-    hears: bool = True
-    """Whether packets come in at all; if not, notices of its silence are under way."""
-    told: bool = False
-    """The core thinks it suspect or silent."""
-    epoch: int = 0
-    """Counts the changes of `hears`: a notice of an earlier one is void."""
-    held: list[Message | None] = field(default_factory=list)
-    """What waits for the path to come back; None: the other end has hung up."""
-    other: "End" = field(init=False)
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """A dial or a negotiation under way."""
-
-    node: SimNode
-    effect: Dial | Prepare | Negotiate
-    latency: float
-
-
 class Network:
     """All links of a world."""
 
-    def __init__(self, world: "World", conditions: Conditions, silence: Silence) -> None:
-        self._world = world
+    def __init__(
+        self,
+        environment: Environment,
+        conditions: Conditions,
+        *,
+        codec: bool = False,
+        silence: type[Silence] = Silence,
+    ) -> None:
+        """`codec`: every message is encoded and decoded; `silence`: who notices it."""
         self.conditions = conditions
         """May be replaced while the world runs."""
-        self.silence = silence
+        self.ends: defaultdict[SimNode, dict[LinkId, LinkEnd]] = defaultdict(dict)
+        """Each node's ends of its open links."""
+        self.feed = environment.feed
+        self.silence = silence(environment, self.lose, self.release)
+        self._clock = environment.clock
+        self._rng = environment.rng
+        self._nodes = environment.nodes
+        self._by_address = environment.by_address
+        self._codec = codec
+        self._attempts: defaultdict[SimNode, dict[LinkId, Attempt]] = defaultdict(dict)
+        """Each node's dials and negotiations under way."""
         self._negotiating: dict[str, Attempt] = {}
         """By the user fragment that its node chose."""
 
@@ -93,7 +73,7 @@ class Network:
         """What the transport does with the core's effects."""
         match effect:
             case Transmit():
-                end = node.ends.get(effect.link)
+                end = self.ends[node].get(effect.link)
                 if end is not None:
                     self._send(end, effect.message)
             case Dial():
@@ -103,7 +83,7 @@ class Network:
             case Hangup(link):
                 self._hang_up(node, link)
             case Prepare(link):
-                node.attempts[link] = Attempt(node, effect, 0.0)
+                self._attempts[node][link] = Attempt(node, effect, 0.0)
             case Admit():
                 pass
             case _:
@@ -113,22 +93,22 @@ class Network:
 
     def _dial(self, node: SimNode, effect: Dial) -> None:
         attempt = self._begin(node, effect, effect.timeout)
-        self._after(self._handshake(attempt.latency), self._knock, attempt)
+        self._clock.schedule_in(self._handshake(attempt.latency), self._check, attempt)
 
     def _negotiate(self, node: SimNode, effect: Negotiate) -> None:
         """Both ends must have started, each with the other's credentials."""
         attempt = self._begin(node, effect, effect.timeout)
         self._negotiating[effect.local.ufrag] = attempt
         if self._counterpart(effect) is not None:
-            self._after(self._handshake(attempt.latency), self._meet, attempt)
+            self._clock.schedule_in(self._handshake(attempt.latency), self._meet, attempt)
 
     def _begin(self, node: SimNode, effect: Dial | Negotiate, timeout: float) -> Attempt:
         if self.conditions.between is None:
-            latency = self._world.rng.uniform(*self.conditions.latency)
+            latency = self._rng.uniform(*self.conditions.latency)
         else:
             latency = self._distance(node, effect)
-        attempt = node.attempts[effect.link] = Attempt(node, effect, latency)
-        self._after(timeout, self._time_out, attempt)
+        attempt = self._attempts[node][effect.link] = Attempt(node, effect, latency)
+        self._clock.schedule_in(timeout, self._time_out, attempt)
         return attempt
 
     def _distance(self, node: SimNode, effect: Dial | Negotiate) -> float:
@@ -137,7 +117,7 @@ class Network:
             addresses = effect.addresses
         else:
             addresses = tuple(candidate.address for candidate in effect.remote_candidates)
-        found = map(self._world.by_address.get, addresses)
+        found = map(self._by_address.get, addresses)
         peer = next((peer for peer in found if peer is not None), node)
         return self.latency(node, peer)
 
@@ -146,13 +126,13 @@ class Network:
         assert self.conditions.between is not None
         return self.conditions.between.between(one.index, other.index)
 
-    def _knock(self, attempt: Attempt, _: None) -> None:
+    def _check(self, attempt: Attempt, _: None) -> None:
         """A dial's checks go to all its addresses: whoever answers first is opened."""
         effect = attempt.effect
         if not self._is_current(attempt) or not isinstance(effect, Dial):
             return
         for address in effect.addresses:
-            listener = self._world.by_address.get(address)
+            listener = self._by_address.get(address)
             if listener is None or listener.firewalled or not _meets(attempt.node, listener):
                 continue
             claim = dial.parse_ufrag(effect.remote.ufrag)
@@ -161,15 +141,15 @@ class Network:
             if listener.crypto.fingerprint != effect.fingerprint:
                 self._fail(attempt, "certificate")
                 return
-            self._open(attempt, listener, self._world.new_inbound_link(listener), claim)
+            self._open(attempt, listener, listener.new_inbound_link(), claim)
             return
-        self._after(CHECK_AGAIN, self._knock, attempt)
+        self._clock.schedule_in(CHECK_AGAIN, self._check, attempt)
 
     def _token_holds(self, listener: SimNode, effect: Dial, claim: dial.Claim) -> bool:
         key = listener.settings.dial_key
         token = dial.make_token(key, claim.kind, claim.token_id, claim.expires_at)
         password = dial.listener_password(token, effect.remote.ufrag)
-        fresh = claim.expires_at > self._world.wall(listener)
+        fresh = claim.expires_at > listener.wall(self._clock.now)
         return fresh and hmac.compare_digest(password, effect.remote.password)
 
     def _counterpart(self, effect: Negotiate) -> Attempt | None:
@@ -186,7 +166,7 @@ class Network:
             return
         other = self._counterpart(effect)
         if other is None or not _meets(attempt.node, other.node):
-            self._after(CHECK_AGAIN, self._meet, attempt)
+            self._clock.schedule_in(CHECK_AGAIN, self._meet, attempt)
             return
         self._forget(attempt)
         self._forget(other)
@@ -197,17 +177,17 @@ class Network:
         self, attempt: Attempt, listener: SimNode, link: LinkId, claim: dial.Claim | None
     ) -> None:
         """The listener's end opens now, the dialler's when the last packet has come back."""
-        world, dialler = self._world, attempt.node
+        clock, dialler = self._clock, attempt.node
         self._forget(attempt)
-        exporter = world.rng.randbytes(32)
+        exporter = self._rng.randbytes(32)
         there = back = attempt.latency
         if self.conditions.between is not None:
             there, back = self.latency(dialler, listener), self.latency(listener, dialler)
-        ends = End(dialler, attempt.effect.link, there), End(listener, link, back)
+        ends = LinkEnd(dialler, attempt.effect.link, there), LinkEnd(listener, link, back)
         ends[0].other, ends[1].other = ends[1], ends[0]
-        answered = world.now_us + round(self._travel(back) * 1_000_000)
-        for end, inbound, opens in ((ends[1], True, world.now_us), (ends[0], False, answered)):
-            end.node.ends[end.link] = end
+        answered = clock.now_us + round(self._travel(back) * MICROSECOND)
+        for end, inbound, opens in ((ends[1], True, clock.now_us), (ends[0], False, answered)):
+            self.ends[end.node][end.link] = end
             self.silence.begin(end)
             end.arrives = opens
             facts = LinkFacts(
@@ -221,13 +201,13 @@ class Network:
                 token_kind=claim.kind if claim and inbound else None,
                 token_id=claim.token_id if claim and inbound else b"",
             )
-            world.schedule(opens, self._opened, end, LinkOpened(end.link, inbound, facts))
+            clock.schedule(opens, self._opened, end, LinkOpened(end.link, inbound, facts))
 
-    def _opened(self, end: End, event: LinkOpened) -> None:
+    def _opened(self, end: LinkEnd, event: LinkOpened) -> None:
         if not end.gone:
-            self._world.feed(end.node, event)
+            self.feed(end.node, event)
         if not end.gone:
-            self._world.feed(end.node, Mapped(end.link, end.node.address))
+            self.feed(end.node, Mapped(end.link, end.node.address))
 
     def _time_out(self, attempt: Attempt, _: None) -> None:
         if self._is_current(attempt):
@@ -235,24 +215,21 @@ class Network:
 
     def _fail(self, attempt: Attempt, reason: str) -> None:
         self._forget(attempt)
-        self._world.feed(attempt.node, DialFailed(attempt.effect.link, reason))
+        self.feed(attempt.node, DialFailed(attempt.effect.link, reason))
 
     def _is_current(self, attempt: Attempt) -> bool:
-        return attempt.node.attempts.get(attempt.effect.link) is attempt
+        return self._attempts[attempt.node].get(attempt.effect.link) is attempt
 
     def _forget(self, attempt: Attempt) -> None:
-        attempt.node.attempts.pop(attempt.effect.link, None)
+        self._attempts[attempt.node].pop(attempt.effect.link, None)
         if isinstance(attempt.effect, Negotiate):
             self._negotiating.pop(attempt.effect.local.ufrag, None)
 
     # --- packets -----------------------------------------------------------------------------
 
-    def _after(self, delay: float, call: Callable[[Attempt, None], None], attempt: Attempt) -> None:
-        self._world.schedule(self._world.now_us + round(delay * 1_000_000), call, attempt, None)
-
     def _travel(self, latency: float) -> float:
         """Seconds that a packet takes, were it not lost."""
-        rng, conditions = self._world.rng, self.conditions
+        rng, conditions = self._rng, self.conditions
         delay = latency + rng.random() * conditions.jitter
         if conditions.reordering and rng.random() < conditions.reordering:
             delay += rng.random() * 4 * latency
@@ -262,28 +239,28 @@ class Network:
         delay = 0.0
         for _ in range(HANDSHAKE_PACKETS):
             delay += self._travel(latency)
-            while self.conditions.loss and self._world.rng.random() < self.conditions.loss:
+            while self.conditions.loss and self._rng.random() < self.conditions.loss:
                 delay += CHECK_AGAIN
         return delay
 
-    def _send(self, end: End, message: Message | None) -> None:
+    def _send(self, end: LinkEnd, message: Message | None) -> None:
         """In order, after all that was sent before; None says that this end has hung up."""
-        world, conditions, far = self._world, self.conditions, end.other
+        rng, conditions, far = self._rng, self.conditions, end.other
         delay = self._travel(end.latency)
-        while conditions.loss and world.rng.random() < conditions.loss:
+        while conditions.loss and rng.random() < conditions.loss:
             delay += RETRANSMISSION
-        if world.codec and message is not None:
+        if self._codec and message is not None:
             message = self._over_the_wire(message)
-        leaves = world.now_us
+        leaves = self._clock.now_us
         if conditions.bandwidth:
             size = len(codec.encode(message)) if message is not None else 0
-            leaves = max(leaves, end.sent) + round(size / conditions.bandwidth * 1_000_000)
+            leaves = max(leaves, end.sent) + round(size / conditions.bandwidth * MICROSECOND)
             end.sent = leaves
-        arrival = leaves + round(delay * 1_000_000)
+        arrival = leaves + round(delay * MICROSECOND)
         if arrival < far.arrives:
             arrival = far.arrives
         far.arrives = arrival
-        world.schedule(arrival, self._arrive, far, message)
+        self._clock.schedule(arrival, self._arrive, far, message)
 
     @staticmethod
     def _over_the_wire(message: Message) -> Message:
@@ -291,7 +268,7 @@ class Network:
         assert not isinstance(read, codec.Unknown | codec.Broken), read
         return read
 
-    def _arrive(self, end: End, message: Message | None) -> None:
+    def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         if end.gone:
             return
         if end.held or end.node.group != end.other.node.group:
@@ -299,9 +276,9 @@ class Network:
         elif message is None:
             self.lose(end, "closed")
         else:
-            self._world.feed(end.node, Received(end.link, message))
+            self.feed(end.node, Received(end.link, message))
 
-    def release(self, end: End) -> None:
+    def release(self, end: LinkEnd) -> None:
         """The path is back: what waited for it arrives."""
         held, end.held = end.held, []
         for message in held:
@@ -311,10 +288,10 @@ class Network:
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:
         """What was sent before still arrives; then the other end sees the link closed."""
-        attempt = node.attempts.get(link)
+        attempt = self._attempts[node].get(link)
         if attempt is not None:
             self._forget(attempt)
-        end = node.ends.pop(link, None)
+        end = self.ends[node].pop(link, None)
         if end is None:
             return
         end.gone = True
@@ -325,11 +302,11 @@ class Network:
         else:
             self.silence.look(end.other)
 
-    def lose(self, end: End, reason: str) -> None:
+    def lose(self, end: LinkEnd, reason: str) -> None:
         """A link has ended as this end sees it."""
         end.gone = True
-        end.node.ends.pop(end.link, None)
-        self._world.feed(end.node, LinkLost(end.link, reason))
+        self.ends[end.node].pop(end.link, None)
+        self.feed(end.node, LinkLost(end.link, reason))
         self.silence.look(end.other)
         part(end)
 
@@ -337,38 +314,30 @@ class Network:
 
     def on_crash(self, node: SimNode) -> None:
         """Everybody at the other end notices in time; the node's own ends are gone."""
-        for attempt in list(node.attempts.values()):
+        for attempt in list(self._attempts[node].values()):
             self._forget(attempt)
-        ends, node.ends = list(node.ends.values()), {}
-        for end in ends:
+        for end in self.ends.pop(node, {}).values():
             end.gone = True
             self.silence.look(end.other)
             part(end)
 
     def on_freeze(self, node: SimNode) -> None:
         """To the others a frozen node looks like a dead one."""
-        for end in node.ends.values():
+        for end in self.ends[node].values():
             end.epoch += 1  # it takes no notice of anything
             self.silence.look(end.other)
 
     def on_thaw(self, node: SimNode) -> None:
         """The next checks are answered again."""
-        for end in list(node.ends.values()):
+        for end in list(self.ends[node].values()):
             self.silence.look(end, anew=True)
             self.silence.look(end.other)
 
     def on_partition(self) -> None:
         """Groups have changed: some paths fall silent, others come back."""
-        for node in self._world.nodes:
-            for end in node.ends.values():
+        for node in self._nodes:
+            for end in self.ends[node].values():
                 self.silence.look(end, within=CHECK_INTERVAL)
-
-
-def part(end: End) -> None:
-    """Nobody asks for the other end of a link when both are gone: no cycle is left behind."""
-    other = end.other
-    if end.gone and other.gone:
-        del end.other, other.other
 
 
 def _meets(one: SimNode, other: SimNode) -> bool:

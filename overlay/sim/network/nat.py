@@ -4,14 +4,12 @@ A datagram meets the box of its sender as it leaves and the box of its receiver 
 is a function of the datagram's two addresses; what it remembers is its own affair.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from overlay.core.limits import BoundedDict
 from overlay.core.types import Address
-
-if TYPE_CHECKING:
-    from overlay.sim.world import World
+from overlay.sim.clock import Clock
+from overlay.sim.node import SimNode
 
 Fate = Callable[[Address, Address], tuple[Address, Address] | None]
 """From source and target to the source and target with which a datagram goes on; None: dropped.
@@ -28,15 +26,16 @@ FORGOTTEN_AFTER = 120.0
 class Firewalls:
     """Nothing reaches a firewalled node but from where it has sent to; all else passes."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(self, clock: Clock, by_address: Mapping[Address, SimNode]) -> None:
+        self._clock = clock
+        self._by_address = by_address
         self._sent: dict[Address, BoundedDict[Address, float]] = {}
         """For each firewalled node, when it last sent to whom."""
 
     def leaving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
         """Out it may, and makes the way back."""
         if self._is_firewalled(source):
-            self._sent.setdefault(source, BoundedDict(REMEMBERED_MAX)).put(target, self._world.now)
+            self._sent.setdefault(source, BoundedDict(REMEMBERED_MAX)).put(target, self._clock.now)
         return source, target
 
     def arriving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
@@ -44,10 +43,10 @@ class Firewalls:
         if self._is_firewalled(target):
             sent = self._sent.get(target)
             sent_at = sent.get(source) if sent else None
-            if sent_at is None or self._world.now > sent_at + FORGOTTEN_AFTER:
+            if sent_at is None or self._clock.now > sent_at + FORGOTTEN_AFTER:
                 return None
         return source, target
 
     def _is_firewalled(self, address: Address) -> bool:
-        node = self._world.by_address.get(address)
+        node = self._by_address.get(address)
         return node is not None and node.firewalled

@@ -4,17 +4,19 @@ What the transport does for a real node (`overlay.transport.udp.transport`) is d
 datagrams of the world and a stand-in for DTLS and SCTP.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, assert_never
+from typing import Protocol, assert_never
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import End, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
     Dial,
     DialFailed,
+    Event,
     LinkAlive,
     LinkLost,
     LinkSilent,
@@ -25,13 +27,11 @@ from overlay.core.events import (
     Prepare,
 )
 from overlay.core.types import Address, LinkFacts, LinkId
+from overlay.sim.clock import MICROSECOND
+from overlay.sim.network.ends import LinkEnd
 from overlay.sim.network.handshake import FLIGHT_TIMEOUT, Handshake
 from overlay.sim.node import SimNode
 
-if TYPE_CHECKING:
-    from overlay.sim.network.ice import Half, IceNetwork
-
-MICROSECOND = 1_000_000
 WAITING_MAX = 256
 """Datagrams that wait in the socket of a frozen node; later ones are lost (guess)."""
 
@@ -61,10 +61,68 @@ class Side:
         return self.facts is not None
 
 
+@dataclass(slots=True, eq=False)
+class Half(LinkEnd):
+    """An end of a link whose path is watched by its port."""
+
+    side: Side = field(kw_only=True)
+    resends: bool = False
+    """A look whether the path is back is under way."""
+
+
+class Datagrams(Protocol):
+    """What a port asks of its network."""
+
+    feed: Callable[[SimNode, Event], None]
+    """Hands an event to a node's core."""
+
+    @property
+    def now_us(self) -> int:
+        """Microseconds since the beginning."""
+        ...
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        ...
+
+    def wall_offset(self, node: SimNode) -> float:
+        """A node's wall clock less the world's time."""
+        ...
+
+    def at(self, when_us: int, call: Callable[[], None]) -> None:
+        """Call something at this microsecond."""
+        ...
+
+    def send(self, node: SimNode, data: bytes, target: Address) -> None:
+        """A datagram leaves a node's port."""
+        ...
+
+    def starts(self, client: Side) -> None:
+        """A client's first flight leaves."""
+        ...
+
+    def open(self, side: Side) -> None:
+        """A side's channel stands."""
+        ...
+
+    def resume(self, side: Side) -> None:
+        """A silent path is heard again."""
+        ...
+
+    def lose(self, end: LinkEnd, reason: str) -> None:
+        """A link has ended as this end sees it."""
+        ...
+
+    def forget(self, side: Side) -> None:
+        """A side is over before its link opened, or after it ended."""
+        ...
+
+
 class Port:
     """The one UDP port of a node, from its start to its crash."""
 
-    def __init__(self, network: "IceNetwork", node: SimNode, rng: Random) -> None:
+    def __init__(self, network: Datagrams, node: SimNode, rng: Random) -> None:
         self.node = node
         self.sides: dict[LinkId, Side] = {}
         self.closed = False
@@ -199,7 +257,7 @@ class Port:
             if side.facts != before:
                 self._network.feed(self.node, PathMoved(move.link, side.facts))
 
-    def _on_end(self, end: End) -> None:
+    def _on_end(self, end: Ended) -> None:
         side = self.sides.pop(end.link, None)
         if side is not None and side.is_open:
             assert side.half is not None

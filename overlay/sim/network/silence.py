@@ -6,18 +6,15 @@ A link is suspect 3.5 s after the last check that was answered, silent after 6 s
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
 
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
-
-if TYPE_CHECKING:
-    from overlay.sim.network.links import End
-    from overlay.sim.world import World
+from overlay.sim.clock import MICROSECOND
+from overlay.sim.network.ends import LinkEnd
+from overlay.sim.node import Environment
 
 SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
 CHECK_INTERVAL = 2.0
 """Seconds between two checks of an idle link, and of a silent one."""
-MICROSECOND = 1_000_000
 
 Notice = tuple[int, type[LinkSuspect | LinkSilent] | None]
 """The epoch of the silence that is noticed, and as what; None: as the end of the link."""
@@ -26,13 +23,20 @@ Notice = tuple[int, type[LinkSuspect | LinkSilent] | None]
 class Silence:
     """Watches every end of every link for whether it hears the other."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
+    def __init__(
+        self,
+        environment: Environment,
+        lose: Callable[[LinkEnd, str], None],
+        release: Callable[[LinkEnd], None],
+    ) -> None:
+        """`lose` ends a link as an end sees it; `release` is told that its path is back."""
+        self._clock, self._rng = environment.clock, environment.rng
+        self._feed, self._lose, self._release = environment.feed, lose, release
 
-    def begin(self, end: "End") -> None:
+    def begin(self, end: LinkEnd) -> None:
         """A link has opened."""
 
-    def look(self, end: "End", *, anew: bool = False, within: float = 0.0) -> None:
+    def look(self, end: LinkEnd, *, anew: bool = False, within: float = 0.0) -> None:
         """Something has changed for this end; `anew`: its node has just thawed.
 
         `within`: seconds until the next check, at most, that finds the path to be back.
@@ -45,79 +49,83 @@ class Silence:
         end.hears = hears
         end.epoch += 1
         if hears:
-            wait = self._world.rng.random() * within
-            self._schedule(end.latency + wait, self._revive, end, end.epoch)
+            wait = self._rng.random() * within
+            self._clock.schedule_in(end.latency + wait, self._revive, end, end.epoch)
             return
-        phase = self._world.rng.random() * CHECK_INTERVAL
-        self._schedule(SUSPECT_AFTER - phase, self._notice, end, (end.epoch, LinkSuspect))
-        self._schedule(SILENT_AFTER - phase, self._notice, end, (end.epoch, LinkSilent))
-        self._schedule(LOST_AFTER - phase, self._notice, end, (end.epoch, None))
+        phase = self._rng.random() * CHECK_INTERVAL
+        self._clock.schedule_in(SUSPECT_AFTER - phase, self._notice, end, (end.epoch, LinkSuspect))
+        self._clock.schedule_in(SILENT_AFTER - phase, self._notice, end, (end.epoch, LinkSilent))
+        self._clock.schedule_in(LOST_AFTER - phase, self._notice, end, (end.epoch, None))
 
-    def _notice(self, end: "End", notice: Notice) -> None:
+    def _notice(self, end: LinkEnd, notice: Notice) -> None:
         epoch, fact = notice
         if end.gone or end.epoch != epoch:
             return
         if fact is None:
-            self._world.network.lose(end, "broken")
+            self._lose(end, "broken")
             return
         end.told = True
-        self._world.feed(end.node, fact(end.link))
+        self._feed(end.node, fact(end.link))
 
-    def _revive(self, end: "End", epoch: int) -> None:
+    def _revive(self, end: LinkEnd, epoch: int) -> None:
         if end.gone or end.epoch != epoch:
             return
         if end.told:
             end.told = False
-            self._world.feed(end.node, LinkAlive(end.link))
-        self._world.network.release(end)
-
-    def _schedule(
-        self, delay: float, call: Callable[["End", Any], None], end: "End", what: int | Notice
-    ) -> None:
-        when = self._world.now_us + round(delay * MICROSECOND)
-        self._world.schedule(when, call, end, what)
+            self._feed(end.node, LinkAlive(end.link))
+        self._release(end)
 
 
 class Checks(Silence):
     """The same with every check simulated: what `Silence` leaves out, to be compared with it."""
 
-    def __init__(self, world: "World") -> None:
-        super().__init__(world)
-        self._rng = Random(f"checks {world.seed}")
-        self._heard: dict[End, int] = {}
+    def __init__(
+        self,
+        environment: Environment,
+        lose: Callable[[LinkEnd, str], None],
+        release: Callable[[LinkEnd], None],
+    ) -> None:
+        """See `Silence`."""
+        super().__init__(environment, lose, release)
+        self._rng = Random(f"checks {environment.seed}")
+        self._heard: dict[LinkEnd, int] = {}
         """Microsecond of the last check that was answered."""
 
-    def begin(self, end: "End") -> None:
+    def begin(self, end: LinkEnd) -> None:
         """A link has opened: the first check comes within the interval."""
-        self._heard[end] = self._world.now_us
-        self._schedule(self._rng.random() * CHECK_INTERVAL, self._check, end, 0)
+        self._heard[end] = self._clock.now_us
+        self._clock.schedule_in(self._rng.random() * CHECK_INTERVAL, self._check, end)
 
-    def look(self, end: "End", *, anew: bool = False, within: float = 0.0) -> None:
+    def look(self, end: LinkEnd, *, anew: bool = False, within: float = 0.0) -> None:
         """The next check will notice."""
 
-    def _check(self, end: "End", _: object) -> None:
+    def _check(self, end: LinkEnd, _: object) -> None:
         if end.gone:
             self._heard.pop(end, None)
             return
-        self._schedule(CHECK_INTERVAL, self._check, end, 0)
+        self._clock.schedule_in(CHECK_INTERVAL, self._check, end)
         if end.node.frozen:
             return
         if _hears(end):
-            self._heard[end] = self._world.now_us
+            self._heard[end] = self._clock.now_us
             if not end.hears or end.held:
                 end.hears = True
                 end.epoch += 1
-                self._schedule(end.latency, self._revive, end, end.epoch)
+                self._clock.schedule_in(end.latency, self._revive, end, end.epoch)
         elif end.hears:
             end.hears = False
             end.epoch += 1
-            since = (self._world.now_us - self._heard[end]) / MICROSECOND
-            self._schedule(SUSPECT_AFTER - since, self._notice, end, (end.epoch, LinkSuspect))
-            self._schedule(SILENT_AFTER - since, self._notice, end, (end.epoch, LinkSilent))
-            self._schedule(LOST_AFTER - since, self._notice, end, (end.epoch, None))
+            since = (self._clock.now_us - self._heard[end]) / MICROSECOND
+            self._clock.schedule_in(
+                SUSPECT_AFTER - since, self._notice, end, (end.epoch, LinkSuspect)
+            )
+            self._clock.schedule_in(
+                SILENT_AFTER - since, self._notice, end, (end.epoch, LinkSilent)
+            )
+            self._clock.schedule_in(LOST_AFTER - since, self._notice, end, (end.epoch, None))
 
 
-def _hears(end: "End") -> bool:
+def _hears(end: LinkEnd) -> bool:
     other = end.other
     if other.gone or not other.node.alive or other.node.frozen:
         return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.errors import UsageError
 from overlay.sim.report.report import Beside, Report
 from overlay.sim.report.timeline import Timeline
-from overlay.sim.scenario.published import Published
+from overlay.sim.scenario.scenario import Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from overlay.sim.scenario.published import Published
+from overlay.sim.scenario.profiles import config_diff
 from overlay.sim.scenario.running import Outcome
-from overlay.sim.scenario.scenario import Scenario
-from overlay.sim.scenario.settings import config_diff
+from overlay.sim.scenario.scenario import Published, Scenario
 from overlay.tables import value_of
 
 Band = tuple[float, float]

@@ -9,32 +9,21 @@ measured.
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
 
 import msgspec
-from msgspec import Meta
 
 from overlay.core.events import Effect, Event, Received, Transmit
-from overlay.core.overlay import Overlay
+from overlay.core.membership.records import RecordReader
+from overlay.core.overlay import Overlay, Settings
 from overlay.core.routing.requests import new_request
 from overlay.core.routing.routing import OFFER_TTL
-from overlay.core.types import LinkId, PeerId, Random
+from overlay.core.types import Crypto, LinkId, PeerId, Random
 from overlay.core.wire import messages as m
-from overlay.tables import Table
+from overlay.sim.node import SimNode
+from overlay.sim.scenario.scenario import Adversary
+from overlay.sim.world import MakeCore, World
 
-if TYPE_CHECKING:
-    from overlay.sim.node import SimNode
-    from overlay.sim.world import World
-
-BEHAVIOURS = {
-    "flood": "pushes views full of adversaries, `factor` times as often as others exchange theirs, "
-    "and answers with such views",
-    "drop": "passes no publication on",
-    "lie": "names members at random as its neighbours",
-    "replay": "says again on all links what it once heard on one",
-    "forge": "spreads records and publications that it altered",
-    "swallow": "acknowledges the requests of others, and passes none on",
-}
 TWISTS_A_ROUND = 10
 """How often in an exchange interval an adversary replays or forges (guess)."""
 REPLAYED = 3
@@ -42,39 +31,6 @@ REPLAYED = 3
 OVERHEARD_MAX = 64
 LIES = 32
 """Neighbours that a liar names: as many as make it look near to everything."""
-NAMES = "|".join(BEHAVIOURS)
-
-
-class Adversary(Table, frozen=True, kw_only=True):
-    """So many of the nodes, the first one never, behave in these ways from the beginning."""
-
-    share: Annotated[
-        float,
-        Meta(
-            gt=0,
-            lt=1,
-            description="Of all nodes, rounded. Who it is, is drawn from the seed.",
-            extra={"allowed": "a number above 0, below 1"},
-        ),
-    ]
-    do: Annotated[
-        tuple[Annotated[str, Meta(pattern=f"^({NAMES})$")], ...],
-        Meta(
-            min_length=1,
-            max_length=len(BEHAVIOURS),
-            description="; ".join(f"`{name}`: {what}" for name, what in BEHAVIOURS.items()) + ".",
-            extra={"allowed": f"a list of {', '.join(BEHAVIOURS)}"},
-        ),
-    ]
-    factor: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=1000,
-            description="Of a `flood`: pushes for each exchange of an honest node.",
-            extra={"allowed": "a number above 0, at most 1000"},
-        ),
-    ] = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +50,21 @@ class Conspiracy:
 
 
 class Byzantine(Overlay):
-    """Takes the place of a node's core, and keeps its state."""
+    """The core that ships, with a twist on what goes into it and on what comes out of it."""
 
-    def __init__(self, core: Overlay, line: Adversary, conspiracy: Conspiracy, view: int) -> None:
-        for name, value in vars(core).items():
-            setattr(self, name, value)
+    def __init__(
+        self,
+        line: Adversary,
+        conspiracy: Conspiracy,
+        settings: Settings,
+        crypto: Crypto,
+        random: Random,
+        reader: RecordReader,
+    ) -> None:
+        super().__init__(settings, crypto, random, reader)
         self._ways = line.do
         self._conspiracy = conspiracy
-        self._view = view
+        self._view = settings.passive_size
         self._overheard: deque[m.Message] = deque(maxlen=OVERHEARD_MAX)
 
     def handle(self, event: Event | Act, now: float) -> list[Effect]:
@@ -218,7 +181,7 @@ def _name(message: m.Message) -> bytes:
 class Adversaries:
     """Those of one world: drawn before it begins, turned when they start, counted at the end."""
 
-    def __init__(self, world: "World", lines: tuple[Adversary, ...], nodes: int) -> None:
+    def __init__(self, world: World, lines: tuple[Adversary, ...], nodes: int) -> None:
         self._world = world
         rng = random.Random(f"adversaries {world.seed}")
         self._conspiracy = Conspiracy(rng)
@@ -232,8 +195,13 @@ class Adversaries:
                 free.remove(number)
         self._started = 0
 
-    def enlist(self, node: "SimNode") -> None:
-        """The next node has started: if it was drawn, it turns."""
+    def next_core(self) -> MakeCore:
+        """What the next node that starts is to run: the shipped core, or one that lies."""
+        line = self._lines.get(self._started)
+        return Overlay if line is None else partial(Byzantine, line, self._conspiracy)
+
+    def enlist(self, node: SimNode) -> None:
+        """The next node has started, with the core that `next_core` made."""
         line = self._lines.get(self._started)
         self._started += 1
         if line is None:
@@ -242,17 +210,16 @@ class Adversaries:
         self._conspiracy.byzantine.append(node.peer_id)
         self.members[node] = None
         settings = node.settings
-        node.core = Byzantine(node.core, line, self._conspiracy, settings.passive_size)
         often = {"flood": line.factor, "replay": TWISTS_A_ROUND, "forge": TWISTS_A_ROUND}
         for what, times in often.items():
             if what in line.do:
                 interval = settings.exchange_interval / times
                 self._later(node, Act(what), interval * self._conspiracy.rng.random(), interval)
 
-    def _later(self, node: "SimNode", act: Act, delay: float, interval: float) -> None:
+    def _later(self, node: SimNode, act: Act, delay: float, interval: float) -> None:
         self._world.after(delay, lambda: self._act(node, act, interval))
 
-    def _act(self, node: "SimNode", act: Act, interval: float) -> None:
+    def _act(self, node: SimNode, act: Act, interval: float) -> None:
         if isinstance(node.core, Byzantine):  # a restart turns it honest
             self._world.feed(node, act)  # type: ignore[arg-type]  # for Byzantine alone
             self._later(node, act, interval, interval)

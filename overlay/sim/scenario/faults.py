@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from overlay.core.types import Random
 from overlay.sim.node import SimNode
-from overlay.sim.scenario.plan import Fault
+from overlay.sim.scenario.scenario import Fault
 from overlay.sim.world import World
 
 

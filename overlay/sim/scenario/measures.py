@@ -13,11 +13,10 @@ from statistics import fmean, median
 from typing import Protocol
 
 from overlay.core.types import PeerId
-from overlay.sim.checks import graphs
+from overlay.sim.scenario import graphs
 from overlay.sim.scenario.adversaries import MEASURES as BYZANTINE
-from overlay.sim.scenario.adversaries import Adversary
-from overlay.sim.scenario.scenario import Phase, Requests, Scenario
-from overlay.sim.scenario.settings import setting
+from overlay.sim.scenario.profiles import setting
+from overlay.sim.scenario.scenario import Adversary, Phase, Requests, Scenario
 from overlay.sim.scenario.tracing import Event
 
 ALWAYS = {

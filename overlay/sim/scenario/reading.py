@@ -14,15 +14,38 @@ from typing import Any, get_origin
 
 import msgspec
 
-from overlay.errors import ConfigError
+from overlay.errors import ConfigError, UsageError
 from overlay.sim.scenario import matrices
 from overlay.sim.scenario.measures import names_for
-from overlay.sim.scenario.plan import Fault
-from overlay.sim.scenario.scenario import LATENCY, Phase, Scenario
+from overlay.sim.scenario.scenario import LATENCY, Fault, Phase, Scenario
 from overlay.tables import Table, meta_of, table_of, value_of
 
+PACKAGE = Path(__file__).resolve().parents[2]
+PLACES = (PACKAGE / "simulations", PACKAGE.parent / "simulations")
+"""Where the wheel puts them, and where the repository has them."""
 Overrides = Mapping[str, tuple[str, Any]]
 """For a dotted key: the option that set it, and the value."""
+
+
+def scenarios() -> dict[str, Path]:
+    """Every scenario by its name: that of its file."""
+    for place in PLACES:
+        found = sorted(place.glob("*.toml"))
+        if found:
+            return {path.stem: path for path in found}
+    return {}
+
+
+def find(name: str) -> Path:
+    """The file of a scenario that is named, or given as a path; UsageError when there is none."""
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    known = scenarios()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`overlay sim list` shows them"
+        raise UsageError(f"no scenario is named {name} ({hint}); a file ends in .toml")
+    return known[name]
 
 
 def assignments(texts: Iterable[str]) -> dict[str, tuple[str, Any]]:

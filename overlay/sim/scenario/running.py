@@ -1,4 +1,4 @@
-"""Runs a scenario: a world, its newcomers, its faults and its workload, all drawn from the seed.
+"""One idea: a scenario is run: a world, its newcomers, faults and workload, drawn from one seed.
 
 What the scenario decides by chance (who crashes, who publishes) comes from a source of its own, so
 that the same nodes are hit whatever the network does.
@@ -18,10 +18,9 @@ import msgspec
 
 from overlay.core.events import Deliver, Effect, Rejected, Report, Resolved, Traced
 from overlay.core.types import PeerId, RequestId
-from overlay.sim.checks import liveness
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.node import SimNode
-from overlay.sim.scenario import forking
+from overlay.sim.scenario import forking, liveness
 from overlay.sim.scenario.adversaries import Adversaries
 from overlay.sim.scenario.controls import cyclon
 from overlay.sim.scenario.controls.naive import byzantine_share
@@ -36,9 +35,8 @@ from overlay.sim.scenario.measures import (
     is_spaced,
     names_for,
 )
-from overlay.sim.scenario.plan import DAY, Branches
-from overlay.sim.scenario.scenario import Publish, Requests, Scenario
-from overlay.sim.scenario.settings import chosen, conditions_of
+from overlay.sim.scenario.profiles import chosen, conditions_of
+from overlay.sim.scenario.scenario import DAY, Branches, Publish, Requests, Scenario
 from overlay.sim.scenario.tracing import BRANCH, Event, Line, Tracer
 from overlay.sim.world import World
 
@@ -158,7 +156,7 @@ class _Run:
             replay=replay,
             fidelity=scenario.fidelity,
         )
-        self.world.observers.append(self._on_effect)
+        self.world.observe(self._on_effect)
         self._rng = random.Random(f"scenario {scenario.seed}")
         self._adversaries = Adversaries(self.world, scenario.adversaries, scenario.nodes)
         self._tally = Tally(scenario)
@@ -318,7 +316,8 @@ class _Run:
 
     def _start_first(self) -> None:
         advertised = self.scenario.join.advertised
-        first = self.world.spawn(advertised=advertised, **self._settings)
+        core = self._adversaries.next_core()
+        first = self.world.spawn(core=core, advertised=advertised, **self._settings)
         self._adversaries.enlist(first)
         self._names[first.peer_id] = first.name
         self._members[first] = None
@@ -328,12 +327,17 @@ class _Run:
         join = self.scenario.join
         firewalled = self._rng.random() < join.firewalled
         contact = self._contact()
-        node = self.world.spawn(firewalled=firewalled, advertised=join.advertised, **self._settings)
+        node = self.world.spawn(
+            core=self._adversaries.next_core(),
+            firewalled=firewalled,
+            advertised=join.advertised,
+            group=contact.group if contact else 0,
+            **self._settings,
+        )
         self._adversaries.enlist(node)
         self._names[node.peer_id] = node.name
         self._tally.started(node.name, self.world.now)
         if contact is not None:
-            node.group = contact.group
             self._invitations.bring_in(node, contact)
 
     def _begin_churn(self) -> None:
@@ -467,7 +471,7 @@ class _Run:
         if isinstance(found, Traced):
             self._event("answered", node.name, name, hops=len(found.hops), attempt=found.attempt)
         else:
-            cost = node.cost_of(peer, self.world.wall(node))
+            cost = node.cost_of(peer, node.wall(self.world.now))
             self._event("answered", node.name, name, messages=cost)
 
     def _on_link_up(self, node: SimNode, peer: PeerId) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from overlay.errors import ConfigError, UsageError
-from overlay.sim.scenario import library
+from overlay.sim.scenario import reading
 from overlay.sim.scenario.measures import names_for
 from overlay.sim.scenario.reading import content_of, read, table_in
 from overlay.sim.scenario.scenario import Scenario
@@ -159,7 +159,7 @@ def _base(path: Path, file: SweepFile) -> _Beginning:
     if isinstance(file.scenario, dict):
         return _Beginning(path.stem, f"{path}: scenario", file.scenario, "")
     try:
-        found = library.find(file.scenario)
+        found = reading.find(file.scenario)
         found = found if file.scenario == found.stem else path.parent / found
         content = content_of(found)
     except UsageError as error:

@@ -15,7 +15,7 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import End, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
     Dial,
@@ -297,7 +297,7 @@ class UdpTransport:
         if link.move(move.remote, move.local, move.path) and link.is_open:
             self._emit(PathMoved(link.id, link.facts()))
 
-    def _end(self, end: End) -> None:
+    def _end(self, end: Ended) -> None:
         """A link's own task says that it has ended; nobody else can say it of an attempt."""
         link = self._links.get(end.link)
         if link is not None:

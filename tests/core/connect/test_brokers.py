@@ -9,7 +9,8 @@ from overlay.core.events import Effect, Received, Transmit
 from overlay.core.routing.ring import place_of
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Offer, Records
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def first_hop(world: World, one: SimNode, other: SimNode) -> PeerId:
         offer = effect.message if isinstance(effect, Transmit) else None
         if node is one and isinstance(offer, Offer) and (offer.target, offer.hops) == target:
             assert isinstance(effect, Transmit)
-            hops.append(node.ends[effect.link].other.node.peer_id)
+            hops.append(world.network.ends[node][effect.link].other.node.peer_id)
         perform(node, effect)
 
     world.network.perform = note  # type: ignore[method-assign]
@@ -85,7 +86,7 @@ def test_without_a_common_neighbour_it_goes_to_whoever_told_of_its_target(world:
     greedy = 0
     for _ in range(5):
         one, other = next(found)
-        bearer = random.Random(world.now_us).choice(sorted(one.neighbours()))
+        bearer = random.Random(world.clock.now_us).choice(sorted(one.neighbours()))
         routing = one.core._routing
         place = place_of(other.peer_id)
         nearest = routing.surroundings.best(place, list(routing.neighbours))
@@ -101,7 +102,7 @@ def test_who_told_of_a_peer_long_ago_is_not_asked_first(world: World) -> None:
     others = 0
     for _ in range(5):
         one, other = next(found)
-        bearer = random.Random(world.now_us).choice(sorted(one.neighbours()))
+        bearer = random.Random(world.clock.now_us).choice(sorted(one.neighbours()))
         tell(world, one, other, bearer)
         world.run_for(30.0)
         if other.peer_id not in one.neighbours() and not common(one, other):

@@ -22,7 +22,8 @@ from overlay.core.wire import signing as documents
 from overlay.core.wire.documents import AnswerBody, OfferBody, PrekeyEntry
 from overlay.core.wire.messages import Offer
 from overlay.sim.crypto import Ledger, StandInCrypto
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 from tests.core.test_world import line
 
 NOW = 100.0

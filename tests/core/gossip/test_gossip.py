@@ -5,8 +5,9 @@ import pytest
 from overlay.core.events import Effect, Transmit
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Gossip
-from overlay.sim.network.links import Conditions
-from overlay.sim.world import SimNode, World
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 LOSSY = Conditions(latency=(0.005, 0.100), jitter=0.02, loss=0.02)
 

@@ -13,8 +13,9 @@ from overlay.core.gossip.plumtree import CACHE_BYTES, CACHE_OVERHEAD, FLOWS_MAX,
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import PART_MAX, PUBLISHED_MAX
 from overlay.core.wire.messages import Announcement, Gossip, GossipPart, Graft, IHave
-from overlay.sim.network.links import Conditions
-from overlay.sim.world import SimNode, World
+from overlay.sim.network.conditions import Conditions
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 from tests.core.gossip.test_gossip import LOSSY, grown
 
 Change = Callable[[SimNode, GossipPart], list[GossipPart]]

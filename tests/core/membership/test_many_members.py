@@ -4,7 +4,8 @@ import pytest
 
 from overlay.core.events import Rejected
 from overlay.core.membership.membership import Membership
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 SPREAD = 3
 
@@ -45,7 +46,7 @@ def test_the_hello_measures_the_round_trip_of_a_link() -> None:
     one, other = world.spawn(), world.spawn()
     world.join(other, world.invite(one))
     world.run_for(1.0)
-    latency = next(iter(one.ends.values())).latency
+    latency = next(iter(world.network.ends[one].values())).latency
     for node in (one, other):
         (view,) = node.core.peers()
         assert view.rtt is not None

@@ -20,7 +20,8 @@ from overlay.core.membership.shuffles import Shuffles, Shuffling
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
 from overlay.sim.crypto import Ledger, StandInCrypto
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 NODES = 20
 

@@ -11,7 +11,9 @@ from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import Ping
 from overlay.sim.checks import bounds
 from overlay.sim.checks import invariants as checks
-from overlay.sim.world import SimNode, Violated, World
+from overlay.sim.checks.invariants import Violated
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 
 def pair(world: World) -> tuple[SimNode, SimNode]:

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from overlay.core.events import Effect, Resolved
 from overlay.core.types import IDENTITY, PeerId
 from overlay.sim.crypto import StandInCrypto
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.world import World
 
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
 SIZES = [40, pytest.param(200, marks=(pytest.mark.slow, pytest.mark.timeout(600)))]
@@ -63,10 +64,10 @@ def trace(
     def note(node: SimNode, effect: Effect) -> None:
         peer = getattr(effect, "fields", {}).get("peer", b"")
         digest.update(
-            f"{world.now_us} {node.name} {type(effect).__name__}".encode() + (peer or b"")
+            f"{world.clock.now_us} {node.name} {type(effect).__name__}".encode() + (peer or b"")
         )
 
-    world.observers.append(note)
+    world.observe(note)
     if change is not None:
         change(world)
     nodes = grown(world, size)

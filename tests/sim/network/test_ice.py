@@ -18,13 +18,14 @@ from overlay.core.events import (
 )
 from overlay.core.types import Address, Negotiated
 from overlay.core.wire.messages import Ping
-from overlay.sim.checks import liveness
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat import Fate
-from overlay.sim.world import SimNode, World
+from overlay.sim.node import SimNode
+from overlay.sim.scenario import liveness
+from overlay.sim.world import World
 from tests.sim.scenario.golden import hash_of
-from tests.sim.scenario.test_faults import ears, events_of, mesh
+from tests.sim.scenario.test_faults import Watched, ears, events_of, mesh
 
 STEADY = Conditions(latency=(0.02, 0.02), jitter=0.0)
 
@@ -88,7 +89,7 @@ def test_a_crashed_node_that_is_back_is_linked_again() -> None:
 
 
 def test_a_goodbye_arrives_although_its_sender_is_gone_by_then() -> None:
-    world = World(5, STEADY, checked=True, fidelity="ice")
+    world = Watched(5, STEADY, checked=True, fidelity="ice")
     nodes = mesh(world, 6)
     noted = events_of(world, (LinkSuspect,))
     world.leave(nodes[2])
@@ -138,7 +139,7 @@ def test_two_firewalled_nodes_link_through_an_offer_by_a_common_neighbour() -> N
 @pytest.mark.parametrize("silenced", [0, 1])
 def test_they_do_not_link_when_only_one_of_them_sends(silenced: int) -> None:
     """The counter-test: a hole is punched by both sides' checks."""
-    world = World(7, checked=True, fidelity="ice")
+    world = Watched(7, checked=True, fidelity="ice")
     _, *hidden = three(world)
     mute, deaf = hidden[silenced].address, hidden[1 - silenced].address
     network = network_of(world)
@@ -213,7 +214,7 @@ class Nat:
 
 
 def test_behind_a_mapping_box_a_node_is_seen_at_the_mapped_address() -> None:
-    world = World(9, STEADY, checked=True, fidelity="ice")
+    world = Watched(9, STEADY, checked=True, fidelity="ice")
     one, other = world.spawn(), world.spawn()
     nat = Nat(world, other)
     opened, mapped = events_of(world, (LinkOpened,)), events_of(world, (Mapped,))
@@ -228,7 +229,7 @@ def test_behind_a_mapping_box_a_node_is_seen_at_the_mapped_address() -> None:
 
 
 def test_a_link_follows_a_mapping_that_changes() -> None:
-    world = World(9, STEADY, checked=True, fidelity="ice")
+    world = Watched(9, STEADY, checked=True, fidelity="ice")
     one, other = world.spawn(), world.spawn()
     nat = Nat(world, other)
     world.join(other, world.invite(one))
@@ -262,7 +263,7 @@ def test_two_nodes_behind_mappings_link_by_what_their_neighbours_see(symmetric: 
 
 
 def test_a_path_that_ends_is_suspect_then_silent_then_lost_as_real_agents_have_it() -> None:
-    world = World(10, STEADY, checked=True, fidelity="ice")
+    world = Watched(10, STEADY, checked=True, fidelity="ice")
     nodes = pair(world)
     world.run_for(60.0)  # at rest
     noted = events_of(world, (LinkSuspect, LinkSilent, LinkLost))
@@ -280,7 +281,7 @@ def test_a_path_that_ends_is_suspect_then_silent_then_lost_as_real_agents_have_i
 
 @pytest.mark.parametrize("seconds", [1.0, 20.0])
 def test_a_path_that_comes_back_is_alive_and_has_lost_nothing(seconds: float) -> None:
-    world = World(11, STEADY, checked=True, fidelity="ice")
+    world = Watched(11, STEADY, checked=True, fidelity="ice")
     one, _ = pair(world)
     noted = events_of(world, (LinkSilent, LinkAlive, LinkLost, Received))
     arriving = cut(world)
@@ -301,7 +302,7 @@ def test_a_path_that_comes_back_is_alive_and_has_lost_nothing(seconds: float) ->
 
 
 def test_a_node_that_stood_still_does_not_blame_its_peers() -> None:
-    world = World(12, STEADY, checked=True, fidelity="ice")
+    world = Watched(12, STEADY, checked=True, fidelity="ice")
     one, other = pair(world)
     noted = events_of(world, (LinkSilent, LinkAlive, LinkLost))
     world.freeze(other)
@@ -346,7 +347,7 @@ def test_what_handshakes_lose_they_send_again(loss: float, least: int, most: int
 
 
 def test_a_listener_with_another_certificate_is_refused() -> None:
-    world = World(15, STEADY, checked=True, fidelity="ice")
+    world = Watched(15, STEADY, checked=True, fidelity="ice")
     one, other = world.spawn(), world.spawn()
     invite = world.invite(one)
     members = [replace(invite.members[0], fingerprint=bytes(32))]
@@ -358,7 +359,7 @@ def test_a_listener_with_another_certificate_is_refused() -> None:
 
 
 def test_both_ends_have_the_same_attempt_and_exporter_and_the_other_ones_certificate() -> None:
-    world = World(16, STEADY, checked=True, fidelity="ice")
+    world = Watched(16, STEADY, checked=True, fidelity="ice")
     noted = events_of(world, (LinkOpened,))
     one, other = pair(world)
     facts = {name: event.facts for _, name, event in noted if isinstance(event, LinkOpened)}

@@ -11,9 +11,9 @@ from overlay.cli.main import run as command
 from overlay.core.events import Resolved
 from overlay.errors import ConfigError
 from overlay.sim.network.conditions import Conditions, Drawn, Latencies, Matrix, Plane
+from overlay.sim.scenario.profiles import conditions_of
 from overlay.sim.scenario.reading import assignments, load, read
 from overlay.sim.scenario.running import run
-from overlay.sim.scenario.settings import conditions_of
 from overlay.sim.scenario.tracing import header
 from overlay.sim.world import World
 

@@ -3,20 +3,22 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from overlay.core.overlay import Overlay
 from overlay.core.routing.ring import place_of
 from overlay.errors import ConfigError
 from overlay.sim.node import SimNode
-from overlay.sim.scenario.adversaries import Act, Adversaries, Adversary, Byzantine, Conspiracy
+from overlay.sim.scenario.adversaries import Act, Adversaries, Byzantine, Conspiracy
 from overlay.sim.scenario.controls.naive import byzantine_share
 from overlay.sim.scenario.reading import load, read
 from overlay.sim.scenario.running import Outcome, run
-from overlay.sim.scenario.scenario import Scenario
+from overlay.sim.scenario.scenario import Adversary, Scenario
 from overlay.sim.world import World
 
 FLOOD = Path(__file__).parents[3] / "simulations" / "byzantine-flood.toml"
@@ -114,15 +116,18 @@ MISBEHAVED = "peer_misbehaved"
 
 def chain(ways: tuple[str, ...]) -> tuple[World, tuple[SimNode, SimNode], SimNode]:
     """Two honest nodes, linked to nobody but the one in the middle, which has just turned."""
-    world = World(5)
-    one, middle, other = (world.spawn(auto=False, mesh_size=0) for _ in range(3))
+    world, conspiracy = World(5), Conspiracy(Random(1))
+    liar = partial(Byzantine, Adversary(share=0.5, do=()), conspiracy)
+    cores = (Overlay, liar if ways else Overlay, Overlay)
+    one, middle, other = (world.spawn(core=core, auto=False, mesh_size=0) for core in cores)
     for newcomer, contact in ((middle, one), (other, middle)):
         world.join(newcomer, world.invite(contact))
         world.run_for(5.0)
     if ways:
-        conspiracy = Conspiracy(Random(1), [middle.peer_id], [one.peer_id, other.peer_id])
-        line = Adversary(share=0.5, do=ways)
-        middle.core = Byzantine(middle.core, line, conspiracy, view=30)
+        assert isinstance(middle.core, Byzantine)
+        middle.core._ways = ways
+        conspiracy.byzantine.append(middle.peer_id)
+        conspiracy.honest.extend((one.peer_id, other.peer_id))
     assert len(middle.neighbours()) == 2
     return world, (one, other), middle
 
@@ -212,7 +217,7 @@ def byzantine(seed: int, shares: list[float]) -> list[str]:
     adversaries = Adversaries(world, lines, 40)
     nodes: list[SimNode] = []
     for _ in range(40):
-        nodes.append(world.spawn())
+        nodes.append(world.spawn(core=adversaries.next_core()))
         adversaries.enlist(nodes[-1])
     return [node.name for node in nodes if node in adversaries.members]
 

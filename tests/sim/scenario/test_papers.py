@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from overlay.core.types import PeerId
-from overlay.sim.checks import graphs
-from overlay.sim.scenario import forking
+from overlay.sim.scenario import forking, graphs
 from overlay.sim.scenario.controls.cyclon import VIEW, Cyclon
 from overlay.sim.scenario.reading import assignments, read
 from overlay.sim.scenario.running import Grown, Outcome, run

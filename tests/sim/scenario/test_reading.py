@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from overlay.errors import ConfigError
-from overlay.sim.scenario import library
-from overlay.sim.scenario.plan import Fault
+from overlay.sim.scenario import reading
+from overlay.sim.scenario.profiles import PAPER, chosen, config_diff
 from overlay.sim.scenario.reading import assignments, load, read
-from overlay.sim.scenario.scenario import Scenario
-from overlay.sim.scenario.settings import PAPER, chosen, config_diff
+from overlay.sim.scenario.scenario import Fault, Scenario
 from overlay.tables import keys, tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -226,8 +225,8 @@ def test_a_profile_and_the_scenario_decide_what_nodes_are_set_to() -> None:
 
 
 def test_scenarios_go_by_the_name_of_their_file_and_paths_stay_paths() -> None:
-    assert library.find("first-mesh") == ROOT / "simulations" / "first-mesh.toml"
-    assert library.find("some/where.toml") == Path("some/where.toml")
+    assert reading.find("first-mesh") == ROOT / "simulations" / "first-mesh.toml"
+    assert reading.find("some/where.toml") == Path("some/where.toml")
 
 
 def test_scenarios_are_found_in_an_installed_package_first(
@@ -235,14 +234,14 @@ def test_scenarios_are_found_in_an_installed_package_first(
 ) -> None:
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "mine.toml").touch()
-    places = (tmp_path / "nothing", tmp_path / "installed", *library.PLACES)
-    monkeypatch.setattr(library, "PLACES", places)
-    assert library.scenarios() == {"mine": tmp_path / "installed" / "mine.toml"}
+    places = (tmp_path / "nothing", tmp_path / "installed", *reading.PLACES)
+    monkeypatch.setattr(reading, "PLACES", places)
+    assert reading.scenarios() == {"mine": tmp_path / "installed" / "mine.toml"}
 
 
 def test_the_wheel_takes_the_scenarios_to_where_they_are_looked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     build = project["tool"]["hatch"]["build"]["targets"]
     assert build["wheel"]["force-include"] == {"simulations": "overlay/simulations"}
-    assert library.PLACES[0] == ROOT / "overlay" / "simulations"
+    assert reading.PLACES[0] == ROOT / "overlay" / "simulations"
     assert "simulations" in build["sdist"]["include"]

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from overlay.sim.node import SimNode
 from overlay.sim.report.report import Report
 from overlay.sim.scenario import running
 from overlay.sim.scenario.faults import Faults
 from overlay.sim.scenario.measures import names_for
-from overlay.sim.scenario.plan import Fault
 from overlay.sim.scenario.reading import assignments, load, read
 from overlay.sim.scenario.running import Outcome, run
-from overlay.sim.scenario.scenario import Scenario
+from overlay.sim.scenario.scenario import Fault, Scenario
 from overlay.sim.scenario.tracing import KINDS, Comparison, header
-from overlay.sim.world import SimNode, World
+from overlay.sim.world import World
 from tests.sim.scenario import recompute
 
 ROOT = Path(__file__).resolve().parents[3]

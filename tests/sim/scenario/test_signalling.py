@@ -19,10 +19,11 @@ from overlay.core.routing.routing import OFFER_TTL, Routing
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Answer, Bounce, Offer
 from overlay.sim.network.conditions import Conditions
-from overlay.sim.network.links import End
+from overlay.sim.network.ends import LinkEnd
+from overlay.sim.node import SimNode
 from overlay.sim.scenario.reading import content_of, read
 from overlay.sim.scenario.running import run
-from overlay.sim.world import SimNode, World
+from overlay.sim.world import World
 from tests.sim import swarm
 
 SIMULATIONS = Path(__file__).parents[3] / "simulations"
@@ -62,7 +63,7 @@ def signalling(world: World) -> Counter[str]:
     counts: Counter[str] = Counter()
     original = world.network._send
 
-    def send(end: End, message: object) -> None:
+    def send(end: LinkEnd, message: object) -> None:
         if isinstance(message, Offer | Answer | Bounce):
             counts[type(message).__name__] += 1
         original(end, message)  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ def test_a_negotiated_link_costs_two_messages_a_hop_and_two_more() -> None:
         if isinstance(effect, Report) and effect.event == "peer_up":
             ups.append(effect)
 
-    world.observers.append(note)
+    world.observe(note)
     for node in world.nodes:
         node.firewalled = True
     counts = signalling(world)

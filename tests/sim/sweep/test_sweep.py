@@ -13,8 +13,8 @@ import pytest
 
 from overlay.errors import ConfigError, UsageError
 from overlay.sim.report import plots
-from overlay.sim.sweep import swept
-from overlay.sim.sweep.results import Result, Results
+from overlay.sim.sweep import summary
+from overlay.sim.sweep.results_file import Result, Results
 from overlay.sim.sweep.sweep import Cell, Sweep, SweepFile, load
 from overlay.tables import keys
 
@@ -277,13 +277,13 @@ def test_a_point_is_the_mean_over_its_seeds_with_the_least_and_the_most(losses: 
     sweep = load(losses, "1.0")
     results = everything(sweep)
     results[sweep.cells[0].key]["ok"] = False
-    first, *others = swept.points(sweep, results)
+    first, *others = summary.points(sweep, results)
     assert (first.values, first.runs, first.good) == ((0.0, "product"), 2, 1)
     spread = first.measures["degree"]
     assert spread is not None
     assert (spread.mean, spread.least, spread.most) == (5.5, 5.0, 6.0)
     assert [point.good for point in others] == [2, 2, 2]
-    assert list(swept.rows(sweep, [first])) == [
+    assert list(summary.rows(sweep, [first])) == [
         ["network.loss", "profile", "ok", "degree"],
         ["0.0", "product", "1/2", "5.5 (5 to 6)"],
     ]
@@ -292,17 +292,17 @@ def test_a_point_is_the_mean_over_its_seeds_with_the_least_and_the_most(losses: 
 def test_what_has_not_run_is_not_in_the_table(losses: Path) -> None:
     sweep = load(losses, "1.0")
     results = {cell.key: result(cell) for cell in sweep.cells[2:3]}
-    (point,) = swept.points(sweep, results)
+    (point,) = summary.points(sweep, results)
     assert (point.values, point.runs) == ((0.0, "paper"), 1)
-    assert len(swept.as_csv(sweep, results).splitlines()) == 2
-    assert swept.points(sweep, {}) == []
+    assert len(summary.as_csv(sweep, results).splitlines()) == 2
+    assert summary.points(sweep, {}) == []
 
 
 def test_the_csv_has_a_line_for_each_cell_and_every_measure(losses: Path) -> None:
     sweep = load(losses, "1.0")
     results = everything(sweep)
     results[sweep.cells[1].key] = result(sweep.cells[1], ok=False, failure='lost, "all"')
-    lines = swept.as_csv(sweep, results).splitlines()
+    lines = summary.as_csv(sweep, results).splitlines()
     heads = "network.loss,profile,seed,ok,degree,success,events,trace_hash,failure"
     assert lines[:3] == [
         heads,
@@ -315,9 +315,9 @@ def test_the_csv_has_a_line_for_each_cell_and_every_measure(losses: Path) -> Non
 def test_a_measure_that_no_run_has_is_empty_and_drawn_without_points(losses: Path) -> None:
     losses.write_text(LOSSES.replace("[set]", 'measures = ["success"]\n[set]'))
     sweep = load(losses, "1.0")
-    (point, *_) = swept.points(sweep, everything(sweep))
+    (point, *_) = summary.points(sweep, everything(sweep))
     assert point.measures == {"success": None}
-    assert [picture.name for picture in swept.pictures(sweep, everything(sweep))] == ["success"]
+    assert [picture.name for picture in summary.pictures(sweep, everything(sweep))] == ["success"]
 
 
 @pytest.mark.parametrize(
@@ -334,10 +334,10 @@ def test_every_measure_has_a_plot_whatever_was_swept(losses: Path, axes: str) ->
     losses.write_text(f"{LOSSES.partition('[sweep]')[0]}[sweep]\n{axes}\n")
     sweep = load(losses, "1.0")
     results = everything(sweep)
-    drawn = swept.pictures(sweep, results)
+    drawn = summary.pictures(sweep, results)
     assert [picture.name for picture in drawn] == ["degree"]
-    assert drawn == swept.pictures(sweep, copy.deepcopy(results))
-    text = swept.html(sweep, swept.points(sweep, results), drawn, ["<i>wrong</i>"])
+    assert drawn == summary.pictures(sweep, copy.deepcopy(results))
+    text = summary.html(sweep, summary.points(sweep, results), drawn, ["<i>wrong</i>"])
     assert "what loss costs" in text
     assert "&lt;i&gt;wrong" in text
     assert text.count("<img ") == 1
@@ -353,9 +353,9 @@ def test_published_curves_along_the_axis_are_drawn_beside(
 
     monkeypatch.setattr(plots, "of_curves", of_curves)
     sweep = load(losses, "1.0")
-    swept.pictures(sweep, everything(sweep))
+    summary.pictures(sweep, everything(sweep))
     losses.write_text(LOSSES.replace("network.loss", "network.jitter"))
     sweep = load(losses, "1.0")
-    swept.pictures(sweep, everything(sweep))
+    summary.pictures(sweep, everything(sweep))
     profiles = ["profile = product", "profile = paper"]
     assert seen == [("network.loss", profiles, ["others"]), ("network.jitter", profiles, [])]

@@ -15,8 +15,8 @@ from statistics import fmean
 
 from overlay.core.types import Random
 from overlay.sim.scenario.measures import branch_name
+from overlay.sim.scenario.profiles import setting
 from overlay.sim.scenario.scenario import Scenario
-from overlay.sim.scenario.settings import setting
 
 VIEW, SHUFFLE, FANOUT = 35, 14, 4
 WALK = 5

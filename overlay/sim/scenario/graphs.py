@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from overlay.core.types import PeerId
-from overlay.sim.checks.liveness import components
 
 SOURCES_MAX = 200
 """Nodes at most from which the ways to all others are measured, evenly spread over the nodes."""
@@ -85,3 +84,20 @@ def _ways(graph: Graph) -> tuple[float | None, float | None]:
             frontier = onward
         reached -= 1  # the source itself
     return (total / reached, longest) if reached else (None, None)
+
+
+def components(views: Graph) -> list[dict[PeerId, None]]:
+    """The connected parts of a graph of symmetric views."""
+    parts: list[dict[PeerId, None]] = []
+    left = dict.fromkeys(views)
+    while left:
+        first = next(iter(left))
+        part, frontier = {first: None}, [first]
+        while frontier:
+            for peer in views.get(frontier.pop(), ()):
+                if peer not in part and peer in views:
+                    part[peer] = None
+                    frontier.append(peer)
+        left = {peer: None for peer in left if peer not in part}
+        parts.append(part)
+    return parts

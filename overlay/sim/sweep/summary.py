@@ -13,8 +13,8 @@ from overlay.sim.report import page, plots
 from overlay.sim.report.page import Cell
 from overlay.sim.report.plots import Curve, Picture
 from overlay.sim.report.report import shown
-from overlay.sim.scenario.published import Published
-from overlay.sim.sweep.results import Result
+from overlay.sim.scenario.scenario import Published
+from overlay.sim.sweep.results_file import Result
 from overlay.sim.sweep.sweep import Sweep
 
 ALWAYS = ("events", "trace_hash", "failure")

@@ -3,14 +3,10 @@
 Asked of a world in which nothing fails any more; each demand has its own virtual time.
 """
 
-from typing import TYPE_CHECKING
-
 from overlay.core.events import Resolved
-from overlay.core.types import PeerId
-
-if TYPE_CHECKING:
-    from overlay.sim.node import SimNode
-    from overlay.sim.world import World
+from overlay.sim.node import SimNode
+from overlay.sim.scenario.graphs import components
+from overlay.sim.world import World
 
 SETTLED_WITHIN = 180.0
 """Virtual seconds (guess) that views get to become one connected, symmetric mesh."""
@@ -20,7 +16,7 @@ CONNECTED_WITHIN = 30.0
 LOOK_INTERVAL = 1.0
 
 
-def calm(world: "World") -> None:
+def calm(world: World) -> None:
     """End every fault but death: what is frozen thaws, what is divided heals."""
     for node in world.nodes:
         if node.alive and node.frozen:
@@ -28,7 +24,7 @@ def calm(world: "World") -> None:
     world.heal()
 
 
-def demand(world: "World", *, pairs: int = 5, within: float = SETTLED_WITHIN) -> None:
+def demand(world: World, *, pairs: int = 5, within: float = SETTLED_WITHIN) -> None:
     """Let the world settle; raises Violated when a promise of liveness is not kept in time."""
     _wait_until_settled(world, within)
     live = world.up()
@@ -41,7 +37,7 @@ def demand(world: "World", *, pairs: int = 5, within: float = SETTLED_WITHIN) ->
             world.invariants.look(node)
 
 
-def _wait_until_settled(world: "World", within: float) -> None:
+def _wait_until_settled(world: World, within: float) -> None:
     end = world.now + within
     while (trouble := unsettled(world)) is not None:
         if world.now >= end:
@@ -49,7 +45,7 @@ def _wait_until_settled(world: "World", within: float) -> None:
         world.run_for(LOOK_INTERVAL)
 
 
-def _demand_broadcast(world: "World", publisher: "SimNode") -> None:
+def _demand_broadcast(world: World, publisher: SimNode) -> None:
     live, data = world.up(), b"all " + world.rng.randbytes(8)
     end = world.now + HEARD_WITHIN
     world.publish(publisher, data)
@@ -61,11 +57,11 @@ def _demand_broadcast(world: "World", publisher: "SimNode") -> None:
         world.run_for(LOOK_INTERVAL)
 
 
-def _has_heard(node: "SimNode", data: bytes) -> bool:
+def _has_heard(node: SimNode, data: bytes) -> bool:
     return any(each.data == data for each in node.delivered)
 
 
-def _demand_link(world: "World", one: "SimNode", other: "SimNode") -> None:
+def _demand_link(world: World, one: SimNode, other: SimNode) -> None:
     end = world.now + CONNECTED_WITHIN
     request = world.connect(one, other)
     while not isinstance(result := one.results.get(request), Resolved):
@@ -76,10 +72,7 @@ def _demand_link(world: "World", one: "SimNode", other: "SimNode") -> None:
         world.run_for(LOOK_INTERVAL)
 
 
-# --- the views -------------------------------------------------------------------------------
-
-
-def unsettled(world: "World") -> str | None:
+def unsettled(world: World) -> str | None:
     """What is missing for one connected mesh of symmetric, non-empty views; None: nothing."""
     live = {node.peer_id: node for node in world.up()}
     if len(live) < 2:
@@ -99,20 +92,3 @@ def unsettled(world: "World") -> str | None:
         sizes = ", ".join(str(len(part)) for part in parts)
         return f"the mesh is in {len(parts)} parts of {sizes}"
     return None
-
-
-def components(views: dict[PeerId, tuple[PeerId, ...]]) -> list[dict[PeerId, None]]:
-    """The connected parts of a graph of symmetric views."""
-    parts: list[dict[PeerId, None]] = []
-    left = dict.fromkeys(views)
-    while left:
-        first = next(iter(left))
-        part, frontier = {first: None}, [first]
-        while frontier:
-            for peer in views.get(frontier.pop(), ()):
-                if peer not in part and peer in views:
-                    part[peer] = None
-                    frontier.append(peer)
-        left = {peer: None for peer in left if peer not in part}
-        parts.append(part)
-    return parts

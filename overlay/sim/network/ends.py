@@ -1,0 +1,48 @@
+"""What a network keeps of each link: its two ends, and the attempt that came before it."""
+
+from dataclasses import dataclass, field
+
+from overlay.core.events import Dial, Negotiate, Prepare
+from overlay.core.types import LinkId
+from overlay.core.wire.messages import Message
+from overlay.sim.node import SimNode
+
+
+@dataclass(slots=True, eq=False)
+class LinkEnd:
+    """One node's end of a link; what is said of packets is said of those that it receives."""
+
+    node: SimNode
+    link: LinkId
+    latency: float
+    """Seconds that a packet takes from this end to the other."""
+    arrives: int = 0
+    """Microsecond at which the last packet under way arrives."""
+    sent: int = 0
+    """Microsecond at which the last packet has left (bandwidth)."""
+    gone: bool = False
+    hears: bool = True
+    """Whether packets come in at all; if not, notices of its silence are under way."""
+    told: bool = False
+    """The core thinks it suspect or silent."""
+    epoch: int = 0
+    """Counts the changes of `hears`: a notice of an earlier one is void."""
+    held: list[Message | None] = field(default_factory=list)
+    """What waits for the path to come back; None: the other end has hung up."""
+    other: "LinkEnd" = field(init=False)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A dial or a negotiation under way."""
+
+    node: SimNode
+    effect: Dial | Prepare | Negotiate
+    latency: float
+
+
+def part(end: LinkEnd) -> None:
+    """Cut two ends that are both gone from each other, so that no reference cycle is left."""
+    other = end.other
+    if end.gone and other.gone:
+        del end.other, other.other

@@ -54,7 +54,7 @@ from overlay.core.link.links import (
 )
 from overlay.core.membership.basalt import Ask
 from overlay.core.membership.bearings import Bearings
-from overlay.core.membership.hyparview import NeighborDown, NeighborUp, Wanted
+from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
 from overlay.core.membership.records import RecordBook, RecordReader
@@ -256,7 +256,7 @@ class Overlay:
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         if peer in self._gossip.tree.links:
-            self._gossip.tree.add(peer, link.id, now)
+            self._gossip.tree.on_neighbour_up(peer, link.id, now)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
@@ -419,10 +419,10 @@ class Overlay:
 
     def _on_neighbour_fact(self, fact: NeighbourFact, now: float) -> None:
         match fact:
-            case NeighborUp(peer):
-                self._gossip.tree.add(peer, self._neighbourhood.views.links[peer], now)
-            case NeighborDown(peer):
-                self._gossip.tree.remove(peer)
+            case NeighbourUp(peer):
+                self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.views.links[peer], now)
+            case NeighbourDown(peer):
+                self._gossip.tree.on_neighbour_down(peer)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():

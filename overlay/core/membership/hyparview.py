@@ -23,7 +23,7 @@ from overlay.core.timers import NEVER, Timers
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
 
-__all__ = ["Fact", "HyParView", "NeighborDown", "NeighborUp", "Parameters", "Wanted"]
+__all__ = ["Fact", "HyParView", "NeighbourDown", "NeighbourUp", "Parameters", "Wanted"]
 
 ASK_TIMEOUT = 5.0
 """Seconds (guess) that a peer gets to say whether it takes us in."""
@@ -61,13 +61,13 @@ class Parameters:
 # --- facts, for the composed node ----------------------------------------------------------------
 
 
-class NeighborUp(msgspec.Struct, frozen=True, gc=False):
+class NeighbourUp(msgspec.Struct, frozen=True, gc=False):
     """A peer is in the active view now."""
 
     peer: PeerId
 
 
-class NeighborDown(msgspec.Struct, frozen=True, gc=False):
+class NeighbourDown(msgspec.Struct, frozen=True, gc=False):
     """A peer is no longer in the active view."""
 
     peer: PeerId
@@ -79,7 +79,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
     peer: PeerId
 
 
-Fact = NeighborUp | NeighborDown | Wanted
+Fact = NeighbourUp | NeighbourDown | Wanted
 
 
 @dataclass(slots=True)
@@ -305,7 +305,7 @@ class HyParView:
         self._stop_asking(peer)
         self.active[peer] = None
         self._refusals = 0
-        self._facts.append(NeighborUp(peer))
+        self._facts.append(NeighbourUp(peer))
 
     def _drop_one(self) -> None:
         """A random neighbour has to go, and is told (§4.2); one that may be dead goes first."""
@@ -319,7 +319,7 @@ class HyParView:
             return False
         del self.active[peer]
         self._doubtful.pop(peer, None)
-        self._facts.append(NeighborDown(peer))
+        self._facts.append(NeighbourDown(peer))
         return True
 
     # --- repair (§4.3) ---------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from overlay.core.membership.basalt import Ask, Basalt, Slots
 from overlay.core.membership.hyparview import Fact as ViewFact
 from overlay.core.membership.hyparview import (
     HyParView,
-    NeighborDown,
-    NeighborUp,
+    NeighbourDown,
+    NeighbourUp,
     Parameters,
     Wanted,
 )
@@ -32,7 +32,7 @@ class Overstayed:
     peer: PeerId
 
 
-NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Ask | Sampled | Overstayed
+NeighbourFact = NeighbourUp | NeighbourDown | Wanted | Look | Ask | Sampled | Overstayed
 
 
 @dataclass(slots=True)
@@ -262,11 +262,11 @@ class Neighbourhood:
 
     def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
         match fact:
-            case NeighborUp(peer):
+            case NeighbourUp(peer):
                 self.seats.hold(peer, Use.VIEW, now)
                 self.passive.begin(now)
                 self._facts.append(fact)
-            case NeighborDown(peer):
+            case NeighbourDown(peer):
                 self.seats.release(peer, Use.VIEW, now)
                 self._facts.append(fact)
             case Wanted() | Look():

@@ -12,7 +12,7 @@ from overlay.core.membership.hyparview import (
     WANT_PATIENCE,
     Fact,
     HyParView,
-    NeighborDown,
+    NeighbourDown,
     Parameters,
     Wanted,
 )
@@ -64,7 +64,7 @@ def test_most_neighbours_in_doubt_are_repaired_before_they_are_known_to_be_dead(
     view, inside = a_view(5, 10)
     facts = [fact for peer in inside[:3] for fact in view.on_doubt(peer, 20.0, doubtful=True)]
     assert len(wanted(facts)) == 1
-    assert not any(isinstance(fact, NeighborDown) for fact in facts)
+    assert not any(isinstance(fact, NeighbourDown) for fact in facts)
 
 
 def test_doubt_that_passes_costs_nobody_anything() -> None:

@@ -373,6 +373,27 @@ class Links:
         self.by_id.pop(link.id, None)
         self._timers.stop(link.id)
 
+    # --- paths -------------------------------------------------------------------------------
+
+    def on_mapped(self, link_id: LinkId, address: Address) -> Link | None:
+        """The checks of a path show where its other end sees us, before or after the hello."""
+        link = self.by_id.get(link_id)
+        if link is not None:
+            link.mapped = address
+        return link
+
+    def on_path_moved(self, link_id: LinkId, facts: LinkFacts, now: float) -> None:
+        """A link has moved to another path."""
+        link = self.by_id.get(link_id)
+        if link is not None:
+            link.facts = facts
+            self.show_path(link, now)
+
+    def show_path(self, link: Link, now: float) -> None:
+        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        if link.peer is not None:
+            self.ping(link, None, now)
+
     # --- liveness and round trips ------------------------------------------------------------
 
     def on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent) -> PeerId | None:

@@ -1,7 +1,7 @@
-"""Whom a node is linked to, and why: the views, the ring and the seats that both compete for.
+"""Whom a node is linked to, and why: the views and the ring, and the links that both use.
 
 The views (HyParView) want random neighbours for gossip, the keyspace wants ring and long links for
-routing; either may use a link that the other asked for, and a link that neither uses is a guest's.
+routing. Either may use a link that the other asked for; a link that neither uses is a guest's.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from overlay.core.membership.hyparview import (
     Parameters,
     Wanted,
 )
-from overlay.core.membership.link_uses import Seats, Use
+from overlay.core.membership.link_uses import LinkUses, Use
 from overlay.core.membership.shuffles import Sampled, Shuffles, Shuffling
 from overlay.core.routing.ring import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
 from overlay.core.types import LinkId, PeerId
@@ -27,12 +27,19 @@ from overlay.core.wire import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Overstayed:
-    """The link to this peer serves nothing and has had its time."""
+    """The link to this peer serves nothing, and the time of a guest is up."""
 
     peer: PeerId
 
 
-NeighbourFact = NeighbourUp | NeighbourDown | Wanted | Look | Ask | Sampled | Overstayed
+@dataclass(frozen=True, slots=True)
+class UsesChanged:
+    """What some link is for has changed, and so perhaps which links last."""
+
+
+NeighbourFact = (
+    NeighbourUp | NeighbourDown | Wanted | Look | Ask | Sampled | Overstayed | UsesChanged
+)
 
 
 @dataclass(slots=True)
@@ -48,7 +55,7 @@ class Neighbourhood:
     views: HyParView = field(init=False)
     passive: Basalt | Shuffling = field(init=False)
     keyspace: Keyspace = field(init=False)
-    seats: Seats = field(init=False)
+    uses: LinkUses = field(init=False)
     _facts: list[NeighbourFact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,7 +65,7 @@ class Neighbourhood:
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
         self.passive = self.views.passive = self._policy()
         self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
-        self.seats = Seats(self.context, self.keyspace.is_near)
+        self.uses = LinkUses(self.context, self.keyspace.is_near)
 
     def _policy(self) -> Basalt | Shuffling:
         """How the passive view is filled."""
@@ -90,7 +97,7 @@ class Neighbourhood:
         self, peer: PeerId, link: LinkId, *, ours: bool, join: bool, now: float
     ) -> list[NeighbourFact]:
         """A link stands, or stands on another path."""
-        self.seats.take(peer, link, now)
+        self.uses.on_linked(peer, link, now)
         if isinstance(self.passive, Basalt):
             self.passive.meet(peer)
         self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
@@ -106,15 +113,15 @@ class Neighbourhood:
         return self._done(self.views.on_doubt(peer, now, doubtful=doubtful), now)
 
     def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
-        """A link is silent: others take its place, its seat stays."""
+        """A link is silent: others take its place in view and ring, but it is not ended."""
         for use in (Use.VIEW, Use.RING, Use.LONG):
-            self.seats.release(peer, use, now)
+            self._release(peer, use, now)
         self._take(self.views.on_unlinked(peer, now, absent=True), now)
         return self._done(self.keyspace.on_unlinked(peer, now), now)
 
     def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
         """A link has ended."""
-        self.seats.leave(peer)
+        self.uses.on_unlinked(peer)
         if code == "leave":
             self.views.forget(peer)
         self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
@@ -128,9 +135,20 @@ class Neighbourhood:
         self._take(self.views.on_unreachable(peer, now), now)
         return self._done(self.keyspace.on_unreachable(peer, now), now)
 
-    def keep(self, peer: PeerId, now: float) -> None:
+    def keep(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A command asked for a link to this peer: it stays."""
-        self.seats.hold(peer, Use.KEPT, now)
+        self._hold(peer, Use.KEPT, now)
+        return self._done([], now)
+
+    def _hold(self, peer: PeerId, use: Use, now: float) -> None:
+        self._note(changed=self.uses.hold(peer, use, now))
+
+    def _release(self, peer: PeerId, use: Use, now: float) -> None:
+        self._note(changed=self.uses.release(peer, use, now))
+
+    def _note(self, *, changed: bool) -> None:
+        if changed:
+            self._facts.append(UsesChanged())
 
     # --- members -------------------------------------------------------------------------------
 
@@ -175,7 +193,7 @@ class Neighbourhood:
                 self._on_shuffle(peer, message, now)
                 facts = []
             case m.LinkUse():
-                self.seats.on_told(peer, message, now)
+                self._note(changed=self.uses.on_link_use(peer, message, now))
                 facts = []
             case _:
                 assert_never(message)
@@ -236,7 +254,7 @@ class Neighbourhood:
         if self._on_round(now):
             self._take(self.views.shrink(), now)
         self._take(self.keyspace.on_time(now), now)
-        for peer in self.seats.on_time(now):
+        for peer in self.uses.on_time(now):
             if self.views.active:  # a node without neighbours keeps whom it has
                 self._facts.append(Overstayed(peer))
         return self._done([], now)
@@ -263,19 +281,19 @@ class Neighbourhood:
     def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
         match fact:
             case NeighbourUp(peer):
-                self.seats.hold(peer, Use.VIEW, now)
+                self._hold(peer, Use.VIEW, now)
                 self.passive.begin(now)
                 self._facts.append(fact)
             case NeighbourDown(peer):
-                self.seats.release(peer, Use.VIEW, now)
+                self._release(peer, Use.VIEW, now)
                 self._facts.append(fact)
             case Wanted() | Look():
                 self._facts.append(fact)
             case Needed(peer):
                 self._facts.append(Wanted(peer))
             case Held(peer, ring):
-                self.seats.hold(peer, Use.RING if ring else Use.LONG, now)
+                self._hold(peer, Use.RING if ring else Use.LONG, now)
             case Released(peer):
-                self.seats.release(peer, Use.RING | Use.LONG, now)
+                self._release(peer, Use.RING | Use.LONG, now)
             case _:
                 assert_never(fact)

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from overlay.core.connect import ladder, responding
 from overlay.core.gossip import plumtree
 from overlay.core.link import links
-from overlay.core.membership import basalt, hyparview, link_uses, records
-from overlay.core.membership import shuffles as passive
+from overlay.core.membership import basalt, hyparview, link_uses, records, shuffles
 from overlay.core.nat import reflexive
 from overlay.core.overlay import Overlay
 from overlay.core.routing import lookups as tracing
@@ -27,10 +26,10 @@ LIMITS = {
     "Agenda._heap": 16 * GENERAL_MAX,
     "HyParView.known": hyparview.KNOWN_MAX + link_uses.GUESTS_MAX,
     "Basalt._asked": basalt.ASKED_MAX,
-    "Basalt._met": basalt.MET_MAX,
+    "Basalt._competed": basalt.COMPETED_MAX,
     "Basalt._resting": basalt.RESTING_MAX,
-    "Shuffling._walks": passive.WALKS_MAX,
-    "Shuffling.peers": passive.Shuffles().size,
+    "ShuffledView._walks": shuffles.WALKS_MAX,
+    "ShuffledView.peers": shuffles.ShuffleParameters().size,
     "Inviting._granted": link_uses.GUESTS_MAX + 64,
     "Ladder.climbs": ladder.CLIMBS_MAX,
     "Links._pings": links.PINGS_MAX,

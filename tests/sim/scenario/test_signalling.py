@@ -177,7 +177,7 @@ def test_two_rings_become_one_within_two_shuffle_periods() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_newcomers_beyond_the_room_of_their_contact_all_get_in() -> None:
-    """Nearly twenty a second for eight seconds: more than it has room for, if guests stayed 30 s."""
+    """Nearly twenty a second for eight seconds: too many, if guests stayed for 30 s."""
     world, rng = World(3, LATENCY), random.Random(3)
     contact = world.spawn()
     invite = world.invite(contact)

@@ -132,6 +132,10 @@ class Link:
         self.state = after or self.state
         return after is not None
 
+    def on_told(self, neighbours: tuple[PeerId, ...]) -> None:
+        """The peer has been told of these neighbours of ours."""
+        self.told = neighbours
+
     @property
     def via(self) -> PeerId | None:
         """The neighbour that handed us the offer or the answer."""

@@ -71,7 +71,7 @@ class Context:
         self.crypto = crypto
         self.random = random
         self.peer_id: PeerId = crypto.peer_id
-        self.wall_offset = 0.0
+        self._wall_offset = 0.0
         self.agenda = Agenda()
         """The deadlines of all machines."""
         self._effects: list[Effect] = []
@@ -86,7 +86,11 @@ class Context:
 
     def wall(self, now: float) -> float:
         """Unix seconds."""
-        return now + self.wall_offset
+        return now + self._wall_offset
+
+    def set_wall(self, wall: float, now: float) -> None:
+        """The host says that it is `wall` (Unix seconds) at this instant."""
+        self._wall_offset = wall - now
 
     def drain(self) -> list[Effect]:
         """All effects since the last drain, in order."""

@@ -53,10 +53,14 @@ from overlay.core.link.links import (
     PeerUp,
 )
 from overlay.core.membership.basalt import Ask
-from overlay.core.membership.bearings import Bearings
-from overlay.core.membership.hyparview import NeighborDown, NeighborUp, Wanted
+from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.membership import Membership
-from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
+from overlay.core.membership.neighbourhood import (
+    NeighbourFact,
+    Neighbourhood,
+    Overstayed,
+    UsesChanged,
+)
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
@@ -101,9 +105,8 @@ class Overlay:
         self._gossip = Gossiping(context)
         self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
         self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
-        lasts = self._neighbourhood.seats.lasts
+        lasts = self._neighbourhood.uses.lasts
         self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
-        self._bearings = Bearings(context, self._links, self._reflexive, self._membership)
         self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
         self._tracing = Tracing(context)
         self._climbing = Climbing(
@@ -135,7 +138,7 @@ class Overlay:
             case Unsent():
                 self._gossip.tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
-                self._bearings.on_event(event, now)
+                self._on_surroundings(event, now)
             case LinkSuspect() | LinkAlive() | LinkSilent():
                 self._on_liveness(event, now)
             case LinkOpened() | DialFailed() | LinkLost() | Malformed():
@@ -176,6 +179,38 @@ class Overlay:
     def known(self) -> list[Record]:
         """Every other member known by its record."""
         return [each for peer in self._book.peers() if (each := self._book.get(peer))]
+
+    # --- where we are ------------------------------------------------------------------------
+
+    def _on_surroundings(
+        self, event: ClockSet | Listening | Mapped | PathMoved, now: float
+    ) -> None:
+        """The host or a link says what time it is, or where we are."""
+        match event:
+            case ClockSet(wall):
+                self._context.set_wall(wall, now)
+                self._membership.renew_soon(now)
+            case Listening(addresses, advertised):
+                self._reflexive.listen(addresses, advertised)
+                self._membership.renew(now)
+            case Mapped(link_id, address):
+                link = self._links.on_mapped(link_id, address)
+                if link is not None:
+                    self._on_mapped(link, now)
+            case PathMoved(link_id, facts):
+                self._links.on_path_moved(link_id, facts, now)
+            case _:
+                assert_never(event)
+
+    def _on_mapped(self, link: Link, now: float) -> None:
+        """A link knows its peer and where that sees us, whichever it learnt first."""
+        if link.peer is None or link.mapped is None:
+            return
+        before = self._reflexive.seen_by(link.peer)
+        if self._reflexive.vote(link.peer, link.mapped):
+            self._membership.renew_soon(now)
+        if before not in (None, link.mapped):
+            self._links.show_path(link, now)
 
     # --- links -------------------------------------------------------------------------------
 
@@ -241,7 +276,7 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
-        if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
+        if isinstance(fact, PeerUp) and not self._neighbourhood.uses.has_room():
             self._membership.welcome(link, now)  # it finds its way in through those
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
@@ -250,18 +285,18 @@ class Overlay:
         self._ladder.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
-        self._bearings.on_up(link, now)
+        self._on_mapped(link, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         if peer in self._gossip.tree.links:
-            self._gossip.tree.add(peer, link.id, now)
+            self._gossip.tree.on_neighbour_up(peer, link.id, now)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
         if peer in self._kept:
-            around.keep(peer, now)
+            facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
         how = link.negotiated.value
         self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
@@ -387,10 +422,6 @@ class Overlay:
         while self._neighbour_facts and not busy:
             self._on_neighbour_fact(self._neighbour_facts[0], now)
             del self._neighbour_facts[0]
-        seats = self._neighbourhood.seats
-        if seats.news:
-            seats.news = False
-            self._membership.tell_soon(now)
 
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
         for fact in facts:
@@ -419,10 +450,10 @@ class Overlay:
 
     def _on_neighbour_fact(self, fact: NeighbourFact, now: float) -> None:
         match fact:
-            case NeighborUp(peer):
-                self._gossip.tree.add(peer, self._neighbourhood.views.links[peer], now)
-            case NeighborDown(peer):
-                self._gossip.tree.remove(peer)
+            case NeighbourUp(peer):
+                self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.views.links[peer], now)
+            case NeighbourDown(peer):
+                self._gossip.tree.on_neighbour_down(peer)
             case Wanted(peer):
                 self._on_stuck(self._climbing.start(peer, now), now)
             case Look():
@@ -436,6 +467,8 @@ class Overlay:
             case Overstayed(peer):
                 if (link := self._links.by_peer.get(peer)) is not None:
                     self._on_facts(self._links.end(link, "unneeded", UNNEEDED), now)
+            case UsesChanged():
+                self._membership.tell_soon(now)
             case _:
                 assert_never(fact)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from overlay.core.context import Context, Settings
 from overlay.core.events import Deliver, Publish, Rejected
-from overlay.core.gossip.publications import BURST, IN_VAIN, OWN_BURST, RATE, Dissemination
+from overlay.core.gossip.parts import Refusal
+from overlay.core.gossip.publications import BURST, OWN_BURST, RATE, Dissemination
 from overlay.core.limits import NAMES_MAX, TokenBuckets
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Published
@@ -65,7 +66,7 @@ def test_a_flood_is_heard_in_part_and_costs_the_flooder_its_link_and_no_forwarde
     flood = publications(flooder, int(2 * BURST) + 10)
     said = [node.receive(each, 0.0, B) for each in flood]
     assert said.count(None) == BURST - 1
-    assert set(said) == {None, IN_VAIN}, "whoever brings it is not at fault"
+    assert set(said) == {None, Refusal.OVER_RATE}, "whoever brings it is not at fault"
     assert sum(isinstance(each, Deliver) for each in node.context.drain()) == BURST - 1
     direct = node.receive(publications(flooder, 1)[0], 0.0, flooder.context.peer_id)
     assert direct == "a flood of published messages"

@@ -20,7 +20,7 @@ from overlay.core.connect.steps import Step
 from overlay.core.context import Context
 from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved
 from overlay.core.link.links import Expected, Links
-from overlay.core.membership.records import sealing_key
+from overlay.core.membership.prekeys import sealing_key
 from overlay.core.routing.requests import base_of, new_request
 from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.timers import Timers

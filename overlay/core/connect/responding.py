@@ -17,7 +17,7 @@ from overlay.core.connect.offers import (
 )
 from overlay.core.context import Context
 from overlay.core.link.hello import MAX_CLOCK_SKEW
-from overlay.core.membership.records import sealing_key
+from overlay.core.membership.prekeys import sealing_key
 from overlay.core.routing.routing import Routing
 from overlay.core.types import IceCredentials, PeerId
 from overlay.core.wire.documents import AnswerBody, Record

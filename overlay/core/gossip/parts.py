@@ -1,12 +1,14 @@
 """Publications too large for one piece: cut into parts, and put together again from them.
 
-A part's id is bound to its origin and its publication, so that nobody can take it for a part of his
-own; and its first bytes say which ids belong together, which is all that announcements tell.
+The id of a part is a hash of its origin and its publication, so that no other origin can use it for
+a part of its own. Its first bytes are the same for all parts of a publication: so announcements,
+which carry ids alone, tell which messages belong together.
 """
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import PART_MAX
@@ -14,21 +16,35 @@ from overlay.core.wire.messages import GossipPart
 
 LABEL = b"overlay gossip part id 1"
 FLOW_BYTES = 14
-"""Of an id: the same for all parts of a publication; the part's number is in the other two."""
+"""Bytes of an id that are the same for all parts; the other two are the number of the part."""
 LIFE = 30.0
 """Seconds (guess) without a new part after which a publication is given up."""
 ORIGIN_BYTES = 4 << 20
-"""Of one origin's unfinished publications (guess); the one that waited longest gives way."""
+"""Of one origin's unfinished publications (guess); the one that has waited longest gives way."""
 TOTAL_BYTES = 32 << 20
-"""Of all unfinished publications (guess); the one that waited longest gives way."""
+"""Of all unfinished publications (guess); the one that has waited longest gives way."""
 OVERHEAD = PART_MAX
-"""Bytes that each counts for besides its data: what bounds their number, too."""
+"""Bytes that each counts for besides its data, so that their number is bounded, too."""
 OVER_MAX = 4096
-"""Finished and given up publications remembered: late parts do not begin them again (guess)."""
+"""Finished and given up publications remembered (guess): late parts do not begin them again."""
+
+
+class Refusal(StrEnum):
+    """Why a message is neither delivered nor passed on."""
+
+    BEYOND_LAST = "a part of a publication beyond its last"
+    WRONG_ID = "a part of a publication with the id of another"
+    UNSIGNED = "a published message that its origin has not signed"
+    FLOOD = "a flood of published messages"
+    OVER_RATE = "a message more than its origin may send"
+    """The only one that is not the fault of the neighbour that brought the message."""
 
 
 def flow_of(message_id: bytes) -> bytes:
-    """Which ids belong together; of an id that is no part's, nothing that recurs."""
+    """The part of an id that all parts of one publication share.
+
+    An id that is not a part's is random, so it shares a flow with no other.
+    """
     return message_id[:FLOW_BYTES]
 
 
@@ -44,12 +60,12 @@ def cut(data: bytes) -> Iterator[bytes]:
         yield data[start : start + PART_MAX]
 
 
-def flaw(part: GossipPart) -> str | None:
-    """What no origin would have made and no neighbour passed on."""
+def refusal_of(part: GossipPart) -> Refusal | None:
+    """Why this part cannot be one: no origin makes such a part, and no neighbour passes it on."""
     if part.part >= part.parts:
-        return "a part of a publication beyond its last"
+        return Refusal.BEYOND_LAST
     if part.message_id != part_id(part.origin, part.publication, part.part):
-        return "a part of a publication with the id of another"
+        return Refusal.WRONG_ID
     return None
 
 
@@ -74,10 +90,10 @@ class _Pending:
 
 @dataclass(slots=True)
 class Reassembly:
-    """Unfinished publications, by flow; whoever waited longest for a part comes first."""
+    """Unfinished publications, by flow; the one that has waited longest for a part comes first."""
 
     given_up: int = 0
-    """Publications that were not finished: too late, or in the way of others."""
+    """Publications that were not finished: their parts came too late, or others needed the room."""
     _pending: dict[bytes, _Pending] = field(default_factory=dict)
     _by_origin: dict[PeerId, dict[bytes, None]] = field(default_factory=dict)
     """The same flows of each origin, in the same order."""
@@ -86,7 +102,7 @@ class Reassembly:
     _over: dict[bytes, None] = field(default_factory=dict)
 
     def add(self, part: GossipPart, now: float) -> bytes | None:
-        """Take in a part without `flaw` whose signature holds; the whole if it was the last."""
+        """Take in a part whose id and signature hold; returns the whole if none is missing now."""
         flow, origin = flow_of(part.message_id), PeerId(part.origin)
         kind = (part.topic, part.text, part.parts)
         if flow in self._over:
@@ -95,7 +111,7 @@ class Reassembly:
         if pending is None:
             pending = self._begin(flow, _Pending(origin, kind, now + LIFE))
         if pending.kind != kind or part.part in pending.pieces:
-            return None  # The origin contradicts itself; or we have it.
+            return None  # The origin contradicts itself, or we have this part.
         pending.pieces[part.part] = part.data
         self._grow(flow, pending, len(part.data), now)
         whole = pending.whole()
@@ -105,7 +121,7 @@ class Reassembly:
         return whole
 
     def finish(self, flow: bytes) -> None:
-        """This one is known: its parts are no news."""
+        """All of this publication is known: its parts are ignored from now on."""
         while len(self._over) >= OVER_MAX:
             del self._over[next(iter(self._over))]
         self._over[flow] = None

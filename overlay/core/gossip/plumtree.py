@@ -1,21 +1,26 @@
 """Plumtree: push along a tree, pull what the tree lost.
 
-J. Leitão, J. Pereira, L. Rodrigues, "Epidemic broadcast trees", SRDS 2007. Messages go to *eager*
-neighbours at once and are announced to *lazy* ones in batches; a duplicate prunes a branch, an
-announcement of what does not come grafts one. What a message says is no concern of this machine.
+J. Leitão, J. Pereira, L. Rodrigues, "Epidemic broadcast trees", SRDS 2007. A message (GOSSIP in
+the paper, `Gossip` or `GossipPart` here) is pushed to the *eager* neighbours at once, and announced
+to the *lazy* ones in batches (IHAVE). Who receives a message twice sends PRUNE, and both ends make
+the branch between them lazy; who is announced a message that does not come sends GRAFT, and both
+ends make it eager again. What a message says is no concern of this machine.
 
-Deviation: the parts of a large message are messages of their own, but come in one *flow*. Many are
-under way before a prune has had its effect, and a slow link takes its time over them, so a flow has
-one bearer whose duplicates prune nothing, and nothing is grafted while a flow goes on.
+Deviation: the parts of a large message are messages of their own, which come in one *flow*. Many
+parts are under way before a PRUNE has had its effect, and a slow link takes long for each of them.
+So each flow has one bearer, whose duplicates prune nothing, and no part is grafted while others of
+its flow still come.
 
-Deviation: where messages come along a tree, a new neighbour is asked at once to announce its own,
-not to push them. Each would be a duplicate; where nodes come and go, most copies that are too many
-were such ones.
+Deviation: a node that receives messages along the tree sends PRUNE to each new neighbour at once,
+before any duplicate. It would get every message from it a second time; where nodes come and go,
+most of the duplicates came from new neighbours.
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
 
 import msgspec
 
@@ -27,17 +32,20 @@ from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import Announcement, GossipPart, Graft, IHave, Prune, Published
 
 ANNOUNCE_DELAY = 0.05
-"""Seconds (guess) over which announcements are batched."""
+"""Seconds (guess) over which announcements are batched: the paper's "dispatch" (Algorithm 1)."""
 ANNOUNCEMENTS_MAX = 128
 """Announcements in one message; the limit of lists on the wire is 256."""
 GRAFT_TIMEOUT = 0.5
-"""Seconds (guess) that an announced message may take to come along the tree (§3.7)."""
+"""Seconds (guess) that an announced message may take to come along the tree: the paper's first
+timeout (§3.7)."""
 GRAFT_SPREAD = 3.0
-"""At most so many times as long (guess): whoever asks first feeds the others of a lost branch."""
+"""The first timeout is up to so many times as long (guess): of the nodes behind a lost branch, one
+sends its GRAFT first and feeds the others."""
 REGRAFT_TIMEOUT = 0.3
-"""Seconds (guess) between grafts of one message from different neighbours (§3.7, shorter)."""
+"""Seconds (guess) between two GRAFTs for one message: the paper's second timeout, shorter than the
+first (§3.7)."""
 OPTIMIZE_THRESHOLD = 7
-"""Hops that a lazy path must be shorter by to replace the eager one (paper, §3.8)."""
+"""Hops by which a lazy path must be shorter to replace the eager one (paper, §3.8)."""
 CACHE_LIFE = 30.0
 """Seconds (guess) that a message can still be grafted from us."""
 CACHE_BYTES = 8 << 20
@@ -45,17 +53,17 @@ CACHE_BYTES = 8 << 20
 CACHE_OVERHEAD = 1024
 """Bytes that each counts for besides its data."""
 RECENT = 5.0
-"""Seconds (guess): longer than two peers take to become neighbours, and than one is dead before
-it is in doubt."""
+"""Seconds (guess): two peers become neighbours in less, and who has died is suspected in less."""
 LOSSES_MAX = 32
 """Lost neighbours whose time is remembered; the first gives way."""
 TOLD_MAX = 1024
-"""Messages that a new neighbour is told of (guess: a quarter of what it keeps in mind)."""
+"""Messages announced to a new neighbour (guess: a quarter of `MISSING_MAX`, what it can note)."""
 FED_LATELY = 30.0
-"""Seconds (guess) without a message after which the tree may have changed unseen."""
+"""Seconds (guess) without a message after which the tree may have changed without our notice."""
 SEEN_MAX = 8192
-VAIN_MAX = 1024
-"""Messages remembered that were not to be passed on; apart, so that a flood forgets no other."""
+IGNORED_MAX = 1024
+"""Messages remembered that are not passed on; kept apart, so that a flood of them makes us forget
+no message that we did pass on."""
 MISSING_MAX = 4096
 FLOWS_MAX = 256
 """Large messages followed at once; the one that waited longest gives way."""
@@ -63,9 +71,18 @@ ANNOUNCERS_MAX = 8
 """Announcers remembered for one missing message."""
 HOPS_MAX = 200
 NO_MESSAGE = bytes(16)
-"""The id of a graft that asks for a branch alone."""
+"""The id in a GRAFT that asks for the branch alone, and for no message."""
 ALL_MESSAGES = b"\xff" * 16
-"""The id of a graft that asks to be told of everything that can be had."""
+"""The id in a GRAFT that asks for an IHAVE of every message that we still have."""
+
+
+class Timer(StrEnum):
+    """What falls due; a message id in its place: time to graft that message."""
+
+    DISPATCH = "dispatch"
+    """Announce what has been received since the last time (`ANNOUNCE_DELAY`)."""
+    EXPIRE = "expire"
+    """The oldest message in the cache has been there for `CACHE_LIFE`."""
 
 
 @dataclass(slots=True)
@@ -76,13 +93,14 @@ class _Cached:
 
 @dataclass(slots=True)
 class _Flow:
-    """The parts of one large message on their way to us."""
+    """The parts of one large message that are coming to us."""
 
     bearer: PeerId
+    """The neighbour on whose branch they come."""
     borne_at: float
     """When the bearer last brought a part that was new."""
     moved_at: float
-    """When anybody did."""
+    """When any neighbour did."""
 
 
 @dataclass(slots=True)
@@ -91,87 +109,94 @@ class Plumtree:
 
     context: Context
     links: dict[PeerId, LinkId] = field(default_factory=dict)
+    """The neighbours: every one of them is either eager or lazy."""
     eager: dict[PeerId, None] = field(default_factory=dict)
+    """The paper's eagerPushPeers: branches of the tree."""
     lazy: dict[PeerId, None] = field(default_factory=dict)
+    """The paper's lazyPushPeers."""
     payloads: int = 0
     """Messages sent whole, to each neighbour."""
     announcements: int = 0
     """Messages announced, to each neighbour."""
-    _vain: dict[bytes, None] = field(default_factory=dict)
+    _ignored: dict[bytes, None] = field(default_factory=dict)
+    """Messages received that are not passed on."""
     _seen: dict[bytes, int] = field(default_factory=dict)
-    """Messages received, and over how many hops."""
+    """The paper's receivedMsgs, and over how many hops each came."""
     _cache: dict[bytes, _Cached] = field(default_factory=dict)
     _cached_bytes: int = 0
     _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
-    """Messages announced and not received: by whom, and how many hops away."""
+    """Messages announced and not received: by whom, and over how many hops they would come."""
     _flows: dict[bytes, _Flow] = field(default_factory=dict)
-    """The one that has moved least lately comes first."""
-    _to_announce: list[Announcement] = field(default_factory=list)
+    """The flow that has waited longest for a part comes first."""
+    _lazy_queue: list[Announcement] = field(default_factory=list)
+    """The paper's lazyQueue: what the next dispatch announces."""
     _parent: PeerId | None = None
-    """Who brought us the last message, or stands in for it."""
+    """The neighbour that brought us the last message, or was grafted in its place."""
     _fed_at: float = 0.0
+    """When the last message came."""
     _last: bytes = NO_MESSAGE
+    """The last message."""
     _spare: dict[PeerId, int] = field(default_factory=dict)
-    """Who announced that message, and how many hops it would have come by."""
+    """Who announced the last message, and over how many hops it would have come."""
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES_MAX))
-    """When neighbours came into doubt or were gone, in order."""
+    """When neighbours were suspected or lost, in order."""
     _unasked: dict[PeerId, None] = field(default_factory=dict)
-    """Neighbours that have not asked for all that we have; each may do so once."""
-    _timers: Timers[tuple[str, bytes]] = field(init=False)
+    """Neighbours that have not sent GRAFT for `ALL_MESSAGES`; each is answered once."""
+    _timers: Timers[Timer | bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
 
     # --- neighbours ------------------------------------------------------------------------------
 
-    def add(self, peer: PeerId, link: LinkId, now: float) -> None:
-        """A new neighbour is eager until it proves redundant (§3.5).
-
-        Deviation: it is told of the last seconds' messages, which it may have missed while the
-        two were agreeing on becoming neighbours. If it takes the place of one that died, it is told
-        of our own since then, which may have reached nobody, and asked for all that it has.
-        """
+    def on_neighbour_up(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A new neighbour is eager until it proves redundant (§3.5)."""
         self.links[peer] = link
         if peer in self.lazy or peer in self.eager:
-            return
+            return  # It has moved to another link.
         self.eager[peer] = None
         if self.context.settings.flood:
             return
         self._unasked[peer] = None
-        sure = self._sure_until(now)
-        self._tell(peer, self._kept_since(now - RECENT, sure - RECENT))
-        if sure < now:
+        # Deviation: it hears of the messages of the last seconds, which it may have missed while
+        # the two of us agreed to become neighbours. If it replaces a neighbour that died, it hears
+        # of our own messages since then as well, which may have reached nobody, and is asked for
+        # an IHAVE of all that it has.
+        intact = self._intact_until(now)
+        self._send_ihave(peer, self._cached_since(now - RECENT, intact - RECENT))
+        if intact < now:
             self._send(peer, Graft(ALL_MESSAGES))
+        # Deviation: PRUNE before the first duplicate (see the head of this file).
         if self._is_fed(now):
             self._send(peer, Prune())
 
-    def _sure_until(self, now: float) -> float:
-        """Until when, as far as it still matters, every neighbour was there."""
+    def _intact_until(self, now: float) -> float:
+        """Until when no neighbour had been lost, of the time for which messages are cached."""
         while self._losses and self._losses[0] <= now - CACHE_LIFE:
             self._losses.popleft()
         return self._losses[0] if self._losses else now
 
-    def _kept_since(self, all_since: float, own_since: float) -> list[Announcement]:
-        """What can be had from us, the newest if there is much of it."""
-        kept = [
-            Announcement(message_id, min(cached.message.hops + 1, HOPS_MAX))
-            for message_id, cached in self._cache.items()
-            if cached.expires_at - CACHE_LIFE
-            > (own_since if cached.message.origin == self.context.peer_id else all_since)
+    def _cached_since(self, all_since: float, own_since: float) -> list[Announcement]:
+        """Cached messages of all origins, and our own, since these times; of many, the newest."""
+        cached = [
+            Announcement(message_id, min(each.message.hops + 1, HOPS_MAX))
+            for message_id, each in self._cache.items()
+            if each.expires_at - CACHE_LIFE
+            > (own_since if each.message.origin == self.context.peer_id else all_since)
         ]
-        return kept[-TOLD_MAX:]
+        return cached[-TOLD_MAX:]
 
     def _is_fed(self, now: float) -> bool:
-        """Whether messages come along the tree: another branch to us would be redundant."""
+        """Whether messages come along the tree, so that another branch to us is redundant."""
         return self._parent in self.eager and now < self._fed_at + FED_LATELY
 
     def on_loss(self, peer: PeerId, now: float) -> None:
-        """A neighbour is or may be dead: what it was sent lately may have gone no further."""
+        """A neighbour is or may be dead: what we sent it lately may have gone no further."""
         if peer in self.links:
             self._losses.append(now)
 
-    def remove(self, peer: PeerId) -> None:
-        """A neighbour is gone, and with it what it had announced (§3.7)."""
+    def on_neighbour_down(self, peer: PeerId) -> None:
+        """A neighbour is gone, and what it had announced cannot be had from it (§3.7)."""
         self.links.pop(peer, None)
         self._unasked.pop(peer, None)
         self.eager.pop(peer, None)
@@ -182,9 +207,11 @@ class Plumtree:
         self.on_doubt(peer)
 
     def on_doubt(self, peer: PeerId) -> None:
-        """A neighbour is or may be gone; was it our parent, another one takes its place.
+        """A neighbour is or may be gone.
 
-        Nobody below us can be chosen: what they announce has come over more hops than to us.
+        Deviation: if it was our parent, the next one is grafted at once, not when the next message
+        is missing. It is a neighbour to which the last message came over no more hops than to us:
+        one below us in the tree gets its messages from us.
         """
         if peer != self._parent:
             return
@@ -195,31 +222,32 @@ class Plumtree:
             self._make_eager(self._parent)
             self._send(self._parent, Graft(NO_MESSAGE))
 
-    # --- messages --------------------------------------------------------------------------------
+    # --- GOSSIP (§3.6, Algorithm 1) --------------------------------------------------------------
 
-    def is_news(self, message_id: bytes) -> bool:
-        """Whether this message has not been seen."""
-        return message_id not in self._seen and message_id not in self._vain
+    def is_new(self, message_id: bytes) -> bool:
+        """Whether this message has not been received."""
+        return message_id not in self._seen and message_id not in self._ignored
 
-    def pass_over(self, message_id: bytes) -> None:
-        """This message is to go no further: neither sent on nor asked for."""
-        while len(self._vain) >= VAIN_MAX:
-            del self._vain[next(iter(self._vain))]
-        self._vain[message_id] = None
+    def ignore(self, message_id: bytes) -> None:
+        """This message is received, but is to go no further: neither passed on nor grafted."""
+        while len(self._ignored) >= IGNORED_MAX:
+            del self._ignored[next(iter(self._ignored))]
+        self._ignored[message_id] = None
         self._missing.pop(message_id, None)
-        self._timers.stop(("graft", message_id))
+        self._timers.stop(message_id)
 
     def broadcast(self, message: Published, now: float) -> None:
         """Send a message of our own."""
-        self._take(message, None, now)
+        self._push(message, None, now)
 
-    def on_news(self, peer: PeerId, message: Published, now: float) -> None:
+    def on_gossip(self, peer: PeerId, message: Published, now: float) -> None:
         """A message that is new to us and holds: pass it on; its bearer is on our tree (§3.6)."""
         bearer = self._follow(peer, message, now) if isinstance(message, GossipPart) else peer
         hops = max(1, message.hops)
+        # It is missing no longer, so the timer for its GRAFT stops (Algorithm 1).
         announcers = self._missing.pop(message.message_id, {})
-        self._timers.stop(("graft", message.message_id))
-        self._take(msgspec.structs.replace(message, hops=hops), peer, now)
+        self._timers.stop(message.message_id)
+        self._push(msgspec.structs.replace(message, hops=hops), peer, now)
         if bearer == peer:
             self._parent, self._fed_at = peer, now
             self._last, self._spare = message.message_id, announcers
@@ -227,10 +255,10 @@ class Plumtree:
             self._optimize(peer, message.message_id, hops, announcers)
 
     def _follow(self, peer: PeerId, part: GossipPart, now: float) -> PeerId:
-        """Note that a flow has moved; whom it comes from."""
+        """Note that a part of a flow has come; the bearer of the flow."""
         flow = self._flows.pop(flow_of(part.message_id), None)
         if flow is None or (flow.bearer != peer and now >= flow.borne_at + GRAFT_TIMEOUT):
-            flow = _Flow(peer, now, now)
+            flow = _Flow(peer, now, now)  # The first part; or its bearer brings none any more.
         if flow.bearer == peer:
             flow.borne_at = now
         flow.moved_at = now
@@ -242,53 +270,26 @@ class Plumtree:
     def on_duplicate(self, peer: PeerId, message: Published) -> None:
         """A neighbour sent what we had: the branch between us is redundant (§3.6).
 
-        It is told so even if we think it knows: it may have made us eager since.
+        It gets a PRUNE even if it is lazy already: it may have made us eager since.
         """
         flow = self._flows.get(flow_of(message.message_id))
+        # Deviation: the bearer of a flow is not pruned (see the head of this file).
         if self.context.settings.flood or (flow is not None and flow.bearer == peer):
             return
         self._make_lazy(peer)
         self._send(peer, Prune())
 
     def on_unsent(self, link: LinkId, message: GossipPart) -> None:
-        """A link is too far behind for a message: its peer may graft it later, from whomever."""
+        """A link was too slow for a part, which was dropped: its peer may graft it later."""
         for peer in [peer for peer, used in self.links.items() if used == link]:
             self._send(peer, IHave([Announcement(message.message_id, message.hops)]))
 
-    def on_announcements(self, peer: PeerId, message: IHave, now: float) -> None:
-        """A neighbour has messages; those that do not come otherwise are pulled (§3.7)."""
-        for each in message.announcements:
-            if each.message_id == self._last and peer in self.links:
-                self._spare[peer] = each.hops
-            if not self.is_news(each.message_id) or len(self._missing) >= MISSING_MAX:
-                continue
-            announcers = self._missing.setdefault(each.message_id, {})
-            if len(announcers) < ANNOUNCERS_MAX:
-                announcers[peer] = each.hops
-            if ("graft", each.message_id) not in self._timers:
-                wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
-                self._timers.set(("graft", each.message_id), now + wait)
-
-    def on_graft(self, peer: PeerId, message: Graft) -> None:
-        """A neighbour lacks a message, or wants to be on our tree, or may lack many."""
-        if message.message_id == ALL_MESSAGES:
-            if peer in self._unasked:
-                del self._unasked[peer]
-                self._tell(peer, self._kept_since(-math.inf, -math.inf))
-            return
-        self._make_eager(peer)
-        cached = self._cache.get(message.message_id)
-        onward = None if cached is None else _onward(cached.message)
-        if onward is not None:
-            self.payloads += 1
-            self._send(peer, onward)
-
     def on_prune(self, peer: PeerId) -> None:
-        """A neighbour gets our messages sooner from elsewhere."""
+        """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6)."""
         self._make_lazy(peer)
 
-    def _take(self, message: Published, bearer: PeerId | None, now: float) -> None:
-        """Keep it for those who may ask, push it to the eager, announce it to the lazy."""
+    def _push(self, message: Published, bearer: PeerId | None, now: float) -> None:
+        """The paper's eagerPush and lazyPush (Algorithm 1); and keep the message for GRAFTs."""
         self._remember(message, now)
         flow = self._flows.get(flow_of(message.message_id))
         onward = _onward(message)
@@ -296,23 +297,21 @@ class Plumtree:
             if peer in (bearer, message.origin):
                 continue
             if flow is not None and peer == flow.bearer:
-                self._mention(peer, message)  # It has it; pushed, it would prune our branch.
+                # Deviation: it has the part. Pushed, it would be a duplicate and prune our branch.
+                if onward is not None:
+                    self._send(peer, IHave([Announcement(message.message_id, onward.hops)]))
             elif onward is not None:
                 self.payloads += 1
                 self._send(peer, onward)
-        if self.lazy and message.hops < HOPS_MAX:
-            self._to_announce.append(Announcement(message.message_id, message.hops + 1))
-            if ("announce", b"") not in self._timers:
-                self._timers.set(("announce", b""), now + ANNOUNCE_DELAY)
-
-    def _mention(self, peer: PeerId, message: Published) -> None:
-        if message.hops < HOPS_MAX:
-            self._send(peer, IHave([Announcement(message.message_id, message.hops + 1)]))
+        if self.lazy and onward is not None:
+            self._lazy_queue.append(Announcement(message.message_id, onward.hops))
+            if Timer.DISPATCH not in self._timers:
+                self._timers.set(Timer.DISPATCH, now + ANNOUNCE_DELAY)
 
     def _optimize(
         self, bearer: PeerId, message_id: bytes, hops: int, announcers: dict[PeerId, int]
     ) -> None:
-        """Swap branches when a lazy neighbour is much nearer to the origin (§3.8)."""
+        """Swap branches if a lazy neighbour announced the message over far fewer hops (§3.8)."""
         nearer = [
             peer
             for peer, distance in announcers.items()
@@ -324,6 +323,55 @@ class Plumtree:
             self._send(best, Graft(message_id))
             if self._make_lazy(bearer):
                 self._send(bearer, Prune())
+
+    # --- IHAVE and GRAFT (§3.7, Algorithm 2) -----------------------------------------------------
+
+    def on_ihave(self, peer: PeerId, message: IHave, now: float) -> None:
+        """IHAVE: note who has the messages that we lack, and wait for them along the tree."""
+        for each in message.announcements:
+            if each.message_id == self._last and peer in self.links:
+                self._spare[peer] = each.hops
+            if not self.is_new(each.message_id) or len(self._missing) >= MISSING_MAX:
+                continue
+            announcers = self._missing.setdefault(each.message_id, {})
+            if len(announcers) < ANNOUNCERS_MAX:
+                announcers[peer] = each.hops
+            if each.message_id not in self._timers:
+                wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
+                self._timers.set(each.message_id, now + wait)
+
+    def _graft(self, message_id: bytes, now: float) -> None:
+        """The time for a missing message is up: ask the next of its announcers for it."""
+        announcers = self._missing.get(message_id)
+        if not announcers:
+            self._missing.pop(message_id, None)
+            return
+        # Deviation: while other parts of its flow come, this one is late and not lost.
+        flow = self._flows.get(flow_of(message_id))
+        if flow is not None and now < flow.moved_at + GRAFT_TIMEOUT:
+            self._timers.set(message_id, flow.moved_at + GRAFT_TIMEOUT)
+            return
+        # The paper's removeFirstAnnouncement: who announced it first.
+        peer = next(iter(announcers))
+        del announcers[peer]
+        self._make_eager(peer)
+        self._send(peer, Graft(message_id))
+        self._timers.set(message_id, now + REGRAFT_TIMEOUT)
+
+    def on_graft(self, peer: PeerId, message: Graft) -> None:
+        """GRAFT: a neighbour lacks a message and wants the branch to it; we send the message."""
+        if message.message_id == ALL_MESSAGES:
+            # Deviation: it lacks we do not know how many, so it hears which messages we have.
+            if peer in self._unasked:
+                del self._unasked[peer]
+                self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
+            return
+        self._make_eager(peer)
+        cached = self._cache.get(message.message_id)
+        onward = None if cached is None else _onward(cached.message)
+        if onward is not None:
+            self.payloads += 1
+            self._send(peer, onward)
 
     # --- the tree --------------------------------------------------------------------------------
 
@@ -349,8 +397,8 @@ class Plumtree:
         self._cached_bytes += len(message.data) + CACHE_OVERHEAD
         while self._cached_bytes > CACHE_BYTES:
             self._uncache_oldest()
-        if ("expire", b"") not in self._timers:
-            self._timers.set(("expire", b""), now + CACHE_LIFE)
+        if Timer.EXPIRE not in self._timers:
+            self._timers.set(Timer.EXPIRE, now + CACHE_LIFE)
 
     def _uncache_oldest(self) -> None:
         oldest = next(iter(self._cache))
@@ -360,46 +408,33 @@ class Plumtree:
 
     def on_time(self, now: float) -> None:
         """Announce, graft what does not come, forget what is old."""
-        for kind, message_id in self._timers.pop_due(now):
-            if kind == "announce":
-                self._announce()
-            elif kind == "expire":
+        for due in self._timers.pop_due(now):
+            if isinstance(due, bytes):
+                self._graft(due, now)
+            elif due is Timer.DISPATCH:
+                self._dispatch()
+            elif due is Timer.EXPIRE:
                 self._expire(now)
             else:
-                self._graft(message_id, now)
+                assert_never(due)
 
-    def _announce(self) -> None:
-        pending, self._to_announce = self._to_announce, []
+    def _dispatch(self) -> None:
+        """Announce what has come since the last time to all lazy neighbours (Algorithm 1)."""
+        queue, self._lazy_queue = self._lazy_queue, []
         for peer in self.lazy:
-            self._tell(peer, pending)
+            self._send_ihave(peer, queue)
 
-    def _tell(self, peer: PeerId, pending: list[Announcement]) -> None:
-        self.announcements += len(pending)
-        for start in range(0, len(pending), ANNOUNCEMENTS_MAX):
-            self._send(peer, IHave(pending[start : start + ANNOUNCEMENTS_MAX]))
+    def _send_ihave(self, peer: PeerId, messages: list[Announcement]) -> None:
+        self.announcements += len(messages)
+        for start in range(0, len(messages), ANNOUNCEMENTS_MAX):
+            self._send(peer, IHave(messages[start : start + ANNOUNCEMENTS_MAX]))
 
     def _expire(self, now: float) -> None:
         while self._cache and next(iter(self._cache.values())).expires_at <= now:
             self._uncache_oldest()
         if self._cache:
             first = next(iter(self._cache.values()))
-            self._timers.set(("expire", b""), first.expires_at)
-
-    def _graft(self, message_id: bytes, now: float) -> None:
-        """Pull a missing message from the next of its announcers (§3.7, Algorithm 2)."""
-        announcers = self._missing.get(message_id)
-        if not announcers:
-            self._missing.pop(message_id, None)
-            return
-        flow = self._flows.get(flow_of(message_id))
-        if flow is not None and now < flow.moved_at + GRAFT_TIMEOUT:
-            self._timers.set(("graft", message_id), flow.moved_at + GRAFT_TIMEOUT)
-            return
-        peer = next(iter(announcers))
-        del announcers[peer]
-        self._make_eager(peer)
-        self._send(peer, Graft(message_id))
-        self._timers.set(("graft", message_id), now + REGRAFT_TIMEOUT)
+            self._timers.set(Timer.EXPIRE, first.expires_at)
 
     def _send(self, peer: PeerId, message: Published | IHave | Graft | Prune) -> None:
         link = self.links.get(peer)
@@ -408,7 +443,10 @@ class Plumtree:
 
 
 def _onward(message: Published) -> Published | None:
-    """What all neighbours get, one object and so encoded once; None at the end of its way."""
+    """The message as all neighbours get it: one object, so that it is encoded once.
+
+    None after `HOPS_MAX` hops: it goes no further.
+    """
     if message.hops >= HOPS_MAX:
         return None
     return msgspec.structs.replace(message, hops=message.hops + 1)

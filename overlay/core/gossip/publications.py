@@ -1,19 +1,21 @@
 """Published messages: signed by their origin, checked and delivered once; Plumtree carries them.
 
 Every message is signed by its origin over the network, its id, topic and data, so that nobody
-speaks in another's name; what does not hold costs its bringer the link. A larger one goes out in
-parts, a few at a time: the first ones shape the tree along which the others go.
+speaks in another's name; whoever passes on one whose signature does not hold loses its link. A
+larger message goes out in parts, a few at a time: duplicates of the first parts prune the tree
+along which the others go.
 """
 
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import msgspec
 
 from overlay.core.context import Context
 from overlay.core.events import Deliver, Publish, Rejected, Resolved
-from overlay.core.gossip.parts import Reassembly, cut, flaw, flow_of, part_id
+from overlay.core.gossip.parts import Reassembly, Refusal, cut, flow_of, part_id, refusal_of
 from overlay.core.gossip.plumtree import Plumtree
 from overlay.core.limits import TokenBuckets
 from overlay.core.timers import Timers
@@ -27,17 +29,17 @@ LABEL = b"overlay gossip 1"
 PART_LABEL = b"overlay gossip part 1"
 PARTS_AT_ONCE = 4
 PART_INTERVAL = 0.01
-"""Seconds (guess) between so many parts of ours: 6 MB/s; neighbours prune what comes twice."""
+"""Seconds (guess) between so many parts of ours, which makes 6 MB/s."""
 OUTGOING_MAX = 16 << 20
 """Bytes of ours that may wait to go out; beyond it `publish` is refused (guess)."""
 OWN_RATE, OWN_BURST = 200.0, 1000.0
 """Messages that we publish a second, and at once; beyond it `publish` is refused (guess)."""
 RATE, BURST = 1.25 * OWN_RATE, 1.25 * OWN_BURST
-"""Messages that are passed on of one origin: what an honest one keeps within, wherever it is."""
+"""Messages of one origin that are passed on (guess): a quarter more than an honest one sends, so
+that those which were delayed and come together are passed on, too."""
 PART_COST = 0.125
-"""Of a message: four every 10 ms beside all that may be published are still within the rate."""
-IN_VAIN = ""
-"""What `receive` says of a message that is to go no further, by no fault of its bearer's."""
+"""Of a message: an origin that sends `PARTS_AT_ONCE` every `PART_INTERVAL` besides all the messages
+that it may is still within the rate."""
 REPORT_INTERVAL = 10.0
 """Seconds at least between two reports of what was given up: a flood fills no log."""
 
@@ -57,7 +59,7 @@ class _Outgoing:
 
 @dataclass(slots=True)
 class Dissemination:
-    """What publications have to say for themselves; how they travel is the tree's concern."""
+    """Signs, checks, cuts and delivers publications; how they travel is the tree's concern."""
 
     context: Context
     _outgoing: deque[_Outgoing] = field(default_factory=deque)
@@ -75,7 +77,7 @@ class Dissemination:
     # --- ours ------------------------------------------------------------------------------------
 
     def publish(self, command: Publish, now: float) -> list[Published]:
-        """Sign a message of our own and deliver it here; what of it goes to all neighbours now.
+        """Sign a message of our own and deliver it here; returns what is to be broadcast now.
 
         The command is resolved when all of it has gone.
         """
@@ -101,7 +103,7 @@ class Dissemination:
         return due
 
     def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
-        """Why it cannot be published, as a code and a line."""
+        """Why it cannot be published, as a code and a text."""
         size = len(command.data)
         if size > PUBLISHED_MAX or not Topic().holds(command.topic):
             return "too_large", (
@@ -153,21 +155,24 @@ class Dissemination:
 
     # --- others' ---------------------------------------------------------------------------------
 
-    def receive(self, message: Published, now: float, bearer: PeerId | None = None) -> str | None:
-        """Deliver what is new to us, once it is whole, if it holds; else what is wrong with it.
+    def receive(
+        self, message: Published, now: float, bearer: PeerId | None = None
+    ) -> Refusal | None:
+        """Deliver a message that is new to us, once all of it has come; or why it is refused.
 
-        An origin that says too much is not passed on (`IN_VAIN`); from itself it is a fault.
+        Too many messages of one origin are the fault of a neighbour only if it is their origin.
         """
         part = message if isinstance(message, GossipPart) else None
-        if part is not None and (why := flaw(part)) is not None:
-            return why
+        if part is not None and (refusal := refusal_of(part)) is not None:
+            return refusal
         origin = PeerId(message.origin)
         signed = _signed_part(self.context.settings.network, message)
         if not self.context.crypto.verify(origin, signed, message.signature):
-            return "a published message that its origin has not signed"
+            return Refusal.UNSIGNED
         left = self._origins.spend(origin, 1.0 if part is None else PART_COST, now)
         if left <= 0.0:
-            return IN_VAIN if origin != bearer or left > -BURST else "a flood of published messages"
+            floods = origin == bearer and left <= -BURST
+            return Refusal.FLOOD if floods else Refusal.OVER_RATE
         data: bytes | None = message.data
         if part is not None:
             data = self._reassembly.add(part, now)
@@ -183,7 +188,7 @@ class Dissemination:
     # --- time ------------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        """For when `on_time` next has something to do."""
+        """Set the timer to when `on_time` next has something to do."""
         expiry = self._reassembly.next_deadline()
         parts = self._next_parts_at if self._outgoing else None
         deadlines = [each for each in (expiry, parts) if each is not None]
@@ -195,7 +200,7 @@ class Dissemination:
             self._timers.stop(None)
 
     def on_time(self, now: float) -> list[Published]:
-        """Give up what stays incomplete; what of ours goes to all neighbours now."""
+        """Give up what stays incomplete; returns what of ours is to be broadcast now."""
         if not self._timers.pop_due(now):
             return []
         self._reassembly.on_time(now)
@@ -220,7 +225,7 @@ def _signed_part(network: bytes, message: Published) -> bytes:
 
 @dataclass(slots=True)
 class Gossiping:
-    """Composes the machine that checks publications with the one that carries them."""
+    """Composes the machine that checks publications with the tree that carries them."""
 
     context: Context
     dissemination: Dissemination = field(init=False)
@@ -235,27 +240,29 @@ class Gossiping:
         self._broadcast(self.dissemination.publish(command, now), now)
 
     def on_published(self, peer: PeerId, message: m.Published, now: float) -> str | None:
-        """A neighbour hands us a publication; what is wrong with it, if anything."""
-        if not self.tree.is_news(message.message_id):
+        """A neighbour brings a publication; returns what it has done wrong, if anything."""
+        if not self.tree.is_new(message.message_id):
             self.tree.on_duplicate(peer, message)
             return None
-        why = self.dissemination.receive(message, now, peer)
-        if why is None:
-            self.tree.on_news(peer, message, now)
-        elif why == IN_VAIN:
-            self.tree.pass_over(message.message_id)
+        refusal = self.dissemination.receive(message, now, peer)
+        if refusal is None:
+            self.tree.on_gossip(peer, message, now)
+        elif refusal is Refusal.OVER_RATE:
+            self.tree.ignore(message.message_id)
             return None
-        return why
+        return refusal and refusal.value
 
     def on_message(self, peer: PeerId, message: m.TreeMessage, now: float) -> None:
         """Plumtree's own messages."""
         match message:
             case m.IHave():
-                self.tree.on_announcements(peer, message, now)
+                self.tree.on_ihave(peer, message, now)
             case m.Graft():
                 self.tree.on_graft(peer, message)
             case m.Prune():
                 self.tree.on_prune(peer)
+            case _:
+                assert_never(message)
 
     def on_time(self, now: float) -> None:
         """Announce, graft, send what waits its turn."""

@@ -132,6 +132,10 @@ class Link:
         self.state = after or self.state
         return after is not None
 
+    def on_told(self, neighbours: tuple[PeerId, ...]) -> None:
+        """The peer has been told of these neighbours of ours."""
+        self.told = neighbours
+
     @property
     def via(self) -> PeerId | None:
         """The neighbour that handed us the offer or the answer."""
@@ -372,6 +376,27 @@ class Links:
         link.on(LinkEvent.END)
         self.by_id.pop(link.id, None)
         self._timers.stop(link.id)
+
+    # --- paths -------------------------------------------------------------------------------
+
+    def on_mapped(self, link_id: LinkId, address: Address) -> Link | None:
+        """The checks of a path show where its other end sees us, before or after the hello."""
+        link = self.by_id.get(link_id)
+        if link is not None:
+            link.mapped = address
+        return link
+
+    def on_path_moved(self, link_id: LinkId, facts: LinkFacts, now: float) -> None:
+        """A link has moved to another path."""
+        link = self.by_id.get(link_id)
+        if link is not None:
+            link.facts = facts
+            self.show_path(link, now)
+
+    def show_path(self, link: Link, now: float) -> None:
+        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        if link.peer is not None:
+            self.ping(link, None, now)
 
     # --- liveness and round trips ------------------------------------------------------------
 

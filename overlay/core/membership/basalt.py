@@ -1,25 +1,35 @@
-"""BASALT: a passive view that nobody can fill by saying a name often.
+"""BASALT: a passive view that nobody can fill by naming itself or its friends often.
 
 A. Auvolat, Y.-D. Bromberg, D. Frey, F. Taïani, "BASALT: a rock-solid foundation for epidemic
 consensus algorithms in very large, very open networks" (arXiv 2102.04063, 2021; Middleware 2023).
-Each slot has a secret seed and keeps, of all ids ever heard, the one that ranks least by a hash of
-seed and id: what is said a thousand times wins no more than what is said once. Whole views are
-exchanged with the member that has come up least. From time to time some slots are sampled and
-seeded anew.
+The view has v slots. Each slot has a secret random seed and holds, of all peers ever heard of, the
+one whose hash with the seed ranks least: a peer that is named a thousand times ranks no better than
+one that is named once. In each round whole views are exchanged (push and pull) with the peer of the
+view that has come up least. From time to time the peers of k slots are taken as samples, and these
+slots get new seeds.
 
-Deviations. The paper pushes to one member and pulls from another, over connections of their own; a
-link of the mesh costs a negotiation, so one routed request pushes our view to a member and its
-reply pulls that member's. Slots that are seeded anew together share one seed, of which each uses
-its own part. Records follow the ids in one more exchange. A slot whose member does not answer is
-emptied, and prefer prefixes that are not crowded: both are the product's, not the paper's.
+Deviation: the paper pulls from one peer and pushes to another, over fresh connections. A link of
+the mesh costs a negotiation, so one routed request pushes our view to a peer, and its reply pulls
+the view of the same peer.
+
+Deviation: the k slots that are seeded together share one seed, and each uses its own part of one
+hash. So a peer costs one hash for k slots.
+
+Deviation: views are lists of ids. The records of those that won slots are pulled in one more
+exchange, because nobody can link to a peer without its record (decision 0016).
+
+Deviation: a slot whose peer does not answer is emptied, and a prefix of addresses that holds many
+slots already wins no more of them. The paper's nodes do not leave and have no addresses.
 """
 
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from operator import lt
 from struct import Struct
+from typing import assert_never
 
 from overlay.core.context import Context
 from overlay.core.limits import TokenBuckets
@@ -42,28 +52,38 @@ ROUNDS_A_ROW = 10
 RANK_BYTES = 6
 _SPLIT = [Struct(f"{RANK_BYTES}s" * slots) for slots in range(ROW + 1)]
 EMPTY = b"\xff" * (RANK_BYTES + 1)
-"""Ranks after everything: an empty slot, or one whose holder gives way to anybody."""
+"""Ranks after every peer: for a slot that is empty, or whose peer gives way to any other."""
 FIRST_PAUSE = 1.0
 """Seconds (guess) from the first neighbour to the first exchange; each next pause is twice as long
 until it is `Slots.interval`, so that a newcomer's view fills within a minute."""
 EXCHANGE_TIMEOUT = 6.0
 """Seconds (guess) that both attempts of an exchange may take."""
 REST_ROUNDS = 3
-"""Rounds (guess) for which a member that did not answer takes part in nothing."""
+"""Rounds (guess) for which a peer that did not answer competes for no slot."""
 RESTING_MAX = 64
-MET_MAX = 64
-"""Ids remembered (guess) that need not compete again; one that is forgotten merely does."""
+COMPETED_MAX = 64
+"""Peers remembered (guess) that have competed for all slots; one that is forgotten does so again,
+with the same result."""
 PULLED_MAX = 8
-"""Records (guess) that are asked for at once."""
+"""Records (guess) that are pulled at once."""
 ASKED_MAX = 8
+"""Requests of ours under way at once (guess)."""
 PREFIX_SHARE = 5
-"""At most one slot of so many (guess) for one prefix, while there are others."""
+"""One prefix wins at most one slot in so many (guess), while others compete."""
 PUSHES_PER_SECOND = 1.0
 """Exchanges (guess) that one neighbour may bring us: at 10,000 nodes it brings one in 10 s."""
 PUSHES_BURST = 30.0
 FLOOD_PER_SECOND = 24.0
-"""Twice what one that keeps to the limit can have to pass on: beyond that it loses its link."""
+"""Exchanges above which a neighbour loses its link: twice as many as it can have to pass on if all
+others keep to the limit."""
 FLOOD_BURST = 240.0
+
+
+class Timer(StrEnum):
+    """What falls due; the id of a request in its place: nobody has answered it in time."""
+
+    ROUND = "round"
+    """Every τ: exchange views with somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +98,23 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send this request through the mesh; `on_answered` or `on_unanswered` may follow."""
+    """Send this request through the mesh; its reply or `on_unanswered` may follow."""
 
     routed: ViewExchange | RecordPull
 
 
 @dataclass(slots=True)
 class _Row:
-    """Slots with one seed; EMPTY stands for the rank of nobody."""
+    """k slots with one seed."""
 
     seed: bytes
     since: int
-    """The epoch since which everybody competes for these slots."""
+    """The epoch in which all peers began to compete for these slots."""
     peers: list[PeerId | None]
     ranks: list[bytes]
+    """Of these peers; `EMPTY` where there is none."""
     hits: list[int]
+    """How often each of them has come up since it won its slot."""
 
     def rank(self, peer: PeerId) -> tuple[bytes, ...]:
         """Its ranks in all slots of the row."""
@@ -101,19 +123,19 @@ class _Row:
         return split.unpack(digest)
 
     def hit(self, peer: PeerId) -> None:
-        """It has come up once more."""
+        """A peer has come up once more."""
         for slot, holder in enumerate(self.peers):
             if holder == peer:
                 self.hits[slot] += 1
 
     def put(self, slot: int, peer: PeerId | None, rank: bytes) -> None:
-        """Give a slot to somebody, or to nobody."""
+        """Give a slot to a peer, or empty it."""
         self.peers[slot], self.ranks[slot], self.hits[slot] = peer, rank, int(peer is not None)
 
 
 @dataclass(slots=True)
 class Basalt:
-    """The slots of one node. Methods that return asks expect them to be sent."""
+    """The slots of one node. The requests (`Ask`) that methods return are to be sent."""
 
     context: Context
     parameters: Slots
@@ -122,18 +144,18 @@ class Basalt:
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     samples: deque[PeerId] = field(init=False)
-    """Who held a slot when it was seeded anew, the newest last: as good as drawn at random."""
+    """The paper's samples, the newest last: peers of slots that were then seeded anew."""
     counters: dict[str, int] = field(default_factory=dict)
     _rows: list[_Row] = field(init=False)
-    _met: dict[PeerId, int] = field(default_factory=dict)
-    """Who has competed for all slots, and until which epoch."""
+    _competed: dict[PeerId, int] = field(default_factory=dict)
+    """Peers that have competed for all slots, and up to which epoch."""
     _resting: dict[PeerId, int] = field(default_factory=dict)
-    """Members that did not answer, and the round in which they may come back."""
+    """Peers that did not answer, and the round in which they may compete again."""
     _asked: dict[bytes, PeerId] = field(default_factory=dict)
-    """Whom our requests went to, by their names."""
+    """Our requests under way, and who is to answer each."""
     _pulling: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """Whose records were asked for, by the names of these requests."""
-    _timers: Timers[bytes] = field(init=False)
+    """Of these, the requests for records, and whose records each asks for."""
+    _timers: Timers[Timer | bytes] = field(init=False)
     _round: int = 0
     _epoch: int = 1
     _next_row: int = 0
@@ -160,39 +182,44 @@ class Basalt:
 
     @property
     def peers(self) -> dict[PeerId, None]:
-        """Whoever holds a slot."""
+        """The paper's view: whoever holds a slot."""
         return {peer: None for row in self._rows for peer in row.peers if peer is not None}
 
     def slots(self) -> list[PeerId]:
-        """The same, once for each slot."""
+        """The same, each peer once for each of its slots."""
         return [peer for row in self._rows for peer in row.peers if peer is not None]
 
     def candidates(self) -> dict[PeerId, None]:
-        """Whom to link to when a neighbour is missing: samples, for they are the fairest."""
+        """Samples: the paper's random peers, which no attacker can choose."""
         return dict.fromkeys(peer for peer in self.samples if peer not in self._resting)
 
-    def remember(self, peer: PeerId) -> None:
-        """It was a neighbour, or a walk brought it: it competes like anybody."""
-        self.update([peer])
+    def add(self, peer: PeerId) -> None:
+        """It was a neighbour, or a walk brought it: it competes as any other peer."""
+        self.update_sample([peer])
 
-    hear = remember
-    lose = remember
+    def on_known(self, peer: PeerId) -> None:
+        """Its record has come: it competes."""
+        self.update_sample([peer])
 
-    def meet(self, peer: PeerId) -> None:
-        """It is linked to us, so it is there."""
+    def on_failed(self, peer: PeerId) -> None:
+        """It has fallen silent: it competes, and loses its slots if it answers no exchange."""
+        self.update_sample([peer])
+
+    def on_promoted(self, peer: PeerId) -> None:
+        """It is a neighbour now and stays in the view, which else would be no sample of all."""
+
+    def on_linked(self, peer: PeerId) -> None:
+        """There is a link to it: if it did not answer before, it does now."""
         self._resting.pop(peer, None)
-        self.update([peer])
+        self.update_sample([peer])
 
-    def promote(self, peer: PeerId) -> None:
-        """It is a neighbour now, and stays: a view without one's neighbours would be no sample."""
-
-    def discard(self, peer: PeerId) -> None:
-        """It was not reached: it rests, and others compete for its slots."""
+    def remove(self, peer: PeerId) -> None:
+        """Deviation: it was not reached, so it rests, and others compete for its slots."""
         self._resting.pop(peer, None)
         while len(self._resting) >= RESTING_MAX:
             del self._resting[next(iter(self._resting))]
         self._resting[peer] = self._round + REST_ROUNDS
-        self._met.pop(peer, None)
+        self._competed.pop(peer, None)
         if peer in self.samples:
             self.samples = deque((e for e in self.samples if e != peer), self.samples.maxlen)
         emptied = [row for row in self._rows if peer in row.peers]
@@ -202,21 +229,21 @@ class Basalt:
                     row.put(slot, None, EMPTY)
             self._open(row)
         if emptied:
-            self.update(list(self.peers))
+            self.update_sample(list(self.peers))
 
-    def update(self, peers: Iterable[PeerId]) -> None:
-        """The paper's updateSample: each id competes for each slot."""
+    def update_sample(self, peers: Iterable[PeerId]) -> None:
+        """The paper's updateSample: each of these peers competes for each slot."""
         for peer in peers:
             if peer == self.context.peer_id or peer in self._resting:
                 continue
-            met = self._met.get(peer, 0)
+            competed = self._competed.get(peer, 0)
             for row in self._rows:
                 if peer in row.peers:
                     row.hit(peer)
-                if row.since > met:
+                if row.since > competed:
                     self._compete(peer, row)
-            if met != self._epoch:
-                self._meet(peer)
+            if competed != self._epoch:
+                self._note_competed(peer)
 
     def _compete(self, peer: PeerId, row: _Row) -> None:
         ranks = row.rank(peer)
@@ -226,26 +253,26 @@ class Basalt:
             if rank < least and row.peers[slot] != peer and self._may_take(peer, row.peers[slot]):
                 row.put(slot, peer, rank)
 
-    def _meet(self, peer: PeerId) -> None:
-        """It has competed for every slot as it is now."""
-        self._met.pop(peer, None)
-        while len(self._met) >= MET_MAX:
-            del self._met[next(iter(self._met))]
-        self._met[peer] = self._epoch
+    def _note_competed(self, peer: PeerId) -> None:
+        """A peer has competed for every slot as it is now."""
+        self._competed.pop(peer, None)
+        while len(self._competed) >= COMPETED_MAX:
+            del self._competed[next(iter(self._competed))]
+        self._competed[peer] = self._epoch
 
     def _open(self, row: _Row) -> None:
-        """From now on everybody competes for these slots, whoever lost before too."""
+        """From now on all peers compete for these slots, also those that have lost before."""
         self._epoch += 1
         row.since = self._epoch
 
-    # --- prefixes --------------------------------------------------------------------------------
+    # --- prefixes (a deviation: the paper knows no addresses) ------------------------------------
 
     @property
     def _prefix_max(self) -> int:
         return max(2, self.parameters.size // PREFIX_SHARE)
 
     def _of_prefix(self, prefix: str) -> list[tuple[_Row, int]]:
-        """The slots that members of a prefix hold."""
+        """The slots that peers of a prefix hold."""
         return [
             (row, slot)
             for row in self._rows
@@ -254,7 +281,7 @@ class Basalt:
         ]
 
     def _may_take(self, peer: PeerId, holder: PeerId | None) -> bool:
-        """Whether its prefix has not too many slots already, if there is anybody else."""
+        """Whether its prefix may win this slot too, or the slot is empty."""
         prefix = self.prefix(peer)
         if not prefix or holder is None:
             return True
@@ -262,7 +289,7 @@ class Basalt:
         return crowd < self._prefix_max
 
     def on_record(self, peer: PeerId) -> None:
-        """Its addresses are known now: if there are too many like it, it gives way to others."""
+        """Its prefix is known now: slots that its prefix has too many of go to the next peer."""
         prefix = self.prefix(peer)
         if not prefix:
             return
@@ -273,36 +300,39 @@ class Basalt:
     # --- rounds ----------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """There is somebody to exchange with."""
-        if b"" not in self._timers and self._rows:
-            self._timers.set(b"", now + self._pause * self.context.random.uniform(0.5, 1.5))
+        """There is a neighbour, through which views can be exchanged."""
+        if Timer.ROUND not in self._timers and self._rows:
+            self._timers.set(Timer.ROUND, now + self._pause * self.context.random.uniform(0.5, 1.5))
 
     def on_time(self, now: float) -> tuple[bool, list[Ask]]:
-        """A round, if it is due (the first of the pair), and what nobody has answered in time."""
+        """Whether a round was due, and the requests to be sent; and give up old requests."""
         asks: list[Ask] = []
         due = self._timers.pop_due(now)
         for name in due:
-            if name:
+            if isinstance(name, bytes):
                 self.on_unanswered(name)
-            else:
+            elif name is Timer.ROUND:
                 asks += self._exchange(now)
-        return b"" in due, asks
+            else:
+                assert_never(name)
+        return Timer.ROUND in due, asks
 
     def _exchange(self, now: float) -> list[Ask]:
+        """One round: push our view to one peer, and pull its view."""
         self._round += 1
         self._resting = {peer: at for peer, at in self._resting.items() if at > self._round}
         if self._round % ROUNDS_A_ROW == 0:
             self._sample()
         self._pause = min(2 * self._pause, self.parameters.interval)
-        self._timers.set(b"", now + self._pause * self.context.random.uniform(0.9, 1.1))
-        partner = self._select()
+        self._timers.set(Timer.ROUND, now + self._pause * self.context.random.uniform(0.9, 1.1))
+        partner = self._select_peer()
         if partner is None:
             return []
-        request = self._name(partner, now)
-        return [Ask(ViewExchange(partner, request, OFFER_TTL, self._whole()))]
+        request = self._new_request(partner, now)
+        return [Ask(ViewExchange(partner, request, OFFER_TTL, self._own_view()))]
 
     def _sample(self) -> None:
-        """The next row: its members are samples, its slots are seeded anew."""
+        """The peers of the next k slots are samples, and these slots get a new seed."""
         row, view = self._rows[self._next_row], list(self.peers)
         self._next_row = (self._next_row + 1) % len(self._rows)
         self.samples.extend(peer for peer in row.peers if peer is not None)
@@ -310,10 +340,11 @@ class Basalt:
         for slot in range(len(row.peers)):
             row.put(slot, None, EMPTY)
         self._open(row)
-        self.update(view)
+        # The paper's updateSample(view): the other peers of the view compete for these slots.
+        self.update_sample(view)
 
-    def _select(self) -> PeerId | None:
-        """The paper's selectPeer: of those that came up least, anyone."""
+    def _select_peer(self) -> PeerId | None:
+        """The paper's selectPeer: a random one of the slots whose peers have come up least."""
         taken = [
             (row.hits[slot], row, slot)
             for row in self._rows
@@ -328,12 +359,12 @@ class Basalt:
         row.hits[slot] += 1
         return row.peers[slot]
 
-    def _whole(self) -> list[bytes]:
+    def _own_view(self) -> list[bytes]:
         """Ourselves and our whole view."""
-        whole: list[bytes] = [self.context.peer_id, *self.peers]
-        return whole[:LIST_MAX]
+        view: list[bytes] = [self.context.peer_id, *self.peers]
+        return view[:LIST_MAX]
 
-    def _name(self, partner: PeerId, now: float) -> bytes:
+    def _new_request(self, partner: PeerId, now: float) -> bytes:
         while len(self._asked) >= ASKED_MAX:
             self._forget(next(iter(self._asked)))
         request = new_request(self.context.crypto)
@@ -348,21 +379,18 @@ class Basalt:
 
     # --- exchanges -------------------------------------------------------------------------------
 
-    def on_asked(self, routed: ViewExchange | RecordPull) -> ViewExchanged | RecordPulled:
-        """Somebody pushes its view, or wants records of those that we named; our reply."""
-        if isinstance(routed, RecordPull):
-            found = (self.record_of(PeerId(peer)) for peer in routed.peers[:PULLED_MAX])
-            return RecordPulled(routed.request, [record for record in found if record])
-        reply = ViewExchanged(routed.request, self._whole())
-        self._hear_view(routed.peers)
+    def on_view_exchange(self, push: ViewExchange) -> ViewExchanged:
+        """A peer pushes its view; the reply is ours, as it was before."""
+        reply = ViewExchanged(push.request, self._own_view())
+        self._take_view(push.peers)
         return reply
 
-    def on_answered(self, reply: ViewExchanged, now: float) -> list[Ask]:
-        """A member's view has come: it competes, and records are asked for of those that won."""
+    def on_view_exchanged(self, reply: ViewExchanged, now: float) -> list[Ask]:
+        """The view that we pulled: its peers compete; ask for the records of those that won."""
         partner = self._forget(base_of(reply.request))
         if partner is None:
             return []
-        self._hear_view([partner, *reply.peers])
+        self._take_view([partner, *reply.peers])
         held = self.peers
         wanted = [
             peer
@@ -371,12 +399,17 @@ class Basalt:
         ]
         if not wanted:
             return []
-        request = self._name(partner, now)
+        request = self._new_request(partner, now)
         pulled = self._pulling[request] = list(wanted[:PULLED_MAX])
         return [Ask(RecordPull(partner, request, OFFER_TTL, pulled))]
 
-    def on_records(self, reply: RecordPulled) -> list[bytes]:
-        """The records that we asked for; nobody's word of others is taken in along with them."""
+    def on_record_pull(self, pull: RecordPull) -> RecordPulled:
+        """A peer asks for records of our view."""
+        found = (self.record_of(PeerId(peer)) for peer in pull.peers[:PULLED_MAX])
+        return RecordPulled(pull.request, [record for record in found if record])
+
+    def on_record_pulled(self, reply: RecordPulled) -> list[bytes]:
+        """The records that have come, but for those that we did not ask for."""
         request = base_of(reply.request)
         wanted = dict.fromkeys(self._pulling.get(request, ()))
         if self._forget(request) is None:
@@ -392,22 +425,22 @@ class Basalt:
         return asked
 
     def on_unanswered(self, request: bytes) -> bool:
-        """Nobody answered, or nobody passed it on; returns whether it was a request of ours."""
+        """A request was not answered or not passed on; returns whether it was one of ours."""
         partner = self._forget(request)
         if partner is None:
             return False
         self._count("unanswered")
-        self.discard(partner)
+        self.remove(partner)
         return True
 
-    def _hear_view(self, peers: list[PeerId] | list[bytes]) -> None:
-        """No more of it than our own view would be: nobody says more by saying it longer."""
-        self.update(map(PeerId, peers[: self.parameters.size + 2]))
+    def _take_view(self, peers: list[PeerId] | list[bytes]) -> None:
+        """The peers of another view compete, but of a longer view than ours only the first ones."""
+        self.update_sample(map(PeerId, peers[: self.parameters.size + 2]))
 
     # --- limits ----------------------------------------------------------------------------------
 
     def allows(self, bearer: PeerId, now: float) -> bool:
-        """Whether this neighbour may bring one more exchange, its own or somebody's."""
+        """Whether this neighbour may bring one more exchange, of its own or of others."""
         self._patience.spend(bearer, 1.0, now)
         if self._pace.left(bearer, now) < 1.0:
             self._count("limited")
@@ -416,7 +449,7 @@ class Basalt:
         return True
 
     def is_flooding(self, bearer: PeerId, now: float) -> bool:
-        """Whether it brings so many that it cannot be passing on what others keep to."""
+        """Whether it brings more exchanges than others can have asked it to pass on."""
         return self._patience.left(bearer, now) < 0.0
 
     def _count(self, what: str) -> None:

@@ -1,8 +1,9 @@
 """Why each link is kept, and how long it may stay without a reason.
 
-A link serves the active view, the ring, a long link, or somebody's command; one that serves
-nothing is a guest's and goes after a while, so that bursts of newcomers find a way in. What one
-end counts on the other is told, because only one of them may count on it.
+A link is kept for the active view, for the ring, as a long link, or because a command asked for it.
+The peer of a link that serves nothing is a guest: its link is ended after a while, so that the next
+newcomers find room. Each end tells the other what it uses the link for, because one end may need a
+link that the other does not (decision 0017).
 """
 
 from collections.abc import Callable
@@ -16,21 +17,21 @@ from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import LinkUse
 
 GUESTS_MAX = 128
-"""DESIGN, joins in bursts."""
+"""Links (guess) beyond `links.max` that newcomers may have here at once."""
 GUESTS_EASY = 32
-"""With more guests than this (guess) each newcomer shortens the stay of the oldest …"""
+"""With more guests than this (guess) each newcomer shortens the stay of the oldest guest …"""
 STAY_LEAST = 5.0
-"""… to so many seconds (guess): time to be handed on. So one contact takes in 20 a second."""
+"""… to so many seconds (guess), in which it finds others. So one contact takes in 20 a second."""
 REVIEW_INTERVAL = 1.0
 """Seconds (guess) between two looks at all links while they are too many."""
 
 
 class Use(IntFlag):
-    """What a link is for; all but the first are told to the other end."""
+    """What a link is for; the other end is told of all but `VIEW`."""
 
     NOTHING = 0
     VIEW = 1
-    """Both ends have agreed on this one (HyParView)."""
+    """The active view: both ends have agreed on it (HyParView)."""
     RING = 2
     LONG = 4
     KEPT = 8
@@ -42,8 +43,8 @@ _TOLD, _RING = int(TOLD), int(Use.RING)
 
 
 @dataclass(slots=True)
-class _Seat:
-    """The uses as plain numbers: they are asked for with every message."""
+class _Link:
+    """A link and its uses, as plain numbers: they are looked at with every message."""
 
     link: LinkId
     ours: int = 0
@@ -51,17 +52,15 @@ class _Seat:
 
 
 @dataclass(slots=True)
-class Seats:
+class LinkUses:
     """The links of one node by what they are for."""
 
     context: Context
     is_near: Callable[[PeerId], bool]
     """Whether a peer could be right when it counts us among its ring neighbours."""
-    taken: dict[PeerId, _Seat] = field(default_factory=dict)
+    links: dict[PeerId, _Link] = field(default_factory=dict)
     _guests: dict[PeerId, float] = field(default_factory=dict)
     """Guests that may stay their whole time, and since when; the oldest first."""
-    news: bool = False
-    """What some link is for has changed since this was last looked at."""
     _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 
@@ -70,68 +69,67 @@ class Seats:
 
     def has_room(self) -> bool:
         """Whether another link may come, if only as a guest."""
-        return len(self.taken) <= self.context.settings.links_max + GUESTS_MAX
+        return len(self.links) <= self.context.settings.links_max + GUESTS_MAX
 
-    def take(self, peer: PeerId, link: LinkId, now: float) -> None:
-        """A link has come up, or has moved."""
-        seat = self.taken.get(peer)
-        if seat is None:
-            self.taken[peer] = _Seat(link)
+    def on_linked(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A link has come up, or has replaced another to the same peer."""
+        known = self.links.get(peer)
+        if known is None:
+            self.links[peer] = _Link(link)
             self._review(peer, now)
         else:
-            seat.link = link
-            self._tell(seat)
+            known.link = link
+            self._tell(known)
 
-    def lasts(self, peer: PeerId) -> bool:
-        """Whether either end has a use for the link to this peer."""
-        seat = self.taken.get(peer)
-        return seat is not None and (seat.ours or seat.theirs) != 0
-
-    def leave(self, peer: PeerId) -> None:
+    def on_unlinked(self, peer: PeerId) -> None:
         """A link has ended."""
-        self.taken.pop(peer, None)
+        self.links.pop(peer, None)
         self._guests.pop(peer, None)
         self._timers.stop(peer)
 
-    def hold(self, peer: PeerId, use: Use, now: float) -> None:
-        """From now on the link serves this, too."""
-        seat = self.taken.get(peer)
-        if seat is not None:
-            self._change(peer, seat, seat.ours | int(use), now)
+    def lasts(self, peer: PeerId) -> bool:
+        """Whether either end has a use for the link to this peer."""
+        known = self.links.get(peer)
+        return known is not None and (known.ours or known.theirs) != 0
 
-    def release(self, peer: PeerId, use: Use, now: float) -> None:
-        """From now on the link does not serve this."""
-        seat = self.taken.get(peer)
-        if seat is not None:
-            self._change(peer, seat, seat.ours & ~int(use), now)
+    def hold(self, peer: PeerId, use: Use, now: float) -> bool:
+        """From now on we use the link for this, too; returns whether that is a change."""
+        known = self.links.get(peer)
+        return known is not None and self._change(peer, known, known.ours | int(use), now)
 
-    def _change(self, peer: PeerId, seat: _Seat, uses: int, now: float) -> None:
-        if uses == seat.ours:
-            return
-        told, seat.ours = seat.ours & _TOLD, uses
-        self.news = True
+    def release(self, peer: PeerId, use: Use, now: float) -> bool:
+        """From now on we do not use the link for this; returns whether that is a change."""
+        known = self.links.get(peer)
+        return known is not None and self._change(peer, known, known.ours & ~int(use), now)
+
+    def _change(self, peer: PeerId, known: _Link, uses: int, now: float) -> bool:
+        if uses == known.ours:
+            return False
+        told, known.ours = known.ours & _TOLD, uses
         if uses & _TOLD != told:
-            self._tell(seat)
+            self._tell(known)
         self._review(peer, now)
+        return True
 
-    def on_told(self, peer: PeerId, message: LinkUse, now: float) -> None:
-        """The peer says what it counts on this link for."""
-        seat = self.taken.get(peer)
-        if seat is not None:
-            seat.theirs = message.uses & _TOLD
-            self.news = True
-            self._review(peer, now)
+    def on_link_use(self, peer: PeerId, message: LinkUse, now: float) -> bool:
+        """The peer says what it uses this link for; returns whether there is such a link."""
+        known = self.links.get(peer)
+        if known is None:
+            return False
+        known.theirs = message.uses & _TOLD
+        self._review(peer, now)
+        return True
 
-    def _tell(self, seat: _Seat) -> None:
-        self.context.emit(Transmit(seat.link, LinkUse(seat.ours & _TOLD)))
+    def _tell(self, known: _Link) -> None:
+        self.context.emit(Transmit(known.link, LinkUse(known.ours & _TOLD)))
 
     def _serves(self, peer: PeerId) -> bool:
         """Whether there is a reason to keep this link, within the budget of links."""
-        seat = self.taken[peer]
-        if seat.ours or (seat.theirs & _RING and self.is_near(peer)):
+        known = self.links[peer]
+        if known.ours or (known.theirs & _RING and self.is_near(peer)):
             return True
         settings = self.context.settings
-        return bool(seat.theirs) and len(self.taken) <= settings.links_max + settings.long_links
+        return bool(known.theirs) and len(self.links) <= settings.links_max + settings.long_links
 
     def _review(self, peer: PeerId, now: float) -> None:
         if self._serves(peer):
@@ -143,22 +141,22 @@ class Seats:
             self._hurry(now)
 
     def _hurry(self, now: float) -> None:
-        """A burst of newcomers needs the seats: the oldest guest is handed on early."""
+        """In a burst of newcomers, the stay of the oldest guest is cut short."""
         if len(self._guests) > GUESTS_EASY:
             oldest = next(iter(self._guests))
             stay = min(STAY_LEAST, self.context.settings.guest_stay)
             self._timers.set(oldest, max(now, self._guests.pop(oldest) + stay))
 
     def on_time(self, now: float) -> list[PeerId]:
-        """The guests whose time is up; each is given another term unless its link is ended."""
+        """Guests whose time is up; one whose link is not ended now is returned again later."""
         over: list[PeerId] = []
         for peer in self._timers.pop_due(now):
             self._guests.pop(peer, None)
             if not self._serves(peer):
                 over.append(peer)
                 self._timers.set(peer, now + self.context.settings.guest_stay)
-        if now >= self._review_at and len(self.taken) > self.context.settings.links_max:
+        if now >= self._review_at and len(self.links) > self.context.settings.links_max:
             self._review_at = now + REVIEW_INTERVAL
-            for peer in self.taken:
+            for peer in self.links:
                 self._review(peer, now)
         return over

@@ -1,24 +1,21 @@
-"""Who is in the mesh: the book of signed records, and our own.
+"""Who is in the mesh: our own record, the book of others', and how they reach our neighbours.
 
-Records travel by gossip while the mesh is small: a neighbour gets all we know when it comes, and
-every newer record once. In a large one they come with walks, shuffles and links.
-Whom we link to is HyParView's concern; links that it has no use for are guests for a while.
+In a small mesh every node knows every record: a new neighbour is sent all that we know, and each
+newer record is sent on once to all neighbours. In a large mesh, records come with walks, exchanges
+of views, and hellos. Besides, neighbours tell each other which links of theirs last: by these
+digests requests are routed with look-ahead (`overlay.core.routing.lookahead`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
 
 from overlay.core.context import Context
 from overlay.core.events import Remember, Transmit
 from overlay.core.link.links import Link, Links
-from overlay.core.membership.records import (
-    DAY,
-    RECORD_LIFE,
-    RecordBook,
-    make_record,
-    next_rotation,
-    rotate_prekeys,
-)
+from overlay.core.membership.prekeys import DAY, next_rotation, rotate_prekeys
+from overlay.core.membership.records import RECORD_LIFE, RecordBook, make_record
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import NEVER, Timers
 from overlay.core.types import Negotiated, PeerId
@@ -27,37 +24,51 @@ from overlay.core.wire.documents import Record, TokenEntry
 from overlay.core.wire.messages import Neighbours, Records
 
 TELL_DELAY = 0.05
-"""Seconds (guess): records that come together are told together."""
+"""Seconds (guess) for which records that have come wait, so that many go in one message."""
 DIGEST_DELAY = 1.0
-"""Seconds (guess): a new link is told of once both ends know what it is for."""
+"""Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0
-"""Seconds (guess) between two digests: a newcomer changes a dozen neighbourhoods several times."""
+"""Seconds (guess) between two digests: a newcomer changes the links of a dozen nodes several times
+within seconds."""
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
 MANY_FOR = 3600.0
-"""Seconds (guess) for which a mesh that was too large to know everybody is taken to be so still."""
+"""Seconds (guess) for which we do not expect to know every member, after a neighbour has said that
+there are too many."""
 NEIGHBOURS_MAX = 64
-GUESTS_MAX = 128
+
+
+class Timer(StrEnum):
+    """What falls due."""
+
+    RENEW = "renew"
+    """Sign our record anew."""
+    TELL_RECORDS = "tell records"
+    """Pass on the records that have come since the last time."""
+    TELL_DIGEST = "tell digest"
+    """Tell the neighbours which links of ours last."""
 
 
 @dataclass(slots=True)
 class Membership:
-    """The book of records, and our own."""
+    """Keeps our record fresh, takes in those of others, and tells our neighbours both."""
 
     context: Context
     links: Links
     reflexive: Reflexive
     book: RecordBook
     lasts: Callable[[PeerId], bool]
-    """Whether the link to this peer is kept for something, and not a guest's."""
+    """Whether the link to this peer has a use, so that it is not a guest's."""
     own: bytes = b""
+    """Our record as it was last signed."""
     _sequence: int = 0
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
-    """Records to be passed on, and who brought each."""
+    """Whose records are to be passed on, and who brought each."""
     _told_at: float = -DIGEST_INTERVAL
+    """When all neighbours were last told our digest."""
     _many_until: float = 0.0
-    """Until then somebody's word counts that not everybody can be known."""
-    _timers: Timers[tuple[str, PeerId]] = field(init=False)
+    """Until then we do not expect to know every member (`MANY_FOR`)."""
+    _timers: Timers[Timer] = field(init=False)
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
@@ -65,7 +76,7 @@ class Membership:
     # --- our own record ----------------------------------------------------------------------
 
     def renew(self, now: float) -> None:
-        """Sign our record anew, because something in it changed or a day began."""
+        """Sign our record anew, because something in it has changed or a new day has begun."""
         context = self.context
         wall = context.wall(now)
         self.book.expire(wall)
@@ -89,15 +100,15 @@ class Membership:
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))
         self._fresh[context.peer_id] = None
-        self._timers.set(("tell", context.peer_id), now + TELL_DELAY)
-        self._timers.set(("renew", context.peer_id), now + max(1.0, next_rotation(wall) - wall))
+        self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
+        self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
 
     def renew_soon(self, now: float) -> None:
-        """Renew once changes that come together have come."""
-        self._timers.set(("renew", self.context.peer_id), now + TELL_DELAY)
+        """Renew shortly: changes often come several at once."""
+        self._timers.set(Timer.RENEW, now + TELL_DELAY)
 
     def _member_token(self, day: int) -> TokenEntry:
-        """The day's token for members (DESIGN, dial tokens)."""
+        """The day's token, with which members may dial us directly (decision 0004)."""
         token_id, expires_at = day.to_bytes(8, "big"), day * DAY + DAY + RECORD_LIFE
         key = self.context.settings.dial_key
         token = dial.make_token(key, dial.MEMBER, token_id, expires_at)
@@ -106,23 +117,23 @@ class Membership:
     # --- other members' records --------------------------------------------------------------
 
     def add(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
-        """Take in a record; returns it when it is newer than what we had, and passes it on."""
+        """Take in a record and pass it on; returns it if it is newer than what we had."""
         record = self.book.add(data, self.context.wall(now), self.links.by_peer)
         if record is None:
             return None
         peer = PeerId(record.peer_id)
         if peer == self.context.peer_id:
-            self.book.forget(peer)  # our own, come back to us: nobody to link to
+            self.book.forget(peer)  # It is our own, which must not lead to a link.
             return None
         if self.knows_everybody(now):
             self._fresh[peer] = bearer
-            self._timers.set(("tell", self.context.peer_id), now + TELL_DELAY)
+            self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
 
     def welcome(self, link: Link, now: float) -> None:
-        """Tell a new neighbour all members that we know; of many, a few to a newcomer."""
+        """Send a new neighbour all records that we have; of too many, some to a newcomer only."""
         some = not self.knows_everybody(now)
         if some and link.negotiated is not Negotiated.INVITE:
             return
@@ -136,43 +147,44 @@ class Membership:
             self.context.emit(Transmit(link.id, Records(records, some)))
 
     def on_some(self, now: float) -> None:
-        """A neighbour says that it has told us of some members only."""
+        """A neighbour says that it has sent us the records of some members only."""
         self._many_until = now + MANY_FOR
 
     def knows_everybody(self, now: float) -> bool:
-        """Whether the mesh is so small that every member's record has come to us, or will."""
+        """Whether the mesh is so small that we have every member's record, or soon will."""
         return now >= self._many_until and len(self.book) <= self.context.settings.records_spread
 
     # --- telling the neighbours --------------------------------------------------------------
 
     def tell_soon(self, now: float) -> None:
-        """Our neighbours have changed: say so shortly, to whom it serves for routing."""
+        """Our links have changed: tell our neighbours shortly, if requests are routed at all."""
         if not self.context.settings.ring_side:
             return
-        name = ("digest", self.context.peer_id)
-        if self._timers.deadlines.get(name, NEVER) > now + DIGEST_DELAY:
-            self._timers.set(name, now + DIGEST_DELAY)
+        if self._timers.deadlines.get(Timer.TELL_DIGEST, NEVER) > now + DIGEST_DELAY:
+            self._timers.set(Timer.TELL_DIGEST, now + DIGEST_DELAY)
 
     def _tell_digest(self, now: float) -> None:
-        """Guests come and go: they are told once, when they come, and nobody is told of them."""
+        """Tell the neighbours which links of ours last.
+
+        Guests soon go: a guest is told once, when it comes, and the digest does not name it.
+        """
         alive, lasts = self.links.alive(), self.lasts
         lasting = [link.peer for link in alive if link.peer is not None and lasts(link.peer)]
         digest = tuple(lasting[:NEIGHBOURS_MAX])
-        message = Neighbours(list(digest))  # to whoever is named in it, too: it knows that
+        message = Neighbours(list(digest))  # One object for all of them, so encoded once.
         due = now >= self._told_at + DIGEST_INTERVAL
         waits = False
         for link in alive:
             if link.told is None or (link.peer in digest and not _alike(link, digest)):
                 if link.told is None or due:
-                    link.told = digest
+                    link.on_told(digest)
                     self.context.emit(Transmit(link.id, message))
                 else:
                     waits = True
         if due:
             self._told_at = now
         if waits:
-            name = ("digest", self.context.peer_id)
-            self._timers.set(name, self._told_at + DIGEST_INTERVAL)
+            self._timers.set(Timer.TELL_DIGEST, self._told_at + DIGEST_INTERVAL)
 
     def _tell_records(self) -> None:
         fresh, self._fresh = self._fresh, {}
@@ -190,17 +202,20 @@ class Membership:
 
     def on_time(self, now: float) -> None:
         """Do what is due."""
-        for kind, _ in self._timers.pop_due(now):
-            if kind == "renew":
-                self.renew(now)
-            elif kind == "tell":
-                self._tell_records()
-            elif kind == "digest":
-                self._tell_digest(now)
+        for timer in self._timers.pop_due(now):
+            match timer:
+                case Timer.RENEW:
+                    self.renew(now)
+                case Timer.TELL_RECORDS:
+                    self._tell_records()
+                case Timer.TELL_DIGEST:
+                    self._tell_digest(now)
+                case _:
+                    assert_never(timer)
 
 
 def _alike(link: Link, digest: tuple[PeerId, ...]) -> bool:
-    """Whether its peer has been told this, itself aside."""
+    """Whether its peer was last told the same, whether or not the peer itself was named."""
     told = link.told
     if told is digest or told == digest or told is None:
         return told is not None

@@ -1,7 +1,7 @@
-"""Whom a node is linked to, and why: the views, the ring and the seats that both compete for.
+"""Whom a node is linked to, and why: the views and the ring, and the links that both use.
 
 The views (HyParView) want random neighbours for gossip, the keyspace wants ring and long links for
-routing; either may use a link that the other asked for, and a link that neither uses is a guest's.
+routing. Either may use a link that the other asked for; a link that neither uses is a guest's.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from overlay.core.membership.basalt import Ask, Basalt, Slots
 from overlay.core.membership.hyparview import Fact as ViewFact
 from overlay.core.membership.hyparview import (
     HyParView,
-    NeighborDown,
-    NeighborUp,
+    NeighbourDown,
+    NeighbourUp,
     Parameters,
     Wanted,
 )
-from overlay.core.membership.link_uses import Seats, Use
-from overlay.core.membership.shuffles import Sampled, Shuffles, Shuffling
+from overlay.core.membership.link_uses import LinkUses, Use
+from overlay.core.membership.shuffles import Sampled, ShuffledView, ShuffleParameters
 from overlay.core.routing.ring import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
@@ -27,28 +27,35 @@ from overlay.core.wire import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Overstayed:
-    """The link to this peer serves nothing and has had its time."""
+    """The link to this peer serves nothing, and the time of a guest is up."""
 
     peer: PeerId
 
 
-NeighbourFact = NeighborUp | NeighborDown | Wanted | Look | Ask | Sampled | Overstayed
+@dataclass(frozen=True, slots=True)
+class UsesChanged:
+    """What some link is for has changed, and so perhaps which links last."""
+
+
+NeighbourFact = (
+    NeighbourUp | NeighbourDown | Wanted | Look | Ask | Sampled | Overstayed | UsesChanged
+)
 
 
 @dataclass(slots=True)
 class Neighbourhood:
-    """Composes the machines that want links. Every method returns facts."""
+    """Composes the machines that want links. Its methods return facts."""
 
     context: Context
     record_of: Callable[[PeerId], bytes | None]
     owner_of: Callable[[bytes], PeerId | None]
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
-    """By a member's record: whose machines may well be one attacker's."""
+    """The address prefix in a member's record: one attacker may have all addresses of a prefix."""
     views: HyParView = field(init=False)
-    passive: Basalt | Shuffling = field(init=False)
+    passive: Basalt | ShuffledView = field(init=False)
     keyspace: Keyspace = field(init=False)
-    seats: Seats = field(init=False)
+    uses: LinkUses = field(init=False)
     _facts: list[NeighbourFact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,17 +65,17 @@ class Neighbourhood:
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
         self.passive = self.views.passive = self._policy()
         self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
-        self.seats = Seats(self.context, self.keyspace.is_near)
+        self.uses = LinkUses(self.context, self.keyspace.is_near)
 
-    def _policy(self) -> Basalt | Shuffling:
+    def _policy(self) -> Basalt | ShuffledView:
         """How the passive view is filled."""
         settings, views = self.context.settings, self.views
         if settings.passive_policy == "basalt":
             slots = Slots(settings.passive_size, settings.exchange_interval)
             return Basalt(self.context, slots, self.record_of, self.owner_of, self.prefix)
-        return Shuffling(
+        return ShuffledView(
             self.context,
-            Shuffles(settings.passive_size),
+            ShuffleParameters(settings.passive_size),
             views.active,
             views.links,
             views.known,
@@ -76,12 +83,12 @@ class Neighbourhood:
         )
 
     def passive_view(self) -> list[PeerId]:
-        """Once for each slot that they hold."""
+        """The passive view; of BASALT, each peer once for each slot that it holds."""
         passive = self.passive
         return passive.slots() if isinstance(passive, Basalt) else list(passive.peers)
 
     def samples(self) -> list[PeerId]:
-        """The newest last."""
+        """BASALT's last samples, the newest last."""
         return list(self.passive.samples) if isinstance(self.passive, Basalt) else []
 
     # --- links ---------------------------------------------------------------------------------
@@ -90,9 +97,9 @@ class Neighbourhood:
         self, peer: PeerId, link: LinkId, *, ours: bool, join: bool, now: float
     ) -> list[NeighbourFact]:
         """A link stands, or stands on another path."""
-        self.seats.take(peer, link, now)
+        self.uses.on_linked(peer, link, now)
         if isinstance(self.passive, Basalt):
-            self.passive.meet(peer)
+            self.passive.on_linked(peer)
         self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
         return self._done(self.keyspace.on_linked(peer, now), now)
 
@@ -106,15 +113,15 @@ class Neighbourhood:
         return self._done(self.views.on_doubt(peer, now, doubtful=doubtful), now)
 
     def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
-        """A link is silent: others take its place, its seat stays."""
+        """A link is silent: others take its place in view and ring, but it is not ended."""
         for use in (Use.VIEW, Use.RING, Use.LONG):
-            self.seats.release(peer, use, now)
+            self._release(peer, use, now)
         self._take(self.views.on_unlinked(peer, now, absent=True), now)
         return self._done(self.keyspace.on_unlinked(peer, now), now)
 
     def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
         """A link has ended."""
-        self.seats.leave(peer)
+        self.uses.on_unlinked(peer)
         if code == "leave":
             self.views.forget(peer)
         self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
@@ -128,9 +135,20 @@ class Neighbourhood:
         self._take(self.views.on_unreachable(peer, now), now)
         return self._done(self.keyspace.on_unreachable(peer, now), now)
 
-    def keep(self, peer: PeerId, now: float) -> None:
+    def keep(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A command asked for a link to this peer: it stays."""
-        self.seats.hold(peer, Use.KEPT, now)
+        self._hold(peer, Use.KEPT, now)
+        return self._done([], now)
+
+    def _hold(self, peer: PeerId, use: Use, now: float) -> None:
+        self._note(changed=self.uses.hold(peer, use, now))
+
+    def _release(self, peer: PeerId, use: Use, now: float) -> None:
+        self._note(changed=self.uses.release(peer, use, now))
+
+    def _note(self, *, changed: bool) -> None:
+        if changed:
+            self._facts.append(UsesChanged())
 
     # --- members -------------------------------------------------------------------------------
 
@@ -142,7 +160,7 @@ class Neighbourhood:
         return self._done(self.keyspace.on_known(peer, now), now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
-        """Peers met in an earlier life."""
+        """Peers met before this node was restarted."""
         return self._done(self.views.on_recalled(peers, now), now)
 
     def on_neighbours(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
@@ -175,7 +193,7 @@ class Neighbourhood:
                 self._on_shuffle(peer, message, now)
                 facts = []
             case m.LinkUse():
-                self.seats.on_told(peer, message, now)
+                self._note(changed=self.uses.on_link_use(peer, message, now))
                 facts = []
             case _:
                 assert_never(message)
@@ -184,35 +202,40 @@ class Neighbourhood:
     def _on_shuffle(
         self, peer: PeerId, message: m.RecordShuffle | m.RecordShuffleReply, now: float
     ) -> None:
-        """The paper's exchange; whoever has another policy takes no part in it."""
+        """HyParView's shuffles, in which only nodes with the paper's passive view take part."""
         passive = self.passive
-        if isinstance(passive, Shuffling):
+        if isinstance(passive, ShuffledView):
             if isinstance(message, m.RecordShuffle):
                 sampled = passive.on_shuffle(peer, message, now)
             else:
                 sampled = passive.on_shuffle_reply(message)
-            self._facts += [sampled] if sampled is not None else []
+            if sampled is not None:
+                self._facts.append(sampled)
 
     def on_sampled(self, peers: list[PeerId], sent: list[PeerId]) -> None:
         """Those of a sample whose records hold."""
-        if isinstance(self.passive, Shuffling):
+        if isinstance(self.passive, ShuffledView):
             self.passive.integrate(peers, sent)
 
     # --- exchanges of whole views ----------------------------------------------------------------
 
     def allows(self, bearer: PeerId, now: float) -> bool:
-        """Whether a neighbour may bring one more exchange, its own or somebody's."""
+        """Whether a neighbour may bring one more exchange, of its own or of others."""
         return not isinstance(self.passive, Basalt) or self.passive.allows(bearer, now)
 
     def is_flooding(self, bearer: PeerId, now: float) -> bool:
-        """Whether a neighbour brings more of them than anybody can have to pass on."""
+        """Whether a neighbour brings more exchanges than it can have to pass on."""
         return isinstance(self.passive, Basalt) and self.passive.is_flooding(bearer, now)
 
     def on_asked(
         self, routed: m.ViewExchange | m.RecordPull
     ) -> m.ViewExchanged | m.RecordPulled | None:
         """A member exchanges views with us, or wants records; our reply."""
-        return self.passive.on_asked(routed) if isinstance(self.passive, Basalt) else None
+        if not isinstance(self.passive, Basalt):
+            return None
+        if isinstance(routed, m.ViewExchange):
+            return self.passive.on_view_exchange(routed)
+        return self.passive.on_record_pull(routed)
 
     def on_answered(
         self, reply: m.ViewExchanged | m.RecordPulled, now: float
@@ -221,29 +244,29 @@ class Neighbourhood:
         if not isinstance(self.passive, Basalt):
             return []
         if isinstance(reply, m.ViewExchanged):
-            return [*self.passive.on_answered(reply, now)]
-        return [Sampled(self.passive.on_records(reply), [])]
+            return [*self.passive.on_view_exchanged(reply, now)]
+        return [Sampled(self.passive.on_record_pulled(reply), [])]
 
     def on_unanswered(self, request: bytes) -> bool:
-        """Nobody passed a request on; returns whether it was an exchange of ours."""
+        """A request was not passed on; returns whether it was an exchange of ours."""
         return isinstance(self.passive, Basalt) and self.passive.on_unanswered(request)
 
     # --- time ----------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> list[NeighbourFact]:
-        """Shuffle, look around, and end what serves nothing."""
+        """Shuffle or exchange views, look after the ring, and end links that serve nothing."""
         self._take(self.views.on_time(now), now)
         if self._on_round(now):
             self._take(self.views.shrink(), now)
         self._take(self.keyspace.on_time(now), now)
-        for peer in self.seats.on_time(now):
-            if self.views.active:  # a node without neighbours keeps whom it has
+        for peer in self.uses.on_time(now):
+            if self.views.active:  # A node without neighbours keeps the links that it has.
                 self._facts.append(Overstayed(peer))
         return self._done([], now)
 
     def _on_round(self, now: float) -> bool:
-        """Whether the passive view had something to do."""
-        if isinstance(self.passive, Shuffling):
+        """Let the passive view do what is due; returns whether a shuffle or round was."""
+        if isinstance(self.passive, ShuffledView):
             return self.passive.on_time(now)
         due, asks = self.passive.on_time(now)
         self._facts += asks
@@ -262,20 +285,20 @@ class Neighbourhood:
 
     def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
         match fact:
-            case NeighborUp(peer):
-                self.seats.hold(peer, Use.VIEW, now)
+            case NeighbourUp(peer):
+                self._hold(peer, Use.VIEW, now)
                 self.passive.begin(now)
                 self._facts.append(fact)
-            case NeighborDown(peer):
-                self.seats.release(peer, Use.VIEW, now)
+            case NeighbourDown(peer):
+                self._release(peer, Use.VIEW, now)
                 self._facts.append(fact)
             case Wanted() | Look():
                 self._facts.append(fact)
             case Needed(peer):
                 self._facts.append(Wanted(peer))
             case Held(peer, ring):
-                self.seats.hold(peer, Use.RING if ring else Use.LONG, now)
+                self._hold(peer, Use.RING if ring else Use.LONG, now)
             case Released(peer):
-                self.seats.release(peer, Use.RING | Use.LONG, now)
+                self._release(peer, Use.RING | Use.LONG, now)
             case _:
                 assert_never(fact)

@@ -2,30 +2,39 @@
 
 from collections.abc import Container
 from dataclasses import dataclass
+from enum import StrEnum
 
 from overlay.core.addresses import prefix_of
-from overlay.core.types import IDENTITY, Crypto, PeerId
+from overlay.core.membership.prekeys import DAY
+from overlay.core.types import Crypto, PeerId
 from overlay.core.wire import signing as documents
 from overlay.core.wire.bounds import RECORD_MAX
-from overlay.core.wire.documents import PrekeyEntry, Record, Signed
+from overlay.core.wire.documents import Record, Signed
 from overlay.errors import LocalProtocolError
 
-DAY = 86_400
 RECORD_LIFE = 14 * DAY
 """Seconds (guess): a node that was off for a holiday can still dial the peers that it met."""
 RECORD_LIFE_MAX = 30 * DAY
-"""Seconds (guess): nobody keeps a place in the book for longer than this with one record."""
+"""Seconds (guess) for which one record may at most keep a place in the book."""
 FUTURE_MAX = DAY
-"""Seconds (guess): records from further ahead are refused, whoever's clock is wrong."""
+"""Seconds (guess): records from further ahead are refused, whether our clock is wrong or theirs."""
 BOOK_MAX = 1024
-PREKEYS_LIVE = 2
-"""Today's key and yesterday's: whoever holds yesterday's record can still seal to us."""
-PREKEYS_FORGOTTEN = 30
-"""Days before that whose keys are destroyed at each change (a node may have slept for long)."""
-SUITE = 1
-"""HPKE with X25519, HKDF-SHA256, AES-128-GCM."""
 PREFIX_BITS = (16, 32)
 """Whose machines may well be one attacker's, of IPv4 and of IPv6 (guess)."""
+
+
+class Refusal(StrEnum):
+    """Why a well-formed record is refused."""
+
+    NETWORK = "network"
+    """It is of another network."""
+    EXPIRED = "expired"
+    FUTURE = "future"
+    """It was issued more than `FUTURE_MAX` from now."""
+    LIFE = "life"
+    """It lasts longer than `RECORD_LIFE_MAX`, or ends before it begins."""
+    SIGNATURE = "signature"
+    """Its owner has not signed it."""
 
 
 def make_record(record: Record, crypto: Crypto) -> bytes:
@@ -44,11 +53,24 @@ class Read:
     data: bytes
     record: Record
     signed: Signed | None
-    """None: the signature has been checked, and holds."""
+    """None once the signature has been checked, and holds."""
     prefix: str
     """Whose machine it may be of (`prefix_in`)."""
 
-    def holds(self, crypto: Crypto) -> bool:
+    def refusal(self, network: bytes, wall: float, crypto: Crypto) -> Refusal | None:
+        """Why it is refused, if it is. The signature comes last, because it costs most."""
+        record = self.record
+        if record.network != network:
+            return Refusal.NETWORK
+        if record.expires_at <= wall:
+            return Refusal.EXPIRED
+        if record.issued_at > wall + FUTURE_MAX:
+            return Refusal.FUTURE
+        if not 0 < record.expires_at - record.issued_at <= RECORD_LIFE_MAX:
+            return Refusal.LIFE
+        return None if self._is_signed(crypto) else Refusal.SIGNATURE
+
+    def _is_signed(self, crypto: Crypto) -> bool:
         """Whether its owner has signed it; checked once."""
         if self.signed is not None and documents.is_signed(self.signed, self.record, crypto):
             self.signed = None
@@ -56,16 +78,16 @@ class Read:
 
 
 class RecordReader:
-    """Records from bytes; the last ones are kept, for they come often.
+    """Records from bytes; the last ones are kept, because the same record comes often.
 
-    A world gives one reader to all of its nodes, so that they share what they hold.
+    All nodes of a simulation share one reader.
     """
 
     def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
         self._kept = kept
         self._read: dict[bytes, Read] = {}
         self.known = self._read.get
-        """What was read before, or None."""
+        """What was read before, or None; the dict's own method, because most records are known."""
 
     def read(self, data: bytes) -> Read | str:
         """What the record says, its signature unchecked, or ``malformed: …``. Never raises."""
@@ -90,51 +112,6 @@ def prefix_in(record: Record | None) -> str:
     """The /16 or /32 of the first global address in a record; proven ones first."""
     entries = sorted(record.addresses, key=lambda entry: not entry.proven) if record else []
     return next(filter(None, (prefix_of(entry.host, *PREFIX_BITS) for entry in entries)), "")
-
-
-def open_record(
-    data: bytes, network: bytes, wall: float, crypto: Crypto, reader: RecordReader | None = None
-) -> Record | str:
-    """The record, or why it is refused: ``malformed: …``, ``network``, ``expired``, ``future``,
-    ``life``, ``signature``. Never raises; the signature comes last, since it costs most.
-    """
-    read = (reader or RecordReader()).read(data)
-    if isinstance(read, str):
-        return read
-    why = _refusal(read.record, network, wall)
-    return why or (read.record if read.holds(crypto) else "signature")
-
-
-def rotate_prekeys(wall: float, crypto: Crypto) -> list[PrekeyEntry]:
-    """The live prekeys, today's first; older ones are destroyed. Call it daily, and at the start.
-
-    A prekey's id is its day, so the same day gives the same keys after a restart.
-    """
-    today = int(wall // DAY)
-    oldest = today - PREKEYS_LIVE
-    for day in range(max(0, oldest - PREKEYS_FORGOTTEN), oldest + 1):
-        crypto.forget_prekey(day)
-    days = [day for day in range(today, oldest, -1) if day >= 0]
-    return [
-        PrekeyEntry(day, SUITE, crypto.new_prekey(day), (day + PREKEYS_LIVE) * DAY) for day in days
-    ]
-
-
-def next_rotation(wall: float) -> float:
-    """When `rotate_prekeys` next has something to do, Unix seconds."""
-    return float((wall // DAY + 1) * DAY)
-
-
-def sealing_key(peer: PeerId, record: Record | None, wall: float, crypto: Crypto) -> PrekeyEntry:
-    """What to seal to: the first prekey of a record that its owner still holds, else its identity.
-
-    Sealed to an identity, a message can be read by whoever steals that key later: what it says
-    (addresses, credentials of one attempt) is worth nothing by then.
-    """
-    for prekey in record.prekeys if record else ():
-        if prekey.suite == SUITE and len(prekey.public) == 32 and prekey.expires_at > wall:
-            return prekey
-    return PrekeyEntry(IDENTITY, SUITE, crypto.sealing_key(peer), int(wall) + DAY)
 
 
 class RecordBook:
@@ -166,7 +143,7 @@ class RecordBook:
         return peer in self._records
 
     def is_old(self, data: bytes) -> bool:
-        """Whether it is one that we have, or older: most are, so nothing else is looked at."""
+        """Whether we have this record or a newer one of its owner: most that come are old."""
         read = self._reader.known(data)
         known = self._records.get(PeerId(read.record.peer_id)) if read is not None else None
         if read is None or known is None or read.record.sequence > known.record.sequence:
@@ -177,9 +154,9 @@ class RecordBook:
     def add(
         self, data: bytes, wall: float, needed: Container[PeerId] = frozenset()
     ) -> Record | None:
-        """The record if it is valid and news to us; otherwise None, counted. Never raises.
+        """The record if it holds and is newer than ours; otherwise None, counted. Never raises.
 
-        Peers that are `needed` do not give way to it.
+        In a full book, the records of peers that are `needed` give way after all others.
         """
         read = self._reader.read(data)
         if isinstance(read, str):
@@ -190,9 +167,9 @@ class RecordBook:
         if known is not None and record.sequence <= known.record.sequence:
             self._count("old")
             return None
-        why = _refusal(record, self._network, wall)
-        if why is not None or not read.holds(self._crypto):
-            self._count(why or "signature")
+        refusal = read.refusal(self._network, wall, self._crypto)
+        if refusal is not None:
+            self._count(refusal)
             return None
         if known is None and len(self._records) >= self._capacity:
             self._evict(needed)
@@ -200,7 +177,7 @@ class RecordBook:
         return record
 
     def expire(self, wall: float) -> list[PeerId]:
-        """Forget every record that has expired; whose they were."""
+        """Forget every record that has expired; returns whose they were."""
         gone = [peer for peer, read in self._records.items() if read.record.expires_at <= wall]
         for peer in gone:
             self.forget(peer)
@@ -216,7 +193,7 @@ class RecordBook:
         return read.record if read else None
 
     def bytes_of(self, peer: PeerId) -> bytes | None:
-        """The same as it was signed, to be passed on."""
+        """The newest record of a peer as it was signed, to be passed on."""
         read = self._records.get(peer)
         return read.data if read else None
 
@@ -250,16 +227,3 @@ class RecordBook:
 
     def _count(self, what: str) -> None:
         self.counters[what] = self.counters.get(what, 0) + 1
-
-
-def _refusal(record: Record, network: bytes, wall: float) -> str | None:
-    """Why a record that its author may well have signed is not to be used, or None."""
-    if record.network != network:
-        return "network"
-    if record.expires_at <= wall:
-        return "expired"
-    if record.issued_at > wall + FUTURE_MAX:
-        return "future"
-    if not 0 < record.expires_at - record.issued_at <= RECORD_LIFE_MAX:
-        return "life"
-    return None

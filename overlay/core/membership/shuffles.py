@@ -1,17 +1,20 @@
-"""The passive view: peers kept in mind to replace neighbours that die, and how it stays fresh.
+"""The passive view of HyParView's paper: a bounded set of peers that shuffles keep fresh.
 
-The policy of the HyParView paper: a set of bounded size in which a random peer gives way, kept
-fresh by shuffles, samples of both views that are exchanged at the ends of random walks (§4.4 of the
-technical report DI-FCUL TR-07-13).
+Its peers replace neighbours that die. In a full view a random peer gives way. A shuffle exchanges
+samples of both views with the node at the end of a random walk (§4.4 of the technical report
+DI-FCUL TR-07-13). The other policy is `overlay.core.membership.basalt`.
 
-Deviations: the paper answers a shuffle over a fresh TCP connection; a mesh link costs a
-negotiation, so the reply goes back along the walk, whose hops remember it for half a minute. Peers
-travel as signed records, without which nobody could dial them.
+Deviation: the paper answers a shuffle over a fresh TCP connection. A link of the mesh costs a
+negotiation, so the reply goes back along the walk, whose hops remember it for half a minute.
+
+Deviation: peers travel as signed records, because nobody can dial a peer without its record
+(decision 0016).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, assert_never
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
@@ -20,29 +23,36 @@ from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import RecordShuffle, RecordShuffleReply
 
 WALK_LIFE = 30.0
+"""Seconds (guess) for which a hop of a shuffle remembers it: by then the reply has passed."""
 WALKS_MAX = 256
 
 
+class Timer(StrEnum):
+    """What falls due; the id of a walk in its place: time to forget that walk."""
+
+    SHUFFLE = "shuffle"
+
+
 @dataclass(frozen=True, slots=True)
-class Shuffles:
-    """The paper's parameters of the passive view, its values for 10,000 nodes (§5.1)."""
+class ShuffleParameters:
+    """The paper's parameters of the passive view, and its values for 10,000 nodes (§5.1)."""
 
     size: int = 30
     walk: int = 6
-    """ARWL: how far a shuffle goes."""
+    """How many hops a shuffle goes (ARWL)."""
     active: int = 3
-    """Of its sample, from the active view."""
+    """ka: how many of the sample are from the active view."""
     passive: int = 4
-    """And from the passive view."""
+    """kp: how many are from the passive view."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A sample of peers has come; `integrate` takes those in whose records hold."""
+    """A sample of peers has come; `integrate` takes in those whose records hold."""
 
     records: list[bytes]
     sent: list[PeerId]
-    """What went the other way."""
+    """The sample that we sent in exchange."""
 
 
 class PassiveView(Protocol):
@@ -54,74 +64,80 @@ class PassiveView(Protocol):
         ...
 
     def candidates(self) -> dict[PeerId, None]:
-        """Of these or of earlier ones, those to be linked to first; perhaps nobody."""
+        """Peers that should be linked to before others of the view; perhaps none."""
         ...
 
-    def remember(self, peer: PeerId) -> None:
-        """A peer could be of use."""
+    def add(self, peer: PeerId) -> None:
+        """A peer that could replace a neighbour: the paper's addNodePassiveView."""
         ...
 
-    def hear(self, peer: PeerId) -> None:
-        """A peer exists."""
+    def remove(self, peer: PeerId) -> None:
+        """A peer that was not reached, or has left."""
         ...
 
-    def promote(self, peer: PeerId) -> None:
+    def on_known(self, peer: PeerId) -> None:
+        """A peer's record has come."""
+        ...
+
+    def on_promoted(self, peer: PeerId) -> None:
         """A peer is a neighbour now."""
         ...
 
-    def lose(self, peer: PeerId) -> None:
+    def on_failed(self, peer: PeerId) -> None:
         """A neighbour has fallen silent."""
-        ...
-
-    def discard(self, peer: PeerId) -> None:
-        """A peer is of no use: it was not reached."""
         ...
 
 
 @dataclass(slots=True)
-class Shuffling:
+class ShuffledView:
     """The paper's policy."""
 
     context: Context
-    parameters: Shuffles
+    parameters: ShuffleParameters
     active: dict[PeerId, None]
-    """The active view itself."""
+    """The active view; read only, as the next two."""
     links: dict[PeerId, LinkId]
     known: dict[PeerId, None]
     """Members whose records we hold."""
     record_of: Callable[[PeerId], bytes | None]
     peers: dict[PeerId, None] = field(default_factory=dict)
     _walks: dict[bytes, tuple[PeerId | None, list[PeerId]]] = field(default_factory=dict)
-    """Shuffles that passed through: who handed them to us, and what we sent if it was ours."""
-    _timers: Timers[bytes] = field(init=False)
+    """Shuffles under way: who sent each to us; or None and our sample if it is ours."""
+    _timers: Timers[Timer | bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
 
     # --- the view --------------------------------------------------------------------------------
 
-    def remember(self, peer: PeerId) -> None:
-        """Into the view; of too many, a random one goes."""
+    def add(self, peer: PeerId) -> None:
+        """The paper's addNodePassiveView: of too many, a random one goes (Algorithm 1)."""
         if peer in self.active or peer in self.peers or peer not in self.known:
             return
         if len(self.peers) >= self.parameters.size:
             del self.peers[self.context.random.choice(list(self.peers))]
         self.peers[peer] = None
 
-    def hear(self, peer: PeerId) -> None:
-        """Existing is not enough: a walk that passes will end next door, and triangles close."""
-
-    def lose(self, peer: PeerId) -> None:
-        """The dead are not kept: they would take the places of those that can replace them."""
-
-    def discard(self, peer: PeerId) -> None:
+    def remove(self, peer: PeerId) -> None:
         """Out of the view."""
         self.peers.pop(peer, None)
 
-    promote = discard
+    def on_known(self, peer: PeerId) -> None:
+        """Nothing: only walks and shuffles fill the view.
+
+        A peer that is merely heard of is likely to be a neighbour of a neighbour. Links to such
+        peers make clusters, which messages leave over few links.
+        """
+
+    def on_promoted(self, peer: PeerId) -> None:
+        """Nobody is in both views."""
+        self.peers.pop(peer, None)
+
+    def on_failed(self, peer: PeerId) -> None:
+        """Nothing: who has failed is not kept, in the place of one that could replace it (§4.3)."""
 
     def candidates(self) -> dict[PeerId, None]:
-        """Nobody in particular."""
+        """No peers: the paper draws from the whole view."""
         return {}
 
     def integrate(self, peers: list[PeerId], sent: list[PeerId]) -> None:
@@ -131,33 +147,35 @@ class Shuffling:
             if peer not in self.known or peer in self.peers or peer in self.active:
                 continue
             if len(self.peers) >= self.parameters.size and disposable:
-                self.discard(disposable.pop())
-            self.remember(peer)
+                self.remove(disposable.pop())
+            self.add(peer)
 
     # --- shuffles (§4.4) -------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """There is somebody to shuffle with."""
-        if b"" not in self._timers:
-            wait = self.context.settings.shuffle_interval * self.context.random.uniform(0.5, 1.5)
-            self._timers.set(b"", now + wait)
+        """There is a neighbour to shuffle with."""
+        if Timer.SHUFFLE not in self._timers:
+            self._set_shuffle(now, 0.5, 1.5)
+
+    def _set_shuffle(self, now: float, least: float, most: float) -> None:
+        wait = self.context.settings.shuffle_interval * self.context.random.uniform(least, most)
+        self._timers.set(Timer.SHUFFLE, now + wait)
 
     def on_time(self, now: float) -> bool:
         """Shuffle, and forget old walks; returns whether a shuffle was due."""
         due = self._timers.pop_due(now)
-        for walk in due:
-            if walk:
-                self._walks.pop(walk, None)
-            else:
+        for name in due:
+            if isinstance(name, bytes):
+                self._walks.pop(name, None)
+            elif name is Timer.SHUFFLE:
                 self._shuffle(now)
-                wait = self.context.settings.shuffle_interval * self.context.random.uniform(
-                    0.9, 1.1
-                )
-                self._timers.set(b"", now + wait)
-        return b"" in due
+                self._set_shuffle(now, 0.9, 1.1)
+            else:
+                assert_never(name)
+        return Timer.SHUFFLE in due
 
     def _shuffle(self, now: float) -> None:
-        """Offer a random neighbour a sample of both views."""
+        """Send SHUFFLE with ourselves and a sample of both views to a random neighbour."""
         if not self.active:
             return
         random, parameters = self.context.random, self.parameters
@@ -172,7 +190,7 @@ class Shuffling:
         self._send(target, RecordShuffle(walk, parameters.walk, records))
 
     def on_shuffle(self, peer: PeerId, message: RecordShuffle, now: float) -> Sampled | None:
-        """A sample on its walk: pass it on, or keep it and answer with as many of ours."""
+        """SHUFFLE: pass it on; or, at the end of its walk, take the sample and reply with ours."""
         if message.walk in self._walks or len(self._walks) >= WALKS_MAX:
             return None
         random = self.context.random
@@ -183,13 +201,14 @@ class Shuffling:
             onward = RecordShuffle(message.walk, ttl, message.records)
             self._send(random.choice(others), onward)
             return None
+        # As many from our passive view as the sample that came has.
         passive = list(self.peers)
         ours = random.sample(passive, min(len(message.records), len(passive)))
         self._send(peer, RecordShuffleReply(message.walk, self._records(ours)))
         return Sampled(message.records, ours)
 
     def on_shuffle_reply(self, message: RecordShuffleReply) -> Sampled | None:
-        """The answer to a sample: for us, or for whoever handed it to us."""
+        """SHUFFLEREPLY: take the sample if the shuffle was ours, else pass it back."""
         walk = self._walks.pop(message.walk, None)
         if walk is None:
             return None

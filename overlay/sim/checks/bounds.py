@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from overlay.core.connect import ladder, responding
 from overlay.core.gossip import plumtree
 from overlay.core.link import links
-from overlay.core.membership import basalt, hyparview, records
-from overlay.core.membership import link_uses as seats
-from overlay.core.membership import shuffles as passive
+from overlay.core.membership import basalt, hyparview, link_uses, records, shuffles
 from overlay.core.nat import reflexive
 from overlay.core.overlay import Overlay
 from overlay.core.routing import lookups as tracing
@@ -26,20 +24,20 @@ RECORDS_KEPT = 1 << 19
 """Records that all nodes of a world share; the oldest give way."""
 LIMITS = {
     "Agenda._heap": 16 * GENERAL_MAX,
-    "HyParView.known": hyparview.KNOWN_MAX + seats.GUESTS_MAX,
+    "HyParView.known": hyparview.KNOWN_MAX + link_uses.GUESTS_MAX,
     "Basalt._asked": basalt.ASKED_MAX,
-    "Basalt._met": basalt.MET_MAX,
+    "Basalt._competed": basalt.COMPETED_MAX,
     "Basalt._resting": basalt.RESTING_MAX,
-    "Shuffling._walks": passive.WALKS_MAX,
-    "Shuffling.peers": passive.Shuffles().size,
-    "Inviting._granted": seats.GUESTS_MAX + 64,
+    "ShuffledView._walks": shuffles.WALKS_MAX,
+    "ShuffledView.peers": shuffles.ShuffleParameters().size,
+    "Inviting._granted": link_uses.GUESTS_MAX + 64,
     "Ladder.climbs": ladder.CLIMBS_MAX,
     "Links._pings": links.PINGS_MAX,
     "Plumtree._missing": plumtree.MISSING_MAX,
     "Plumtree._seen": plumtree.SEEN_MAX,
     "Plumtree._cache": plumtree.SEEN_MAX,
     "Seeking._seeks": seeking.SEEKS_MAX,
-    "Seats.taken": seats.GUESTS_MAX + 64,
+    "LinkUses.links": link_uses.GUESTS_MAX + 64,
     "RecordBook._records": records.BOOK_MAX,
     "RecordReader._read": RECORDS_KEPT,
     "Reflexive._votes": reflexive.VOTES_MAX,

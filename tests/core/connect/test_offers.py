@@ -38,7 +38,7 @@ class End:
         self.crypto = StandInCrypto(ledger, random.Random(seed))
         settings = Settings(bytes(32), "n", f"node{seed}", 1, dial_key=bytes(32))
         self.context = Context(settings, self.crypto, random.Random(seed))
-        self.context.wall_offset = WALL - NOW
+        self.context.set_wall(WALL, NOW)
         self.prekey = PrekeyEntry(1, 1, self.crypto.new_prekey(1), WALL + 1000)
 
 

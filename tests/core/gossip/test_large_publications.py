@@ -263,7 +263,7 @@ class Branches:
         self.tree = Plumtree(self.context)
         self.peers = [PeerId(bytes([number]) * 32) for number in range(1, peers + 1)]
         for number, peer in enumerate(self.peers):
-            self.tree.add(peer, 2 * number, 0.0)  # type: ignore[arg-type]
+            self.tree.on_neighbour_up(peer, 2 * number, 0.0)  # type: ignore[arg-type]
 
     def told(self) -> list[tuple[PeerId, str]]:
         """Kinds of messages since the last look, and for whom."""
@@ -294,8 +294,8 @@ def test_only_who_does_not_bear_a_flow_is_pruned_for_its_duplicates() -> None:
     """Parts under way from two neighbours at once must not cost both their branches."""
     branches = Branches(2)
     one, two = branches.peers
-    branches.tree.on_news(one, part(0), 1.0)
-    branches.tree.on_news(two, part(1), 1.0)
+    branches.tree.on_gossip(one, part(0), 1.0)
+    branches.tree.on_gossip(two, part(1), 1.0)
     branches.told()
     branches.tree.on_duplicate(one, part(1))
     branches.tree.on_duplicate(two, part(0))
@@ -306,17 +306,17 @@ def test_only_who_does_not_bear_a_flow_is_pruned_for_its_duplicates() -> None:
 def test_a_part_from_elsewhere_is_mentioned_to_the_bearer_of_its_flow_not_pushed() -> None:
     branches = Branches(3)
     one, two, three = branches.peers
-    branches.tree.on_news(one, part(0), 1.0)
+    branches.tree.on_gossip(one, part(0), 1.0)
     branches.told()
-    branches.tree.on_news(two, part(1), 1.0)
+    branches.tree.on_gossip(two, part(1), 1.0)
     assert branches.told() == [(one, "IHave"), (three, "GossipPart")]
 
 
 def test_a_flow_whose_bearer_falls_silent_takes_another() -> None:
     branches = Branches(2)
     one, two = branches.peers
-    branches.tree.on_news(one, part(0), 1.0)
-    branches.tree.on_news(two, part(1), 1.6)
+    branches.tree.on_gossip(one, part(0), 1.0)
+    branches.tree.on_gossip(two, part(1), 1.6)
     branches.told()
     branches.tree.on_duplicate(two, part(0))
     branches.tree.on_duplicate(one, part(1))
@@ -328,12 +328,12 @@ def test_nothing_of_a_flow_is_grafted_while_it_goes_on() -> None:
     one, two = branches.peers
     tree = branches.tree
     announced = IHave([Announcement(part(n).message_id, 2) for n in (5, 9)])
-    tree.on_announcements(two, announced, 1.0)
+    tree.on_ihave(two, announced, 1.0)
     other = IHave([Announcement(b"another message.", 2)])
-    tree.on_announcements(two, other, 1.0)
+    tree.on_ihave(two, other, 1.0)
     for number in range(5):
         now = 1.0 + number * 0.4
-        tree.on_news(one, part(number), now)
+        tree.on_gossip(one, part(number), now)
         tree.on_time(now)
     told = branches.told()
     assert told.count((two, "Graft")) == 1, "a message of its own waits for no flow"
@@ -347,7 +347,7 @@ def test_nothing_of_a_flow_is_grafted_while_it_goes_on() -> None:
 def test_no_more_flows_are_followed_than_the_latest() -> None:
     branches = Branches(1)
     for number in range(FLOWS_MAX + 10):
-        branches.tree.on_news(branches.peers[0], part(0, number.to_bytes(14, "big")), 1.0)
+        branches.tree.on_gossip(branches.peers[0], part(0, number.to_bytes(14, "big")), 1.0)
     followed = [int.from_bytes(flow, "big") for flow in branches.tree._flows]
     assert followed == list(range(10, FLOWS_MAX + 10))
 

@@ -17,9 +17,9 @@ from overlay.core.gossip.parts import (
     TOTAL_BYTES,
     Reassembly,
     cut,
-    flaw,
     flow_of,
     part_id,
+    refusal_of,
 )
 from overlay.core.gossip.publications import OUTGOING_MAX, PARTS_AT_ONCE, Dissemination
 from overlay.core.types import PeerId, RequestId
@@ -82,7 +82,7 @@ def test_parts_in_any_order_with_duplicates_of_several_origins_come_out_whole_an
     order.shuffle(arrivals)
     reassembly, out = Reassembly(), []
     for now, part in enumerate(arrivals):
-        assert flaw(part) is None
+        assert refusal_of(part) is None
         data = reassembly.add(part, now / 100)
         if data is not None:
             out.append(((part.origin[0], part.publication[0]), data))
@@ -196,7 +196,7 @@ def test_ids_of_one_publication_belong_together_and_to_nobody_else(
 
 def test_nobody_takes_anothers_ids_and_no_part_lies_beyond_the_last() -> None:
     part = parts_of(content(7, 2 * PART_MAX))[1]
-    assert flaw(part) is None
+    assert refusal_of(part) is None
     for wrong in (
         {"origin": b"x" * 32},
         {"publication": b"x" * 16},
@@ -204,7 +204,7 @@ def test_nobody_takes_anothers_ids_and_no_part_lies_beyond_the_last() -> None:
         {"message_id": bytes(16)},
         {"parts": 1},
     ):
-        assert flaw(msgspec.structs.replace(part, **wrong)) is not None, wrong
+        assert refusal_of(msgspec.structs.replace(part, **wrong)) is not None, wrong
 
 
 # --- ours and others' ----------------------------------------------------------------------------

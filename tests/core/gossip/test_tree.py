@@ -41,7 +41,7 @@ class Tree:
         self.told()
 
     def add(self, number: int, now: float) -> None:
-        self.tree.add(peer(number), LinkId(number), now)
+        self.tree.on_neighbour_up(peer(number), LinkId(number), now)
 
     def heard_of(self) -> list[tuple[int, int]]:
         """Messages announced since the last look, and to whom."""
@@ -63,7 +63,7 @@ class Tree:
 
 def test_a_new_neighbour_of_a_node_on_the_tree_is_asked_to_announce() -> None:
     node = Tree(1)
-    node.tree.on_news(peer(1), message(1), 1.0)
+    node.tree.on_gossip(peer(1), message(1), 1.0)
     node.add(2, 2.0)
     assert node.told() == [(2, Prune())]
     assert peer(2) in node.tree.eager, "a newcomer that has nobody else is fed"
@@ -73,11 +73,11 @@ def test_a_new_neighbour_of_a_node_that_nobody_feeds_is_to_push() -> None:
     node = Tree(1)
     node.add(2, 1.0)
     assert node.told() == []
-    node.tree.on_news(peer(1), message(1), 2.0)
+    node.tree.on_gossip(peer(1), message(1), 2.0)
     node.add(3, 2.0 + FED_LATELY)
     assert node.told() == []
-    node.tree.on_news(peer(1), message(2), 50.0)
-    node.tree.remove(peer(1))
+    node.tree.on_gossip(peer(1), message(2), 50.0)
+    node.tree.on_neighbour_down(peer(1))
     node.add(4, 50.0)
     assert node.told() == []
 
@@ -88,7 +88,7 @@ def test_who_takes_the_place_of_a_lost_neighbour_is_told_of_our_own_since_it_was
     us = node.context.peer_id
     for number, at in ((1, 1.0), (2, 8.0), (3, 12.0)):
         node.tree.broadcast(message(number, origin=us), at)
-    node.tree.on_news(peer(1), message(4), 12.0)
+    node.tree.on_gossip(peer(1), message(4), 12.0)
     node.add(2, 14.0)
     assert node.heard_of() == [(2, 3), (2, 4)], "what is older has gone its way"
     node.tree.on_loss(peer(1), 12.0)
@@ -120,7 +120,7 @@ def test_who_asks_is_told_once_of_all_that_can_be_had() -> None:
     """The answer is far longer than the question: nobody gets it again and again."""
     node = Tree(1)
     for number in range(1, 5):
-        node.tree.on_news(peer(1), message(number), float(number))
+        node.tree.on_gossip(peer(1), message(number), float(number))
     node.add(2, 20.0)
     assert node.heard_of() == []
     node.tree.on_prune(peer(2))
@@ -137,11 +137,14 @@ def test_the_nearest_announcer_takes_the_place_of_a_parent_in_doubt(how: str) ->
     node = Tree(1, 2, 3, 4)
     for lazy in (2, 3, 4):
         node.tree.on_prune(peer(lazy))
-    node.tree.on_announcements(peer(2), announced(1, 3), 1.0)
-    node.tree.on_news(peer(1), message(1), 1.0)
-    node.tree.on_announcements(peer(3), announced(1, 2), 1.1)
-    node.tree.on_announcements(peer(4), announced(1, 4), 1.1)
-    (node.tree.remove if how == "gone" else node.tree.on_doubt)(peer(1))
+    node.tree.on_ihave(peer(2), announced(1, 3), 1.0)
+    node.tree.on_gossip(peer(1), message(1), 1.0)
+    node.tree.on_ihave(peer(3), announced(1, 2), 1.1)
+    node.tree.on_ihave(peer(4), announced(1, 4), 1.1)
+    if how == "gone":
+        node.tree.on_neighbour_down(peer(1))
+    else:
+        node.tree.on_doubt(peer(1))
     assert node.told() == [(3, Graft(NO_MESSAGE))]
     assert peer(3) in node.tree.eager
 
@@ -150,25 +153,25 @@ def test_whoever_may_be_below_us_takes_no_parents_place() -> None:
     """What it announces has come over more hops than to us: perhaps through us."""
     node = Tree(1, 2)
     node.tree.on_prune(peer(2))
-    node.tree.on_news(peer(1), message(1, hops=3), 1.0)
-    node.tree.on_announcements(peer(2), announced(1, 4), 1.1)
-    node.tree.remove(peer(1))
+    node.tree.on_gossip(peer(1), message(1, hops=3), 1.0)
+    node.tree.on_ihave(peer(2), announced(1, 4), 1.1)
+    node.tree.on_neighbour_down(peer(1))
     assert node.told() == []
 
 
 def test_another_neighbours_end_moves_no_branch() -> None:
     node = Tree(1, 2, 3)
     node.tree.on_prune(peer(2))
-    node.tree.on_news(peer(1), message(1), 1.0)
-    node.tree.on_announcements(peer(2), announced(1, 1), 1.1)
-    node.tree.remove(peer(3))
+    node.tree.on_gossip(peer(1), message(1), 1.0)
+    node.tree.on_ihave(peer(2), announced(1, 1), 1.1)
+    node.tree.on_neighbour_down(peer(3))
     assert node.told() == []
 
 
 def test_a_graft_for_a_branch_alone_gets_no_message() -> None:
     node = Tree(1)
     node.tree.on_prune(peer(1))
-    node.tree.on_news(peer(1), message(1), 1.0)
+    node.tree.on_gossip(peer(1), message(1), 1.0)
     node.tree.on_prune(peer(1))
     sent = node.tree.payloads
     node.tree.on_graft(peer(1), Graft(NO_MESSAGE))
@@ -181,7 +184,7 @@ def test_nodes_that_miss_the_same_message_do_not_all_ask_at_once() -> None:
     """The first one's copy comes to the others along what is left of the branch."""
     node = Tree(1)
     for number in range(1, 40):
-        node.tree.on_announcements(peer(1), announced(number, 2), 1.0)
+        node.tree.on_ihave(peer(1), announced(number, 2), 1.0)
     waits = [at - 1.0 for at in node.tree._timers.deadlines.values()]
     assert GRAFT_TIMEOUT <= min(waits) <= max(waits) <= GRAFT_TIMEOUT * GRAFT_SPREAD
     assert len({round(wait, 2) for wait in waits}) > 20

@@ -27,7 +27,7 @@ class End:
         self.crypto = StandInCrypto(ledger, random.Random(seed))
         settings = Settings(network, "n", f"node{seed}", 1, dial_key=bytes(32))
         self.context = Context(settings, self.crypto, random.Random(seed))
-        self.context.wall_offset = WALL - NOW
+        self.context.set_wall(WALL, NOW)
 
     def facts(self, other: "End", *, dialler: bool, exporter: bytes = b"e" * 32) -> LinkFacts:
         """What this end's transport says of a session with the other."""

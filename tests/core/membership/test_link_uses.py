@@ -6,7 +6,14 @@ import pytest
 
 from overlay.core.context import Context, Settings
 from overlay.core.events import Transmit
-from overlay.core.membership.link_uses import GUESTS_EASY, GUESTS_MAX, STAY_LEAST, TOLD, Seats, Use
+from overlay.core.membership.link_uses import (
+    GUESTS_EASY,
+    GUESTS_MAX,
+    STAY_LEAST,
+    TOLD,
+    LinkUses,
+    Use,
+)
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import LinkUse
 from overlay.sim.crypto import Ledger, StandInCrypto
@@ -19,7 +26,7 @@ def peer(number: int) -> PeerId:
 
 
 class Host:
-    """The seats of one node, near to nobody unless told otherwise."""
+    """The links of one node, near to nobody unless told otherwise."""
 
     def __init__(self, *, links_max: int = 4, long_links: int = 2) -> None:
         crypto = StandInCrypto(Ledger(), random.Random(1))
@@ -28,11 +35,11 @@ class Host:
         )
         self.context = Context(settings, crypto, random.Random(1))
         self.near: dict[PeerId, None] = {}
-        self.seats = Seats(self.context, lambda peer: peer in self.near)
+        self.uses = LinkUses(self.context, lambda peer: peer in self.near)
 
     def take(self, *numbers: int, now: float = 0.0) -> None:
         for number in numbers:
-            self.seats.take(peer(number), LinkId(number), now)
+            self.uses.on_linked(peer(number), LinkId(number), now)
 
     def told(self) -> list[tuple[int, Use]]:
         """What the other ends were told since the last look."""
@@ -41,7 +48,7 @@ class Host:
 
     def over(self, now: float) -> list[int]:
         """Whose time is up by then."""
-        return [int.from_bytes(each, "big") for each in self.seats.on_time(now)]
+        return [int.from_bytes(each, "big") for each in self.uses.on_time(now)]
 
 
 def test_a_link_that_serves_nothing_goes_after_its_stay() -> None:
@@ -55,9 +62,9 @@ def test_a_link_that_serves_nothing_goes_after_its_stay() -> None:
 def test_a_link_that_serves_us_stays_until_it_does_no_longer(use: Use) -> None:
     host = Host()
     host.take(1)
-    host.seats.hold(peer(1), use, 1.0)
+    host.uses.hold(peer(1), use, 1.0)
     assert host.over(10 * STAY) == []
-    host.seats.release(peer(1), use, 10 * STAY)
+    host.uses.release(peer(1), use, 10 * STAY)
     assert host.over(11 * STAY - 0.1) == []
     assert host.over(11 * STAY) == [1]
 
@@ -65,22 +72,22 @@ def test_a_link_that_serves_us_stays_until_it_does_no_longer(use: Use) -> None:
 def test_a_link_serves_while_any_of_its_uses_lasts() -> None:
     host = Host()
     host.take(1)
-    host.seats.hold(peer(1), Use.VIEW, 0.0)
-    host.seats.hold(peer(1), Use.RING, 0.0)
-    host.seats.release(peer(1), Use.VIEW, 1.0)
+    host.uses.hold(peer(1), Use.VIEW, 0.0)
+    host.uses.hold(peer(1), Use.RING, 0.0)
+    host.uses.release(peer(1), Use.VIEW, 1.0)
     assert host.over(2 * STAY) == []
 
 
 def test_the_other_end_hears_what_we_count_on_it_for_but_not_of_the_view() -> None:
     host = Host()
     host.take(7)
-    host.seats.hold(peer(7), Use.VIEW, 0.0)
+    host.uses.hold(peer(7), Use.VIEW, 0.0)
     assert host.told() == []
-    host.seats.hold(peer(7), Use.RING, 0.0)
-    host.seats.hold(peer(7), Use.RING, 0.0)
+    host.uses.hold(peer(7), Use.RING, 0.0)
+    host.uses.hold(peer(7), Use.RING, 0.0)
     assert host.told() == [(7, Use.RING)], "once is enough"
-    host.seats.hold(peer(7), Use.KEPT, 0.0)
-    host.seats.release(peer(7), Use.RING, 0.0)
+    host.uses.hold(peer(7), Use.KEPT, 0.0)
+    host.uses.release(peer(7), Use.RING, 0.0)
     assert host.told() == [(7, Use.RING | Use.KEPT), (7, Use.KEPT)]
     host.take(7)
     assert host.told() == [(7, Use.KEPT)], "said again on the link that took the old one's place"
@@ -90,16 +97,16 @@ def test_what_the_other_end_counts_on_keeps_a_link_within_the_budget() -> None:
     host = Host(links_max=4)
     host.take(1, 2, 3, 4)
     for number in (1, 2):
-        host.seats.on_told(peer(number), LinkUse(int(Use.LONG)), 0.0)
+        host.uses.on_link_use(peer(number), LinkUse(int(Use.LONG)), 0.0)
     assert host.over(STAY) == [3, 4]
     for number in (3, 4):
-        host.seats.leave(peer(number))
+        host.uses.on_unlinked(peer(number))
     assert host.over(5 * STAY) == []
     host.take(5, 6, 7, now=5 * STAY)
     host.over(5 * STAY + 0.1)
     assert not {1, 2} & set(host.over(7 * STAY)), "two more than the budget, for others' long links"
     for number in (5, 6, 7):
-        host.seats.leave(peer(number))
+        host.uses.on_unlinked(peer(number))
     host.take(5, 6, 7, 8, 9, now=7 * STAY)
     host.over(7 * STAY + 2.0)  # crowded: their wish alone keeps no link
     assert {1, 2} <= set(host.over(9 * STAY))
@@ -110,15 +117,15 @@ def test_a_ring_neighbour_keeps_its_link_beyond_the_budget_and_a_liar_does_not()
     host.take(1, 2, 3)
     host.near[peer(1)] = None
     for number in (1, 2):
-        host.seats.on_told(peer(number), LinkUse(int(Use.RING)), 0.0)
+        host.uses.on_link_use(peer(number), LinkUse(int(Use.RING)), 0.0)
     assert host.over(2 * STAY) == [2, 3], "2 is nowhere near us on the ring"
 
 
 def test_nonsense_about_uses_counts_for_nothing() -> None:
     host = Host()
     host.take(1)
-    host.seats.on_told(peer(1), LinkUse(0xFFFF & ~int(TOLD)), 0.0)
-    host.seats.on_told(peer(9), LinkUse(int(TOLD)), 0.0)
+    host.uses.on_link_use(peer(1), LinkUse(0xFFFF & ~int(TOLD)), 0.0)
+    host.uses.on_link_use(peer(9), LinkUse(int(TOLD)), 0.0)
     assert host.over(STAY) == [1]
 
 
@@ -146,14 +153,14 @@ def test_nobody_is_handed_on_before_its_least_stay() -> None:
     assert len(host.over(STAY_LEAST)) == 10
 
 
-def test_twenty_newcomers_a_second_always_find_a_seat() -> None:
+def test_twenty_newcomers_a_second_always_find_room() -> None:
     host, now, refused = Host(links_max=12), 0.0, 0
     for number in range(600):
         now = number / 20
         for gone in host.over(now):
-            host.seats.leave(peer(gone))
-        refused += not host.seats.has_room()
+            host.uses.on_unlinked(peer(gone))
+        refused += not host.uses.has_room()
         host.take(number, now=now)
     assert refused == 0
     host.take(*range(1000, 1000 + GUESTS_MAX), now=now)
-    assert not host.seats.has_room(), "the counter-test: too many at once"
+    assert not host.uses.has_room(), "the counter-test: too many at once"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.membership import records
-from overlay.core.membership.records import DAY, RecordBook, make_record, open_record
-from overlay.core.types import IDENTITY
+from overlay.core.membership.prekeys import DAY, rotate_prekeys
+from overlay.core.membership.records import RecordBook, RecordReader, make_record
 from overlay.core.wire import signing as documents
 from overlay.core.wire.documents import AddressEntry, PrekeyEntry, Record
 from overlay.errors import LocalProtocolError
@@ -28,7 +28,7 @@ def record_of(keys: Keys = ALICE, sequence: int = 1, **changes: object) -> Recor
         fingerprint=keys.fingerprint,
         addresses=[AddressEntry("192.0.2.1", 4433, proven=True)],
         token=None,
-        prekeys=records.rotate_prekeys(WALL, keys),
+        prekeys=rotate_prekeys(WALL, keys),
         wire_min=1,
         wire_max=1,
     )
@@ -40,7 +40,8 @@ def signed(keys: Keys = ALICE, sequence: int = 1, **changes: object) -> bytes:
 
 
 def opened(data: bytes, wall: float = WALL) -> Record | str:
-    return open_record(data, NETWORK, wall, BOB)
+    read = RecordReader().read(data)
+    return read if isinstance(read, str) else read.refusal(NETWORK, wall, BOB) or read.record
 
 
 # --- one record --------------------------------------------------------------------------------
@@ -107,61 +108,6 @@ def test_a_record_too_large_is_neither_made_nor_opened() -> None:
 def test_nobody_signs_records_for_others() -> None:
     with pytest.raises(AssertionError):
         make_record(record_of(ALICE), BOB)
-
-
-# --- prekeys -----------------------------------------------------------------------------------
-
-
-def test_two_prekeys_live_today_s_first() -> None:
-    keys = keys_of("carol")
-    today, yesterday = records.rotate_prekeys(WALL, keys)
-    assert (today.prekey_id, yesterday.prekey_id) == (WALL // DAY, WALL // DAY - 1)
-    assert today.public != yesterday.public
-    for prekey in (today, yesterday):
-        sealed = BOB.seal(prekey.public, b"", b"hello")
-        assert keys.open(prekey.prekey_id, b"", sealed) == b"hello"
-
-
-def test_the_same_day_has_the_same_prekeys() -> None:
-    keys = keys_of("carol")
-    first = records.rotate_prekeys(WALL, keys)
-    assert records.rotate_prekeys(WALL + 1, keys) == first
-
-
-@pytest.mark.parametrize("days", [2, 9, 30])
-def test_what_was_sealed_to_an_old_prekey_cannot_be_opened(days: int) -> None:
-    """Also when the node slept in between, and nobody turned the keys on the days it missed."""
-    keys = keys_of("carol")
-    today = records.rotate_prekeys(WALL, keys)[0]
-    sealed = BOB.seal(today.public, b"", b"secret")
-    records.rotate_prekeys(WALL + DAY, keys)
-    assert keys.open(today.prekey_id, b"", sealed) == b"secret", "yesterday's still opens"
-    records.rotate_prekeys(WALL + days * DAY, keys)
-    assert keys.open(today.prekey_id, b"", sealed) is None
-
-
-def test_prekeys_turn_at_the_next_midnight() -> None:
-    assert records.next_rotation(20_000 * DAY + 1.5) == 20_001 * DAY
-    assert records.next_rotation(20_000.0 * DAY) == 20_001 * DAY, "not twice at the same one"
-
-
-def test_no_prekey_is_older_than_time() -> None:
-    assert [prekey.prekey_id for prekey in records.rotate_prekeys(5.0, keys_of("carol"))] == [0]
-
-
-def test_what_is_sealed_to_is_a_live_prekey_of_our_suite_else_the_identity() -> None:
-    later = PrekeyEntry(7, 2, bytes(1184), int(WALL) + DAY)
-    short = PrekeyEntry(8, 1, bytes(33), int(WALL) + DAY)
-    dead = PrekeyEntry(9, 1, bytes(32), int(WALL))
-    good = PrekeyEntry(10, 1, bytes(32), int(WALL) + 1)
-    full = record_of(prekeys=[later, short, dead, good])
-    assert records.sealing_key(ALICE.peer_id, full, WALL, BOB) == good
-    for record in (record_of(prekeys=[later, short, dead]), None):
-        key = records.sealing_key(ALICE.peer_id, record, WALL, BOB)
-        sealed = BOB.seal(key.public, b"info", b"text")
-        assert key.prekey_id == IDENTITY
-        assert ALICE.open(IDENTITY, b"info", sealed) == b"text"
-        assert BOB.open(IDENTITY, b"info", sealed) is None, "sealed to somebody else"
 
 
 # --- the book ----------------------------------------------------------------------------------

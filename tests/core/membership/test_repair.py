@@ -12,11 +12,11 @@ from overlay.core.membership.hyparview import (
     WANT_PATIENCE,
     Fact,
     HyParView,
-    NeighborDown,
+    NeighbourDown,
     Parameters,
     Wanted,
 )
-from overlay.core.membership.shuffles import Shuffles, Shuffling
+from overlay.core.membership.shuffles import ShuffledView, ShuffleParameters
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
 from overlay.sim.crypto import Ledger, StandInCrypto
@@ -38,8 +38,8 @@ def a_view(
     settings = Settings(bytes(32), "net", "n", 1, bytes(32), resort=resort)
     context = Context(settings, crypto, Random(2))
     view = HyParView(context, Parameters(active_size=neighbours, full_mesh=0))
-    view.passive = Shuffling(
-        view.context, Shuffles(), view.active, view.links, view.known, lambda _: None
+    view.passive = ShuffledView(
+        view.context, ShuffleParameters(), view.active, view.links, view.known, lambda _: None
     )
     inside = peers(1, neighbours)
     for number, peer in enumerate(inside):
@@ -65,7 +65,7 @@ def test_most_neighbours_in_doubt_are_repaired_before_they_are_known_to_be_dead(
     view, inside = a_view(5, 10)
     facts = [fact for peer in inside[:3] for fact in view.on_doubt(peer, 20.0, doubtful=True)]
     assert len(wanted(facts)) == 1
-    assert not any(isinstance(fact, NeighborDown) for fact in facts)
+    assert not any(isinstance(fact, NeighbourDown) for fact in facts)
 
 
 def test_doubt_that_passes_costs_nobody_anything() -> None:
@@ -125,10 +125,10 @@ def test_who_was_refused_by_as_many_as_it_wants_asks_the_next_with_high_priority
 
 
 def test_the_paper_replaces_who_died_at_once_and_who_made_room_at_the_next_shuffle() -> None:
-    """Algorithm 1: before that, the passive view holds former neighbours, and triangles close."""
+    """Algorithm 1: before that, the passive view holds mostly former neighbours."""
     view, inside = a_view(5, 8, resort=False)
     for peer in peers(100, 8):
-        view.passive.remember(peer)
+        view.passive.add(peer)
     assert wanted(view.on_disconnect(inside[0], 20.0)) == []
     assert wanted(view.on_time(30.0)) == []
     assert len(wanted(view.on_unlinked(inside[1], 31.0, absent=True))) == 1
@@ -199,10 +199,10 @@ def test_a_contact_of_a_burst_keeps_no_more_in_mind_than_it_can_know() -> None:
 
 def test_neighbours_that_died_take_no_places_of_those_that_may_replace_them() -> None:
     view, inside = a_view(5, 0)
-    kept = peers(100, Shuffles().size)
+    kept = peers(100, ShuffleParameters().size)
     for peer in kept:
         view.on_known(peer, 10.0)
-        view.passive.remember(peer)
+        view.passive.add(peer)
     for peer in inside:
         view.on_unlinked(peer, 10.0, absent=True)
     assert list(view.passive.peers) == kept

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from overlay.core.events import Effect, Report, Resolved
-from overlay.core.membership import link_uses as seats
+from overlay.core.membership import link_uses
 from overlay.core.routing.requests import ATTEMPTS_MAX
 from overlay.core.routing.ring import place_of
 from overlay.core.routing.routing import OFFER_TTL, Routing
@@ -177,8 +177,8 @@ def test_two_rings_become_one_within_two_shuffle_periods() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_newcomers_beyond_the_seats_of_their_contact_all_get_in() -> None:
-    """Nearly twenty a second for eight seconds: more than it has seats, if guests stayed 30 s."""
+def test_newcomers_beyond_the_room_of_their_contact_all_get_in() -> None:
+    """Nearly twenty a second for eight seconds: too many, if guests stayed for 30 s."""
     world, rng = World(3, LATENCY), random.Random(3)
     contact = world.spawn()
     invite = world.invite(contact)
@@ -271,7 +271,7 @@ def test_who_has_no_room_for_a_link_that_it_asked_for_ends_it_once(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its offer is over then, and is not ended a second time when its time is up."""
-    monkeypatch.setattr(seats, "GUESTS_MAX", 8)
+    monkeypatch.setattr(link_uses, "GUESTS_MAX", 8)
     world = World(seed, checked=True)
     world.burst(60, world.spawn(), 1.0)
     world.run_for(12.0)

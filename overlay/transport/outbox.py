@@ -17,9 +17,9 @@ DATAGRAMS = Channel(1, ordered=False, max_retransmits=0)
 MAX_QUEUED_BYTES = 4 << 20
 """Beyond this the peer is not keeping up and the link ends (``overflow``). DESIGN."""
 MAX_PARTS_LANE_BYTES = 4 << 20
-"""Beyond this a part is not queued: its peer is told later where to get it. guess"""
+"""Beyond this a part is not queued: its peer is told later where to get it (guess)."""
 MAX_DATAGRAM_LANE_BYTES = 65_536
-"""Beyond this the oldest datagram is dropped: late ones are of no use. guess"""
+"""Beyond this the oldest datagram is dropped: late ones are of no use (guess)."""
 
 
 class Bulk(Protocol):

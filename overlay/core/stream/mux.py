@@ -46,13 +46,13 @@ STREAMS_MAX = 256
 WINDOW = 262_144
 """Bytes of one stream that may wait for our application. paper: issue; 5 MB/s at 50 ms"""
 WINDOWS_MAX = 16 << 20
-"""Bytes of all windows of a link together; beyond it a stream gets `EARLY_CREDIT` only. guess"""
+"""Bytes of all windows of a link together; beyond it a stream gets `EARLY_CREDIT` only (guess)."""
 PIECE = 16_384
 """Bytes of data in one frame at most: what a more urgent message may have to wait for. DESIGN"""
 OPEN_TIMEOUT = 30.0
-"""Seconds until a stream that the peer does not acknowledge is broken. guess"""
+"""Seconds until a stream that the peer does not acknowledge is broken (guess)."""
 LINGER_TIMEOUT = 60.0
-"""Seconds in which what a closed stream has queued must have gone out. guess"""
+"""Seconds in which what a closed stream has queued must have gone out (guess)."""
 IDS_END = 1024
 """One past the last stream id that a peer can use: what our SCTP offers."""
 LOST = -1

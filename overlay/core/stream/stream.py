@@ -32,7 +32,7 @@ from overlay.core.stream.states import (
 EARLY_CREDIT = 16_384
 """Bytes that an opener may send before it is answered: a constant of the protocol."""
 SEND_BUFFER = 65_536
-"""Bytes that an application may hand over before they are sent. guess"""
+"""Bytes that an application may hand over before they are sent (guess)."""
 
 
 class Stream:

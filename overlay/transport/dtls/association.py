@@ -24,7 +24,7 @@ CLOSE_NOTIFY = b"\1\0"
 FATAL = b"\2"
 """Alerts (RFC 5246 §7.2): warning 0, and the level of those that end the association."""
 MAX_DATAGRAM_BYTES = 1200
-"""What fits the smallest IPv6 path with room for a relay's header. guess"""
+"""What fits the smallest IPv6 path with room for a relay's header (guess)."""
 _READ_BYTES = 2048
 _FLIGHT_BYTES = 65_536
 _DTLS_1_2 = 0xFEFD

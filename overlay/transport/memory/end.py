@@ -18,7 +18,7 @@ from overlay.transport.interface import LinkDescription
 from overlay.transport.streams import LinkStreams, OnStream
 
 STREAMS_UNDER_WAY = 262_144
-"""Bytes of streams that may be on their way at once; there is no congestion here. guess"""
+"""Bytes of streams that may be on their way at once; there is no congestion here (guess)."""
 
 log = logging.getLogger("overlay.transport")
 

@@ -44,7 +44,7 @@ from overlay.transport.outbox import MAX_QUEUED_BYTES
 from overlay.transport.streams import MeshStream, OnStream
 
 LATENCY = 0.01
-"""Seconds one way. guess"""
+"""Seconds one way (guess)."""
 SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
 """Seconds without hearing anything. DESIGN: a check every 2 s, suspect 1.5 s after it."""
 HOST_PRIORITY = 2_130_706_431

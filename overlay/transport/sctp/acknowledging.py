@@ -24,14 +24,14 @@ from overlay.transport.sctp.timers import (
 MAX_DUPLICATES = 32
 MAX_GAPS = 128
 NEARLY_FULL = 1100
-"""Bytes of a packet that is one of many, most likely. guess"""
+"""Bytes of a packet that is one of many, most likely (guess)."""
 SACK_BYTES = 4 * NEARLY_FULL
 """Bytes of packets after which a SACK goes out at once; nearly full ones count twice. Deviation:
 RFC 9260 §6.2 counts two packets of any size, TCP waits for two full ones (RFC 9293 §3.8.6.3)."""
 MISSES = 3
 """SACKs that leave a chunk out before it counts as lost. RFC 9260 §7.2.4"""
 LONGEST_MEASURED = 60.0
-"""Seconds. What took longer did not measure the path: this process was stopped meanwhile. guess"""
+"""Seconds. What took longer did not measure the path: this process was stopped meanwhile (guess)."""
 
 _MODULO = 2**32
 _HALF = 2**31

@@ -48,10 +48,10 @@ MAX_WINDOW = 1 << 20
 MAX_STREAMS = 1024
 """Data channels that a peer may use."""
 TSN_WINDOW = 4096
-"""DATA chunks in flight: what is further ahead is dropped like a lost packet. guess"""
+"""DATA chunks in flight: what is further ahead is dropped like a lost packet (guess)."""
 MAX_REASSEMBLY_BYTES = 4 << 20
 PROBE_INTERVAL = 1.0
-"""Seconds between chunks that ask for a SACK at once, to measure the path. guess"""
+"""Seconds between chunks that ask for a SACK at once, to measure the path (guess)."""
 NARROW = SACK_BYTES + 2 * USERDATA_MAX_LENGTH
 """A congestion window in bytes; a wider one has room before the peer's next SACK is due."""
 LOW_WATER = 16_384

@@ -31,7 +31,7 @@ from overlay.transport.streams import LinkStreams, OnStream
 
 GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
-theirs costs up to this. A link that carries fewer than 33 a second delays none. guess"""
+theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link we end may take to get its last messages acknowledged."""
 

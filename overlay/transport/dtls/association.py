@@ -18,7 +18,6 @@ from overlay.transport.dtls.records import ALERT, APPLICATION_DATA, SUITES, Reco
 
 EXPORTER_LABEL = b"EXPORTER-overlay-link"
 EXPORTER_BYTES = 32
-HANDSHAKE = 22
 RECORD_HEADER_BYTES = 13
 CLOSE_NOTIFY = b"\1\0"
 FATAL = b"\2"

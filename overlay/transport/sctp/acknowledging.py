@@ -31,7 +31,7 @@ RFC 9260 §6.2 counts two packets of any size, TCP waits for two full ones (RFC 
 MISSES = 3
 """SACKs that leave a chunk out before it counts as lost. RFC 9260 §7.2.4"""
 LONGEST_MEASURED = 60.0
-"""Seconds. What took longer did not measure the path: this process was stopped meanwhile (guess)."""
+"""Seconds. What took longer measured a process that was stopped, not the path (guess)."""
 
 _MODULO = 2**32
 _HALF = 2**31

@@ -55,7 +55,7 @@ PROBE_INTERVAL = 1.0
 NARROW = SACK_BYTES + 2 * USERDATA_MAX_LENGTH
 """A congestion window in bytes; a wider one has room before the peer's next SACK is due."""
 LOW_WATER = 16_384
-"""Bytes not yet sent once, below which the association wants the next message. DESIGN."""
+"""Bytes not yet sent once, below which the association wants the next message (guess)."""
 MAX_PIECE_PACKETS = LOW_WATER // USERDATA_MAX_LENGTH
 """Packets that a piece of a stream fills at most, with the byte that says what it is."""
 
@@ -93,8 +93,7 @@ class Sctp(Acknowledging):
         """Bytes queued that have not been sent once."""
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
-        self.ends_soon = False
-        """From now on each chunk asks for its SACK at once (RFC 7053): we wait for the last one."""
+        self._ends_soon = False
 
     @property
     def rtt(self) -> float | None:
@@ -159,6 +158,10 @@ class Sctp(Acknowledging):
     def flush(self) -> None:
         """Send what the congestion window lets through."""
         self._send_queued()
+
+    def end_soon(self) -> None:
+        """We wait for the last acknowledgement: from now on each chunk asks for it (RFC 7053)."""
+        self._ends_soon = True
 
     def resume(self) -> None:
         """The path is back after silence: do not wait for the retransmission timer."""
@@ -287,7 +290,7 @@ class Sctp(Acknowledging):
             if now >= self._probe_at:
                 chunk.flags |= IMMEDIATE
                 self._probe_at = now + PROBE_INTERVAL
-            elif self.ends_soon or self._flight_size > narrow:
+            elif self._ends_soon or self._flight_size > narrow:
                 chunk.flags |= IMMEDIATE
             bundle.add(chunk)
 

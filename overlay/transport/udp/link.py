@@ -283,7 +283,7 @@ class Link:
         if self.reason is not None or self._hanging_up:
             return
         if last and self._sctp is not None:
-            self._sctp.ends_soon = True
+            self._sctp.end_soon()
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
             self.end("overflow")
@@ -389,7 +389,7 @@ class Link:
             self._streams = LinkStreams(
                 self, self.id, client=client, on_stream=self._host.on_stream
             )
-            self._outbox.streams = self._streams.mux
+            self._outbox.add_streams(self._streams.mux)
         return self._streams
 
     # --- the path --------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class UdpTransport:
         self._wake = trio.Event()
         self._sleeps_until = 0.0
 
-    # --- the port -------------------------------------------------------------------------------
+    # --- `Transport` ----------------------------------------------------------------------------
 
     async def run(
         self,
@@ -206,11 +206,6 @@ class UdpTransport:
             local_fingerprint=self.credentials.fingerprint,
             remote_fingerprint=facts.remote_fingerprint,
         )
-
-    @property
-    def door_counters(self) -> dict[str, int]:
-        """What the door has served and refused so far."""
-        return dict(self._door.counters)
 
     def _open_link(self, link: LinkId) -> Link | None:
         found = self._links.get(link)

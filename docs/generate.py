@@ -75,7 +75,7 @@ def documents() -> str:
 
 def frames() -> str:
     """The frames of streams, by the byte that they begin with."""
-    names = {getattr(stream_frames, kind.upper()): kind for kind in FRAMES}
+    names = {stream_frames.FrameType[kind.upper()]: kind for kind in FRAMES}
     found = {node.name: node for _, node in structs(STREAM_FRAMES)}
     lines = ["| type | body | |", "|---|---|---|"]
     for number, name in sorted(names.items()):

@@ -15,11 +15,11 @@ PARTS = Channel(0, ordered=False, max_retransmits=None)
 """For parts of publications: no control message waits until a lost packet of one is repeated."""
 DATAGRAMS = Channel(1, ordered=False, max_retransmits=0)
 MAX_QUEUED_BYTES = 4 << 20
-"""Beyond this the peer is not keeping up and the link ends (``overflow``). DESIGN."""
+"""Beyond this the peer is not keeping up and the link ends (``overflow``) (guess)."""
 MAX_PARTS_LANE_BYTES = 4 << 20
-"""Beyond this a part is not queued: its peer is told later where to get it. guess"""
+"""Beyond this a part is not queued: its peer is told later where to get it (guess)."""
 MAX_DATAGRAM_LANE_BYTES = 65_536
-"""Beyond this the oldest datagram is dropped: late ones are of no use. guess"""
+"""Beyond this the oldest datagram is dropped: late ones are of no use (guess)."""
 
 
 class Bulk(Protocol):
@@ -66,12 +66,16 @@ class Outbox:
         self.datagrams = FifoLane(DATAGRAMS)
         self.parts = FifoLane(PARTS)
         self._parts_are_next = True
-        self.streams: Bulk | None = None
+        self._streams: Bulk | None = None
+
+    def add_streams(self, streams: Bulk) -> None:
+        """From now on pieces of streams are bulk, too."""
+        self._streams = streams
 
     @property
     def size(self) -> int:
         """Bytes waiting in all lanes."""
-        streams = self.streams.queued if self.streams is not None else 0
+        streams = self._streams.queued if self._streams is not None else 0
         return self.control.size + self.datagrams.size + self.parts.size + streams
 
     @property
@@ -79,7 +83,7 @@ class Outbox:
         """Whether something could be sent."""
         if self.control.size or self.datagrams.size or self.parts.size:
             return True
-        return self.streams is not None and self.streams.ready
+        return self._streams is not None and self._streams.ready
 
     def push_control(self, protocol: int, data: bytes) -> bool:
         """Queue a control message; False, and nothing queued, when too much waits."""
@@ -111,12 +115,12 @@ class Outbox:
                 return lane.pop()
         if not bulk:
             return None
-        streams_wait = self.streams is not None and self.streams.ready
+        streams_wait = self._streams is not None and self._streams.ready
         if self.parts.size and (self._parts_are_next or not streams_wait):
             self._parts_are_next = False
             return self.parts.pop()
         self._parts_are_next = True
-        if self.streams is not None and streams_wait:
-            stream_id, frame = self.streams.pop(bulk)
+        if self._streams is not None and streams_wait:
+            stream_id, frame = self._streams.pop(bulk)
             return Channel(stream_id, ordered=True, max_retransmits=None), BINARY, frame
         return None

@@ -185,7 +185,6 @@ def test_every_point_of_the_plan_is_marked_done_or_departed_from() -> None:
     assert re.search(r"0028-the-house\.md", page("decisions/README.md"))
 
 
-@pending
 def test_the_clock_of_sctp_is_handed_in() -> None:
     """A step of the wall clock must not touch a round-trip time."""
     for path in (ROOT / "overlay" / "transport").rglob("*.py"):

@@ -60,7 +60,7 @@ class Endless:
 
 def test_streams_go_last_in_pieces_of_the_size_asked_for_and_never_fill_the_outbox() -> None:
     outbox = Outbox()
-    outbox.streams = Endless()
+    outbox.add_streams(Endless())
     assert outbox.size == 2 * MAX_QUEUED_BYTES
     assert outbox.push_control(53, b"control")
     outbox.push_datagram(53, b"datagram")

@@ -64,7 +64,7 @@ async def clogged(stream: MeshStream) -> None:
 
 def streams_of(node: Node, link: LinkId) -> LinkStreams:
     if isinstance(node.transport, MemoryTransport):
-        streams = node.transport._ends[link].streams
+        streams = node.transport._links[link].streams
     else:
         streams = node.transport._links[link]._streams  # type: ignore[attr-defined]
     assert isinstance(streams, LinkStreams)
@@ -76,8 +76,8 @@ def cheat(node: Node, link: LinkId, stream_id: int, *frames: bytes) -> None:
     streams_of(node, link).mux.receive = lambda *_: None  # type: ignore[method-assign]
     for frame in frames:
         if isinstance(node.transport, MemoryTransport):
-            end = node.transport._ends[link]
-            end.owner.send(end, end._arrival(stream_id, frame))
+            near = node.transport._links[link]
+            near.host.send(near, near._arrival(stream_id, frame))
         else:
             sctp = association(node, link)
             channel = Channel(stream_id, ordered=True, max_retransmits=None)

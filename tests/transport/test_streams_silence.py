@@ -20,9 +20,9 @@ def cut(network: MemoryNetwork, alice: Node, bob: Node) -> None:
 
 def make_deaf(node: Node, link: LinkId, *, but_for: int) -> None:
     """Let the node hear one stream of the link only."""
-    end = node.transport._ends[link]  # type: ignore[attr-defined]
-    receive = end.streams.mux.receive
-    end.streams.mux.receive = lambda stream_id, data, now: (
+    half = node.transport._links[link]  # type: ignore[attr-defined]
+    receive = half.streams.mux.receive
+    half.streams.mux.receive = lambda stream_id, data, now: (
         receive(stream_id, data, now) if stream_id == but_for else None
     )
 

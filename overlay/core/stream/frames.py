@@ -5,14 +5,12 @@ in `overlay.core.stream.mux`.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from overlay.core.wire.codec import Broken, Unknown
-
-READY, OPEN, ACK, DATA, CREDIT, END, RESET = range(7)
-"""The types. A type that we do not know is ignored: a later version's."""
 
 PROTOCOL_MAX = 64
 """Characters of a protocol's name."""
@@ -23,6 +21,18 @@ CODE_MAX = (1 << 31) - 1
 CANCELLED, CLOSED, BUSY, REFUSED, TIMEOUT = range(5)
 """Codes of `Reset` below 16 are ours: the application gave up; it reads no more; too many streams;
 nobody serves the protocol; no answer. Applications count from 16."""
+
+
+class FrameType(IntEnum):
+    """The first byte. A type that we do not know is a later version's, and ignored."""
+
+    READY = 0
+    OPEN = 1
+    ACK = 2
+    DATA = 3
+    CREDIT = 4
+    END = 5
+    RESET = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +81,19 @@ class Reset(msgspec.Struct, array_like=True, frozen=True):
 Frame = Ready | Open | Ack | Data | Credit | End | Reset
 
 _BODIES: dict[int, msgspec.msgpack.Decoder[Open | Ack | Credit | Reset]] = {
-    OPEN: msgspec.msgpack.Decoder(Open),
-    ACK: msgspec.msgpack.Decoder(Ack),
-    CREDIT: msgspec.msgpack.Decoder(Credit),
-    RESET: msgspec.msgpack.Decoder(Reset),
+    FrameType.OPEN: msgspec.msgpack.Decoder(Open),
+    FrameType.ACK: msgspec.msgpack.Decoder(Ack),
+    FrameType.CREDIT: msgspec.msgpack.Decoder(Credit),
+    FrameType.RESET: msgspec.msgpack.Decoder(Reset),
 }
-_TYPES: dict[type, int] = {Open: OPEN, Ack: ACK, Credit: CREDIT, Reset: RESET}
+_TYPES: dict[type, FrameType] = {
+    Open: FrameType.OPEN,
+    Ack: FrameType.ACK,
+    Credit: FrameType.CREDIT,
+    Reset: FrameType.RESET,
+}
 _BODY_MAX = 1024
+_DATA = bytes([FrameType.DATA])
 Bodied = TypeVar("Bodied", Open, Ack, Credit, Reset)
 
 
@@ -85,11 +101,11 @@ def encode(frame: Frame) -> bytes:
     """The frame as it crosses the link."""
     match frame:
         case Data(data=data):
-            return b"%c%b" % (DATA, data)
+            return _DATA + data
         case Ready():
-            return bytes([READY])
+            return bytes([FrameType.READY])
         case End():
-            return bytes([END])
+            return bytes([FrameType.END])
         case _:
             return bytes([_TYPES[type(frame)]]) + msgspec.msgpack.encode(frame)
 
@@ -97,11 +113,11 @@ def encode(frame: Frame) -> bytes:
 def decode(frame: bytes) -> Frame | Unknown | Broken:
     """What a peer sent. Never raises, for any bytes."""
     kind = frame[0] if frame else None
-    if kind == DATA:
+    if kind == FrameType.DATA:
         return Data(frame[1:]) if len(frame) > 1 else Broken("a DATA frame without data")
-    if kind == READY:
+    if kind == FrameType.READY:
         return Ready()
-    if kind == END:
+    if kind == FrameType.END:
         return End()
     if kind is None:
         return Broken("an empty frame")

@@ -21,14 +21,13 @@ from typing import assert_never
 from overlay.core.stream.frames import (
     BUSY,
     CANCELLED,
-    OPEN,
-    RESET,
     TIMEOUT,
     Ack,
     Credit,
     Data,
     End,
     Frame,
+    FrameType,
     Open,
     Ready,
     Reset,
@@ -42,17 +41,17 @@ from overlay.core.wire.codec import Broken, Unknown
 
 FIRST_ID = 2
 STREAMS_MAX = 256
-"""Streams that each side may have open at once, and ids that an opener uses. DESIGN"""
+"""Streams that each side may have open at once, and ids that an opener uses (guess)."""
 WINDOW = 262_144
-"""Bytes of one stream that may wait for our application. paper: issue; 5 MB/s at 50 ms"""
+"""Bytes of one stream that may wait for our application: 5 MB/s at 50 ms (guess)."""
 WINDOWS_MAX = 16 << 20
-"""Bytes of all windows of a link together; beyond it a stream gets `EARLY_CREDIT` only. guess"""
+"""Bytes of all windows of a link together; beyond it a stream gets `EARLY_CREDIT` only (guess)."""
 PIECE = 16_384
-"""Bytes of data in one frame at most: what a more urgent message may have to wait for. DESIGN"""
+"""Bytes of data in one frame at most: what a more urgent message may have to wait for (guess)."""
 OPEN_TIMEOUT = 30.0
-"""Seconds until a stream that the peer does not acknowledge is broken. guess"""
+"""Seconds until a stream that the peer does not acknowledge is broken (guess)."""
 LINGER_TIMEOUT = 60.0
-"""Seconds in which what a closed stream has queued must have gone out. guess"""
+"""Seconds in which what a closed stream has queued must have gone out (guess)."""
 IDS_END = 1024
 """One past the last stream id that a peer can use: what our SCTP offers."""
 LOST = -1
@@ -60,7 +59,7 @@ LOST = -1
 WASTE_MAX = 1000.0
 """Streams that a peer may open in vain (we refuse or it resets them) before it loses its link."""
 WASTE_RATE = 50.0
-"""A second: what is forgiven. guess: requests that a user cancels"""
+"""Forgiven each second: requests that a user cancels are opened in vain, too (guess)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +343,7 @@ class StreamMux:
             self._turns.join(stream)
         else:
             self._turns.leave(stream)
-        if OPEN in stream.owed and RESET in stream.owed:
+        if stream.owed and {FrameType.OPEN, FrameType.RESET}.issubset(stream.owed):
             stream.take_back()  # the peer has never heard of it
         if stream.owed and not stream.is_urgent:
             stream.is_urgent = True

@@ -5,18 +5,16 @@ stream is over. RESET also stops the other direction: whoever gets one and has n
 last word yet says RESET in turn. A RESET after an END only stops the other direction.
 """
 
+from typing import assert_never
+
 from overlay.core.stream.frames import (
-    ACK,
     CLOSED,
-    CREDIT,
     CREDIT_MAX,
-    END,
-    OPEN,
-    RESET,
     Ack,
     Credit,
     End,
     Frame,
+    FrameType,
     Open,
     Reset,
 )
@@ -31,12 +29,14 @@ from overlay.core.stream.states import (
 
 EARLY_CREDIT = 16_384
 """Bytes that an opener may send before it is answered: a constant of the protocol."""
+OPENINGS = frozenset({FrameType.OPEN, FrameType.ACK})
+"""What each side says of a stream before anything else."""
 SEND_BUFFER = 65_536
-"""Bytes that an application may hand over before they are sent. guess"""
+"""Bytes that an application may hand over before they are sent (guess)."""
 
 
 class Stream:
-    """State (`stream_states`) and rules of one stream; `StreamMux` feeds and schedules it."""
+    """The state and the rules of one stream; `StreamMux` feeds and schedules it."""
 
     __slots__ = (
         *("allowance", "broken", "consumed", "credit", "debt", "id", "in_round", "incoming"),
@@ -51,7 +51,7 @@ class Stream:
         self.ours = ours
         self.sending = Sending.OPEN
         self.receiving = Receiving.UNANSWERED if ours else Receiving.OPEN
-        self.owed = [OPEN if ours else ACK]
+        self.owed = [FrameType.OPEN if ours else FrameType.ACK]
         """Types of the frames that go out before any data, in order; no type twice."""
         self.outgoing, self.incoming = bytearray(), bytearray()
         self.credit = EARLY_CREDIT if ours else opening.credit
@@ -132,13 +132,13 @@ class Stream:
         del self.incoming[:most]
         self.consumed += len(data)
         if 2 * self.consumed >= self.window and not self.final_received:
-            self._owe(CREDIT)
+            self._owe(FrameType.CREDIT)
         return data
 
     def end(self) -> None:
         """Send nothing more than what has been queued."""
         if self._send(SendingEvent.END) and not self.outgoing:
-            self._owe(END)
+            self._owe(FrameType.END)
 
     def close(self) -> None:
         """Read no more and send nothing more; what has been queued is still delivered."""
@@ -148,7 +148,7 @@ class Stream:
         if not self.final_received and self.reset_code is None:
             self.reset_code = CLOSED
             if not self.outgoing:
-                self._owe(RESET)
+                self._owe(FrameType.RESET)
 
     def reset(self, code: int) -> None:
         """Give up both directions at once."""
@@ -160,10 +160,10 @@ class Stream:
         """Give up, but leave what has arrived to be read."""
         self.outgoing.clear()
         self._send(SendingEvent.STOP)
-        self.owed = [kind for kind in self.owed if kind in {OPEN, ACK}]
+        self.owed = [kind for kind in self.owed if kind in OPENINGS]
         if not (self.final_sent and self.final_received):
             self.reset_code = code
-            self._owe(RESET)
+            self._owe(FrameType.RESET)
 
     def take_back(self) -> None:
         """It was given up before the peer heard of it: nothing is said on either side."""
@@ -224,34 +224,39 @@ class Stream:
         del self.outgoing[: len(piece)]
         self.credit -= len(piece)
         if self.sending is Sending.ENDING and not self.outgoing:
-            self._owe(END)
+            self._owe(FrameType.END)
             if self.is_closed and not self.final_received:
-                self._owe(RESET)
+                self._owe(FrameType.RESET)
         return piece
 
     def pay(self) -> Frame:
         """The first of the frames that are owed; there is one."""
-        kind = self.owed.pop(0)
-        if kind == OPEN:
-            return Open(self.protocol, self.priority, self.window)
-        if kind == ACK:
-            return Ack(self.window - EARLY_CREDIT)
-        if kind == CREDIT:
-            given, self.consumed = self.consumed, 0
-            self.allowance += given
-            return Credit(given)
-        if kind == END:
-            self._send(SendingEvent.END_SENT)
-            return End()
-        self._send(SendingEvent.RESET_SENT)
-        assert self.reset_code is not None, "owed with its code"
-        return Reset(self.reset_code)
+        match kind := self.owed.pop(0):
+            case FrameType.OPEN:
+                return Open(self.protocol, self.priority, self.window)
+            case FrameType.ACK:
+                return Ack(self.window - EARLY_CREDIT)
+            case FrameType.CREDIT:
+                given, self.consumed = self.consumed, 0
+                self.allowance += given
+                return Credit(given)
+            case FrameType.END:
+                self._send(SendingEvent.END_SENT)
+                return End()
+            case FrameType.RESET:
+                self._send(SendingEvent.RESET_SENT)
+                assert self.reset_code is not None, "owed with its code"
+                return Reset(self.reset_code)
+            case FrameType.READY | FrameType.DATA:
+                raise AssertionError(f"a stream never owes {kind.name}")
+            case _:
+                assert_never(kind)
 
     @property
     def is_complete(self) -> bool:
         """Whether both last words have been said."""
         return self.final_sent and self.final_received and not self.owed
 
-    def _owe(self, kind: int) -> None:
+    def _owe(self, kind: FrameType) -> None:
         if kind not in self.owed:
             self.owed.append(kind)

@@ -9,7 +9,7 @@ from collections import deque
 from overlay.core.stream.stream import Stream
 
 QUANTUM = 16_384
-"""Bytes of a turn at priority 0; each step up doubles it, each step down halves it. guess"""
+"""Bytes of a turn at priority 0; each step up doubles it, each step down halves it (guess)."""
 
 
 class Turns:

@@ -34,7 +34,7 @@ SAMPLE_MAX = 12
 """Records in a sample: of the largest, they fill most of a message."""
 ADDRESSES_MAX = 32
 CANDIDATES_MAX = 8
-"""Candidates an offer (DESIGN, the door)."""
+"""Candidates in an offer or answer (guess)."""
 PREKEYS_MAX = 8
 VAIN_MAX = 128
 """Places that a request takes along as leading nowhere: twice the nodes that it can pass."""

@@ -6,6 +6,7 @@ docs/decisions/0008-dtls-on-pyopenssl.md.
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Protocol
 
 from cryptography import x509
@@ -18,13 +19,12 @@ from overlay.transport.dtls.records import ALERT, APPLICATION_DATA, SUITES, Reco
 
 EXPORTER_LABEL = b"EXPORTER-overlay-link"
 EXPORTER_BYTES = 32
-HANDSHAKE = 22
 RECORD_HEADER_BYTES = 13
 CLOSE_NOTIFY = b"\1\0"
 FATAL = b"\2"
 """Alerts (RFC 5246 §7.2): warning 0, and the level of those that end the association."""
 MAX_DATAGRAM_BYTES = 1200
-"""What fits the smallest IPv6 path with room for a relay's header. guess"""
+"""What fits the smallest IPv6 path with room for a relay's header (guess)."""
 _READ_BYTES = 2048
 _FLIGHT_BYTES = 65_536
 _DTLS_1_2 = 0xFEFD
@@ -74,10 +74,22 @@ def _context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> 
     context.set_cipher_list(_CIPHERS)
     # A stock aiortc peer fails a handshake without an SRTP profile, data channels or not.
     context.set_tlsext_use_srtp(b"SRTP_AEAD_AES_128_GCM:SRTP_AES128_CM_SHA1_80")
-    # The endpoint has checked the cookie (its own, stateless); OpenSSL is only told to expect one.
+    # The endpoint has checked its own, stateless cookie; OpenSSL is only told to expect one.
     context.set_cookie_generate_callback(lambda _: b"the endpoint makes cookies")
     context.set_cookie_verify_callback(lambda *_: True)
     return context
+
+
+class DtlsState(StrEnum):
+    """How an association stands."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+    """The peer has said so, or we have."""
+    FAILED = "failed"
+    """`Dtls.failure` says why."""
 
 
 class DataReceiver(Protocol):
@@ -89,7 +101,6 @@ class DataReceiver(Protocol):
 class Dtls:
     """One association: `receive` datagrams, `send` plaintexts; `state` says how it stands.
 
-    `state` is ``new``, ``connecting``, ``connected``, ``closed`` (the peer said so) or ``failed``.
     `transmit` is called with each datagram to send, inside `start`, `receive`, `send`, `close`.
     """
 
@@ -107,7 +118,7 @@ class Dtls:
         `cookie_exchanged`: we are the server and the first datagram is a ClientHello whose cookie
         has been checked.
         """
-        self.state = "new"
+        self.state = DtlsState.NEW
         self.failure = ""
         """Why it failed: ``certificate``, ``protocol`` or ``timeout``."""
         self.fingerprint = b""
@@ -130,7 +141,7 @@ class Dtls:
 
     @property
     def transport(self) -> "Dtls":
-        """aiortc climbs to the ICE transport for nothing that we use."""
+        """What aiortc takes for the ICE transport; it uses nothing of that which we reach."""
         return self
 
     def _register_data_receiver(self, receiver: DataReceiver) -> None:
@@ -146,7 +157,7 @@ class Dtls:
 
     def start(self) -> None:
         """Send the first flight, as client; as server, be ready for the peer's."""
-        self.state = "connecting"
+        self.state = DtlsState.CONNECTING
         if not self._listening:
             self._handshake()
 
@@ -157,23 +168,13 @@ class Dtls:
         """
         if self._records is not None:
             return self._open(self._records, datagram)
-        if self.state == "connected":
+        if self.state is DtlsState.CONNECTED:
             return self._decrypt(datagram) or self._is_over()
-        if self.state != "connecting":
-            return None
-        if self._listening and not self._accept(datagram):
-            return None
-        before = self._ssl.get_state_string()
-        self._note_numbers(datagram)
-        self._ssl.bio_write(datagram)
-        self._handshake()
-        moved = self.state != "connecting" or self._ssl.get_state_string() != before
-        plaintexts = self._read_all() if self.state == "connected" else []
-        return plaintexts if moved else None
+        return self._receive_flight(datagram) if self.state is DtlsState.CONNECTING else None
 
     def send(self, plaintext: bytes) -> None:
         """Encrypt into one record and transmit it; nothing happens unless connected."""
-        if self.state != "connected":
+        if self.state is not DtlsState.CONNECTED:
             return
         if self._records is not None:
             self._transmit(self._records.seal(APPLICATION_DATA, plaintext))
@@ -188,7 +189,7 @@ class Dtls:
 
     def timeout(self) -> float | None:
         """Seconds until `handle_timeout` is due, or None."""
-        return self._ssl.DTLSv1_get_timeout() if self.state == "connecting" else None
+        return self._ssl.DTLSv1_get_timeout() if self.state is DtlsState.CONNECTING else None
 
     def handle_timeout(self) -> None:
         """Send the last flight again (RFC 6347 §4.2.4)."""
@@ -200,16 +201,27 @@ class Dtls:
 
     def close(self) -> None:
         """Say close_notify if there is somebody to say it to; nothing is transmitted afterwards."""
-        if self.state == "connected":
+        if self.state is DtlsState.CONNECTED:
             self._say_goodbye()
-        if self.state != "failed":
-            self.state = "closed"
+        if self.state is not DtlsState.FAILED:
+            self.state = DtlsState.CLOSED
         self._transmit = _nowhere
 
     # --- inside --------------------------------------------------------------------------------
 
+    def _receive_flight(self, datagram: bytes) -> list[bytes] | None:
+        if self._listening and not self._accept(datagram):
+            return None
+        before = self._ssl.get_state_string()
+        self._note_numbers(datagram)
+        self._ssl.bio_write(datagram)
+        self._handshake()
+        moved = self.state is not DtlsState.CONNECTING or self._ssl.get_state_string() != before
+        plaintexts = self._read_all() if self.state is DtlsState.CONNECTED else []
+        return plaintexts if moved else None
+
     def _is_over(self) -> list[bytes] | None:
-        return None if self.state == "connected" else []
+        return None if self.state is DtlsState.CONNECTED else []
 
     def _decrypt(self, datagram: bytes) -> list[bytes]:
         # The usual datagram is one record: one call into OpenSSL, and no second that only
@@ -251,7 +263,7 @@ class Dtls:
 
     def _open(self, records: Records, datagram: bytes) -> list[bytes] | None:
         """The plaintexts of all records in a datagram; None if none was genuine."""
-        if self.state != "connected":
+        if self.state is not DtlsState.CONNECTED:
             return None
         plaintexts: list[bytes] = []
         genuine, start = False, 0
@@ -273,7 +285,7 @@ class Dtls:
 
     def _on_alert(self, alert: bytes) -> None:
         if alert == CLOSE_NOTIFY:
-            self.state = "closed"
+            self.state = DtlsState.CLOSED
         elif alert[:1] == FATAL:
             self._fail("protocol")
 
@@ -290,7 +302,7 @@ class Dtls:
         """Nothing to read: mostly a foreign or replayed record; OpenSSL has dropped it."""
         self._flush()  # the peer may have lost our last flight
         if isinstance(error, SSL.ZeroReturnError):
-            self.state = "closed"
+            self.state = DtlsState.CLOSED
         elif not isinstance(error, SSL.WantReadError):
             self._fail("protocol")
 
@@ -330,7 +342,7 @@ class Dtls:
             self._fail("certificate")
             return
         self.exporter = self._ssl.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES)
-        self.state = "connected"
+        self.state = DtlsState.CONNECTED
 
     def _say_goodbye(self) -> None:
         if self._records is not None:
@@ -343,7 +355,7 @@ class Dtls:
         self._flush()
 
     def _fail(self, why: str) -> None:
-        self.state = "failed"
+        self.state = DtlsState.FAILED
         self.failure = why
 
     def _drain(self) -> bytes:

@@ -39,14 +39,14 @@ from overlay.core.wire.messages import GossipPart
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
-from overlay.transport.memory.end import End
+from overlay.transport.memory.link import MemoryLink
 from overlay.transport.outbox import MAX_QUEUED_BYTES
 from overlay.transport.streams import MeshStream, OnStream
 
 LATENCY = 0.01
-"""Seconds one way. guess"""
+"""Seconds one way (guess)."""
 SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
-"""Seconds without hearing anything. DESIGN: a check every 2 s, suspect 1.5 s after it."""
+"""Seconds without hearing anything, as `overlay.core.ice.liveness` and its checks make them."""
 HOST_PRIORITY = 2_130_706_431
 
 log = logging.getLogger("overlay.transport")
@@ -160,11 +160,11 @@ class MemoryTransport:
         self._wake = trio.Event()
         self._emit: Callable[[Event], None] | None = None
         self._wall_offset: float | None = None
-        self._ends: dict[LinkId, End] = {}
+        self._links: dict[LinkId, MemoryLink] = {}
         self._attempts: dict[LinkId, Alarm] = {}
         self._next_link = 1
 
-    # --- the port -------------------------------------------------------------------------------
+    # --- `Transport` ----------------------------------------------------------------------------
 
     async def run(
         self,
@@ -188,8 +188,8 @@ class MemoryTransport:
                 self._alarms.run_due(trio.current_time())
         finally:
             self._emit = None
-            for end in list(self._ends.values()):
-                self._hang_up(end)
+            for link in list(self._links.values()):
+                self._hang_up(link)
             self._network._leave(self)
 
     def perform(self, effect: TransportEffect) -> None:
@@ -205,22 +205,22 @@ class MemoryTransport:
                 self._transmit(effect)
             case Hangup():
                 self._forget_attempt(effect.link)
-                if (end := self._ends.get(effect.link)) is not None:
-                    self._hang_up(end)
+                if (link := self._links.get(effect.link)) is not None:
+                    self._hang_up(link)
             case Admit():
-                if (end := self._ends.get(effect.link)) is not None:
-                    end.open_streams().admit()
+                if (link := self._links.get(effect.link)) is not None:
+                    link.open_streams().admit()
             case Prepare():
-                pass
+                pass  # there are no sockets to gather candidates from
             case _:
                 assert_never(effect)
 
     async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
         """See `Transport.open_stream`."""
-        end = self._ends.get(link)
-        if end is None or end.streams is None:
+        found = self._links.get(link)
+        if found is None or found.streams is None:
             raise LinkClosed("there is no such link: no stream can be opened on it")
-        return await end.streams.open(protocol, priority)
+        return await found.streams.open(protocol, priority)
 
     def clock_set(self, wall: float) -> None:
         """See `Transport.clock_set`."""
@@ -228,23 +228,23 @@ class MemoryTransport:
 
     def statistics(self, link: LinkId) -> LinkStatistics | None:
         """See `Transport.statistics`."""
-        end = self._ends.get(link)
-        if end is None:
+        found = self._links.get(link)
+        if found is None:
             return None
         return LinkStatistics(
-            bytes_in=end.bytes_in,
-            bytes_out=end.bytes_out,
-            queued=end.waiting + (end.streams.mux.queued if end.streams is not None else 0),
+            bytes_in=found.bytes_in,
+            bytes_out=found.bytes_out,
+            queued=found.waiting + (found.streams.mux.queued if found.streams is not None else 0),
             rtt=2 * self._network.latency,
-            remote=end.facts.remote,
-            local=end.facts.local,
-            path=end.facts.path,
+            remote=found.facts.remote,
+            local=found.facts.local,
+            path=found.facts.path,
         )
 
     def description(self, link: LinkId) -> LinkDescription | None:
         """See `Transport.description`."""
-        end = self._ends.get(link)
-        return None if end is None else end.description
+        found = self._links.get(link)
+        return None if found is None else found.description
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -279,9 +279,10 @@ class MemoryTransport:
             return
         other, theirs = partner.transport, partner.effect
         if effect.fingerprint != other.fingerprint or theirs.fingerprint != self.fingerprint:
-            mine = effect.fingerprint != other.fingerprint
-            self._fail_soon(effect.link, "certificate" if mine else "protocol")
-            other._fail_soon(theirs.link, "protocol" if mine else "certificate")
+            # Who sees the wrong certificate says so; the other side sees a failed handshake.
+            ours_sees_it = effect.fingerprint != other.fingerprint
+            self._fail_soon(effect.link, "certificate" if ours_sees_it else "protocol")
+            other._fail_soon(theirs.link, "protocol" if ours_sees_it else "certificate")
             return
         sides = [
             _Side(at, each.link, each.attempt, each.local, inbound=not each.controlling)
@@ -291,24 +292,24 @@ class MemoryTransport:
 
     def _connect(self, dialler: "_Side", listener: "_Side") -> None:
         exporter = self._network.random.randbytes(32)
-        near = dialler.at._make_end(dialler, listener, exporter)
-        far = listener.at._make_end(listener, dialler, exporter)
+        near = dialler.at._make_link(dialler, listener, exporter)
+        far = listener.at._make_link(listener, dialler, exporter)
         near.other, far.other = far, near
         latency = self._network.latency
 
         def arrive() -> None:
             # Scheduled first, so that nothing which the far end says overtakes it.
-            dialler.at.later(latency, lambda: dialler.at._open(near))
+            dialler.at.call_later(latency, lambda: dialler.at._open(near))
             listener.at._open(far)
 
-        listener.at.later(latency, arrive)
+        listener.at.call_later(latency, arrive)
 
-    def _make_end(self, side: "_Side", other: "_Side", exporter: bytes) -> End:
-        link = side.link
-        if link is None:
-            link = LinkId(self._next_link)
+    def _make_link(self, side: "_Side", other: "_Side", exporter: bytes) -> MemoryLink:
+        link_id = side.link
+        if link_id is None:
+            link_id = LinkId(self._next_link)
             self._next_link += 2
-            self._expect(link, LOST_AFTER)
+            self._expect(link_id, LOST_AFTER)
         role = "server" if side.inbound else "client"
         facts = LinkFacts(
             remote=other.at.address,
@@ -330,30 +331,30 @@ class MemoryTransport:
             local_fingerprint=self.fingerprint,
             remote_fingerprint=other.at.fingerprint,
         )
-        return End(link, self, side.inbound, facts, description)
+        return MemoryLink(link_id, self, side.inbound, facts, description)
 
-    def _open(self, end: End) -> None:
-        if end.link not in self._attempts:
-            if end.other is not None:  # hung up meanwhile: the other end must not stay alone
-                end.other.owner.later(self._network.latency, _losing(end.other, "closed"))
+    def _open(self, link: MemoryLink) -> None:
+        if link.id not in self._attempts:
+            if link.other is not None:  # hung up meanwhile: the other node must not keep its half
+                link.other.host.call_later(self._network.latency, _losing(link.other, "closed"))
             return
-        self._forget_attempt(end.link)
-        self._ends[end.link] = end
-        self.say(LinkOpened(end.link, end.inbound, end.facts))
-        self.say(Mapped(end.link, self.address))
+        self._forget_attempt(link.id)
+        self._links[link.id] = link
+        self.emit(LinkOpened(link.id, link.inbound, link.facts))
+        self.emit(Mapped(link.id, self.address))
         self.check_paths()
 
     def _expect(self, link: LinkId, timeout: float) -> None:
-        self._attempts[link] = self.later(timeout, lambda: self._fail(link, "timeout"))
+        self._attempts[link] = self.call_later(timeout, lambda: self._fail(link, "timeout"))
 
     def _fail_soon(self, link: LinkId, reason: str) -> None:
-        self.later(2 * self._network.latency, lambda: self._fail(link, reason))
+        self.call_later(2 * self._network.latency, lambda: self._fail(link, reason))
 
     def _fail(self, link: LinkId, reason: str) -> None:
         if link in self._attempts:
             self._forget_attempt(link)
             if link % 2 == 0:
-                self.say(DialFailed(link, reason))
+                self.emit(DialFailed(link, reason))
 
     def _forget_attempt(self, link: LinkId) -> None:
         alarm = self._attempts.pop(link, None)
@@ -363,8 +364,8 @@ class MemoryTransport:
     # --- messages ---------------------------------------------------------------------------------
 
     def _transmit(self, effect: Transmit) -> None:
-        end = self._ends.get(effect.link)
-        if end is None:
+        link = self._links.get(effect.link)
+        if link is None:
             return
         try:
             data = encode(effect.message)
@@ -372,21 +373,21 @@ class MemoryTransport:
             log.exception("link %d: a message of ours breaks the protocol", effect.link)
             self.internal_errors += 1
             return
-        if isinstance(effect.message, GossipPart) and end.waiting > MAX_QUEUED_BYTES // 2:
-            self.say(Unsent(end.link, effect.message))
+        if isinstance(effect.message, GossipPart) and link.waiting > MAX_QUEUED_BYTES // 2:
+            self.emit(Unsent(link.id, effect.message))
             return
-        end.transmit(data)
-        if end.waiting > MAX_QUEUED_BYTES:
-            self.later(0, _losing(end, "overflow"))
+        link.transmit(data)
+        if link.waiting > MAX_QUEUED_BYTES:
+            self.call_later(0, _losing(link, "overflow"))
 
-    def _hang_up(self, end: End) -> None:
-        end.end_streams()
-        self._drop(end)
-        self.send(end, lambda other: other.owner.lose(other, "closed"))
+    def _hang_up(self, link: MemoryLink) -> None:
+        link.end_streams()
+        self._drop(link)
+        self.send(link, lambda other: other.host.lose(other, "closed"))
 
-    def send(self, end: End, arrive: Callable[[End], None]) -> None:
+    def send(self, link: MemoryLink, arrive: Callable[[MemoryLink], None]) -> None:
         """Let something happen at the other end after the latency, in order, if the path passes."""
-        other = end.other
+        other = link.other
         if other is None:
             return
 
@@ -396,73 +397,73 @@ class MemoryTransport:
             else:
                 other.held.append(arrival)
 
-        other.owner.later(self._network.latency, arrival)
+        other.host.call_later(self._network.latency, arrival)
 
-    def lose(self, end: End, reason: str) -> None:
-        """For ends: end the link for this reason."""
-        if not self.has(end):
+    def lose(self, link: MemoryLink, reason: str) -> None:
+        """For links: end the link for this reason."""
+        if not self.has(link):
             return
-        self._drop(end)
-        self.say(LinkLost(end.link, reason))
+        self._drop(link)
+        self.emit(LinkLost(link.id, reason))
         if reason != "closed":
-            self.send(end, lambda other: other.owner.lose(other, "closed"))
+            self.send(link, lambda other: other.host.lose(other, "closed"))
 
-    def _drop(self, end: End) -> None:
-        self._ends.pop(end.link, None)
-        if end.streams is not None:
-            end.streams.lose()
-        for alarm in end.silence:
+    def _drop(self, link: MemoryLink) -> None:
+        self._links.pop(link.id, None)
+        if link.streams is not None:
+            link.streams.lose()
+        for alarm in link.silence:
             alarm.cancel()
 
     # --- paths ------------------------------------------------------------------------------------
 
     def check_paths(self) -> None:
         """Notice which links the network has cut or healed."""
-        for end in list(self._ends.values()):
-            passes = self._network.passes(end.facts.local, end.facts.remote)
-            if not passes and end.held is None:
-                end.held = deque()
-                end.silence = tuple(self._silence_of(end))
-            elif passes and end.held is not None:
-                self._heard_again(end, end.held)
+        for link in list(self._links.values()):
+            passes = self._network.passes(link.facts.local, link.facts.remote)
+            if not passes and link.held is None:
+                link.held = deque()
+                link.silence = tuple(self._silence_of(link))
+            elif passes and link.held is not None:
+                self._heard_again(link, link.held)
 
-    def _silence_of(self, end: End) -> Iterator[Alarm]:
-        yield self.later(SUSPECT_AFTER, lambda: self._quiet(end, LinkSuspect(end.link)))
-        yield self.later(SILENT_AFTER, lambda: self._quiet(end, LinkSilent(end.link)))
-        yield self.later(LOST_AFTER, _losing(end, "broken"))
+    def _silence_of(self, link: MemoryLink) -> Iterator[Alarm]:
+        yield self.call_later(SUSPECT_AFTER, lambda: self._quiet(link, LinkSuspect(link.id)))
+        yield self.call_later(SILENT_AFTER, lambda: self._quiet(link, LinkSilent(link.id)))
+        yield self.call_later(LOST_AFTER, _losing(link, "broken"))
 
-    def _quiet(self, end: End, event: Event) -> None:
-        end.is_quiet = True
-        if end.streams is not None and isinstance(event, LinkSilent):
-            end.streams.suspend()
-        self.say(event)
+    def _quiet(self, link: MemoryLink, event: Event) -> None:
+        link.is_quiet = True
+        if link.streams is not None and isinstance(event, LinkSilent):
+            link.streams.suspend()
+        self.emit(event)
 
-    def _heard_again(self, end: End, held: deque[Callable[[], None]]) -> None:
-        end.held = None
-        for alarm in end.silence:
+    def _heard_again(self, link: MemoryLink, held: deque[Callable[[], None]]) -> None:
+        link.held = None
+        for alarm in link.silence:
             alarm.cancel()
-        if end.is_quiet:
-            end.is_quiet = False
-            if end.streams is not None:
-                end.streams.resume()
-            self.say(LinkAlive(end.link))
+        if link.is_quiet:
+            link.is_quiet = False
+            if link.streams is not None:
+                link.streams.resume()
+            self.emit(LinkAlive(link.id))
         for arrival in held:
-            self.later(self._network.latency, arrival)
+            self.call_later(self._network.latency, arrival)
 
     # --- time -------------------------------------------------------------------------------------
 
-    def has(self, end: End) -> bool:
-        """For ends: whether it is open and ours."""
-        return self._ends.get(end.link) is end
+    def has(self, link: MemoryLink) -> bool:
+        """For links: whether it is open and ours."""
+        return self._links.get(link.id) is link
 
-    def later(self, delay: float, ring: Callable[[], None]) -> Alarm:
-        """For ends: call `ring` once, `delay` seconds from now."""
+    def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
+        """For links: call `ring` once, `delay` seconds from now."""
         alarm = self._alarms.call_later(delay, ring)
         self._wake.set()
         return alarm
 
-    def say(self, event: Event) -> None:
-        """For ends: hand an event to the node."""
+    def emit(self, event: Event) -> None:
+        """For links: hand an event to the node."""
         if self._emit is not None:
             self._emit(event)
 
@@ -479,5 +480,5 @@ class _Side:
     claim: dial.Claim | None = None
 
 
-def _losing(end: End, reason: str) -> Callable[[], None]:
-    return lambda: end.owner.lose(end, reason)
+def _losing(link: MemoryLink, reason: str) -> Callable[[], None]:
+    return lambda: link.host.lose(link, reason)

@@ -4,15 +4,14 @@ Most packets of a busy node are SACKs. So small packets wait for one together, u
 it (RFC 7053); and one that leaves nothing out is read without aiortc's detours.
 """
 
-import time
 from collections.abc import Coroutine
 from typing import Any
 
 from aiortc.rtcdtlstransport import RTCDtlsTransport
-from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, RTCSctpTransport, SackChunk
+from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, RTCSctpTransport
 
 from overlay.errors import LocalProtocolError, RemoteProtocolError
-from overlay.transport.sctp.packets import IMMEDIATE, SCTP_PORT, read_plain_sack
+from overlay.transport.sctp.packets import IMMEDIATE, SCTP_PORT, OutboundData, read_plain_sack
 from overlay.transport.sctp.timers import (
     RTO_INITIAL,
     SACK_DELAY,
@@ -25,10 +24,14 @@ from overlay.transport.sctp.timers import (
 MAX_DUPLICATES = 32
 MAX_GAPS = 128
 NEARLY_FULL = 1100
-"""Bytes of a packet that is one of many, most likely. guess"""
+"""Bytes of a packet that is one of many, most likely (guess)."""
 SACK_BYTES = 4 * NEARLY_FULL
 """Bytes of packets after which a SACK goes out at once; nearly full ones count twice. Deviation:
 RFC 9260 §6.2 counts two packets of any size, TCP waits for two full ones (RFC 9293 §3.8.6.3)."""
+MISSES = 3
+"""SACKs that leave a chunk out before it counts as lost. RFC 9260 §7.2.4"""
+LONGEST_MEASURED = 60.0
+"""Seconds. What took longer measured a process that was stopped, not the path (guess)."""
 
 _MODULO = 2**32
 _HALF = 2**31
@@ -55,7 +58,7 @@ class Acknowledging(RTCSctpTransport):
 
     def __init__(self, dtls: RTCDtlsTransport, clock: Clock) -> None:
         super().__init__(dtls, SCTP_PORT)
-        self._loop = clock
+        self._loop = self._clock = clock
         self._rto = RTO_INITIAL
         self.over = False
         """The peer ended the association, or it never came about."""
@@ -71,59 +74,111 @@ class Acknowledging(RTCSctpTransport):
     # --- what the peer says has arrived ----------------------------------------------------------
 
     def _receive_plain_sack(self, packet: bytes) -> bool:
-        """Handle the usual answer to data, in few steps: one SACK without gaps; else False.
-
-        It does what aiortc's `_receive_sack_chunk` does when nothing is lost or given up.
-        """
-        if (
-            self._fast_recovery_exit is not None
-            or self._resend
-            or self._forward_tsn_chunk is not None
-            or self._reconfig_queue
-        ):
-            return False
+        """Handle the usual answer to data, one SACK without gaps, in few steps; else False."""
         plain = read_plain_sack(packet, self._local_verification_tag)
         if plain is None:
             return False
-        cumulative, window = plain
-        last = self._last_sacked_tsn
-        if (cumulative - last) % _MODULO > (self._local_tsn - 1 - last) % _MODULO:
-            return False  # of data never sent, or older than one that has come before
+        self._on_sack(*plain, [])
+        return True
+
+    def _on_sack(self, cumulative: int, window: int, gaps: list[tuple[int, int]]) -> None:
+        """Forget what has arrived, and send what may go now (RFC 9260 §6.2.1, §7.2).
+
+        RemoteProtocolError: it acknowledges what was never sent, which would wedge the association.
+        """
+        in_flight = (self._local_tsn - 1 - cumulative) % _MODULO
+        if in_flight >= _HALF or (gaps and gaps[-1][1] > in_flight):
+            raise RemoteProtocolError("SCTP: a SACK for data that was never sent")
         self._peer_rwnd = window
+        last = self._last_sacked_tsn
+        if (cumulative - last) % _MODULO >= _HALF:
+            return  # older than one that has come before
         self._last_sacked_tsn = cumulative
         full = self._flight_size >= self._cwnd
         done, size = self._acknowledge(cumulative)
-        if done and full:
-            self._widen(size)
+        lost = False
+        if gaps:
+            beyond, lost = self._on_gaps(cumulative, gaps)
+            size += beyond
+        if self._fast_recovery_exit is None:
+            if done and full:
+                self._widen(size)
+            if lost:
+                self._enter_fast_recovery()
+        elif (cumulative - self._fast_recovery_exit) % _MODULO < _HALF:
+            self._fast_recovery_exit = None
         sent = self._sent_queue
         if not sent:
             self._t3.stop()
         elif done:
             self._t3.start(self._rto)
-        if self._forward_tsn_streams or (sent and sent[0]._abandoned):
+        if gaps or self._advanced_peer_ack_tsn != last or (sent and sent[0]._abandoned):
             self._update_advanced_peer_ack_point()
         else:
             self._advanced_peer_ack_tsn = cumulative
-        if self._outbound_queue or self._forward_tsn_chunk is not None:
+        if self._outbound_queue or self._resend or self._forward_tsn_chunk is not None:
             drive(self._transmit())
-        return True
 
     def _acknowledge(self, cumulative: int) -> tuple[bool, int]:
         """Forget what has arrived; whether that was anything, and its bytes."""
         sent, first, size = self._sent_queue, True, 0
         while sent and (cumulative - sent[0].tsn) % _MODULO < _HALF:
             chunk = sent.popleft()
-            if not chunk._acked:
-                size += chunk._book_size
             if chunk._in_flight:
                 chunk._in_flight = False
                 self._flight_size -= chunk._book_size
-            if chunk._sent_count == 1 and (
-                (first and size >= NEARLY_FULL) or chunk.flags & IMMEDIATE
-            ):
-                self._update_rto(time.time() - chunk._sent_time)
+            if not chunk._acked:  # else a SACK with gaps has reported it before
+                size += chunk._book_size
+                # What was sent twice does not say which copy arrived (RFC 9260 §6.3.1 C5).
+                if chunk._sent_count == 1 and (
+                    (first and size >= NEARLY_FULL) or chunk.flags & IMMEDIATE
+                ):
+                    self._measured(self._clock.now() - chunk._sent_time)
             first = False
         return not first, size
+
+    def _measured(self, seconds: float) -> None:
+        if seconds < LONGEST_MEASURED:
+            self._srtt, self._rttvar, self._rto = smoothed(self._srtt, self._rttvar, seconds)
+
+    def _on_gaps(self, cumulative: int, gaps: list[tuple[int, int]]) -> tuple[int, bool]:
+        """Note what arrived beyond a gap: its bytes, and whether something before it is lost."""
+        arrived = {ahead for start, end in gaps for ahead in range(start, end + 1)}
+        size = 0
+        older: list[OutboundData] = []
+        missed: list[OutboundData] = []
+        for chunk in self._sent_queue:
+            ahead = (chunk.tsn - cumulative) % _MODULO
+            if ahead > gaps[-1][1]:
+                break
+            if ahead not in arrived:
+                older.append(chunk)
+                continue
+            if not chunk._acked:
+                chunk._acked = True
+                size += chunk._book_size
+                missed += older  # only what is older than something new (RFC 9260 §7.2.4, HTNA)
+                older = []
+            self._flight_size_decrease(chunk)
+        lost = False
+        for chunk in missed:
+            chunk._misses += 1
+            if chunk._misses == MISSES:
+                chunk._misses = 0
+                if not self._maybe_abandon(chunk):
+                    chunk._retransmit = self._resend = True
+                chunk._acked = False
+                self._flight_size_decrease(chunk)
+                lost = True
+        return size, lost
+
+    def _enter_fast_recovery(self) -> None:
+        """Halve the window until all that is in flight now has arrived (RFC 9260 §7.2.4)."""
+        self._ssthresh = max(self._cwnd // 2, 4 * USERDATA_MAX_LENGTH)
+        self._cwnd = self._ssthresh
+        self._partial_bytes_acked = 0
+        self._fast_recovery_exit = self._sent_queue[-1].tsn
+        self._fast_recovery_transmit = True
 
     def _widen(self, size: int) -> None:
         """The window was used up and `size` bytes of it have arrived (RFC 9260 §7.2)."""
@@ -134,19 +189,6 @@ class Acknowledging(RTCSctpTransport):
         if self._partial_bytes_acked >= self._cwnd:
             self._partial_bytes_acked -= self._cwnd
             self._cwnd += USERDATA_MAX_LENGTH
-
-    def _check_sack(self, sack: SackChunk) -> None:
-        """Only what was sent can be acknowledged; anything else would wedge the association."""
-        ahead = (self._local_tsn - 1 - sack.cumulative_tsn) % _MODULO
-        if ahead >= _MODULO // 2 or (sack.gaps and sack.gaps[-1][1] > ahead):
-            raise RemoteProtocolError("SCTP: a SACK for data that was never sent")
-        self._peer_rwnd = sack.advertised_rwnd
-        if sack.gaps:
-            self._resend = True
-
-    def _update_rto(self, R: float) -> None:  # noqa: N803
-        if 0 <= R < 60:  # a wall clock that jumped is not believed
-            self._srtt, self._rttvar, self._rto = smoothed(self._srtt, self._rttvar, R)
 
     # --- what has arrived here -------------------------------------------------------------------
 

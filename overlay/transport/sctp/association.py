@@ -5,7 +5,6 @@ either; so each is driven to its end on the spot: no task, queue or future per p
 replaced here, and why: docs/decisions/0009-sctp-by-subclassing.md.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,14 +48,14 @@ MAX_WINDOW = 1 << 20
 MAX_STREAMS = 1024
 """Data channels that a peer may use."""
 TSN_WINDOW = 4096
-"""DATA chunks in flight: what is further ahead is dropped like a lost packet. guess"""
+"""DATA chunks in flight: what is further ahead is dropped like a lost packet (guess)."""
 MAX_REASSEMBLY_BYTES = 4 << 20
 PROBE_INTERVAL = 1.0
-"""Seconds between chunks that ask for a SACK at once, to measure the path. guess"""
+"""Seconds between chunks that ask for a SACK at once, to measure the path (guess)."""
 NARROW = SACK_BYTES + 2 * USERDATA_MAX_LENGTH
 """A congestion window in bytes; a wider one has room before the peer's next SACK is due."""
 LOW_WATER = 16_384
-"""Bytes not yet sent once, below which the association wants the next message. DESIGN."""
+"""Bytes not yet sent once, below which the association wants the next message (guess)."""
 MAX_PIECE_PACKETS = LOW_WATER // USERDATA_MAX_LENGTH
 """Packets that a piece of a stream fills at most, with the byte that says what it is."""
 
@@ -94,8 +93,7 @@ class Sctp(Acknowledging):
         """Bytes queued that have not been sent once."""
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
-        self.ends_soon = False
-        """From now on each chunk asks for its SACK at once (RFC 7053): we wait for the last one."""
+        self._ends_soon = False
 
     @property
     def rtt(self) -> float | None:
@@ -161,6 +159,10 @@ class Sctp(Acknowledging):
         """Send what the congestion window lets through."""
         self._send_queued()
 
+    def end_soon(self) -> None:
+        """We wait for the last acknowledgement: from now on each chunk asks for it (RFC 7053)."""
+        self._ends_soon = True
+
     def resume(self) -> None:
         """The path is back after silence: do not wait for the retransmission timer."""
         if self._sent_queue:
@@ -189,8 +191,9 @@ class Sctp(Acknowledging):
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
         if isinstance(chunk, SackChunk):
-            self._check_sack(chunk)
-        elif isinstance(chunk, InitChunk):
+            self._on_sack(chunk.cumulative_tsn, chunk.advertised_rwnd, chunk.gaps)
+            return
+        if isinstance(chunk, InitChunk):
             if not self._may_begin(chunk):
                 return
         elif isinstance(chunk, ForwardTsnChunk):
@@ -266,10 +269,17 @@ class Sctp(Acknowledging):
         window = min(window, max(self._peer_rwnd, 1))
         bundle = Bundle(self._remote_verification_tag, self._dtls.send)
         blocked = self._resend and not self._retransmit(bundle, window)
-        queue, sent, now = self._outbound_queue, self._sent_queue, time.time()
+        if self._outbound_queue and not blocked:
+            self._send_new(bundle, window)
+        bundle.send()
+        if self._sent_queue:
+            self._t3.ensure(self._rto)
+
+    def _send_new(self, bundle: Bundle, window: int) -> None:
+        queue, sent, now = self._outbound_queue, self._sent_queue, self._clock.now()
         # In a window so narrow that the peer's SACK would be late, the last chunk asks for it.
         narrow = self._cwnd - USERDATA_MAX_LENGTH if self._cwnd < NARROW else self._cwnd
-        while queue and not blocked and self._flight_size < window and len(sent) < TSN_WINDOW:
+        while queue and self._flight_size < window and len(sent) < TSN_WINDOW:
             chunk: OutboundData = queue.popleft()
             sent.append(chunk)
             self.unsent -= chunk._book_size
@@ -277,15 +287,12 @@ class Sctp(Acknowledging):
             self._flight_size += chunk._book_size
             chunk._sent_count = 1
             chunk._sent_time = now
-            if not 0 < self._probe_at - now <= PROBE_INTERVAL:
+            if now >= self._probe_at:
                 chunk.flags |= IMMEDIATE
                 self._probe_at = now + PROBE_INTERVAL
-            elif self.ends_soon or self._flight_size > narrow:
+            elif self._ends_soon or self._flight_size > narrow:
                 chunk.flags |= IMMEDIATE
             bundle.add(chunk)
-        bundle.send()
-        if sent:
-            self._t3.ensure(self._rto)
 
     def _retransmit(self, bundle: Bundle, window: int) -> bool:
         """Send again what is marked, while the window lets it; whether nothing is left to."""
@@ -303,14 +310,10 @@ class Sctp(Acknowledging):
                 chunk.flags |= IMMEDIATE
                 bundle.add(chunk)
                 if earliest:
-                    self._t3_restart()  # RFC 9260 §6.3.2 R4
+                    self._t3.start(self._rto)  # RFC 9260 §6.3.2 R4
             earliest = False
         self._resend = False
         return True
-
-    async def _data_channel_flush(self) -> None:
-        """aiortc's own channel queues stay empty: the link owns the queues."""
-        await self._transmit_reconfig()
 
     def _update_advanced_peer_ack_point(self) -> None:
         """Also takes back the bytes of chunks that were abandoned before they were ever sent."""
@@ -330,7 +333,8 @@ class Sctp(Acknowledging):
         super()._set_state(state)
 
     def _get_timestamp(self) -> int:
-        return int(time.monotonic())
+        """What the lifetime of a state cookie is counted by (RFC 9260 §5.1.3)."""
+        return int(self._clock.now())
 
     def _t1_expired(self) -> None:
         self._t1_failures += 1
@@ -341,18 +345,12 @@ class Sctp(Acknowledging):
             drive(self._send_chunk(self._t1_chunk))
             self._t1_handle = self._loop.call_later(self._rto, self._t1_expired)
 
-    def _t3_start(self) -> None:
-        self._t3.start(self._rto)
-
-    def _t3_restart(self) -> None:
-        self._t3.start(self._rto)
-
     def _t3_cancel(self) -> None:
         self._t3.stop()
 
     def _t3_expired(self) -> None:
         """RFC 9260 §6.3.3, with the back-off (E2) that aiortc leaves out."""
-        self._t3_cancel()
+        self._t3.stop()
         self._rto = min(2 * self._rto, RTO_MAX)
         for chunk in self._sent_queue:
             if not self._maybe_abandon(chunk):

@@ -11,14 +11,14 @@ from aiortc.rtcsctptransport import SCTP_RTO_ALPHA, SCTP_RTO_BETA
 RTO_INITIAL = 1.0
 """Seconds. RFC 9260 §16."""
 RTO_MIN = 0.4
-"""Seconds. Deviation: RFC 9260 §16 says 1; twice the longest delay of a SACK is enough. guess"""
+"""Seconds. Deviation: RFC 9260 §16 says 1; twice the longest delay of a SACK is enough (guess)."""
 RTO_MAX = 2.0
-"""Seconds. Deviation: RFC 9260 §16 says 60; a link whose path comes back resumes at once. guess"""
+"""Seconds. Deviation: RFC 9260 §16 says 60; a path that comes back is used at once (guess)."""
 SACK_DELAY = 0.02
-"""Seconds that a nearly full packet waits for its SACK: its sender may need the room. measured"""
+"""Seconds that a nearly full packet waits for its SACK: its sender may need the room (measured)."""
 SACK_DELAY_SMALL = 0.2
-"""Seconds that a smaller one waits, as RFC 9260 §6.2 allows. measured: a node that forwards small
-messages to nine others spent a third of its time on their SACKs when all had 0.02"""
+"""Seconds that a smaller one waits, as RFC 9260 §6.2 allows (measured): a node that forwards small
+messages to nine others spent a third of its time on their SACKs when all had 0.02."""
 
 
 def smoothed(

@@ -16,7 +16,7 @@ from overlay.core.types import Address, LinkFacts, LinkId, PathKind
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
-from overlay.transport.dtls.association import Credentials, Dtls
+from overlay.transport.dtls.association import Credentials, Dtls, DtlsState
 from overlay.transport.outbox import CONTROL, DATAGRAMS, Outbox
 from overlay.transport.sctp.acknowledging import NEARLY_FULL
 from overlay.transport.sctp.association import (
@@ -31,7 +31,7 @@ from overlay.transport.streams import LinkStreams, OnStream
 
 GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
-theirs costs up to this. A link that carries fewer than 33 a second delays none. guess"""
+theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link we end may take to get its last messages acknowledged."""
 
@@ -186,7 +186,7 @@ class Link:
 
     def _on_plaintexts(self, plaintexts: list[bytes]) -> None:
         if self._sctp is None:
-            if self._dtls.state == "connected":
+            if self._dtls.state is DtlsState.CONNECTED:
                 self._sctp = Sctp(self._dtls, self, self._host.receive_window)
                 self._sctp.begin()
             else:
@@ -195,9 +195,9 @@ class Link:
             for plaintext in plaintexts:
                 self._sctp.receive(plaintext)
             self._after_sctp(self._sctp)
-        if self._dtls.state == "failed":
+        if self._dtls.state is DtlsState.FAILED:
             self.end(self._dtls.failure if not self.is_open else "broken")
-        elif self._dtls.state == "closed":
+        elif self._dtls.state is DtlsState.CLOSED:
             self.end("closed" if self.is_open else "protocol")
 
     def _send_datagram(self, data: bytes) -> None:
@@ -214,7 +214,7 @@ class Link:
             return
         if left <= 0:
             self._dtls.handle_timeout()
-        if self._dtls.state == "failed":
+        if self._dtls.state is DtlsState.FAILED:
             self.end(self._dtls.failure)
         self._arm_handshake_timer()
 
@@ -283,7 +283,7 @@ class Link:
         if self.reason is not None or self._hanging_up:
             return
         if last and self._sctp is not None:
-            self._sctp.ends_soon = True
+            self._sctp.end_soon()
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
             self.end("overflow")
@@ -389,7 +389,7 @@ class Link:
             self._streams = LinkStreams(
                 self, self.id, client=client, on_stream=self._host.on_stream
             )
-            self._outbox.streams = self._streams.mux
+            self._outbox.add_streams(self._streams.mux)
         return self._streams
 
     # --- the path --------------------------------------------------------------------------------
@@ -425,7 +425,7 @@ class Link:
     @property
     def is_secure(self) -> bool:
         """Whether DTLS stands, so that what makes sense here must be the peer's."""
-        return self._dtls.state == "connected"
+        return self._dtls.state is DtlsState.CONNECTED
 
     @property
     def rtt(self) -> float | None:

@@ -17,10 +17,10 @@ from overlay.core.types import Address
 from overlay.errors import ConfigError
 
 BUFFER_BYTES = 4 << 20
-"""Asked for in both directions; the kernel may grant less. measured"""
+"""Asked for in both directions; the kernel may grant less (measured)."""
 DATAGRAM_BYTES = 2048
 BURST = 64
-"""Datagrams read before the other tasks get a turn. measured"""
+"""Datagrams read before the other tasks get a turn (measured)."""
 
 # Linux's numbers; Python names only some of them on each platform.
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)

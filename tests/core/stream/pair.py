@@ -3,7 +3,7 @@
 from collections import deque
 from random import Random
 
-from overlay.core.stream.frames import OPEN
+from overlay.core.stream.frames import FrameType
 from overlay.core.stream.mux import PIECE, Changed, Opened, Over, StreamMux, Violation
 from overlay.core.stream.stream import Stream
 
@@ -38,7 +38,7 @@ class Side:
         """Put every frame that may be sent on the wire."""
         while self.mux.ready:
             stream_id, frame = self.mux.pop(limit)
-            if frame[0] == OPEN:
+            if frame[0] == FrameType.OPEN:
                 self.announced.append(self.mux._streams[stream_id])
             self.wire.setdefault(stream_id, deque()).append(frame)
         self.note()

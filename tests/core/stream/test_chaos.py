@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlay.core.stream.frames import (
-    CREDIT,
-    DATA,
     Ack,
     Credit,
     Data,
     End,
     Frame,
+    FrameType,
     Open,
     Ready,
     Reset,
@@ -241,8 +240,8 @@ def check_credit(
     assert held == receiver.window or receiver.is_closed or receiver.broken is not None
     if Receiving.UNANSWERED in {sender.receiving, receiver.receiving}:
         return  # frames of the stream that had the id before may be under way
-    data = sum(len(frame) - 1 for frame in out if frame[0] == DATA)
-    credit = [decode(frame) for frame in back if frame[0] == CREDIT]
+    data = sum(len(frame) - 1 for frame in out if frame[0] == FrameType.DATA)
+    credit = [decode(frame) for frame in back if frame[0] == FrameType.CREDIT]
     given = sum(frame.credit for frame in credit if isinstance(frame, Credit))
     assert receiver.allowance == sender.credit + data + given
 

@@ -49,7 +49,7 @@ class Ears:
 
 def test_parts_go_after_all_else_by_turns_with_streams() -> None:
     outbox = Outbox()
-    outbox.streams = Endless()
+    outbox.add_streams(Endless())
     for data in (b"p1", b"p2"):
         assert outbox.push_part(53, data)
     outbox.push_datagram(53, b"datagram")

@@ -1,4 +1,7 @@
-"""One end of a link in memory: what has crossed it, what a cut holds back, and its streams."""
+"""A link in memory, as one of its two nodes has it: its counts, what a cut holds back, its streams.
+
+To `LinkStreams` it is the carrier that UDP's `Link` is.
+"""
 
 import logging
 from collections import deque
@@ -18,39 +21,39 @@ from overlay.transport.interface import LinkDescription
 from overlay.transport.streams import LinkStreams, OnStream
 
 STREAMS_UNDER_WAY = 262_144
-"""Bytes of streams that may be on their way at once; there is no congestion here. guess"""
+"""Bytes of streams that may be on their way at once; there is no congestion here (guess)."""
 
 log = logging.getLogger("overlay.transport")
 
 
-class Owner(Protocol):
-    """The transport that an end belongs to."""
+class Host(Protocol):
+    """What a link needs of the transport that it belongs to."""
 
     on_stream: OnStream | None
 
-    def later(self, delay: float, ring: Callable[[], None]) -> Alarm: ...
-    def say(self, event: Event) -> None: ...
-    def has(self, end: "End") -> bool: ...
-    def send(self, end: "End", arrive: Callable[["End"], None]) -> None: ...
-    def lose(self, end: "End", reason: str) -> None: ...
+    def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm: ...
+    def emit(self, event: Event) -> None: ...
+    def has(self, link: "MemoryLink") -> bool: ...
+    def send(self, link: "MemoryLink", arrive: Callable[["MemoryLink"], None]) -> None: ...
+    def lose(self, link: "MemoryLink", reason: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
-class End:
-    """One end of an open link."""
+class MemoryLink:
+    """An open link, as one of its two nodes has it."""
 
-    link: LinkId
-    owner: Owner
+    id: LinkId
+    host: Host
     inbound: bool
     facts: LinkFacts
     description: LinkDescription
-    other: "End | None" = None
+    other: "MemoryLink | None" = None
     bytes_in: int = 0
     bytes_out: int = 0
     waiting: int = 0
-    """Bytes of messages sent by this end that a cut holds back."""
+    """Bytes of messages sent by this node that a cut holds back."""
     under_way: int = 0
-    """Bytes of streams sent by this end that have not arrived."""
+    """Bytes of streams sent by this node that have not arrived."""
     held: deque[Callable[[], None]] | None = None
     """What arrives once the path passes again; None while it does."""
     silence: tuple[Alarm, ...] = ()
@@ -61,18 +64,18 @@ class End:
         """Let a control message arrive at the other end."""
         self.bytes_out += len(data)
         self.waiting += len(data)
-        self.owner.send(self, lambda other: self._deliver(other, data))
+        self.host.send(self, lambda other: self._deliver(other, data))
 
-    def _deliver(self, other: "End", data: bytes) -> None:
+    def _deliver(self, other: "MemoryLink", data: bytes) -> None:
         self.waiting -= len(data)
-        if not other.owner.has(other):
+        if not other.host.has(other):
             return
         other.bytes_in += len(data)
         message = decode(data)
         if isinstance(message, Broken):
-            other.owner.say(Malformed(other.link, message.why))
+            other.host.emit(Malformed(other.id, message.why))
         elif not isinstance(message, Unknown):
-            other.owner.say(Received(other.link, message))
+            other.host.emit(Received(other.id, message))
 
     # --- streams: what `LinkStreams` needs of its carrier ----------------------------------------
 
@@ -81,20 +84,18 @@ class End:
         return trio.current_time()
 
     def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
-        """The owner's alarms."""
-        return self.owner.later(delay, ring)
+        """The host's alarms."""
+        return self.host.call_later(delay, ring)
 
     def streams_ready(self) -> None:
         """Send frames while few are under way."""
         self._pump(STREAMS_UNDER_WAY)
 
     def open_streams(self) -> LinkStreams:
-        """The streams of this end, made when first needed."""
+        """The streams of this node on the link, made when first needed."""
         if self.streams is None:
             client = self.facts.dtls_role == "client"
-            self.streams = LinkStreams(
-                self, self.link, client=client, on_stream=self.owner.on_stream
-            )
+            self.streams = LinkStreams(self, self.id, client=client, on_stream=self.host.on_stream)
         return self.streams
 
     def end_streams(self) -> None:
@@ -112,15 +113,15 @@ class End:
             stream_id, frame = streams.mux.pop(PIECE)
             self.bytes_out += len(frame)
             self.under_way += len(frame)
-            self.owner.send(self, self._arrival(stream_id, frame))
+            self.host.send(self, self._arrival(stream_id, frame))
         streams.settle()
 
-    def _arrival(self, stream_id: int, frame: bytes) -> "Callable[[End], None]":
-        def arrive(other: End) -> None:
+    def _arrival(self, stream_id: int, frame: bytes) -> "Callable[[MemoryLink], None]":
+        def arrive(other: MemoryLink) -> None:
             self.under_way -= len(frame)
-            if other.owner.has(other):
+            if other.host.has(other):
                 other.receive_frame(stream_id, frame)
-            if self.owner.has(self):
+            if self.host.has(self):
                 self.streams_ready()
 
         return arrive
@@ -132,5 +133,5 @@ class End:
             self.open_streams().receive(stream_id, frame)
             self.streams_ready()
         except RemoteProtocolError as error:
-            log.info("link %d: the peer broke the protocol: %s", self.link, error)
-            self.owner.lose(self, "protocol")
+            log.info("link %d: the peer broke the protocol: %s", self.id, error)
+            self.host.lose(self, "protocol")

@@ -25,7 +25,7 @@ from overlay.core.events import (
     Received,
     Transmit,
 )
-from overlay.core.types import LinkFacts, LinkId, PathKind
+from overlay.core.types import EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.messages import Message
@@ -159,7 +159,7 @@ class Network:
             if claim is None or not self._token_holds(listener, effect, claim):
                 continue
             if listener.crypto.fingerprint != effect.fingerprint:
-                self._fail(attempt, "certificate")
+                self._fail(attempt, EndReason.CERTIFICATE)
                 return
             self._open(attempt, listener, self._world.new_inbound_link(listener), claim)
             return
@@ -231,9 +231,9 @@ class Network:
 
     def _time_out(self, attempt: Attempt, _: None) -> None:
         if self._is_current(attempt):
-            self._fail(attempt, "timeout")
+            self._fail(attempt, EndReason.TIMEOUT)
 
-    def _fail(self, attempt: Attempt, reason: str) -> None:
+    def _fail(self, attempt: Attempt, reason: EndReason) -> None:
         self._forget(attempt)
         self._world.feed(attempt.node, DialFailed(attempt.effect.link, reason))
 
@@ -297,7 +297,7 @@ class Network:
         if end.held or end.node.group != end.other.node.group:
             end.held.append(message)
         elif message is None:
-            self.lose(end, "closed")
+            self.lose(end, EndReason.CLOSED)
         else:
             self._world.feed(end.node, Received(end.link, message))
 
@@ -325,7 +325,7 @@ class Network:
         else:
             self.silence.look(end.other)
 
-    def lose(self, end: End, reason: str) -> None:
+    def lose(self, end: End, reason: EndReason) -> None:
         """A link has ended as this end sees it."""
         end.gone = True
         end.node.ends.pop(end.link, None)

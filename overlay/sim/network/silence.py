@@ -9,6 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
+from overlay.core.types import EndReason
 
 if TYPE_CHECKING:
     from overlay.sim.network.links import End
@@ -58,7 +59,7 @@ class Silence:
         if end.gone or end.epoch != epoch:
             return
         if fact is None:
-            self._world.network.lose(end, "broken")
+            self._world.network.lose(end, EndReason.BROKEN)
             return
         end.told = True
         self._world.feed(end.node, fact(end.link))

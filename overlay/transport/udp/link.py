@@ -12,7 +12,7 @@ import trio
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
-from overlay.core.types import Address, LinkFacts, LinkId, PathKind
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -79,7 +79,7 @@ class Link:
         self.path = secure.path
         self.bytes_in = self.bytes_out = 0
         self.is_open = False
-        self.reason: str | None = None
+        self.reason: EndReason | None = None
         """Why it ended; None while it lives."""
         self._secure = secure
         self._host = host
@@ -116,7 +116,7 @@ class Link:
             with trio.move_on_at(self._secure.deadline):
                 await self._until(lambda: self.is_open)
             if not self.is_open:
-                self.end("timeout")
+                self.end(EndReason.TIMEOUT)
             await self._until(lambda: self._hanging_up)
             with trio.move_on_after(HANGUP_TIMEOUT):
                 await self._until(lambda: self._is_drained)
@@ -145,12 +145,14 @@ class Link:
             return
         if self.is_open:
             self._host.emit(
-                LinkLost(self.id, "broken" if self.reason == "timeout" else self.reason)
+                LinkLost(
+                    self.id, EndReason.BROKEN if self.reason is EndReason.TIMEOUT else self.reason
+                )
             )
         elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
             self._host.emit(DialFailed(self.id, self.reason))
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: EndReason) -> None:
         """End at once; the first reason counts."""
         if self.reason is None:
             self.reason = reason
@@ -163,7 +165,7 @@ class Link:
         self._hanging_up = True
         self._changed.set()
         if not self.is_open:
-            self.end("cancelled")
+            self.end(EndReason.CANCELLED)
 
     # --- datagrams -------------------------------------------------------------------------------
 
@@ -178,7 +180,7 @@ class Link:
             self._on_plaintexts(plaintexts)
         except RemoteProtocolError as error:
             log.info("link %d: the peer broke the protocol: %s", self.id, error)
-            self.end("protocol")
+            self.end(EndReason.PROTOCOL)
         except Exception:
             log.exception("link %d: internal error", self.id)
             self._on_own_fault()
@@ -196,9 +198,9 @@ class Link:
                 self._sctp.receive(plaintext)
             self._after_sctp(self._sctp)
         if self._dtls.state == "failed":
-            self.end(self._dtls.failure if not self.is_open else "broken")
+            self.end(self._dtls.failure if not self.is_open else EndReason.BROKEN)
         elif self._dtls.state == "closed":
-            self.end("closed" if self.is_open else "protocol")
+            self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
 
     def _send_datagram(self, data: bytes) -> None:
         self._host.send_datagram(data, self.remote, self.local)
@@ -244,7 +246,7 @@ class Link:
         for stream_id, protocol, data in sctp.take():
             self._on_message(stream_id, protocol, data)
         if sctp.over:
-            self.end("closed" if self.is_open else "protocol")
+            self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
         elif self._outbox.ready:
             self.flush()
         if self._hanging_up and self._is_drained:
@@ -286,7 +288,7 @@ class Link:
             self._sctp.ends_soon = True
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
-            self.end("overflow")
+            self.end(EndReason.OVERFLOW)
         elif patient:
             self._send_with_others()
         else:
@@ -448,4 +450,4 @@ class Link:
 
     def _on_own_fault(self) -> None:
         self._host.internal_errors += 1
-        self.end("error")
+        self.end(EndReason.ERROR)

@@ -33,9 +33,7 @@ from overlay.transport.interface import Starting
 MAX_BODY = 8 << 20
 """Bytes of a request: the largest publication, whose every byte JSON may write as six."""
 USAGE = frozenset(
-    {
-        *(Failure.AMBIGUOUS, Failure.SELF, Failure.TOO_LARGE, Failure.UNKNOWN_PEER, Failure.USAGE),
-    }
+    (Failure.AMBIGUOUS, Failure.SELF, Failure.TOO_LARGE, Failure.UNKNOWN_PEER, Failure.USAGE)
 )
 """Codes that mean that the request was wrong: status 400, exit 2."""
 GRACE = 1.0

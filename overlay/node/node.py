@@ -34,6 +34,7 @@ from overlay.core.events import (
     Traced,
     TracePeer,
 )
+from overlay.core.link.links import LinkState
 from overlay.core.overlay import Overlay
 from overlay.core.snapshots import PeerView
 from overlay.core.types import GoodbyeCode, LinkId, PeerId, RequestId
@@ -244,12 +245,12 @@ class Node:
 
     def links(self) -> int:
         """How many peers we are linked to, those that have fallen silent left out."""
-        return sum(view.state != "silent" for view in self.core.peers())
+        return sum(view.state != LinkState.SILENT for view in self.core.peers())
 
     def peers(self, *, everybody: bool = False) -> list[api.Peer]:
         """See `overlay.api.Node.peers`."""
         views = self.core.peers()
-        found = [self._peer(view) for view in views if everybody or view.state != "silent"]
+        found = [self._peer(view) for view in views if everybody or view.state != LinkState.SILENT]
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]

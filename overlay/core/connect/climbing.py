@@ -24,9 +24,8 @@ from overlay.core.routing.routing import (
     RoutingFact,
     Undeliverable,
 )
-from overlay.core.types import GoodbyeCode, LinkId, Negotiated, PeerId
+from overlay.core.types import LinkId, Negotiated, PeerId
 from overlay.core.wire.messages import Answer, Offer, Trace, TraceReply
-from overlay.errors import Failure
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Climbing:
     def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> list[PeerId]:
         """A dial or a negotiation has come to nothing."""
         peer = self.ladder.on_attempt_failed(link, code, text, now)
-        if peer is None or code == GoodbyeCode.DUPLICATE:
+        if peer is None or code == "duplicate":
             return []
         return self._next_step(peer, now)
 
@@ -81,7 +80,7 @@ class Climbing:
         return self._after_failure(climb, now)
 
     def _after_failure(self, climb: Climb, now: float) -> list[PeerId]:
-        unreachable = climb.last[0] == Failure.UNREACHABLE
+        unreachable = climb.last[0] == "unreachable"
         climb.step = STEPS[climb.step][Outcome.UNREACHABLE if unreachable else Outcome.FAILED]
         return self._take(climb, now)
 

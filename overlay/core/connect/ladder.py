@@ -36,7 +36,6 @@ from overlay.core.types import (
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.documents import AnswerBody, InviteBody, OfferBody, Record
 from overlay.core.wire.messages import Answer, Offer
-from overlay.errors import Failure
 
 DIAL_TIMEOUT = 5.0
 """Seconds an address gets (issue: 5 s each)."""
@@ -80,7 +79,7 @@ class Climb:
     offering: Offering | None = None
     failures: int = 0
     retry_at: float = 0.0
-    last: tuple[str, str] = (Failure.UNREACHABLE, "no way to this peer is known")
+    last: tuple[str, str] = ("unreachable", "no way to this peer is known")
     step: Step = Step.REST
     """`overlay.core.connect.climbing` decides it."""
 
@@ -232,9 +231,7 @@ class Ladder:
             return None
         if not body.accepted:
             self.abandon(climb)
-            return self._failed(
-                climb, Failure.REFUSED, f"the peer declined: {body.reason[:80]}", now
-            )
+            return self._failed(climb, "refused", f"the peer declined: {body.reason[:80]}", now)
         self._start_ice(climb, offering, body, via)
         return None
 
@@ -330,9 +327,7 @@ class Ladder:
         if climb is None or climb.offering is None or climb.offering.request != request:
             return None
         self.abandon(climb)
-        return self._failed(
-            climb, Failure.UNREACHABLE, f"no neighbour could pass it on ({code})", now
-        )
+        return self._failed(climb, "unreachable", f"no neighbour could pass it on ({code})", now)
 
     def call_off(self, peer: PeerId, link: LinkId) -> None:
         """A dial is not needed any more; one that has found its listener goes on."""
@@ -400,7 +395,7 @@ class Ladder:
                 unanswered = not climb.offering.answered
                 self.abandon(climb)
                 text = "no answer came back" if unanswered else "no path between the two worked"
-                if self._failed(climb, Failure.TIMEOUT, text, now) is not None:
+                if self._failed(climb, "timeout", text, now) is not None:
                     failed.append(peer)
         return retry, failed
 

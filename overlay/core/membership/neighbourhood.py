@@ -21,7 +21,7 @@ from overlay.core.membership.hyparview import (
 from overlay.core.membership.link_uses import Seats, Use
 from overlay.core.membership.shuffles import Sampled, Shuffles, Shuffling
 from overlay.core.routing.ring import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
-from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
+from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
 
 
@@ -115,11 +115,11 @@ class Neighbourhood:
     def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
         """A link has ended."""
         self.seats.leave(peer)
-        if code == GoodbyeCode.LEAVE:
+        if code == "leave":
             self.views.forget(peer)
-        self._take(self.views.on_unlinked(peer, now, absent=code == EndReason.BROKEN), now)
+        self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
         self._take(self.keyspace.on_unlinked(peer, now), now)
-        if code == GoodbyeCode.LEAVE:
+        if code == "leave":
             self.keyspace.forget(peer, now)
         return self._done([], now)
 

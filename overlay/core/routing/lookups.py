@@ -10,7 +10,6 @@ from overlay.core.routing.routing import OFFER_TTL, Routing, RoutingFact
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Locate, Located, Trace, TraceReply
-from overlay.errors import Failure
 
 LOCATED_MAX = 8
 """Peers named to whoever looks for a place: as many as it remembers on either side."""
@@ -70,7 +69,7 @@ class Tracing:
         """The trace to be routed, or None when there are too many."""
         if len(self._waiting) >= TRACES_MAX:
             text = f"{TRACES_MAX} traces are under way: try again later"
-            self.context.emit(Rejected(command.request, Failure.BUSY, text))
+            self.context.emit(Rejected(command.request, "busy", text))
             return None
         request = new_request(self.context.crypto)
         self._waiting[request] = (command.request, now)
@@ -90,16 +89,14 @@ class Tracing:
 
     def on_undeliverable(self, request: bytes, code: str) -> None:
         """Nobody could pass it on."""
-        self._give_up(request, Failure.UNREACHABLE, f"no neighbour could pass it on ({code})")
+        self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
 
     def on_time(self, now: float) -> None:
         """Give up what has not come back in time."""
         for request in self._timers.pop_due(now):
-            self._give_up(
-                request, Failure.TIMEOUT, f"no answer came back within {TRACE_TIMEOUT:g} s"
-            )
+            self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
 
-    def _give_up(self, request: bytes, code: Failure, text: str) -> None:
+    def _give_up(self, request: bytes, code: str, text: str) -> None:
         waiting = self._waiting.pop(request, None)
         self._timers.stop(request)
         if waiting is not None:

@@ -233,7 +233,7 @@ class Network:
         if self._is_current(attempt):
             self._fail(attempt, EndReason.TIMEOUT)
 
-    def _fail(self, attempt: Attempt, reason: EndReason) -> None:
+    def _fail(self, attempt: Attempt, reason: str) -> None:
         self._forget(attempt)
         self._world.feed(attempt.node, DialFailed(attempt.effect.link, reason))
 
@@ -325,7 +325,7 @@ class Network:
         else:
             self.silence.look(end.other)
 
-    def lose(self, end: End, reason: EndReason) -> None:
+    def lose(self, end: End, reason: str) -> None:
         """A link has ended as this end sees it."""
         end.gone = True
         end.node.ends.pop(end.link, None)

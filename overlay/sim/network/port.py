@@ -34,7 +34,7 @@ from overlay.core.events import (
     PathMoved,
     Prepare,
 )
-from overlay.core.types import Address, EndReason, LinkFacts, LinkId
+from overlay.core.types import Address, LinkFacts, LinkId
 from overlay.sim.network.handshake import FLIGHT_TIMEOUT, Handshake
 from overlay.sim.node import SimNode
 
@@ -44,12 +44,7 @@ if TYPE_CHECKING:
 MICROSECOND = 1_000_000
 WAITING_MAX = 256
 """Datagrams that wait in the socket of a frozen node; later ones are lost. guess"""
-REASONS = {
-    "timeout": EndReason.TIMEOUT,
-    "glare": EndReason.GLARE,
-    "conflict": EndReason.PROTOCOL,
-    "silent": EndReason.TIMEOUT,
-}
+REASONS = {"timeout": "timeout", "glare": "glare", "conflict": "protocol", "silent": "timeout"}
 """What the core is told when the door gives an attempt up."""
 
 
@@ -253,12 +248,12 @@ class Port:
         self._attempts.pop(lost.link, None)
         if side is not None and side.is_open:
             assert side.half is not None
-            self._network.lose(side.half, EndReason.BROKEN)
+            self._network.lose(side.half, "broken")
             return
         if side is not None:
             self._network.forget(side)
         if tried or (side is not None and lost.link % 2 == 0):
-            reason = REASONS.get(lost.reason, EndReason.UNREACHABLE)
+            reason = REASONS.get(lost.reason, "unreachable")
             self._network.feed(self.node, DialFailed(lost.link, reason))
 
     # --- handshakes --------------------------------------------------------------------------
@@ -305,7 +300,7 @@ class Port:
         if handshake.failed:
             self.close(side.link)
             if side.link % 2 == 0:
-                self._network.feed(self.node, DialFailed(side.link, EndReason.CERTIFICATE))
+                self._network.feed(self.node, DialFailed(side.link, "certificate"))
             return
         if handshake.flight and handshake.flight is not before:
             self._fly(side, handshake.flight, FLIGHT_TIMEOUT)

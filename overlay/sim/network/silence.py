@@ -9,7 +9,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
-from overlay.core.types import EndReason
 
 if TYPE_CHECKING:
     from overlay.sim.network.links import End
@@ -59,7 +58,7 @@ class Silence:
         if end.gone or end.epoch != epoch:
             return
         if fact is None:
-            self._world.network.lose(end, EndReason.BROKEN)
+            self._world.network.lose(end, "broken")
             return
         end.told = True
         self._world.feed(end.node, fact(end.link))

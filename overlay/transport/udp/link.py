@@ -79,7 +79,7 @@ class Link:
         self.path = secure.path
         self.bytes_in = self.bytes_out = 0
         self.is_open = False
-        self.reason: EndReason | None = None
+        self.reason: str | None = None
         """Why it ended; None while it lives."""
         self._secure = secure
         self._host = host
@@ -146,13 +146,13 @@ class Link:
         if self.is_open:
             self._host.emit(
                 LinkLost(
-                    self.id, EndReason.BROKEN if self.reason is EndReason.TIMEOUT else self.reason
+                    self.id, EndReason.BROKEN if self.reason == EndReason.TIMEOUT else self.reason
                 )
             )
         elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
             self._host.emit(DialFailed(self.id, self.reason))
 
-    def end(self, reason: EndReason) -> None:
+    def end(self, reason: str) -> None:
         """End at once; the first reason counts."""
         if self.reason is None:
             self.reason = reason

@@ -43,7 +43,7 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
-from overlay.core.types import Address, EndReason, LinkId, Random
+from overlay.core.types import Address, LinkId, Random
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
 from overlay.errors import LinkClosed, LocalProtocolError
@@ -339,14 +339,10 @@ class UdpTransport:
     def _lose(self, lost: Lost) -> None:
         link = self._links.get(lost.link)
         if link is not None:
-            link.end(
-                EndReason.BROKEN
-                if link.is_open
-                else _DIAL_REASONS.get(lost.reason, EndReason.UNREACHABLE)
-            )
+            link.end("broken" if link.is_open else _DIAL_REASONS.get(lost.reason, "unreachable"))
         elif lost.link in self._attempts:
             self._attempts.discard(lost.link)
-            self._emit(DialFailed(lost.link, _DIAL_REASONS.get(lost.reason, EndReason.UNREACHABLE)))
+            self._emit(DialFailed(lost.link, _DIAL_REASONS.get(lost.reason, "unreachable")))
 
     # --- what links ask of us ---------------------------------------------------------------------
 
@@ -439,10 +435,10 @@ class UdpTransport:
 
 _NEVER = float("inf")
 _DIAL_REASONS = {
-    "timeout": EndReason.TIMEOUT,
-    "glare": EndReason.GLARE,
-    "conflict": EndReason.PROTOCOL,
-    "silent": EndReason.TIMEOUT,
+    "timeout": "timeout",
+    "glare": "glare",
+    "conflict": "protocol",
+    "silent": "timeout",
 }
 
 

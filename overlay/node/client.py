@@ -121,7 +121,7 @@ class Stream:
         self._response = response
 
     def end(self) -> None:
-        """Wake whichever thread waits for the next object: there will be none."""
+        """Let no more come, and wake the thread that waits for the next object."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 

@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from overlay import api
+from overlay.core.admission.invites import MEMBERS_MAX
 from overlay.core.connect.ladder import ATTEMPT_FAILED
 from overlay.core.context import Settings
 from overlay.core.events import (
@@ -54,7 +55,6 @@ from overlay.node.words import plain
 from overlay.transport.interface import Starting, Transport
 from overlay.version import __version__
 
-MAX_MEMBERS = 4
 MAX_EVENT_FEEDS = 256
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
@@ -367,8 +367,8 @@ class Node:
         count = self.config.invite.members if members is None else members
         if not 0 < lifetime <= MAX_DURATION:
             raise CommandFailed(Failure.USAGE, "an invite lasts more than 0 s and at most 365 days")
-        if not 1 <= count <= MAX_MEMBERS:
-            raise CommandFailed(Failure.USAGE, f"an invite names 1 to {MAX_MEMBERS} members")
+        if not 1 <= count <= MEMBERS_MAX:
+            raise CommandFailed(Failure.USAGE, f"an invite names 1 to {MEMBERS_MAX} members")
         self._settle()
 
         def command(request: RequestId) -> MakeInvite:

@@ -114,14 +114,3 @@ class Feed(Generic[T]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -48,7 +48,7 @@ class EndReason(StrEnum):
 
     TIMEOUT = "timeout"  # nobody answered in time
     UNREACHABLE = "unreachable"  # no pair of addresses carried a check there and back
-    GLARE = "glare"  # both ends dialled at once, and the other dial goes on (RFC 8445 §7.3.1.1)
+    GLARE = "glare"  # both ends dialled at once, and the attempt with the lower id goes on
     CERTIFICATE = "certificate"  # who answered has another certificate than was promised
     CANCELLED = "cancelled"  # we did not want it any more
     PROTOCOL = "protocol"  # the peer sent what no correct peer sends

@@ -19,7 +19,7 @@ from overlay.errors import Failure
 TOKEN_TIMEOUT = 1.0
 """Seconds (guess) that neighbours get to hand out a token for an invite."""
 MEMBERS_MAX = 4
-"""Members that an invite names (guess): at most so many addresses are dialled at once."""
+"""Members that an invite names (guess): more would make the link too long to copy or scan."""
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30

@@ -10,7 +10,7 @@ import trio
 
 from overlay.core.events import Event, Malformed, Received
 from overlay.core.stream.mux import PIECE
-from overlay.core.types import EndReason, LinkFacts, LinkId
+from overlay.core.types import LinkFacts, LinkId
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -32,7 +32,7 @@ class Owner(Protocol):
     def say(self, event: Event) -> None: ...
     def has(self, end: "End") -> bool: ...
     def send(self, end: "End", arrive: Callable[["End"], None]) -> None: ...
-    def lose(self, end: "End", reason: EndReason) -> None: ...
+    def lose(self, end: "End", reason: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -133,4 +133,4 @@ class End:
             self.streams_ready()
         except RemoteProtocolError as error:
             log.info("link %d: the peer broke the protocol: %s", self.link, error)
-            self.owner.lose(self, EndReason.PROTOCOL)
+            self.owner.lose(self, "protocol")

@@ -32,15 +32,7 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
-from overlay.core.types import (
-    Address,
-    Candidate,
-    EndReason,
-    IceCredentials,
-    LinkFacts,
-    LinkId,
-    PathKind,
-)
+from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import GossipPart
@@ -264,7 +256,7 @@ class MemoryTransport:
         if target is None or claim is None:
             return
         if effect.fingerprint != target.fingerprint:
-            self._fail_soon(effect.link, EndReason.CERTIFICATE)
+            self._fail_soon(effect.link, "certificate")
             return
         ours = _Side(self, effect.link, effect.attempt, effect.local, inbound=False)
         theirs = _Side(target, None, effect.attempt, effect.remote, inbound=True, claim=claim)
@@ -288,8 +280,8 @@ class MemoryTransport:
         other, theirs = partner.transport, partner.effect
         if effect.fingerprint != other.fingerprint or theirs.fingerprint != self.fingerprint:
             mine = effect.fingerprint != other.fingerprint
-            self._fail_soon(effect.link, EndReason.CERTIFICATE if mine else EndReason.PROTOCOL)
-            other._fail_soon(theirs.link, EndReason.PROTOCOL if mine else EndReason.CERTIFICATE)
+            self._fail_soon(effect.link, "certificate" if mine else "protocol")
+            other._fail_soon(theirs.link, "protocol" if mine else "certificate")
             return
         sides = [
             _Side(at, each.link, each.attempt, each.local, inbound=not each.controlling)
@@ -343,7 +335,7 @@ class MemoryTransport:
     def _open(self, end: End) -> None:
         if end.link not in self._attempts:
             if end.other is not None:  # hung up meanwhile: the other end must not stay alone
-                end.other.owner.later(self._network.latency, _losing(end.other, EndReason.CLOSED))
+                end.other.owner.later(self._network.latency, _losing(end.other, "closed"))
             return
         self._forget_attempt(end.link)
         self._ends[end.link] = end
@@ -352,12 +344,12 @@ class MemoryTransport:
         self.check_paths()
 
     def _expect(self, link: LinkId, timeout: float) -> None:
-        self._attempts[link] = self.later(timeout, lambda: self._fail(link, EndReason.TIMEOUT))
+        self._attempts[link] = self.later(timeout, lambda: self._fail(link, "timeout"))
 
-    def _fail_soon(self, link: LinkId, reason: EndReason) -> None:
+    def _fail_soon(self, link: LinkId, reason: str) -> None:
         self.later(2 * self._network.latency, lambda: self._fail(link, reason))
 
-    def _fail(self, link: LinkId, reason: EndReason) -> None:
+    def _fail(self, link: LinkId, reason: str) -> None:
         if link in self._attempts:
             self._forget_attempt(link)
             if link % 2 == 0:
@@ -385,12 +377,12 @@ class MemoryTransport:
             return
         end.transmit(data)
         if end.waiting > MAX_QUEUED_BYTES:
-            self.later(0, _losing(end, EndReason.OVERFLOW))
+            self.later(0, _losing(end, "overflow"))
 
     def _hang_up(self, end: End) -> None:
         end.end_streams()
         self._drop(end)
-        self.send(end, lambda other: other.owner.lose(other, EndReason.CLOSED))
+        self.send(end, lambda other: other.owner.lose(other, "closed"))
 
     def send(self, end: End, arrive: Callable[[End], None]) -> None:
         """Let something happen at the other end after the latency, in order, if the path passes."""
@@ -406,14 +398,14 @@ class MemoryTransport:
 
         other.owner.later(self._network.latency, arrival)
 
-    def lose(self, end: End, reason: EndReason) -> None:
+    def lose(self, end: End, reason: str) -> None:
         """For ends: end the link for this reason."""
         if not self.has(end):
             return
         self._drop(end)
         self.say(LinkLost(end.link, reason))
-        if reason is not EndReason.CLOSED:
-            self.send(end, lambda other: other.owner.lose(other, EndReason.CLOSED))
+        if reason != "closed":
+            self.send(end, lambda other: other.owner.lose(other, "closed"))
 
     def _drop(self, end: End) -> None:
         self._ends.pop(end.link, None)
@@ -437,7 +429,7 @@ class MemoryTransport:
     def _silence_of(self, end: End) -> Iterator[Alarm]:
         yield self.later(SUSPECT_AFTER, lambda: self._quiet(end, LinkSuspect(end.link)))
         yield self.later(SILENT_AFTER, lambda: self._quiet(end, LinkSilent(end.link)))
-        yield self.later(LOST_AFTER, _losing(end, EndReason.BROKEN))
+        yield self.later(LOST_AFTER, _losing(end, "broken"))
 
     def _quiet(self, end: End, event: Event) -> None:
         end.is_quiet = True
@@ -487,5 +479,5 @@ class _Side:
     claim: dial.Claim | None = None
 
 
-def _losing(end: End, reason: EndReason) -> Callable[[], None]:
+def _losing(end: End, reason: str) -> Callable[[], None]:
     return lambda: end.owner.lose(end, reason)

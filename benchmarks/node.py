@@ -159,7 +159,7 @@ class BenchNode:
     # --- between the transport, the loop and the core --------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """The core's door, with a counter behind it: what it has dealt with has arrived."""
+        """The core's entry, with a counter behind it: what it has dealt with has arrived."""
         effects = self.core.handle(event, now)
         if isinstance(event, Received) and isinstance(event.message, Answer):
             self.tally.delivered(size_of(event.message))

@@ -1,6 +1,6 @@
 """What our nodes carry while they are measured: publications with their age, streams full of bytes.
 
-Everything goes through the doors that applications use, and is counted where they would read it.
+Everything goes through the interface of applications, and is counted where they would read it.
 """
 
 import struct

@@ -36,7 +36,7 @@ TRACES = 100
 LINKS_MAX = 12
 """The budget of a node (``links.max``); what is above it on average are guests of the beginning."""
 LINKS_MIN = 4
-"""Whoever has fewer links is not repaired: so many does the ring alone ask for."""
+"""A node with fewer has not been repaired: the ring alone asks for so many."""
 PATIENCE = 180.0
 """Seconds that each step may take (guess: it waits for conditions, and machines differ)."""
 TOPIC = "demo"

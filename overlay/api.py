@@ -108,7 +108,7 @@ class LinkDown:
     peer_id: str
     name: str
     reason: str
-    """``closed`` (on purpose, by either end), ``broken``, ``protocol``, ``overflow``, ``error``."""
+    """``closed`` and ``leave`` (on purpose), ``broken``, ``protocol``, ``overflow`` and others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _asks_for_mesh(item: pytest.Item) -> bool:
     """Whether the fixture is ours: a project may have one of its own by that name."""
     known: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return "mesh" in known and known["mesh"][-1].func is MESH
+    return "mesh" in known and known["mesh"][-1].func is _mesh
 
 
 def run(main: Any, *, clock: Any = None, **more: Any) -> Any:
@@ -59,5 +59,4 @@ def _world(request: pytest.FixtureRequest) -> World:
     return World(getattr(request, "param", SEED), checked=True)
 
 
-MESH = _mesh
 mesh = pytest.fixture(name="mesh")(_mesh)

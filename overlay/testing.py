@@ -21,7 +21,7 @@ from overlay.core.types import Address
 from overlay.identity import Identity
 from overlay.node.config import of_settings
 from overlay.node.library import sole
-from overlay.node.node import Node, Surroundings
+from overlay.node.node import Dependencies, Node
 from overlay.node.store import Forgetful
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.network.conditions import Conditions
@@ -68,8 +68,8 @@ class Mesh:
             dial_key=identity.dial_key,
             fingerprint=identity.fingerprint,
         )
-        around = Surroundings(wall=_wall, random=random.Random(self._random.random()))
-        node = Node(config, identity, Forgetful(_wall), transport, around)
+        given = Dependencies(wall=_wall, random=random.Random(self._random.random()))
+        node = Node(config, identity, Forgetful(_wall), transport, given)
         await self._nursery.start(node.run)  # type: ignore[arg-type, unused-ignore]
         self._living[node.peer_id] = node
         self._addresses[node.peer_id] = address

@@ -11,7 +11,7 @@ import click
 
 from overlay.cli import tables
 from overlay.cli.options import Patience, Word, asks_node, print_json, read_argument
-from overlay.errors import CommandFailed
+from overlay.errors import CommandFailed, Failure
 from overlay.node.client import Client
 
 SLACK = 10.0
@@ -127,23 +127,27 @@ def subscribe(
     try:
         with Client(data_dir).stream(path) as stream:
             print(f"subscribed to {topic}; Ctrl-C ends it", file=sys.stderr, flush=True)
-            for message in stream.until(deadline):
-                _print_message(message, as_json)
+            for row in stream.until(deadline):
+                _print_message(row, as_json)
                 seen += 1
                 if seen == count:
                     return
     except KeyboardInterrupt:
         return
     if deadline is None or time.monotonic() < deadline:
-        raise CommandFailed("closed", "the subscription has ended: the node is leaving, or gone")
+        raise CommandFailed(
+            Failure.CLOSED, "the subscription has ended: the node is leaving, or gone"
+        )
     if count is not None:
-        raise CommandFailed("timeout", f"only {seen} of {count} messages came in {timeout:g} s")
+        raise CommandFailed(
+            Failure.TIMEOUT, f"only {seen} of {count} messages came in {timeout:g} s"
+        )
 
 
-def _print_message(message: dict[str, Any], as_json: bool) -> None:
-    if "error" in message:
-        raise CommandFailed(message["error"]["code"], message["error"]["text"])
-    print_json(message) if as_json else tables.print_message(message)
+def _print_message(row: dict[str, Any], as_json: bool) -> None:
+    if "error" in row:
+        raise CommandFailed(row["error"]["code"], row["error"]["text"])
+    print_json(row) if as_json else tables.print_message(row)
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from overlay.cli.options import Word, asks_node, print_json
 from overlay.cli.tables import short
-from overlay.errors import CommandFailed, OverlayError
+from overlay.errors import CommandFailed, Failure, OverlayError
 from overlay.node.client import Client, Stream
 from overlay.node.words import plain
 
@@ -96,15 +96,15 @@ class Conversation:
         except EOFError:
             return None
 
-    def _obey(self, text: str) -> None:
+    def _obey(self, line: str) -> None:
         """Say a line, or do what it commands."""
-        if text == "/who":
+        if line == "/who":
             names = [self._me, *(self._title(peer) for peer in self._present)]
             self._print(f"* here: {', '.join(names)}")
-        elif text.startswith("/") and self._is_terminal:
+        elif line.startswith("/") and self._is_terminal:
             self._print(f"* {HELP}")
-        elif text:
-            self._node.post("/publish", {"topic": self._topic, "data": text})
+        elif line:
+            self._node.post("/publish", {"topic": self._topic, "data": line})
             self._said += 1
 
     # --- what the room says --------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Conversation:
                     raise CommandFailed(row["error"]["code"], row["error"]["text"])
                 self._show(row)
             self._ended = CommandFailed(
-                "closed", "the chat has ended: the node is leaving, or gone"
+                Failure.CLOSED, "the chat has ended: the node is leaving, or gone"
             )
         except (OverlayError, OSError) as error:  # OSError: nobody reads what we print
             self._ended = error

@@ -43,12 +43,12 @@ def asks_node(command: Command) -> Command:
 
 
 class Word(click.ParamType[str]):
-    """A topic or a peer: any text, but text."""
+    """A topic or a peer: any valid UTF-8."""
 
     name = "text"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse bytes that are no UTF-8: nothing is called that."""
+        """Refuse bytes that are no UTF-8: no peer and no topic has such a name."""
         try:
             value.encode()
         except UnicodeEncodeError:

@@ -17,7 +17,7 @@ import click
 from overlay.cli.options import json_option, print_json
 from overlay.cli.reports import console, make_directory, table, write_pages
 from overlay.cli.sweep import sweep
-from overlay.errors import CommandFailed, UsageError
+from overlay.errors import CommandFailed, Failure, UsageError
 
 if TYPE_CHECKING:
     from overlay.sim.report.report import Report
@@ -123,7 +123,7 @@ def run(
             print(f"report {pages / 'index.html'}")
     failure = report.failure(replay)
     if failure is not None:
-        raise CommandFailed("violated", failure)
+        raise CommandFailed(Failure.VIOLATED, failure)
 
 
 @sim.command()
@@ -153,7 +153,7 @@ def replay(trace: Path, as_json: bool) -> None:
         if outcome.violation is not None:
             print(f"it ends as it did: {outcome.violation}")
     if not same:
-        raise CommandFailed("differs", _difference(trace, header, comparison))
+        raise CommandFailed(Failure.DIFFERS, _difference(trace, header, comparison))
 
 
 def _run(

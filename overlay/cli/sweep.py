@@ -10,7 +10,7 @@ import click
 
 from overlay.cli.options import json_option, print_json
 from overlay.cli.reports import make_directory, table, write_pages
-from overlay.errors import CommandFailed
+from overlay.errors import CommandFailed, Failure
 from overlay.version import __version__
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _tell(
         more = len(problems) - FAILURES_SHOWN
         shown = "; ".join(problems[:FAILURES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         runs = f"{len(problems)} of {len(planned.cells)} runs"
-        raise CommandFailed("violated", f"{planned.name}: {runs} went wrong: {shown}")
+        raise CommandFailed(Failure.VIOLATED, f"{planned.name}: {runs} went wrong: {shown}")
 
 
 def _object(

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from overlay.cli.words import span
 from overlay.node.words import plain
 
 SHORT_ID = 16
@@ -96,6 +95,19 @@ def print_message(message: dict[str, Any]) -> None:
 def short(peer_id: str) -> str:
     """Enough of a peer id to recognise it by, and to pass to a command."""
     return peer_id[:SHORT_ID]
+
+
+def span(seconds: float) -> str:
+    """A duration, roughly: two units at most."""
+    whole = int(seconds)
+    for unit, length, smaller, divisor in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "m", 60),
+        ("m", 60, "s", 1),
+    ):
+        if whole >= length:
+            return f"{whole // length}{unit} {whole % length // divisor}{smaller}"
+    return f"{whole}s"
 
 
 def size(count: int) -> str:

@@ -46,7 +46,7 @@ class DialFailed(msgspec.Struct, frozen=True, gc=False):
 
     link: LinkId
     reason: str
-    """``timeout``, ``glare``, ``unreachable``, ``certificate``, ``protocol``, ``cancelled``."""
+    """An `EndReason`: ``timeout``, ``unreachable``, ``glare`` and others."""
 
 
 class LinkLost(msgspec.Struct, frozen=True, gc=False):
@@ -54,8 +54,7 @@ class LinkLost(msgspec.Struct, frozen=True, gc=False):
 
     link: LinkId
     reason: str
-    """``closed`` (by the peer), ``broken``, ``protocol`` (the peer's fault), ``error`` (ours),
-    ``overflow``."""
+    """An `EndReason`: ``closed`` (by the peer), ``broken`` and others."""
 
 
 class LinkSuspect(msgspec.Struct, frozen=True, gc=False):

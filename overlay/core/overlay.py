@@ -75,13 +75,14 @@ from overlay.core.routing.routing import (
 )
 from overlay.core.snapshots import PeerView, Status, view_of
 from overlay.core.timers import NEVER
-from overlay.core.types import Crypto, LinkId, Negotiated, PeerId, Random
+from overlay.core.types import Crypto, GoodbyeCode, LinkId, Negotiated, PeerId, Random
 from overlay.core.wire import messages as m
 from overlay.core.wire.documents import Record
+from overlay.errors import Failure
 
 __all__ = ["Overlay", "PeerView", "Settings", "Status"]
 
-FULL = ("full", "this node has no room for a guest")
+FULL = (GoodbyeCode.FULL, "this node has no room for a guest")
 UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
 
 
@@ -258,7 +259,7 @@ class Overlay:
         link = self._links.by_id.get(link_id)
         if link is not None:
             self._context.report("warning", "peer_misbehaved", peer=link.peer, why=why)
-            self._on_facts(self._links.end(link, "protocol", why), now)
+            self._on_facts(self._links.end(link, GoodbyeCode.PROTOCOL, why), now)
 
     def _on_facts(self, facts: list[LinkFact], now: float) -> None:
         for fact in facts:
@@ -466,7 +467,7 @@ class Overlay:
                 self._neighbourhood.on_sampled(peers, sent)
             case Overstayed(peer):
                 if (link := self._links.by_peer.get(peer)) is not None:
-                    self._on_facts(self._links.end(link, "unneeded", UNNEEDED), now)
+                    self._on_facts(self._links.end(link, GoodbyeCode.UNNEEDED, UNNEEDED), now)
             case UsesChanged():
                 self._membership.tell_soon(now)
             case _:
@@ -504,12 +505,12 @@ class Overlay:
         peer = command.peer
         if peer == self._context.peer_id:
             text = "that is this node itself"
-            self._context.emit(Rejected(command.request, "self", text))
+            self._context.emit(Rejected(command.request, Failure.SELF, text))
         elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"
-            self._context.emit(Rejected(command.request, "unknown_peer", text))
+            self._context.emit(Rejected(command.request, Failure.UNKNOWN_PEER, text))
         else:
             self._kept[peer] = None
             self._ladder.wait(peer, command.request, now)
@@ -519,7 +520,7 @@ class Overlay:
         link = self._links.by_peer.get(command.peer)
         if link is None:
             text = "there is no link to this peer: connect first"
-            self._context.emit(Rejected(command.request, "not_linked", text))
+            self._context.emit(Rejected(command.request, Failure.NOT_LINKED, text))
             return
         self._links.ping(link, command.request, now)
 

@@ -43,6 +43,46 @@ class PathKind(StrEnum):
     RELAYED = "relayed"
 
 
+class EndReason(StrEnum):
+    """Why a dial came to nothing (`DialFailed`) or an open link ended (`LinkLost`)."""
+
+    TIMEOUT = "timeout"  # nobody answered in time
+    UNREACHABLE = "unreachable"  # no pair of addresses carried a check there and back
+    GLARE = "glare"  # both ends dialled at once, and the attempt with the lower id goes on
+    CERTIFICATE = "certificate"  # who answered has another certificate than was promised
+    CANCELLED = "cancelled"  # we did not want it any more
+    PROTOCOL = "protocol"  # the peer sent what no correct peer sends
+    CLOSED = "closed"  # the peer ended it
+    BROKEN = "broken"  # nothing came through for too long
+    OVERFLOW = "overflow"  # more waited than may wait
+    ERROR = "error"  # a fault of ours; it is in the log
+
+
+class GoodbyeCode(StrEnum):
+    """Why an end says goodbye (`overlay.core.wire.messages.Goodbye`); a peer may send others."""
+
+    LEAVE = "leave"  # the whole node says goodbye
+    UNNEEDED = "unneeded"  # the link serves no purpose any more
+    DUPLICATE = "duplicate"  # another link to this peer stands
+    FULL = "full"  # the node has no room for a guest
+    PROTOCOL = "protocol"  # the peer sent what no correct peer sends
+    VERSION = "version"  # the two have no wire version in common
+    CLOCK = "clock"  # the two clocks are so far apart that expiries mean nothing
+    NETWORK = "network"  # the peer belongs to another network
+    SELF = "self"  # the link leads back to the node itself
+    REFUSED = "refused"  # a proof, or an invite, does not hold
+    EXPIRED = "expired"  # the invite has expired
+    TIMEOUT = "timeout"  # the hello took too long
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why somebody is not let in: a code for programs, a line for people."""
+
+    code: GoodbyeCode
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class IceCredentials:
     """One side's ICE user fragment (4–256 ice-chars) and password (22–256), RFC 8445 §5.3."""

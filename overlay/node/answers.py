@@ -1,4 +1,7 @@
-"""What the control API says of a node: its values as JSON objects, stable for scripts."""
+"""What the control API says of a node: its values as JSON objects, stable for scripts.
+
+It stands apart from the control API because a node writes some of them without an HTTP server.
+"""
 
 import base64
 from dataclasses import asdict, fields

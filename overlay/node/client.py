@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from overlay.errors import CommandFailed, NoNode, UsageError
+from overlay.errors import CommandFailed, Failure, NoNode, UsageError
 from overlay.node.directory import is_running, socket_address
 
 PATIENCE = 90.0
 """Seconds to wait for an answer: longer than any command takes (guess)."""
 
 
-ENDED = ("closed", "the node has ended before it answered: look at its log, start it again")
+ENDED = (Failure.CLOSED, "the node has ended before it answered: look at its log, start it again")
 LEAVE_PATIENCE = 15.0
 """Seconds for a node to end (guess); it ends by force after fewer."""
 
@@ -46,7 +46,9 @@ class Client:
         deadline = time.monotonic() + LEAVE_PATIENCE
         while is_running(self.data_dir):
             if time.monotonic() > deadline:
-                raise CommandFailed("timeout", f"the node on {self.data_dir} is still leaving")
+                raise CommandFailed(
+                    Failure.TIMEOUT, f"the node on {self.data_dir} is still leaving"
+                )
             time.sleep(0.02)
 
     def _ask(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
@@ -55,12 +57,12 @@ class Client:
                 content = response.read()
             return json.loads(content)
         except ValueError:
-            raise CommandFailed("protocol", "what answers is no node of overlay") from None
+            raise CommandFailed(Failure.PROTOCOL, "what answers is no node of overlay") from None
         except (ConnectionError, http.client.HTTPException):
             raise CommandFailed(*ENDED) from None
         except TimeoutError:
             raise CommandFailed(
-                "timeout",
+                Failure.TIMEOUT,
                 f"the node on {self.data_dir} does not answer: it is stopped or overloaded",
             ) from None
 
@@ -103,7 +105,9 @@ def _failure(status: int, content: bytes) -> Exception:
         error = json.loads(content)["error"]
         error = {key: str(error[key]) for key in ("code", "text")}
     except (ValueError, KeyError, TypeError):
-        return CommandFailed("protocol", f"what answers is no node of overlay (status {status})")
+        return CommandFailed(
+            Failure.PROTOCOL, f"what answers is no node of overlay (status {status})"
+        )
     if status == http.HTTPStatus.BAD_REQUEST:
         return UsageError(error["text"])
     return CommandFailed(error["code"], error["text"])
@@ -117,7 +121,7 @@ class Stream:
         self._response = response
 
     def end(self) -> None:
-        """Wake whichever thread waits for the next object: there will be none."""
+        """Let no more come, and wake the thread that waits for the next object."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 

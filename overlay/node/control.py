@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from overlay import api
-from overlay.errors import CommandFailed, UsageError
+from overlay.errors import CommandFailed, Failure, UsageError
 from overlay.identity import peer_id_text
 from overlay.node.answers import message_row, peer_row
 from overlay.node.node import Node
@@ -32,7 +32,9 @@ from overlay.transport.interface import Starting
 
 MAX_BODY = 8 << 20
 """Bytes of a request: the largest publication, whose every byte JSON may write as six."""
-USAGE = frozenset({"ambiguous", "self", "too_large", "unknown_peer", "usage"})
+USAGE = frozenset(
+    (Failure.AMBIGUOUS, Failure.SELF, Failure.TOO_LARGE, Failure.UNKNOWN_PEER, Failure.USAGE)
+)
 """Codes that mean that the request was wrong: status 400, exit 2."""
 GRACE = 1.0
 """Seconds that answers under way get at the end (guess)."""
@@ -208,7 +210,7 @@ def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
     async def on_bug(_: Request, error: Exception) -> Response:
         node.internal_errors += 1
         log.error("internal error in a command", exc_info=error)
-        return _json(_error("internal", "the node has a bug; its log says more"), 500)
+        return _json(_error(Failure.INTERNAL, "the node has a bug; its log says more"), 500)
 
     return Starlette(
         routes=[
@@ -257,7 +259,7 @@ def _error(code: str, text: str) -> dict[str, Any]:
 
 
 async def _on_usage_error(_: Request, error: Exception) -> Response:
-    return _json(_error("usage", str(error)), 400)
+    return _json(_error(Failure.USAGE, str(error)), 400)
 
 
 async def _on_command_failed(_: Request, error: Exception) -> Response:
@@ -270,8 +272,8 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         text = "the running node knows no such request: it is of another version, so restart it"
-        return _json(_error("usage", text), 400)
-    return _json(_error("usage", error.detail), 400)
+        return _json(_error(Failure.USAGE, text), 400)
+    return _json(_error(Failure.USAGE, error.detail), 400)
 
 
 async def serve(

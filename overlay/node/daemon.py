@@ -30,7 +30,7 @@ from overlay.node.directory import DataDirectory
 from overlay.node.library import sole
 from overlay.node.listening import make_transport
 from overlay.node.logs import Log, log_report, open_log
-from overlay.node.node import Node, Surroundings
+from overlay.node.node import Dependencies, Node
 from overlay.node.store import Store
 
 INTERRUPTED = 130
@@ -97,10 +97,10 @@ class Daemon:
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
         transport = make_transport(options.config, identity, store.port())
-        around = Surroundings(
+        given = Dependencies(
             report=partial(log_report, log.logger), notice=self._on_event, random=random.Random()
         )
-        self.node = Node(options.config, identity, store, transport, around)
+        self.node = Node(options.config, identity, store, transport, given)
 
     # --- a life --------------------------------------------------------------------------------
 

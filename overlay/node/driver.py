@@ -35,8 +35,8 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.types import LinkId, PeerId, RequestId
-from overlay.errors import CommandFailed
+from overlay.core.types import EndReason, LinkId, PeerId, RequestId
+from overlay.errors import CommandFailed, Failure
 from overlay.identity import peer_id_text
 from overlay.node.feed import Feed
 from overlay.transport.interface import Starting, TransportEffect
@@ -49,8 +49,8 @@ that an honest link, however fast, cannot fill the inbox (measured: at 64, one f
 100 bytes was ended within a second)."""
 MAX_SUBSCRIPTIONS = 256
 MAX_COMMANDS = 1_024
-OVER = ("closed", "the node has ended: open another")
-"""What a command gets that comes too late, or whose answer does."""
+OVER = (Failure.CLOSED, "the node has ended: open another")
+"""How a command fails that comes after the end of the node, or whose answer would."""
 CLOCK_INTERVAL = 1.0
 CLOCK_TOLERANCE = 1.0
 """Seconds by which wall time may drift from the monotone clock before the core is told."""
@@ -63,7 +63,7 @@ class Core(Protocol):
     """What the loop needs of `overlay.core.overlay.Overlay`."""
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """The only door."""
+        """Take in one event; what to do about it. Never raises on anything that a peer can send."""
         ...
 
     def next_deadline(self) -> float | None:
@@ -132,8 +132,8 @@ class Driver:
     def emit(self, event: Event) -> None:
         """Hand the core an event; a link that floods the inbox is ended instead."""
         if len(self._inbox) >= MAX_INBOX and isinstance(event, Received | Malformed):
-            self._transport.perform(Hangup(event.link, "overflow"))
-            event = LinkLost(event.link, "overflow")
+            self._transport.perform(Hangup(event.link, EndReason.OVERFLOW))
+            event = LinkLost(event.link, EndReason.OVERFLOW)
         self._inbox.append(event)
         self._arrived.set()
 
@@ -142,7 +142,9 @@ class Driver:
         if self._is_over:
             raise CommandFailed(*OVER)
         if len(self._waiting) >= MAX_COMMANDS:
-            raise CommandFailed("busy", f"{MAX_COMMANDS} commands are under way: try again later")
+            raise CommandFailed(
+                Failure.BUSY, f"{MAX_COMMANDS} commands are under way: try again later"
+            )
         request = RequestId(next(self._requests))
         waiter = self._waiting[request] = _Waiter()
         try:
@@ -157,7 +159,7 @@ class Driver:
             case Rejected(code=code, text=text):
                 raise CommandFailed(code, text)
             case None:
-                raise CommandFailed("timeout", f"no answer within {timeout:g} s")
+                raise CommandFailed(Failure.TIMEOUT, f"no answer within {timeout:g} s")
             case _:
                 assert_never(waiter.outcome)
 
@@ -166,7 +168,9 @@ class Driver:
         if self._is_over:
             raise CommandFailed(*OVER)
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise CommandFailed("busy", f"{MAX_SUBSCRIPTIONS} subscriptions are open: end one")
+            raise CommandFailed(
+                Failure.BUSY, f"{MAX_SUBSCRIPTIONS} subscriptions are open: end one"
+            )
 
         def forget() -> None:
             del self._subscriptions[feed]

@@ -7,7 +7,7 @@ from typing import Generic, Self, TypeVar
 
 import trio
 
-from overlay.errors import CommandFailed
+from overlay.errors import CommandFailed, Failure
 
 MAX_WAITING = 1_024
 """Items that may wait for one reader; beyond it its feed ends (guess)."""
@@ -87,13 +87,13 @@ class Feed(Generic[T]):
             if not self.overflowed:
                 raise
             raise CommandFailed(
-                "overflow",
+                Failure.OVERFLOW,
                 f"more came than was read (at most {MAX_WAITING} items of "
                 f"{MAX_WAITING_BYTES >> 20} MiB in all may wait): the subscription has ended; "
                 "subscribe again",
             ) from None
         except trio.ClosedResourceError:
-            raise CommandFailed("closed", "this feed has been closed by its reader") from None
+            raise CommandFailed(Failure.CLOSED, "this feed has been closed by its reader") from None
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -108,17 +108,6 @@ class Feed(Generic[T]):
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

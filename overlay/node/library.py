@@ -16,7 +16,7 @@ from overlay.node.config import Config, of_settings
 from overlay.node.directory import DataDirectory
 from overlay.node.listening import make_transport
 from overlay.node.logs import LEVELS, plain_fields
-from overlay.node.node import Node, Surroundings
+from overlay.node.node import Dependencies, Node
 from overlay.node.store import Forgetful, Store
 
 log = logging.getLogger("overlay.node")
@@ -56,13 +56,16 @@ async def open_node(
 
 def _compose(config: Config, identity: Identity, store: Store | None) -> Node:
     transport = make_transport(config, identity, store.port() if store else 0)
-    around = Surroundings(report=_report, random=random.Random())
-    return Node(config, identity, store or Forgetful(), transport, around)
+    given = Dependencies(report=_report, random=random.Random())
+    return Node(config, identity, store or Forgetful(), transport, given)
 
 
 @asynccontextmanager
 async def living(node: Node) -> AsyncIterator[None]:
-    """Run a node beside the block; in the end it says goodbye. No exception group of one."""
+    """Run a node beside the block; in the end it says goodbye.
+
+    An exception leaves as it was raised, without the groups that trio's nurseries wrap it in.
+    """
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

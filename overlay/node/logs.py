@@ -164,10 +164,6 @@ class Background(io.TextIOBase):
         """Whether a person reads it."""
         return self._stream.isatty()
 
-    def is_idle(self) -> bool:
-        """Whether nothing waits."""
-        return self._waiting.empty()
-
     def release(self) -> None:
         """Write what waits, and from now on what comes."""
         self._released.set()
@@ -218,7 +214,7 @@ def plain_fields(
             fields[name] = "(secret)"
         elif isinstance(value, bytes):
             fields[name] = _readable(name, value)
-        elif isinstance(value, str) and not value.isprintable() and name != "exception":
+        elif isinstance(value, str) and name != "exception":
             fields[name] = plain(value)
     return fields
 

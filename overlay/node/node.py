@@ -18,7 +18,9 @@ from typing import Any
 import trio
 
 from overlay import api
+from overlay.core.admission.invites import MEMBERS_MAX
 from overlay.core.connect.ladder import ATTEMPT_FAILED
+from overlay.core.context import Settings
 from overlay.core.events import (
     Connect,
     Event,
@@ -33,13 +35,15 @@ from overlay.core.events import (
     Traced,
     TracePeer,
 )
-from overlay.core.overlay import Overlay, PeerView, Settings
-from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.core.link.links import LinkState
+from overlay.core.overlay import Overlay
+from overlay.core.snapshots import PeerView
+from overlay.core.types import GoodbyeCode, LinkId, PeerId, RequestId
 from overlay.core.wire import invite as invites
 from overlay.core.wire.bounds import TOPIC_MAX, Topic
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import WIRE_VERSION
-from overlay.errors import CommandFailed, InviteError, UsageError
+from overlay.errors import CommandFailed, Failure, InviteError, UsageError
 from overlay.identity import Identity, Keys, parse_peer_id, peer_id_text
 from overlay.node.answers import sdp_of
 from overlay.node.config import MAX_DURATION, Config, parse_duration
@@ -51,7 +55,6 @@ from overlay.node.words import plain
 from overlay.transport.interface import Starting, Transport
 from overlay.version import __version__
 
-MAX_MEMBERS = 4
 MAX_EVENT_FEEDS = 256
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
@@ -60,12 +63,12 @@ MakeCore = Callable[[Settings, Keys, random.Random], Overlay]
 
 
 def ignore(_: Any) -> None:
-    """Tells nobody."""
+    """For a node that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a node is told besides its configuration."""
+class Dependencies:
+    """What a node is handed besides its configuration; tests hand it something else."""
 
     report: Callable[[Report], None] = ignore
     """Takes what the log should name."""
@@ -85,7 +88,7 @@ class Node:
         identity: Identity,
         memory: Memory,
         transport: Transport,
-        around: Surroundings,
+        given: Dependencies,
     ) -> None:
         self.config = config
         self.transport = transport
@@ -96,7 +99,7 @@ class Node:
         self._id = identity.peer_id
         self._identity = identity
         self._memory = memory
-        self._around = around
+        self._given = given
         self._boot = memory.next_boot()
         self._started_at = trio.current_time()
         self._listening = Listening(())
@@ -113,7 +116,7 @@ class Node:
             remember=memory.remember,
             report=self._on_report,
             changed=self._on_link_change,
-            wall=around.wall,
+            wall=given.wall,
         )
 
         self._streaming = Streaming(
@@ -140,7 +143,7 @@ class Node:
 
     def _make_core(self) -> Overlay:
         keys = Keys(self._identity, self._memory.prekeys)
-        return self._around.make_core(self.settings, keys, self._around.random)
+        return self._given.make_core(self.settings, keys, self._given.random)
 
     # --- a life --------------------------------------------------------------------------------
 
@@ -211,7 +214,7 @@ class Node:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """A wildcard stands for its interfaces."""
+        """See `overlay.api.Node.addresses`; a wildcard is resolved to the interfaces' own."""
         return tuple(str(address) for address in self._listening.addresses)
 
     def status(self) -> dict[str, Any]:
@@ -242,12 +245,12 @@ class Node:
 
     def links(self) -> int:
         """How many peers we are linked to, those that have fallen silent left out."""
-        return sum(view.state != "silent" for view in self.core.peers())
+        return sum(view.state != LinkState.SILENT for view in self.core.peers())
 
     def peers(self, *, everybody: bool = False) -> list[api.Peer]:
         """See `overlay.api.Node.peers`."""
         views = self.core.peers()
-        found = [self._peer(view) for view in views if everybody or view.state != "silent"]
+        found = [self._peer(view) for view in views if everybody or view.state != LinkState.SILENT]
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]
@@ -297,13 +300,13 @@ class Node:
                 sorted(f"{peer_id_text(peer)} ({plain(names[peer])})" for peer in matches)
             )
             raise CommandFailed(
-                "ambiguous", f"{plain(text)!r} matches more than one peer: {listed}"
+                Failure.AMBIGUOUS, f"{plain(text)!r} matches more than one peer: {listed}"
             )
         try:
             return parse_peer_id(text)
         except UsageError:
             raise CommandFailed(
-                "unknown_peer",
+                Failure.UNKNOWN_PEER,
                 f"no peer that this node knows has the id, prefix or name {plain(text)!r}: "
                 "see `overlay peers`",
             ) from None
@@ -313,14 +316,14 @@ class Node:
         for view in self.core.peers():
             if view.peer == peer:
                 return view.link
-        raise CommandFailed("not_linked", "there is no link to this peer: connect first")
+        raise CommandFailed(Failure.NOT_LINKED, "there is no link to this peer: connect first")
 
     def descriptions(self, peer: str) -> dict[str, Any]:
         """Both session descriptions of the link to `peer`."""
         found = self.resolve(peer)
         described = self.transport.description(self.link_to(found))
         if described is None:
-            raise CommandFailed("not_linked", "the link has just ended")
+            raise CommandFailed(Failure.NOT_LINKED, "the link has just ended")
         local, remote = sdp_of(described)
         return {"peer_id": peer_id_text(found), "local": local, "remote": remote}
 
@@ -331,7 +334,7 @@ class Node:
         for view in self.core.peers():
             if view.peer == found:
                 return self._peer(view)
-        raise CommandFailed("closed", "the link was opened and has already ended")
+        raise CommandFailed(Failure.CLOSED, "the link was opened and has already ended")
 
     async def ping(self, peer: str) -> float:
         """See `overlay.api.Node.ping`."""
@@ -343,7 +346,7 @@ class Node:
         """See `overlay.api.Node.trace`."""
         found = self.resolve(peer)
         if found == self._id:
-            raise CommandFailed("self", "that is this node itself")
+            raise CommandFailed(Failure.SELF, "that is this node itself")
         traced: Traced = await self.driver.call(lambda request: TracePeer(request, found))
         return api.Trace(tuple(peer_id_text(hop) for hop in traced.hops), traced.rtt)
 
@@ -352,7 +355,7 @@ class Node:
         with trio.move_on_after(math.inf if timeout is None else max(0.0, timeout)):
             await self.driver.wait_until(lambda: self.links() >= peers)
         if (links := self.links()) < peers:
-            raise CommandFailed("timeout", f"only {links} of {peers} links are up")
+            raise CommandFailed(Failure.TIMEOUT, f"only {links} of {peers} links are up")
 
     # --- invites -------------------------------------------------------------------------------
 
@@ -363,9 +366,9 @@ class Node:
         lifetime = parse_duration(self.config.invite.expires) if expires is None else expires
         count = self.config.invite.members if members is None else members
         if not 0 < lifetime <= MAX_DURATION:
-            raise CommandFailed("usage", "an invite lasts more than 0 s and at most 365 days")
-        if not 1 <= count <= MAX_MEMBERS:
-            raise CommandFailed("usage", f"an invite names 1 to {MAX_MEMBERS} members")
+            raise CommandFailed(Failure.USAGE, "an invite lasts more than 0 s and at most 365 days")
+        if not 1 <= count <= MEMBERS_MAX:
+            raise CommandFailed(Failure.USAGE, f"an invite names 1 to {MEMBERS_MAX} members")
         self._settle()
 
         def command(request: RequestId) -> MakeInvite:
@@ -377,7 +380,7 @@ class Node:
     async def join(self, link: str) -> None:
         """See `overlay.api.Node.join`."""
         body = invites.decode(link)
-        invites.check(body, self._around.wall(), Keys(self._identity, self._memory.prekeys))
+        invites.check(body, self._given.wall(), Keys(self._identity, self._memory.prekeys))
         await self.enter(body)
 
     async def enter(self, invite: InviteBody) -> None:
@@ -386,7 +389,7 @@ class Node:
         if theirs[0] != self.settings.network:
             self._move_to(*theirs)
         elif {member.peer_id for member in invite.members} & {v.peer for v in self.core.peers()}:
-            return  # we are there
+            return  # a member that it names is linked already
         try:
             await self.driver.call(lambda request: Join(request, invite))
         except CommandFailed as error:
@@ -394,7 +397,7 @@ class Node:
         self._settle()
 
     def _move_to(self, network: bytes, name: str) -> None:
-        """Become a node of another network, which only one that nobody has met can."""
+        """Become a node of another network. InviteError: others know us as a member of ours."""
         if not self._is_founder:
             raise InviteError(
                 f"this node belongs to the network {self.network!r} and the invite to another, "
@@ -407,7 +410,7 @@ class Node:
         self.driver.emit(self._listening)
 
     def _settle(self) -> None:
-        """Others come to know our network: it is to last."""
+        """Keep the network for all later lives: from now on others know us as its member."""
         self._is_founder = False
         self._memory.set_network(self.settings.network, self.settings.network_name)
 
@@ -425,7 +428,7 @@ class Node:
         """See `overlay.api.Node.subscribe`."""
         if not Topic().holds(topic):
             text = f"a topic has 1 to {TOPIC_MAX} bytes, all of them printable"
-            raise CommandFailed("usage", text)
+            raise CommandFailed(Failure.USAGE, text)
         return self.driver.subscribe(topic)
 
     def events(self) -> Feed[api.Event]:
@@ -433,13 +436,15 @@ class Node:
         if self.leaving.is_set():
             raise CommandFailed(*OVER)
         if len(self._feeds) >= MAX_EVENT_FEEDS:
-            raise CommandFailed("busy", f"{MAX_EVENT_FEEDS} feeds of events are open: close one")
+            raise CommandFailed(
+                Failure.BUSY, f"{MAX_EVENT_FEEDS} feeds of events are open: close one"
+            )
         feed: Feed[api.Event] = Feed(lambda: self._feeds.remove(feed))
         self._feeds.append(feed)
         return feed
 
     def _tell(self, event: api.Event) -> None:
-        self._around.notice(event)
+        self._given.notice(event)
         for feed in list(self._feeds):
             feed.put(event)
 
@@ -448,9 +453,9 @@ class Node:
         self._tell(api.LinkUp(*peer) if change.up else api.LinkDown(*peer, change.reason))
 
     def _on_report(self, report: Report) -> None:
-        self._around.report(report)
+        self._given.report(report)
         told = report.fields
-        if report.event == ATTEMPT_FAILED and told["code"] != "duplicate":
+        if report.event == ATTEMPT_FAILED and told["code"] != GoodbyeCode.DUPLICATE:
             peer = (peer_id_text(told["peer"]), self._names().get(told["peer"], ""))
             self._tell(api.DialFailed(*peer, told["code"], told["text"]))
 

@@ -14,7 +14,7 @@ import trio
 from overlay import api
 from overlay.core.stream.frames import BUSY, REFUSED, TIMEOUT
 from overlay.core.types import LinkId, PeerId
-from overlay.errors import CommandFailed, LinkClosed
+from overlay.errors import CommandFailed, Failure, LinkClosed
 from overlay.node.feed import Feed
 from overlay.transport.interface import Starting
 from overlay.transport.streams import MeshStream, StreamReset
@@ -24,7 +24,7 @@ MAX_ARRIVALS = 64
 MAX_ANSWERS = 64
 """Requests of one protocol that are answered at once; beyond it they are refused (guess)."""
 MAX_ANSWERS_PEER = 16
-"""Of these, as many may be one peer's: the others are for others (guess)."""
+"""So many of these may be one peer's, so that the others are answered, too (guess)."""
 MAX_REQUEST = 1 << 20
 """Bytes of a request, and of a reply (guess)."""
 REQUEST_TIMEOUT = 30.0
@@ -126,15 +126,15 @@ class Streaming:
             try:
                 return PeerStream(await self._opened(link, protocol, priority), peer_id)
             except ValueError as error:
-                raise CommandFailed("usage", str(error)) from None
+                raise CommandFailed(Failure.USAGE, str(error)) from None
             except LinkClosed:
                 continue
-        raise CommandFailed("closed", "the link to this peer has ended again and again")
+        raise CommandFailed(Failure.CLOSED, "the link to this peer has ended again and again")
 
     def accept(self, protocol: str) -> Arrivals:
         """See `overlay.api.Node.accept_streams`."""
         if protocol in self._served:
-            raise CommandFailed("busy", f"streams of {protocol!r} are accepted already")
+            raise CommandFailed(Failure.BUSY, f"streams of {protocol!r} are accepted already")
 
         def forget() -> None:
             del self._served[protocol]
@@ -147,7 +147,7 @@ class Streaming:
     async def request(self, peer: str, protocol: str, data: bytes, timeout: float) -> bytes:
         """See `overlay.api.Node.request`."""
         if len(data) > MAX_REQUEST:
-            raise CommandFailed("too_large", f"a request has at most {MAX_REQUEST} bytes")
+            raise CommandFailed(Failure.TOO_LARGE, f"a request has at most {MAX_REQUEST} bytes")
         with trio.move_on_after(timeout):
             stream = await self.open(peer, protocol, 0)
             async with stream:
@@ -159,8 +159,8 @@ class Streaming:
                     raise _failure(error, protocol) from None
                 except trio.BrokenResourceError:
                     text = "the link ended before the reply had come: ask again"
-                    raise CommandFailed("broken", text) from None
-        raise CommandFailed("timeout", f"no reply within {timeout:g} s")
+                    raise CommandFailed(Failure.BROKEN, text) from None
+        raise CommandFailed(Failure.TIMEOUT, f"no reply within {timeout:g} s")
 
     async def serve(self, protocol: str, handler: Handler, task_status: Starting) -> None:
         """See `overlay.api.Node.serve`."""
@@ -219,7 +219,7 @@ async def _read_all(stream: api.Stream, most: int) -> bytes:
     while chunk := await stream.receive_some():
         data += chunk
         if len(data) > most:
-            raise CommandFailed("too_large", f"more than {most} bytes came")
+            raise CommandFailed(Failure.TOO_LARGE, f"more than {most} bytes came")
     return bytes(data)
 
 
@@ -232,14 +232,20 @@ def _read_reply(reply: bytes) -> bytes:
                 raise CommandFailed(code[:CODE_MAX], text[:TEXT_MAX])
     except (ValueError, RecursionError):
         pass
-    raise CommandFailed("protocol", "the peer's reply is not understood")
+    raise CommandFailed(Failure.PROTOCOL, "the peer's reply is not understood")
 
 
 def _failure(error: StreamReset, protocol: str) -> CommandFailed:
     """What a reset in place of a reply means to who asked."""
     why = {
-        REFUSED: ("refused", f"the peer does not serve {protocol!r}, or not a request like this"),
-        BUSY: ("busy", "the peer has too much to do: ask again later"),
-        TIMEOUT: ("timeout", "the peer did not answer, or did not get the whole request, in time"),
+        REFUSED: (
+            Failure.REFUSED,
+            f"the peer does not serve {protocol!r}, or not a request like this",
+        ),
+        BUSY: (Failure.BUSY, "the peer has too much to do: ask again later"),
+        TIMEOUT: (
+            Failure.TIMEOUT,
+            "the peer did not answer, or did not get the whole request, in time",
+        ),
     }
-    return CommandFailed(*why.get(error.code, ("failed", "the peer gave the request up")))
+    return CommandFailed(*why.get(error.code, (Failure.FAILED, "the peer gave the request up")))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docs.reference import as_markdown, as_toml
 from overlay.core.types import Address
 from overlay.errors import ConfigError
 from overlay.node.config import (
@@ -18,7 +19,6 @@ from overlay.node.config import (
     parse_address,
     parse_duration,
 )
-from overlay.node.reference import as_markdown, as_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -31,7 +31,7 @@ from overlay.node import control
 from overlay.node.client import Client
 from overlay.node.config import of_settings
 from overlay.node.directory import DataDirectory, socket_address
-from overlay.node.node import Node, Surroundings
+from overlay.node.node import Dependencies, Node
 from overlay.node.store import Forgetful
 from overlay.transport.interface import TransportEffect
 
@@ -73,8 +73,8 @@ class Served:
     def __init__(self, directory: DataDirectory) -> None:
         transport: Any = IdleTransport()
         config = of_settings({"name": "tester", "network.name": "home"})
-        around = Surroundings(random=random.Random(1), make_core=ScriptedOverlay)
-        self.node = Node(config, Identity.generate(), Forgetful(), transport, around)
+        given = Dependencies(random=random.Random(1), make_core=ScriptedOverlay)
+        self.node = Node(config, Identity.generate(), Forgetful(), transport, given)
         core: Any = self.node.core
         self.core: ScriptedOverlay = core
         self.directory = directory

@@ -247,7 +247,7 @@ async def test_subscribers_hear_their_topic_and_no_other(
     effects: list[Effect] = [deliver("news", 1), deliver("weather", 2), deliver("news", 3)]
     driver = Harness(ScriptedCore(lambda event: effects if event == Wakeup() else [])).driver
     await nursery.start(driver.run)
-    with driver.subscribe("news") as first, driver.subscribe("news") as second:
+    async with driver.subscribe("news") as first, driver.subscribe("news") as second:
         driver.emit(Wakeup())
         for subscription in (first, second):
             heard = [await subscription.get(), await subscription.get()]
@@ -266,7 +266,7 @@ async def test_a_message_is_told_with_its_origin_and_the_wall_time(
     core = ScriptedCore(lambda event: [deliver("news")] if event == Wakeup() else [])
     driver = Harness(core).driver
     await nursery.start(driver.run)
-    with driver.subscribe("news") as news:
+    async with driver.subscribe("news") as news:
         await trio.sleep(5)
         driver.emit(Wakeup())
         told = await news.get()
@@ -319,7 +319,7 @@ async def test_a_slow_subscriber_hears_all_that_fits_and_then_that_it_was_too_sl
     effects: list[Effect] = [deliver("news", number) for number in range(5)]
     driver = Harness(ScriptedCore(lambda event: effects if event == Wakeup() else [])).driver
     await nursery.start(driver.run)
-    with driver.subscribe("news") as slow:
+    async with driver.subscribe("news") as slow:
         driver.emit(Wakeup())
         await wait_all_tasks_blocked()
         assert [(await slow.get()).data for _ in range(3)] == [b"0", b"1", b"2"]
@@ -330,10 +330,10 @@ async def test_a_slow_subscriber_hears_all_that_fits_and_then_that_it_was_too_sl
 async def test_too_many_subscriptions_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drivers, "MAX_SUBSCRIPTIONS", 1)
     driver = Harness(ScriptedCore()).driver
-    with driver.subscribe("a"):
-        with pytest.raises(CommandFailed), driver.subscribe("b"):
-            pass
-    with driver.subscribe("b"):
+    async with driver.subscribe("a"):
+        with pytest.raises(CommandFailed):
+            driver.subscribe("b")
+    async with driver.subscribe("b"):
         pass
 
 

@@ -9,20 +9,24 @@ from overlay.core.link.links import Link, Links
 from overlay.core.membership.records import RecordBook
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import Timers
-from overlay.core.types import LinkId, PeerId, RequestId
+from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId, Refusal, RequestId
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire.documents import Grant, InviteBody, InviteMember, Signed
 from overlay.core.wire.messages import TokenGrant, TokenRequest
+from overlay.errors import Failure
 
 TOKEN_TIMEOUT = 1.0
 """Seconds (guess) that neighbours get to hand out a token for an invite."""
 MEMBERS_MAX = 4
-"""Members an invite names (DESIGN)."""
+"""Members that an invite names (guess): more would make the link too long to copy or scan."""
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30
-_TELLING = ("expired", "version", "clock", "network", "self", "refused", "certificate")
+_TELLING = (
+    *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
+    *(GoodbyeCode.SELF, GoodbyeCode.REFUSED, EndReason.CERTIFICATE),
+)
 """Why a join failed, the most telling first."""
 
 
@@ -49,7 +53,7 @@ class _Joining:
 
 @dataclass(slots=True)
 class Inviting:
-    """Both ends of an invite's life."""
+    """Makes invites, and enters networks by them."""
 
     context: Context
     links: Links
@@ -97,7 +101,7 @@ class Inviting:
             self._made(making)
 
     def _dialable_neighbours(self) -> list[Link]:
-        """Neighbours whom a stranger could dial, in random order."""
+        """The links to neighbours that a stranger could dial, in random order."""
         chosen = []
         for link in self.links.alive():
             record = self.book.get(link.peer) if link.peer else None
@@ -120,7 +124,7 @@ class Inviting:
         return TokenGrant(message.request, token)
 
     def on_token_grant(self, peer: PeerId, message: TokenGrant) -> None:
-        """A neighbour's token for an invite of ours."""
+        """A neighbour has made us the token that we asked of it for an invite."""
         for making in list(self._making.values()):
             if making.asked.get(message.request) != peer:
                 continue
@@ -150,13 +154,12 @@ class Inviting:
         """Dial every address of every member; the first verified hello wins."""
         context = self.context
         grant = invite.open_grant(command.invite.grant, context.wall(now), context.crypto)
-        if isinstance(grant, str):
-            code = "expired" if "expired" in grant else "refused"
-            context.emit(Rejected(command.request, code, grant))
+        if isinstance(grant, Refusal):
+            context.emit(Rejected(command.request, grant.code, grant.text))
             return
         if grant.network != context.settings.network:
             text = "the invite is for another network than the one this node belongs to"
-            context.emit(Rejected(command.request, "network", text))
+            context.emit(Rejected(command.request, Failure.NETWORK, text))
             return
         links = self.ladder.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
         addresses = sum(len(member.addresses) for member in command.invite.members)
@@ -168,7 +171,8 @@ class Inviting:
     def on_up(self, link: LinkId, peer: PeerId) -> None:
         """A link is verified: joins that dialled this peer are done, their other dials called off.
 
-        One contact sends word of us on walks (HyParView §4.2); four would each make us room.
+        One contact is enough: it sends our ForwardJoin on walks (HyParView §4.2). Four contacts
+        would send four times as many, and each would take us into its active view.
         """
         for joining in list(self._joins.values()):
             if link in joining.links or peer in joining.links.values():
@@ -179,7 +183,7 @@ class Inviting:
                 self.context.emit(Resolved(joining.request, None))
 
     def on_attempt_failed(self, link: LinkId, code: str, text: str) -> None:
-        """One dial of a join has failed; of the last one, the user hears."""
+        """One dial of a join has failed; when it was the last, so has the join."""
         for joining in list(self._joins.values()):
             if joining.links.pop(link, None) is None:
                 continue
@@ -197,12 +201,12 @@ class Inviting:
             f"none of the invite's {joining.addresses} addresses answered within 5 s: "
             "is a node up there, and does its firewall let UDP in on that port?"
         )
-        self.context.emit(Rejected(joining.request, "unreachable", text))
+        self.context.emit(Rejected(joining.request, Failure.UNREACHABLE, text))
 
     # --- time --------------------------------------------------------------------------------
 
     def forget(self, peer: PeerId) -> None:
-        """A neighbour is gone: what was asked of it will not come."""
+        """A neighbour is gone, and with it the tokens that were asked of it."""
         self._granted.pop(peer, None)
         for making in list(self._making.values()):
             making.asked = {ask: asked for ask, asked in making.asked.items() if asked != peer}
@@ -210,7 +214,7 @@ class Inviting:
                 self._made(making)
 
     def on_time(self, now: float) -> None:
-        """Make do with the tokens that came."""
+        """Make the invites whose time is up with the tokens that have come."""
         for request in self._timers.pop_due(now):
             if request in self._making:
                 self._made(self._making[request])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from overlay.core.context import Context
-from overlay.core.types import LinkFacts, Negotiated, PeerId
+from overlay.core.types import GoodbyeCode, LinkFacts, Negotiated, PeerId, Refusal
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire import signing as documents
@@ -25,15 +25,7 @@ MAX_CLOCK_SKEW = 300.0
 """Seconds (guess): signed expiries mean nothing between clocks further apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why the hello fails: a code for programs, a line for people."""
-
-    code: str
-    text: str
-
-
-SECOND_HELLO = Refusal("protocol", "a second hello on one link")
+SECOND_HELLO = Refusal(GoodbyeCode.PROTOCOL, "a second hello on one link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class Handshake:
         self._wire = min(newest, hello.wire_max)
         if self._wire < max(oldest, hello.wire_min):
             return Refusal(
-                "version",
+                GoodbyeCode.VERSION,
                 f"we speak wire version [{oldest}, {newest}] and the peer "
                 f"[{hello.wire_min}, {hello.wire_max}]: update the older of the two",
             )
@@ -93,7 +85,7 @@ class Handshake:
         if abs(skew) > MAX_CLOCK_SKEW:
             ahead = "ahead of" if skew > 0 else "behind"
             return Refusal(
-                "clock",
+                GoodbyeCode.CLOCK,
                 f"the peer's clock is {abs(skew):.0f} s {ahead} ours: set the wrong one right",
             )
         self._remote = hello
@@ -122,17 +114,19 @@ class Handshake:
     def on_proof(self, proof: Proof, now: float) -> Accepted | Refusal:
         """Check the peer's; its signature last, since that costs most."""
         if self._remote is None:
-            return Refusal("protocol", "a proof before the hello")
+            return Refusal(GoodbyeCode.PROTOCOL, "a proof before the hello")
         if proof.network != self._context.settings.network:
-            return Refusal("network", "this node belongs to another network")
+            return Refusal(GoodbyeCode.NETWORK, "this node belongs to another network")
         peer = PeerId(proof.peer_id)
         if peer == self._context.peer_id:
-            return Refusal("self", "this is the node itself: its link leads back to it")
+            return Refusal(GoodbyeCode.SELF, "this is the node itself: its link leads back to it")
         if self._expected is not None and peer != self._expected:
-            return Refusal("refused", "another peer than the one that was dialled answered")
+            return Refusal(
+                GoodbyeCode.REFUSED, "another peer than the one that was dialled answered"
+            )
         negotiated = _parse_negotiated(proof.negotiated)
         if negotiated is None or self._negotiated not in (None, negotiated):
-            return Refusal("protocol", "the two ends disagree on how the link came about")
+            return Refusal(GoodbyeCode.PROTOCOL, "the two ends disagree on how the link came about")
         self._expected, self._negotiated = peer, negotiated
         if not self._dialler:
             refusal = self._admit(proof, now)
@@ -140,7 +134,7 @@ class Handshake:
                 return refusal
         signed = self._transcript(proof, by_dialler=not self._dialler)
         if not self._context.crypto.verify(peer, signed, proof.signature):
-            return Refusal("refused", "the proof of identity does not hold on this link")
+            return Refusal(GoodbyeCode.REFUSED, "the proof of identity does not hold on this link")
         return Accepted(peer, proof.boot, negotiated, proof.record, self._wire)
 
     def _admit(self, proof: Proof, now: float) -> Refusal | None:
@@ -155,7 +149,9 @@ class Handshake:
         else:
             allowed = (Negotiated.DIRECT, Negotiated.CACHE)
         if claimed not in allowed:
-            return Refusal("protocol", "the link did not come about the way that is claimed")
+            return Refusal(
+                GoodbyeCode.PROTOCOL, "the link did not come about the way that is claimed"
+            )
         if kind != dial.INVITE:
             return None
         settings = self._context.settings
@@ -167,10 +163,12 @@ class Handshake:
             self._context.wall(now),
             self._context.crypto,
         )
-        if isinstance(grant, str):
-            return Refusal("expired" if "expired" in grant else "refused", grant)
+        if isinstance(grant, Refusal):
+            return grant
         if grant.invite_id != self._facts.token_id:
-            return Refusal("refused", "the invite and the dial token do not belong together")
+            return Refusal(
+                GoodbyeCode.REFUSED, "the invite and the dial token do not belong together"
+            )
         return None
 
     def _nonces(self) -> tuple[bytes, bytes]:

@@ -19,11 +19,22 @@ from overlay.core.events import (
     Resolved,
     Transmit,
 )
-from overlay.core.link.hello import SECOND_HELLO, Accepted, Handshake, Refusal
+from overlay.core.link.hello import SECOND_HELLO, Accepted, Handshake
 from overlay.core.timers import Timers
-from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId, RequestId
+from overlay.core.types import (
+    Address,
+    EndReason,
+    GoodbyeCode,
+    LinkFacts,
+    LinkId,
+    Negotiated,
+    PeerId,
+    Refusal,
+    RequestId,
+)
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
+from overlay.errors import Failure
 
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
@@ -230,7 +241,7 @@ class Links:
     def on_dial_failed(self, link: LinkId, reason: str) -> str:
         """An attempt came to nothing; what to say of it. A wrong certificate counts as refused."""
         self.forget(link)
-        if reason != "certificate":
+        if reason != EndReason.CERTIFICATE:
             return f"the connection attempt failed ({reason})"
         self.refused[reason] = self.refused.get(reason, 0) + 1
         self.context.report("warning", "certificate_refused", link=link)
@@ -286,13 +297,15 @@ class Links:
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
         """The peer's proof: the link is its link from here on, if it holds."""
         if link.state is not LinkState.HELLO or link.handshake is None:
-            return self.end(link, "protocol", "a second proof on one link")
+            return self.end(link, GoodbyeCode.PROTOCOL, "a second proof on one link")
         result = link.handshake.on_proof(message, now)
         if isinstance(result, Refusal):
             return self._refuse(link, result)
         rival = self.by_peer.get(result.peer)
         if rival is not None and not self._displaces(link, result, rival):
-            return self._refuse(link, Refusal("duplicate", "another link to this peer stands"))
+            return self._refuse(
+                link, Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
+            )
         if link.inbound:
             self.context.emit(Transmit(link.id, link.handshake.proof(record)))
         return [self._establish(link, result, rival, now)]
@@ -308,7 +321,7 @@ class Links:
             self.by_peer[result.peer] = link
             return PeerUp(result.peer, link, result.record)
         self.by_peer[result.peer] = link
-        self._close(rival, "duplicate", "another link to this peer stands")
+        self._close(rival, GoodbyeCode.DUPLICATE, "another link to this peer stands")
         return PeerMoved(result.peer, link, result.record)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
@@ -325,7 +338,7 @@ class Links:
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
         self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
-        if refusal.code != "duplicate":
+        if refusal.code is not GoodbyeCode.DUPLICATE:
             self.context.report(
                 "warning", "hello_refused", code=refusal.code, text=refusal.text,
                 remote=str(link.facts.remote),
@@ -334,7 +347,7 @@ class Links:
 
     # --- ending ------------------------------------------------------------------------------
 
-    def end(self, link: Link, code: str, text: str) -> list[LinkFact]:
+    def end(self, link: Link, code: GoodbyeCode, text: str) -> list[LinkFact]:
         """Say goodbye, hang up, and say what that means for the node."""
         self._close(link, code, text)
         return self._ended(link, code, text)
@@ -342,7 +355,7 @@ class Links:
     def leave(self) -> None:
         """Say goodbye on every link."""
         for link in list(self.by_id.values()):
-            self.end(link, "leave", "the node is leaving")
+            self.end(link, GoodbyeCode.LEAVE, "the node is leaving")
 
     def on_goodbye(self, link: Link, message: Goodbye) -> list[LinkFact]:
         """The peer ends the link and says why."""
@@ -366,7 +379,7 @@ class Links:
         del self.by_peer[link.peer]
         return [PeerDown(link.peer, code)]
 
-    def _close(self, link: Link, code: str, text: str) -> None:
+    def _close(self, link: Link, code: GoodbyeCode, text: str) -> None:
         self._drop(link)
         line = "".join(filter(str.isprintable, text))[:GOODBYE_MAX]
         self.context.emit(Transmit(link.id, Goodbye(code, line)))
@@ -430,7 +443,7 @@ class Links:
         self._ping_timers.stop(token)
         if ping.request is not None:
             text = f"the peer did not answer within {PING_TIMEOUT:g} s"
-            self.context.emit(Rejected(ping.request, "timeout", text))
+            self.context.emit(Rejected(ping.request, Failure.TIMEOUT, text))
 
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
@@ -439,5 +452,5 @@ class Links:
             self._give_up(token)
         for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
-            facts += self._refuse(link, Refusal("timeout", "the hello took too long"))
+            facts += self._refuse(link, Refusal(GoodbyeCode.TIMEOUT, "the hello took too long"))
         return facts

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from overlay.core.types import Address, Crypto, PeerId
-from overlay.core.wire import signing as documents
+from overlay.core.types import Address, Crypto, GoodbyeCode, PeerId, Refusal
+from overlay.core.wire import signing
 from overlay.core.wire.bounds import ADMISSION_MAX
 from overlay.core.wire.codec import Broken, Reader
 from overlay.core.wire.documents import AddressEntry, Admission, Grant, InviteBody, Signed
@@ -65,7 +65,7 @@ def decode(text: str) -> InviteBody:
 
 def grant_of(body: InviteBody) -> Grant:
     """The grant inside, its signature unchecked. Raises InviteError when there is none."""
-    grant = documents.peek(body.grant, Grant)
+    grant = signing.peek(body.grant, Grant)
     if isinstance(grant, str):
         raise InviteError(f"the invite link is malformed ({grant}): ask for a new one")
     return grant
@@ -73,7 +73,7 @@ def grant_of(body: InviteBody) -> Grant:
 
 def check(body: InviteBody, wall: float, crypto: Crypto) -> Grant:
     """The grant, if a member would honour it now. Raises InviteError: forged or expired."""
-    grant = documents.verified(body.grant, Grant, crypto)
+    grant = signing.verified(body.grant, Grant, crypto)
     if isinstance(grant, str) or crypto.public_of(body.seed) != grant.invite_key:
         raise InviteError("the invite link was not made by whom it names: ask for a new one")
     if grant.expires_at <= wall:
@@ -133,18 +133,19 @@ def explain(body: InviteBody, wall: float) -> Explanation:
 
 
 def make_grant(grant: Grant, crypto: Crypto) -> Signed:
-    """Our word that whoever holds the invite key may join."""
+    """The signed grant: whoever holds the invite key may join until it expires."""
     assert grant.issuer == crypto.peer_id, "a grant of somebody else"
-    return documents.sign(grant, crypto)
+    return signing.sign(grant, crypto)
 
 
-def open_grant(signed: Signed, wall: float, crypto: Crypto) -> Grant | str:
+def open_grant(signed: Signed, wall: float, crypto: Crypto) -> Grant | Refusal:
     """The grant, or why it is not to be honoured. Never raises."""
-    grant = documents.verified(signed, Grant, crypto)
+    grant = signing.verified(signed, Grant, crypto)
     if isinstance(grant, str):
-        return f"the invite's grant does not hold ({grant})"
+        return _refused(f"the invite's grant does not hold ({grant})")
     if grant.expires_at <= wall:
-        return f"the invite has expired {_duration(wall - grant.expires_at)} ago"
+        ago = _duration(wall - grant.expires_at)
+        return Refusal(GoodbyeCode.EXPIRED, f"the invite has expired {ago} ago")
     return grant
 
 
@@ -156,26 +157,30 @@ def make_admission(grant: Signed, seed: bytes, session: bytes, crypto: Crypto) -
 
 def check_admission(
     data: bytes, session: bytes, peer: PeerId, network: bytes, wall: float, crypto: Crypto
-) -> Grant | str:
-    """The grant that lets `peer` in on this session, or why not, one line. Never raises."""
+) -> Grant | Refusal:
+    """The grant that lets `peer` in on this session, or why not. Never raises."""
     admission = _ADMISSIONS.read(data, ADMISSION_MAX)
     if isinstance(admission, Broken):
-        return f"the admission is malformed ({admission.why})"
+        return _refused(f"the admission is malformed ({admission.why})")
     grant = open_grant(admission.grant, wall, crypto)
-    if isinstance(grant, str):
+    if isinstance(grant, Refusal):
         return grant
     if grant.network != network:
-        return "the invite is for another network"
+        return _refused("the invite is for another network")
     signed = _admission_text(admission.grant, session, peer)
     if not crypto.verify(PeerId(grant.invite_key), signed, admission.signature):
-        return "the admission was not made with the invite's key for this link"
+        return _refused("the admission was not made with the invite's key for this link")
     return grant
+
+
+def _refused(text: str) -> Refusal:
+    return Refusal(GoodbyeCode.REFUSED, text)
 
 
 def _admission_text(grant: Signed, session: bytes, peer: PeerId) -> bytes:
     """What the invite key signs: who, on which session, by which grant."""
     parts = (peer, session, hashlib.sha256(grant.body).digest())
-    return documents.labelled(ADMISSION_LABEL, msgspec.msgpack.encode(parts))
+    return signing.labelled(ADMISSION_LABEL, msgspec.msgpack.encode(parts))
 
 
 # --- reading what people paste -----------------------------------------------------------------

@@ -20,7 +20,7 @@ from overlay.core.events import (
     Received,
     Transmit,
 )
-from overlay.core.types import Address, LinkFacts, LinkId
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId
 from overlay.core.wire.messages import Message
 from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.conditions import Conditions, Drawn, Latencies
@@ -212,7 +212,7 @@ class IceNetwork(Network):
 
     def _take_in(self, end: Half, message: Message | None, source: Address) -> None:
         if message is None:
-            self.lose(end, "closed")
+            self.lose(end, EndReason.CLOSED)
             end.side.port.close(end.link)
             return
         end.side.port.heard(end.link, source)

@@ -23,7 +23,7 @@ from overlay.core.events import (
     Received,
     Transmit,
 )
-from overlay.core.types import LinkFacts, LinkId, PathKind
+from overlay.core.types import EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.messages import Message
@@ -139,7 +139,7 @@ class Network:
             if claim is None or not self._token_holds(listener, effect, claim):
                 continue
             if listener.crypto.fingerprint != effect.fingerprint:
-                self._fail(attempt, "certificate")
+                self._fail(attempt, EndReason.CERTIFICATE)
                 return
             self._open(attempt, listener, listener.new_inbound_link(), claim)
             return
@@ -211,7 +211,7 @@ class Network:
 
     def _time_out(self, attempt: Attempt, _: None) -> None:
         if self._is_current(attempt):
-            self._fail(attempt, "timeout")
+            self._fail(attempt, EndReason.TIMEOUT)
 
     def _fail(self, attempt: Attempt, reason: str) -> None:
         self._forget(attempt)
@@ -274,7 +274,7 @@ class Network:
         if end.held or end.node.group != end.other.node.group:
             end.held.append(message)
         elif message is None:
-            self.lose(end, "closed")
+            self.lose(end, EndReason.CLOSED)
         else:
             self.feed(end.node, Received(end.link, message))
 

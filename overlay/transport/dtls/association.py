@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from overlay.core.types import EndReason
 from overlay.errors import ConfigError, LocalProtocolError
 from overlay.transport.dtls.records import ALERT, APPLICATION_DATA, SUITES, Records, Secrets
 
@@ -119,8 +120,8 @@ class Dtls:
         has been checked.
         """
         self.state = DtlsState.NEW
-        self.failure = ""
-        """Why it failed: ``certificate``, ``protocol`` or ``timeout``."""
+        self.failure = EndReason.PROTOCOL
+        """Why it failed, once it has: ``certificate``, ``protocol`` or ``timeout``."""
         self.fingerprint = b""
         """SHA-256 of the peer's certificate once connected."""
         self.exporter = b""
@@ -196,7 +197,7 @@ class Dtls:
         try:
             self._ssl.DTLSv1_handle_timeout()
         except SSL.Error:
-            self._fail("timeout")
+            self._fail(EndReason.TIMEOUT)
         self._flush()
 
     def close(self) -> None:
@@ -287,7 +288,7 @@ class Dtls:
         if alert == CLOSE_NOTIFY:
             self.state = DtlsState.CLOSED
         elif alert[:1] == FATAL:
-            self._fail("protocol")
+            self._fail(EndReason.PROTOCOL)
 
     def _read_all(self) -> list[bytes]:
         plaintexts = []
@@ -304,7 +305,7 @@ class Dtls:
         if isinstance(error, SSL.ZeroReturnError):
             self.state = DtlsState.CLOSED
         elif not isinstance(error, SSL.WantReadError):
-            self._fail("protocol")
+            self._fail(EndReason.PROTOCOL)
 
     def _accept(self, datagram: bytes) -> bool:
         """Take up a handshake whose cookie exchange the endpoint has done.
@@ -328,7 +329,7 @@ class Dtls:
             self._flush()
         except SSL.Error:
             self._flush()  # the alert that says why
-            self._fail("protocol")
+            self._fail(EndReason.PROTOCOL)
         else:
             self._flush()
             self._on_connected()
@@ -339,7 +340,7 @@ class Dtls:
             self.fingerprint = bytes.fromhex(certificate.digest("sha256").decode().replace(":", ""))
         if self.fingerprint != (self._expected or self.fingerprint) or not self.fingerprint:
             self._say_goodbye()
-            self._fail("certificate")
+            self._fail(EndReason.CERTIFICATE)
             return
         self.exporter = self._ssl.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES)
         self.state = DtlsState.CONNECTED
@@ -354,7 +355,7 @@ class Dtls:
             pass  # there is nobody to tell then
         self._flush()
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: EndReason) -> None:
         self.state = DtlsState.FAILED
         self.failure = why
 

@@ -12,7 +12,7 @@ import trio
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
-from overlay.core.types import Address, LinkFacts, LinkId, PathKind
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -116,7 +116,7 @@ class Link:
             with trio.move_on_at(self._secure.deadline):
                 await self._until(lambda: self.is_open)
             if not self.is_open:
-                self.end("timeout")
+                self.end(EndReason.TIMEOUT)
             await self._until(lambda: self._hanging_up)
             with trio.move_on_after(HANGUP_TIMEOUT):
                 await self._until(lambda: self._is_drained)
@@ -145,7 +145,9 @@ class Link:
             return
         if self.is_open:
             self._host.emit(
-                LinkLost(self.id, "broken" if self.reason == "timeout" else self.reason)
+                LinkLost(
+                    self.id, EndReason.BROKEN if self.reason == EndReason.TIMEOUT else self.reason
+                )
             )
         elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
             self._host.emit(DialFailed(self.id, self.reason))
@@ -163,7 +165,7 @@ class Link:
         self._hanging_up = True
         self._changed.set()
         if not self.is_open:
-            self.end("cancelled")
+            self.end(EndReason.CANCELLED)
 
     # --- datagrams -------------------------------------------------------------------------------
 
@@ -178,7 +180,7 @@ class Link:
             self._on_plaintexts(plaintexts)
         except RemoteProtocolError as error:
             log.info("link %d: the peer broke the protocol: %s", self.id, error)
-            self.end("protocol")
+            self.end(EndReason.PROTOCOL)
         except Exception:
             log.exception("link %d: internal error", self.id)
             self._on_own_fault()
@@ -196,9 +198,9 @@ class Link:
                 self._sctp.receive(plaintext)
             self._after_sctp(self._sctp)
         if self._dtls.state is DtlsState.FAILED:
-            self.end(self._dtls.failure if not self.is_open else "broken")
+            self.end(self._dtls.failure if not self.is_open else EndReason.BROKEN)
         elif self._dtls.state is DtlsState.CLOSED:
-            self.end("closed" if self.is_open else "protocol")
+            self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
 
     def _send_datagram(self, data: bytes) -> None:
         self._host.send_datagram(data, self.remote, self.local)
@@ -244,7 +246,7 @@ class Link:
         for stream_id, protocol, data in sctp.take():
             self._on_message(stream_id, protocol, data)
         if sctp.over:
-            self.end("closed" if self.is_open else "protocol")
+            self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
         elif self._outbox.ready:
             self.flush()
         if self._hanging_up and self._is_drained:
@@ -286,7 +288,7 @@ class Link:
             self._sctp.end_soon()
         self.bytes_out += len(data)
         if not self._outbox.push_control(BINARY, data):
-            self.end("overflow")
+            self.end(EndReason.OVERFLOW)
         elif patient:
             self._send_with_others()
         else:
@@ -443,4 +445,4 @@ class Link:
 
     def _on_own_fault(self) -> None:
         self._host.internal_errors += 1
-        self.end("error")
+        self.end(EndReason.ERROR)

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from overlay.core.context import Context, Settings
-from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, Handshake, Refusal
-from overlay.core.types import Address, LinkFacts, Negotiated, PathKind, PeerId
+from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, Handshake
+from overlay.core.types import Address, LinkFacts, Negotiated, PathKind, PeerId, Refusal
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire.documents import Grant, InviteBody

@@ -17,7 +17,7 @@ def as_toml() -> str:
     lines = [
         "# Every setting of an overlay node, at its default. Start a node with a file like this by",
         "# `overlay up --config FILE`. Each can also be set by the variable that is named with it,",
-        "# or by `--set KEY=VALUE`; the later one wins (written by overlay.node.reference).",
+        "# or by `--set KEY=VALUE`; the later one wins (written by docs.reference).",
     ]
     for section, members in groupby(keys().values(), lambda key: key.name.rpartition(".")[0]):
         lines += ["", f"[{section}]"] if section else []

@@ -18,7 +18,8 @@ from typing import Any
 import trio
 
 from overlay import api
-from overlay.core.connect.ladder import ATTEMPT_FAILED
+from overlay.core.connect.connect import ATTEMPT_FAILED
+from overlay.core.context import Settings
 from overlay.core.events import (
     Connect,
     Event,
@@ -33,7 +34,8 @@ from overlay.core.events import (
     Traced,
     TracePeer,
 )
-from overlay.core.overlay import Overlay, PeerView, Settings
+from overlay.core.overlay import Overlay
+from overlay.core.snapshots import PeerView
 from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.core.wire import invite as invites
 from overlay.core.wire.bounds import TOPIC_MAX, Topic

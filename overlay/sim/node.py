@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from overlay.core.context import Settings
 from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
-from overlay.core.overlay import Overlay, Settings
+from overlay.core.overlay import Overlay
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.crypto import StandInCrypto

@@ -145,6 +145,11 @@ class Plumtree:
         if self._is_fed(now):
             self._send(peer, Prune())
 
+    def on_moved(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A peer has another link: what goes to it goes over that one from now on."""
+        if peer in self.links:
+            self.add(peer, link, now)
+
     def _sure_until(self, now: float) -> float:
         """Until when, as far as it still matters, every neighbour was there."""
         while self._losses and self._losses[0] <= now - CACHE_LIFE:

@@ -23,8 +23,8 @@ from struct import Struct
 
 from overlay.core.context import Context
 from overlay.core.limits import Budgets
+from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import base_of, new_request
-from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import LIST_MAX

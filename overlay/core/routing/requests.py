@@ -6,6 +6,7 @@ from the first one's path, those after it begin at random.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -26,9 +27,7 @@ from overlay.core.wire.messages import (
 WALK = 2
 """The first attempt that walks."""
 ATTEMPTS_MAX = 18
-"""Greedy, greedy over another first link, sixteen walks (DESIGN, routing)."""
-
-
+"""Greedy, greedy over another first link, sixteen walks (guess)."""
 SOUGHT = ATTEMPTS_MAX
 """The attempt that follows the answer to a seek."""
 
@@ -55,8 +54,6 @@ def walks(request: bytes) -> bool:
 
 Routed = Offer | Trace | Locate | ViewExchange | RecordPull
 Reply = Answer | TraceReply | Located | ViewExchanged | RecordPulled
-
-
 PATH_MAX = 64
 """Nodes that a trace remembers."""
 
@@ -97,6 +94,15 @@ class Request:
     answered: bool = False
 
 
+class SeekState(StrEnum):
+    """Whether everybody has been asked for the target of a request (`seek`)."""
+
+    NOT_YET = "not yet"
+    UNDER_WAY = "under way"
+    OVER = "over"
+    """Answered, without an answer in time, or not allowed."""
+
+
 @dataclass(slots=True)
 class OwnRequest:
     """A request of our own over all its attempts."""
@@ -109,8 +115,7 @@ class OwnRequest:
     """Whom the first attempt was handed to."""
     open: int = 0
     """Attempts that have not come to nothing."""
-    seek: str = ""
-    """"under way" while everybody is asked, then "over"."""
+    seek: SeekState = SeekState.NOT_YET
 
 
 class RequestArrived(msgspec.Struct, frozen=True, gc=False):

@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from overlay.core.events import Effect, Event, Received, Transmit
 from overlay.core.overlay import Overlay
+from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import new_request
-from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.types import LinkId, PeerId, Random
 from overlay.core.wire import messages as m
 from overlay.tables import Table

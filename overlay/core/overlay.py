@@ -1,4 +1,4 @@
-"""One idea: the node's brain, composed of the core's machines behind one entry and one clock.
+"""One idea: the node without its sockets, composed of the core's machines, with one entry.
 
 A package may call those below it; nobody reaches into another's fields; what a fact means for a
 package above is decided here, and only here.
@@ -46,6 +46,7 @@ from overlay.core.link.links import (
     Link,
     LinkFact,
     Links,
+    LinkState,
     PeerDown,
     PeerMoved,
     PeerUp,
@@ -99,7 +100,7 @@ class Overlay:
         self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
-        lasts = self._neighbourhood.lasts
+        lasts = self._neighbourhood.seats.lasts
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
         self._bearings = Bearings(context, self._links, self._reflexive, self._membership)
         self._connecting = Connecting(
@@ -113,7 +114,10 @@ class Overlay:
     # --- the only entry ----------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take in one event; returns what is to be done. Never raises on what a peer can send."""
+        """Take in one event; returns what is to be done. Never raises on what a peer can send.
+
+        `now`: seconds of a clock that never goes back.
+        """
         if now >= self.agenda.earliest:
             self._on_time(now)
         match event:
@@ -138,7 +142,7 @@ class Overlay:
         earliest = self._context.agenda.settle()
         return None if earliest == NEVER else earliest
 
-    # --- for looking at ----------------------------------------------------------------------
+    # --- snapshots ---------------------------------------------------------------------------
 
     def status(self) -> Status:
         """A snapshot of counts."""
@@ -152,10 +156,10 @@ class Overlay:
 
     def active_view(self) -> tuple[PeerId, ...]:
         """A snapshot of the neighbours that gossip runs over (HyParView)."""
-        return tuple(self._neighbourhood.active_view())
+        return tuple(self._neighbourhood.views.active)
 
     def passive_view(self) -> tuple[PeerId, ...]:
-        """A snapshot of the members kept in mind: BASALT's slots, or the paper's passive view."""
+        """A snapshot of who may replace neighbours: BASALT's slots, or HyParView's passive view."""
         return tuple(self._neighbourhood.passive_view())
 
     def samples(self) -> tuple[PeerId, ...]:
@@ -208,7 +212,7 @@ class Overlay:
             self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
-        """A peer's fault costs it its link and nobody else anything."""
+        """A peer's fault ends its link, and no other."""
         link = self._links.by_id.get(link_id)
         if link is not None:
             self._context.report("warning", "peer_misbehaved", peer=link.peer, why=why)
@@ -230,7 +234,7 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
-        if isinstance(fact, PeerUp) and not self._neighbourhood.has_room():
+        if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
             self._membership.welcome(link, now)  # It finds its way in through those.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
@@ -259,7 +263,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
-        # Everybody forgets the link before anybody acts on its end.
+        # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
@@ -285,7 +289,7 @@ class Overlay:
                 self._on_peer_message(link, link.peer, message, now)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
-        """A message of a peer that has proven itself; those that come most often come first."""
+        """A message of a peer that has proven who it is; the most frequent kinds come first."""
         match message:
             case m.SignalAck():
                 self._routing.on_ack(peer, message, now)
@@ -335,7 +339,7 @@ class Overlay:
     def _on_exchange(
         self, link: Link, peer: PeerId, message: m.ViewExchange | m.RecordPull, now: float
     ) -> None:
-        """Somebody's exchange of views: neighbours may bring so many, and who floods is left."""
+        """A member's exchange of views: a neighbour may bring so many; one that floods is left."""
         if self._neighbourhood.allows(peer, now):
             self._on_routing(self._routing.on_request(peer, message, now), now)
         elif self._neighbourhood.is_flooding(peer, now):
@@ -484,7 +488,9 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, "self", text))
-        elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
+        elif (
+            peer in self._links.by_peer and self._links.by_peer[peer].state is not LinkState.SILENT
+        ):
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"

@@ -167,9 +167,9 @@ class Attempts:
 
 @dataclass(slots=True)
 class Connecting:
-    """The attempts of a node to reach its peers.
+    """The attempts of one node to reach its peers.
 
-    Where a method returns peers, nothing is left to try towards them for now.
+    Methods return the peers towards whom nothing is left to try for now.
     """
 
     context: Context
@@ -370,7 +370,7 @@ class Connecting:
         self.context.emit(
             Negotiate(
                 link=offering.link,
-                controlling=True,
+                controlling=True,  # The one that begins controls (RFC 8445 §6.1.1).
                 local=offering.local,
                 remote=IceCredentials(body.ufrag, body.password),
                 fingerprint=body.fingerprint,

@@ -83,10 +83,6 @@ class Neighbourhood:
             self.record_of,
         )
 
-    def active_view(self) -> list[PeerId]:
-        """The neighbours that gossip runs over."""
-        return list(self.views.active)
-
     def passive_view(self) -> list[PeerId]:
         """Once for each slot that they hold."""
         passive = self.passive
@@ -143,14 +139,6 @@ class Neighbourhood:
     def keep(self, peer: PeerId, now: float) -> None:
         """A command asked for a link to this peer: it stays."""
         self.seats.hold(peer, Use.KEPT, now)
-
-    def has_room(self) -> bool:
-        """Whether another link may come, if only as a guest's."""
-        return self.seats.has_room()
-
-    def lasts(self, peer: PeerId) -> bool:
-        """Whether either end has a use for the link to this peer."""
-        return self.seats.lasts(peer)
 
     def link_of(self, peer: PeerId) -> LinkId:
         """The link to a neighbour of the active view."""

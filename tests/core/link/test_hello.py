@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from overlay.core.context import Context, Settings
-from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, Handshake, Refusal
+from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, HelloExchange, Refusal
 from overlay.core.types import Address, LinkFacts, Negotiated, PathKind, PeerId
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
@@ -43,10 +43,10 @@ class End:
             token_kind=kind,
         )
 
-    def dials(self, other: "End", **changes: object) -> Handshake:
+    def dials(self, other: "End", **changes: object) -> HelloExchange:
         """The dialler's hello towards the other end."""
         facts = replace(self.facts(other, dialler=True), **changes)  # type: ignore[arg-type]
-        return Handshake(
+        return HelloExchange(
             self.context,
             facts,
             dialler=True,
@@ -54,10 +54,10 @@ class End:
             negotiated=Negotiated.DIRECT,
         )
 
-    def listens(self, other: "End", **changes: object) -> Handshake:
+    def listens(self, other: "End", **changes: object) -> HelloExchange:
         """The listener's hello; it expects nobody in particular."""
         facts = replace(self.facts(other, dialler=False), **changes)  # type: ignore[arg-type]
-        return Handshake(self.context, facts, dialler=False, expected=None, negotiated=None)
+        return HelloExchange(self.context, facts, dialler=False, expected=None, negotiated=None)
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def ends() -> tuple[End, End]:
     return End(ledger, 1), End(ledger, 2)
 
 
-def meet(dialler: Handshake, listener: Handshake) -> Refusal | None:
+def meet(dialler: HelloExchange, listener: HelloExchange) -> Refusal | None:
     """Exchange hellos; what the listener says to the dialler's."""
     refusal = dialler.on_hello(listener.hello(NOW), NOW)
     return refusal or listener.on_hello(dialler.hello(NOW), NOW)
 
 
-def outcome(dialler: Handshake, listener: Handshake) -> tuple[object, object]:
+def outcome(dialler: HelloExchange, listener: HelloExchange) -> tuple[object, object]:
     """What the listener says of the dialler's proof, and the dialler of the listener's."""
     assert meet(dialler, listener) is None
     of_dialler = listener.on_proof(dialler.proof(b""), NOW)
@@ -150,7 +150,7 @@ def test_a_dialler_refuses_another_peer_than_the_one_it_dialled(ends: tuple[End,
     assert refusal.code == "refused"
 
 
-def listener_proof(dialler: Handshake, listener: Handshake) -> Proof:
+def listener_proof(dialler: HelloExchange, listener: HelloExchange) -> Proof:
     """The listener's proof, after the dialler's was accepted."""
     assert isinstance(listener.on_proof(dialler.proof(b""), NOW), Accepted)
     return listener.proof(b"")
@@ -251,7 +251,7 @@ def invited(host: End, *, expires_in: int = 1000) -> InviteBody:
 
 def by_invite(one: End, two: End, body: InviteBody | None, token_id: bytes = b"i" * 8) -> object:
     """What a listener says to a dialler that came in by the token of an invite."""
-    dialler = Handshake(
+    dialler = HelloExchange(
         one.context,
         one.facts(two, dialler=True),
         dialler=True,
@@ -283,7 +283,7 @@ def test_a_member_token_does_not_pass_for_a_negotiation_through_the_mesh(
     ends: tuple[End, End],
 ) -> None:
     one, two = ends
-    dialler = Handshake(
+    dialler = HelloExchange(
         one.context,
         one.facts(two, dialler=True),
         dialler=True,

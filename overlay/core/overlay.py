@@ -299,8 +299,10 @@ class Overlay:
                 self._on_neighbours(self._neighbourhood.on_neighbours(peers, now), now)
             case m.Offer() | m.Trace() | m.Locate():
                 self._on_routing(self._routing.on_request(peer, message, now), now)
-            case m.Bounce() | m.Seek() | m.Sought():
-                self._on_routing(self._routing.on_signal(peer, message, now), now)
+            case m.Bounce():
+                self._on_routing(self._routing.on_bounce(peer, message, now), now)
+            case m.Seek() | m.Sought():
+                self._on_routing(self._routing.on_seek(peer, message, now), now)
             case m.Records(records, some):
                 if some:
                     self._membership.on_some(now)

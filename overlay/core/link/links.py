@@ -243,11 +243,6 @@ class Links:
         """The neighbours' links that are not silent, in the order in which they came up."""
         return [link for link in self.by_peer.values() if link.state is not LinkState.SILENT]
 
-    def peer_of(self, link: LinkId) -> PeerId | None:
-        """Whose link this is, once the hello has succeeded."""
-        found = self.by_id.get(link)
-        return found.peer if found else None
-
     # --- opening -----------------------------------------------------------------------------
 
     def on_opened(self, event: LinkOpened, now: float) -> None:
@@ -304,10 +299,9 @@ class Links:
         link.on(LinkEvent.PROVEN)
         self._timers.stop(link.id)
         self.context.emit(Admit(link.id, result.peer))
-        if rival is None:
-            self.by_peer[result.peer] = link
-            return PeerUp(result.peer, link, result.record)
         self.by_peer[result.peer] = link
+        if rival is None:
+            return PeerUp(result.peer, link, result.record)
         self._close(rival, "duplicate", "another link to this peer stands")
         return PeerMoved(result.peer, link, result.record)
 

@@ -118,14 +118,6 @@ class Due(StrEnum):
 
 
 @dataclass(slots=True)
-class _Long:
-    """A long link: whom to, and for how large a mesh it was drawn."""
-
-    peer: PeerId
-    size: float
-
-
-@dataclass(slots=True)
 class Ring:
     """The ring links and the long links of one node. Methods return facts."""
 
@@ -135,7 +127,8 @@ class Ring:
     """Peers with an open link, whatever it is for."""
     near: dict[PeerId, None] = field(default_factory=dict)
     """Linked ring neighbours."""
-    long: dict[PeerId, _Long] = field(default_factory=dict)
+    long: dict[PeerId, float] = field(default_factory=dict)
+    """Long links, and for how large a mesh each was drawn."""
     place: int = 0
     _sides: tuple[list[tuple[int, PeerId]], list[tuple[int, PeerId]]] = field(
         default_factory=lambda: ([], [])
@@ -329,7 +322,7 @@ class Ring:
             self._ask(peer)
 
     def _hold_long(self, peer: PeerId, size: float) -> None:
-        self.long[peer] = _Long(peer, size)
+        self.long[peer] = size
         self._facts.append(Held(peer, ring=False))
         while len(self.long) > self.parameters.long:
             self._release_long(next(iter(self.long)))
@@ -343,12 +336,8 @@ class Ring:
         size = self.size()
         if size < SMALL_MESH:
             return
-        stale = [
-            peer
-            for peer, long in self.long.items()
-            if not size / REDRAWN < long.size < size * REDRAWN
-        ]
-        if len(self.long) - len(stale) + len(self._drawn) >= self.parameters.long:
+        fits = [drawn for drawn in self.long.values() if size / REDRAWN < drawn < size * REDRAWN]
+        if len(fits) + len(self._drawn) >= self.parameters.long:
             return
         random = self.context.random
         # Symphony §3.1: the distance x, a share of the ring, is drawn with density 1 / (x ln n).

@@ -336,14 +336,6 @@ class Routing:
             request.acknowledged = True
             self._timers.stop((ACK, message.request))
 
-    def on_signal(
-        self, peer: PeerId, message: Bounce | Seek | Sought, now: float
-    ) -> list[RoutingFact]:
-        """What is no request and no reply, but moves one."""
-        if isinstance(message, Bounce):
-            return self.on_bounce(peer, message, now)
-        return self.on_seek(peer, message, now)
-
     def on_bounce(self, peer: PeerId, message: Bounce, now: float) -> list[RoutingFact]:
         """The next hop has not taken the request, or has found no way after all."""
         self.lookahead.heard(peer)

@@ -87,12 +87,12 @@ class Hop:
         self._links = dict(enumerate(neighbours))
 
     def sent(self) -> list[tuple[str, Message]]:
-        """What went out since the last look, and to whom."""
+        """What went out since the last time, and to whom."""
         effects = self.context.drain()
         return [(self._links[e.link], e.message) for e in effects if isinstance(e, Transmit)]
 
     def handed(self) -> list[tuple[str, int]]:
-        """Who was handed an offer since the last look, and how much of the TTL with it."""
+        """Who was handed an offer since the last time, and how much of the TTL with it."""
         return [(name, m.ttl) for name, m in self.sent() if isinstance(m, Offer)]
 
 

@@ -61,6 +61,7 @@ from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.routing.lookups import Locating, Tracing
 from overlay.core.routing.requests import (
+    BounceCode,
     Reply,
     ReplyArrived,
     RequestArrived,
@@ -347,7 +348,7 @@ class Overlay:
         elif self._neighbourhood.is_flooding(peer, now):
             self._misbehaved(link.id, "a flood of views", now)
         else:
-            self._context.emit(Transmit(link.id, m.Bounce(message.request, "busy")))
+            self._context.emit(Transmit(link.id, m.Bounce(message.request, BounceCode.BUSY)))
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = None if self._book.is_old(data) else self._add_record(data, bearer, now)

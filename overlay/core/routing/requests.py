@@ -67,6 +67,23 @@ def onward(routed: Routed, ours: PeerId, hops_max: int) -> Routed:
     return routed
 
 
+class BounceCode(StrEnum):
+    """Why a hop has not passed a request on."""
+
+    LOOP = "loop"
+    """It has handled this attempt before."""
+    BUSY = "busy"
+    """The neighbour hands it more than its share."""
+    TTL = "ttl"
+    """There is nothing left of the TTL."""
+    NO_ROUTE = "no_route"
+    """It has no neighbour that has not been tried."""
+    LINK_DOWN = "link_down"
+    """Nor has it, after the link to the last that it tried has ended."""
+    NO_ACK = "no_ack"
+    """Nor has it, while the last that it tried is slow to acknowledge."""
+
+
 @dataclass(slots=True)
 class Request:
     """A request that we have taken charge of."""

@@ -29,6 +29,7 @@ from overlay.core.routing.requests import (
     ATTEMPTS_MAX,
     SOUGHT,
     WALK,
+    BounceCode,
     Counters,
     OwnRequest,
     Reply,
@@ -157,7 +158,7 @@ class Routing:
         for request in list(self._requests.values()):
             waits = request.tried and not request.answered and not request.acknowledged
             if waits and request.tried[-1] == peer:
-                facts += self._next_best(request, "link_down", now, spent=1)
+                facts += self._next_best(request, now, BounceCode.LINK_DOWN, spent=1)
         return facts
 
     # --- requests of our own -----------------------------------------------------------------
@@ -220,7 +221,7 @@ class Routing:
             return []
         if own.seek is SeekState.UNDER_WAY:
             own.seek = SeekState.OVER
-            return self._came_to_nothing(base, "no_route", now)
+            return self._came_to_nothing(base, BounceCode.NO_ROUTE, now)
         name = attempt_of(base, SOUGHT)
         own.seek = SeekState.OVER
         if self.seeking.start(target, name, now):
@@ -285,11 +286,11 @@ class Routing:
             if self._is_for_us(routed):
                 self._transmit(peer, SignalAck(routed.request, answer=False))
             elif known.came_from != peer:
-                self._transmit(peer, Bounce(routed.request, "loop"))
+                self._transmit(peer, Bounce(routed.request, BounceCode.LOOP))
             return []
         neighbour = self.neighbours.get(peer)
         if neighbour is None or not neighbour.allowed(now):
-            return self._drop(peer, routed, "busy")
+            return self._drop(peer, routed, BounceCode.BUSY)
         left = min(routed.ttl, OFFER_TTL) - 1
         routed_on = onward(routed, self.context.peer_id, OFFER_TTL)
         request = Request(routed_on, came_from=peer, left=left, vain=routed.vain)
@@ -297,7 +298,7 @@ class Routing:
             self._transmit(peer, SignalAck(routed.request, answer=False))
             return self._deliver(request, routed, peer, now)
         if routed.ttl <= 1 and not self._next.is_last_hop(request):
-            return self._drop(peer, routed, "ttl")
+            return self._drop(peer, routed, BounceCode.TTL)
         self._transmit(peer, SignalAck(routed.request, answer=False))
         return self._take_charge(request, now)
 
@@ -346,18 +347,18 @@ class Routing:
             return []
         spent = max(1, request.handed - message.left) if request.acknowledged else 1
         request.vain = tuple(dict.fromkeys((*request.vain, *message.vain)))
-        return self._next_best(request, message.code, now, spent=spent)
+        return self._next_best(request, now, message.code, spent=spent)
 
     def _take_charge(self, request: Request, now: float) -> list[RoutingFact]:
         self._remember(request, now)
-        return self._next_best(request, "no_route", now)
+        return self._next_best(request, now)
 
     def _next_best(
-        self, request: Request, code: str, now: float, spent: int = 0
+        self, request: Request, now: float, code: str = BounceCode.NO_ROUTE, spent: int = 0
     ) -> list[RoutingFact]:
         """Hand the request to the best neighbour not yet tried, or give up.
 
-        `spent`: what the last try has cost of the TTL.
+        `code`: why, if there is none; `spent`: what the last try has cost of the TTL.
         """
         name = request.routed.request
         request.left -= spent
@@ -368,7 +369,7 @@ class Routing:
             self._hand_over(request, best, ttl, now)
             return []
         self._timers.stop((ACK, name))
-        if code == "no_ack":
+        if code == BounceCode.NO_ACK:
             return []  # Late is not lost: the last hop may yet acknowledge and answer.
         request.answered = True
         if isinstance(request.routed, Locate):  # Those nearer to the place are gone: it ends here.
@@ -464,7 +465,7 @@ class Routing:
         if request is None or request.acknowledged or request.answered:
             return []
         self.lookahead.unanswered(request.tried[-1])
-        return self._next_best(request, "no_ack", now, spent=1)
+        return self._next_best(request, now, BounceCode.NO_ACK, spent=1)
 
     def _remember(self, request: Request, now: float) -> None:
         while len(self._requests) >= REQUESTS_MAX:

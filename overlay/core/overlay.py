@@ -204,7 +204,7 @@ class Overlay:
         elif peer in self._routing.neighbours:  # It was suspect, and not silent.
             self._routing.on_alive(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
-        else:
+        else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
@@ -236,7 +236,7 @@ class Overlay:
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
         if isinstance(fact, PeerUp) and not self._neighbourhood.seats.has_room():
-            self._membership.welcome(link, now)  # It finds its way in through those.
+            self._membership.welcome(link, now)  # It may dial those whose records it gets.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
         self._routing.add(peer, link.id, now)

@@ -2,9 +2,9 @@
 
 J. Leitão, J. Pereira, L. Rodrigues, "HyParView: a membership protocol for reliable gossip-based
 broadcast", DSN 2007; pages and sections below are of the technical report DI-FCUL TR-07-13. An
-active neighbour is a peer with an open link that both ends have agreed to use for gossip. Links are
-opened by `overlay.core.connect`: this machine says whom it wants and hears who came. The passive
-view is another's (`overlay.core.membership.shuffles`).
+active neighbour is a peer with an open link that both ends have agreed to use for gossip. Opening
+links is the ladder's work: this machine says whom it wants and hears who came. The passive view is
+another's (`overlay.core.membership.shuffles`).
 
 Deviations: absent members are sought now and then and taken into the view at another's expense, so
 that the parts of a divided mesh, each of them content, become one again. And whoever has been
@@ -28,10 +28,10 @@ __all__ = ["Fact", "HyParView", "NeighborDown", "NeighborUp", "Parameters", "Wan
 ASK_TIMEOUT = 5.0
 """Seconds (guess) that a peer gets to say whether it takes us in."""
 WANT_TIMEOUT = 20.0
-"""Seconds (guess) that a wanted link may take to come about, whatever is tried."""
+"""Seconds (guess) that a wanted link may take to come about, whatever the ladder tries."""
 WANT_PATIENCE = 1.5
 """Seconds (guess) after which a wanted peer is given company: after a mass crash, many of those
-that could be wanted are dead, and each of them is given up after many seconds only."""
+that could be wanted are dead, and each of them takes the ladder many seconds to give up."""
 REPAIRS_AT_ONCE = 2
 REPAIRS_MAX = 8
 """Peers (guess) asked or wanted at once, those included that have had their time."""

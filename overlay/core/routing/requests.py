@@ -101,11 +101,11 @@ class Request:
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
     left: int = 0
-    """Of the TTL."""
+    """What may still be spent of the TTL."""
     handed: int = 0
-    """Of that, what the last peer in `tried` was given."""
+    """How much of that the last peer in `tried` was given."""
     next: PeerId | None = None
-    """The next hop, where it has been looked for already."""
+    """The next hop, if it has been chosen already."""
     acknowledged: bool = False
     """By the last peer in `tried`."""
     answered: bool = False
@@ -131,7 +131,7 @@ class OwnRequest:
     first: PeerId | None = None
     """Whom the first attempt was handed to."""
     open: int = 0
-    """Attempts that have not come to nothing."""
+    """Attempts that may still be answered."""
     seek: SeekState = SeekState.NOT_YET
 
 

@@ -17,6 +17,7 @@ import trio
 
 from benchmarks import traffic
 from benchmarks.tally import Tally
+from overlay.core.context import Settings
 from overlay.core.events import (
     Connect,
     Effect,
@@ -28,7 +29,7 @@ from overlay.core.events import (
     Received,
     Transmit,
 )
-from overlay.core.overlay import Overlay, Settings
+from overlay.core.overlay import Overlay
 from overlay.core.types import Address, LinkId, PeerId
 from overlay.core.wire import invite
 from overlay.core.wire.messages import Answer

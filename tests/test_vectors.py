@@ -172,7 +172,7 @@ BARE: dict[str, Any] = {
 
 
 def placed_samples(record: bytes) -> dict[str, msgspec.Struct]:
-    """The messages of the keyspace and the seats, and samples of records."""
+    """The messages of the ring and of link uses, and samples of records."""
     walk = seeded("walk")[:8]
     return {
         "look for a place past silent nodes": messages.Locate(2**64 - 1, REQUEST, 24, (1,)),

@@ -11,7 +11,7 @@ from overlay.core.wire.messages import WIRE_MIN, WIRE_VERSION
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a node is born with; the configuration file decides most of it."""
+    """What a node is started with; the configuration file decides most of it."""
 
     network: bytes
     """The network's id, 32 bytes."""
@@ -33,8 +33,8 @@ class Settings:
     active_size: int = 5
     """Neighbours for gossip in a larger mesh (HyParView's active view)."""
     links_max: int = 12
-    """Links beyond this are guests (``links.max``), but for as many long links of others as we
-    ask for ourselves: with room for none, whoever has one here would draw another for ever."""
+    """Links beyond this are guests (``links.max``). There is room besides for as many long links of
+    others as we ask for ourselves: with none, others would have to draw theirs again and again."""
     ring_side: int = 2
     """Ring neighbours on either side, for routing; 0 does without the ring."""
     long_links: int = 2
@@ -50,7 +50,7 @@ class Settings:
     exchange_interval: float = 30.0
     """Seconds (guess) between two exchanges of whole views (`overlay.core.membership.basalt`)."""
     guest_stay: float = 30.0
-    """Seconds that a guest's link stays open (``links.guests``; DESIGN, joins in bursts)."""
+    """Seconds that a guest's link stays open (``links.guests``)."""
     offers: bool = True
     """Whether links are negotiated through the mesh; off, links come by dialling alone."""
     shuffle_interval: float = 10.0

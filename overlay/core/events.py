@@ -141,7 +141,7 @@ class MakeInvite(msgspec.Struct, frozen=True, gc=False):
 
 
 class Connect(msgspec.Struct, frozen=True, gc=False):
-    """Open a link to a peer by whatever step of the ladder reaches it; resolves to None."""
+    """Open a link to a peer, by dialling it or by an offer through the mesh; resolves to None."""
 
     request: RequestId
     peer: PeerId

@@ -1,4 +1,4 @@
-"""One idea: the node's brain, composed of the core's machines behind one entry and one clock.
+"""One idea: the node without its sockets, composed of the core's machines, with one entry.
 
 A package may call those below it; nobody reaches into another's fields; what a fact means for a
 package above is decided here, and only here.
@@ -7,9 +7,7 @@ package above is decided here, and only here.
 from typing import assert_never, cast
 
 from overlay.core.admission.invites import Inviting
-from overlay.core.connect.climbing import Climbing
-from overlay.core.connect.ladder import Ladder
-from overlay.core.connect.responding import Responder
+from overlay.core.connect.connect import Connecting
 from overlay.core.context import Context, Settings
 from overlay.core.events import (
     ClockSet,
@@ -48,6 +46,7 @@ from overlay.core.link.links import (
     Link,
     LinkFact,
     Links,
+    LinkState,
     PeerDown,
     PeerMoved,
     PeerUp,
@@ -64,23 +63,24 @@ from overlay.core.membership.neighbourhood import (
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
-from overlay.core.routing.lookups import Looking, Tracing
-from overlay.core.routing.ring import Look
-from overlay.core.routing.routing import (
+from overlay.core.routing.lookups import Locating, Tracing
+from overlay.core.routing.requests import (
+    BounceCode,
+    Reply,
     ReplyArrived,
     RequestArrived,
-    Routing,
+    Routed,
     RoutingFact,
     Undeliverable,
 )
+from overlay.core.routing.ring import LocateNeeded
+from overlay.core.routing.routing import Routing
 from overlay.core.snapshots import PeerView, Status, view_of
 from overlay.core.timers import NEVER
 from overlay.core.types import Crypto, GoodbyeCode, LinkId, Negotiated, PeerId, Random
 from overlay.core.wire import messages as m
 from overlay.core.wire.documents import Record
 from overlay.errors import Failure
-
-__all__ = ["Overlay", "PeerView", "Settings", "Status"]
 
 FULL = (GoodbyeCode.FULL, "this node has no room for a guest")
 UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
@@ -101,34 +101,28 @@ class Overlay:
         self._reflexive = Reflexive()
         self._book = book = RecordBook(settings.network, crypto, settings.records_max, reader)
         self._links = Links(context)
-        self._ladder = Ladder(context, self._links)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
         self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
-        self._looking = Looking(context, self._routing, self._neighbourhood.keyspace)
+        self._locating = Locating(context, self._routing, self._neighbourhood.ring)
+        self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
-        self._membership = Membership(context, self._links, self._reflexive, self._book, lasts)
-        self._inviting = Inviting(context, self._links, self._ladder, self._book, self._reflexive)
-        self._tracing = Tracing(context)
-        self._climbing = Climbing(
-            context,
-            self._links,
-            self._ladder,
-            self._routing,
-            Responder(context, self._ladder, self._routing),
-            self._book,
-            self._reflexive,
-            self._membership,
-            self._tracing,
+        self._membership = Membership(context, self._links, self._reflexive, book, lasts)
+        self._connecting = Connecting(
+            context, self._links, self._routing, book, self._reflexive, self._membership
         )
+        self._inviting = Inviting(context, self._links, self._connecting, book, self._reflexive)
         self._kept: dict[PeerId, None] = {}
         """Peers whom a command asked to be linked to: their links stay."""
         self._neighbour_facts: list[NeighbourFact] = []
 
-    # --- the only door -----------------------------------------------------------------------
+    # --- the only entry ----------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take in one event; returns what is to be done. Never raises on what a peer can send."""
+        """Take in one event; returns what is to be done. Never raises on what a peer can send.
+
+        `now`: seconds of a clock that never goes back.
+        """
         if now >= self.agenda.earliest:
             self._on_time(now)
         match event:
@@ -153,7 +147,7 @@ class Overlay:
         earliest = self._context.agenda.settle()
         return None if earliest == NEVER else earliest
 
-    # --- for looking at ----------------------------------------------------------------------
+    # --- snapshots ---------------------------------------------------------------------------
 
     def status(self) -> Status:
         """A snapshot of counts."""
@@ -170,7 +164,7 @@ class Overlay:
         return tuple(self._neighbourhood.views.active)
 
     def passive_view(self) -> tuple[PeerId, ...]:
-        """A snapshot of the members kept in mind: BASALT's slots, or the paper's passive view."""
+        """A snapshot of who may replace neighbours: BASALT's slots, or HyParView's passive view."""
         return tuple(self._neighbourhood.passive_view())
 
     def samples(self) -> tuple[PeerId, ...]:
@@ -239,14 +233,14 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
-        elif isinstance(event, LinkSuspect) or peer in self._routing.neighbours:
-            doubtful = isinstance(event, LinkSuspect)
-            surroundings = self._routing.surroundings
-            (surroundings.doubt if doubtful else surroundings.heard)(peer)
-            if doubtful:
-                self._gossip.tree.on_doubt(peer)
-            self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=doubtful), now)
-        else:
+        elif isinstance(event, LinkSuspect):
+            self._routing.on_suspect(peer)
+            self._gossip.tree.on_doubt(peer)
+            self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
+        elif peer in self._routing.neighbours:  # It was suspect, and not silent.
+            self._routing.on_alive(peer)
+            self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
+        else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
@@ -255,7 +249,7 @@ class Overlay:
             self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
-        """A peer's fault costs it its link and nobody else anything."""
+        """A peer's fault ends its link, and no other."""
         link = self._links.by_id.get(link_id)
         if link is not None:
             self._context.report("warning", "peer_misbehaved", peer=link.peer, why=why)
@@ -270,7 +264,7 @@ class Overlay:
                     self._on_peer_down(peer, code, now)
                 case AttemptFailed(link_id, code, text):
                     self._inviting.on_attempt_failed(link_id, code, text)
-                    stuck = self._climbing.on_attempt_failed(link_id, code, text, now)
+                    stuck = self._connecting.on_attempt_failed(link_id, code, text, now)
                     self._on_stuck(stuck, now)
                 case _:
                     assert_never(fact)
@@ -278,12 +272,12 @@ class Overlay:
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
         if isinstance(fact, PeerUp) and not self._neighbourhood.uses.has_room():
-            self._membership.welcome(link, now)  # it finds its way in through those
+            self._membership.welcome(link, now)  # It may dial those whose records it gets.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
         self._routing.add(peer, link.id, now)
-        self._routing.neighbours[peer].srtt = link.rtt or 0.0
-        self._ladder.on_up(peer, link.id)
+        self._routing.on_round_trip(peer, link.rtt)
+        self._connecting.on_up(peer, link.id)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
@@ -291,8 +285,7 @@ class Overlay:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
-        if peer in self._gossip.tree.links:
-            self._gossip.tree.on_neighbour_up(peer, link.id, now)
+        self._gossip.tree.on_moved(peer, link.id, now)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
@@ -307,7 +300,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
-        # Everybody forgets the link before anybody acts on its end.
+        # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
@@ -333,18 +326,20 @@ class Overlay:
                 self._on_peer_message(link, link.peer, message, now)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
-        """A message of a peer that has proven itself; those that come most often come first."""
+        """A message of a peer that has proven who it is; the most frequent kinds come first."""
         match message:
             case m.SignalAck():
                 self._routing.on_ack(peer, message, now)
             case m.Neighbours():
                 peers = cast(list[PeerId], message.peers)
-                self._routing.surroundings.learn(peer, peers)
+                self._routing.on_neighbours(peer, peers)
                 self._on_neighbours(self._neighbourhood.on_neighbours(peers, now), now)
             case m.Offer() | m.Trace() | m.Locate():
                 self._on_routing(self._routing.on_request(peer, message, now), now)
-            case m.Bounce() | m.Seek() | m.Sought():
-                self._on_routing(self._routing.on_signal(peer, message, now), now)
+            case m.Bounce():
+                self._on_routing(self._routing.on_bounce(peer, message, now), now)
+            case m.Seek() | m.Sought():
+                self._on_routing(self._routing.on_seek(peer, message, now), now)
             case m.Records(records, some):
                 if some:
                     self._membership.on_some(now)
@@ -362,8 +357,7 @@ class Overlay:
                 self._context.emit(Transmit(link.id, m.Pong(token)))
             case m.Pong():
                 self._links.on_pong(link, message, now)
-                if link.rtt is not None and peer in self._routing.neighbours:
-                    self._routing.neighbours[peer].srtt = link.rtt
+                self._routing.on_round_trip(peer, link.rtt)
             case m.TokenRequest():
                 grant = self._inviting.grant_token(peer, message, now)
                 if grant is not None:
@@ -377,31 +371,31 @@ class Overlay:
             case _:
                 if isinstance(message, m.ForwardJoin):
                     self._on_record(message.record, peer, now)
-                    self._routing.surroundings.brought(self._book.owner(message.record), peer, now)
+                    self._routing.on_news(self._book.owner(message.record), peer, now)
                 record = self._book.bytes_of(peer) or b""
                 self._on_neighbours(self._neighbourhood.on_message(peer, message, record, now), now)
 
     def _on_exchange(
         self, link: Link, peer: PeerId, message: m.ViewExchange | m.RecordPull, now: float
     ) -> None:
-        """Somebody's exchange of views: neighbours may bring so many, and who floods is left."""
+        """A member's exchange of views: a neighbour may bring so many; one that floods is left."""
         if self._neighbourhood.allows(peer, now):
             self._on_routing(self._routing.on_request(peer, message, now), now)
         elif self._neighbourhood.is_flooding(peer, now):
             self._misbehaved(link.id, "a flood of views", now)
         else:
-            self._context.emit(Transmit(link.id, m.Bounce(message.request, "busy")))
+            self._context.emit(Transmit(link.id, m.Bounce(message.request, BounceCode.BUSY)))
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = None if self._book.is_old(data) else self._add_record(data, bearer, now)
         if record is not None:
-            self._routing.surroundings.brought(self._book.owner(data), bearer, now)
+            self._routing.on_news(self._book.owner(data), bearer, now)
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         record = self._membership.add(data, bearer, now)
         for peer in self._book.evicted():
-            self._neighbourhood.views.forget(peer)
+            self._neighbourhood.on_evicted(peer)
         return record
 
     def _introduce(self, data: bytes, now: float) -> PeerId | None:
@@ -424,25 +418,52 @@ class Overlay:
             self._on_neighbour_fact(self._neighbour_facts[0], now)
             del self._neighbour_facts[0]
 
+    # --- requests through the mesh -------------------------------------------------------------
+
     def _on_routing(self, facts: list[RoutingFact], now: float) -> None:
         for fact in facts:
             match fact:
-                case RequestArrived(m.Locate() as locate):
-                    self._on_routing(self._looking.answer(locate), now)
-                case ReplyArrived(m.Located() as located):
-                    found = self._looking.finish(located)
-                    if found is not None:
-                        self._on_neighbours(self._neighbourhood.on_located(*found, now), now)
-                case RequestArrived(m.ViewExchange() | m.RecordPull() as asked):
-                    answer = self._neighbourhood.on_asked(asked)
-                    if answer is not None:
-                        self._on_routing(self._routing.reply(answer), now)
-                case ReplyArrived(m.ViewExchanged() | m.RecordPulled() as answered):
-                    self._on_neighbours(self._neighbourhood.on_answered(answered, now), now)
-                case Undeliverable(request) if self._neighbourhood.on_unanswered(request):
-                    pass
+                case RequestArrived(routed, via):
+                    self._on_request_arrived(routed, via, now)
+                case ReplyArrived(reply, via):
+                    self._on_reply_arrived(reply, via, now)
+                case Undeliverable(request, code):
+                    if not self._neighbourhood.on_unanswered(request):
+                        self._tracing.on_undeliverable(request, code)
+                        stuck = self._connecting.on_undeliverable(request, code, now)
+                        self._on_stuck(stuck, now)
                 case _:
-                    self._on_stuck(self._climbing.on_routing(fact, now), now)
+                    assert_never(fact)
+
+    def _on_request_arrived(self, routed: Routed, via: PeerId, now: float) -> None:
+        match routed:
+            case m.Offer():
+                self._connecting.on_offer(routed, via, now)
+            case m.Locate():
+                self._on_routing(self._locating.answer(routed), now)
+            case m.Trace():
+                self._on_routing(self._tracing.answer(routed), now)
+            case m.ViewExchange() | m.RecordPull():
+                answer = self._neighbourhood.on_asked(routed)
+                if answer is not None:
+                    self._on_routing(self._routing.reply(answer), now)
+            case _:
+                assert_never(routed)
+
+    def _on_reply_arrived(self, reply: Reply, via: PeerId, now: float) -> None:
+        match reply:
+            case m.Answer():
+                self._on_stuck(self._connecting.on_answer(reply, via, now), now)
+            case m.Located():
+                found = self._locating.on_located(reply)
+                if found is not None:
+                    self._on_neighbours(self._neighbourhood.on_located(*found, now), now)
+            case m.TraceReply():
+                self._tracing.on_reply(reply, now)
+            case m.ViewExchanged() | m.RecordPulled():
+                self._on_neighbours(self._neighbourhood.on_answered(reply, now), now)
+            case _:
+                assert_never(reply)
 
     def _on_stuck(self, peers: list[PeerId], now: float) -> None:
         """Nothing is left to try towards these peers for now: others are chosen."""
@@ -452,13 +473,13 @@ class Overlay:
     def _on_neighbour_fact(self, fact: NeighbourFact, now: float) -> None:
         match fact:
             case NeighbourUp(peer):
-                self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.views.links[peer], now)
+                self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.link_of(peer), now)
             case NeighbourDown(peer):
                 self._gossip.tree.on_neighbour_down(peer)
             case Wanted(peer):
-                self._on_stuck(self._climbing.start(peer, now), now)
-            case Look():
-                self._on_routing(self._looking.start(fact, now), now)
+                self._on_stuck(self._connecting.start(peer, now), now)
+            case LocateNeeded():
+                self._on_routing(self._locating.start(fact, now), now)
             case Ask(routed):
                 self._on_routing(self._routing.send(routed, now, walk=False), now)
             case Sampled(records, sent):
@@ -478,8 +499,8 @@ class Overlay:
     def _on_command(self, command: Command, now: float) -> None:
         match command:
             case Join():
-                for member in command.invite.members:
-                    self._climbing.met[PeerId(member.peer_id)] = None
+                members = command.invite.members
+                self._connecting.on_met([PeerId(member.peer_id) for member in members])
                 self._inviting.join(command, now)
             case MakeInvite():
                 self._inviting.make(command, now)
@@ -488,9 +509,7 @@ class Overlay:
             case PingPeer():
                 self._on_ping(command, now)
             case TracePeer():
-                trace = self._tracing.start(command, now)
-                if trace is not None:
-                    self._on_routing(self._routing.send(trace, now), now)
+                self._on_routing(self._tracing.start(command, now), now)
             case Publish():
                 self._gossip.publish(command, now)
             case Leave():
@@ -506,15 +525,17 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, Failure.SELF, text))
-        elif peer in self._links.by_peer and self._links.by_peer[peer].state != "silent":
+        elif (
+            peer in self._links.by_peer and self._links.by_peer[peer].state is not LinkState.SILENT
+        ):
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"
             self._context.emit(Rejected(command.request, Failure.UNKNOWN_PEER, text))
         else:
             self._kept[peer] = None
-            self._ladder.wait(peer, command.request, now)
-            self._on_stuck(self._climbing.start(peer, now), now)
+            self._connecting.wait(peer, command.request, now)
+            self._on_stuck(self._connecting.start(peer, now), now)
 
     def _on_ping(self, command: PingPeer, now: float) -> None:
         link = self._links.by_peer.get(command.peer)
@@ -527,7 +548,7 @@ class Overlay:
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
         opened = [self._membership.add(data, None, now) for data in records]
         peers = [PeerId(record.peer_id) for record in opened if record is not None]
-        self._climbing.met.update(dict.fromkeys(peers))
+        self._connecting.on_met(peers)
         for peer in peers:
             self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
         self._on_neighbours(self._neighbourhood.on_recalled(peers, now), now)
@@ -536,7 +557,7 @@ class Overlay:
 
     def _on_time(self, now: float) -> None:
         self._on_facts(self._links.on_time(now), now)
-        self._on_stuck(self._climbing.on_time(now), now)
+        self._on_stuck(self._connecting.on_time(now), now)
         self._on_routing(self._routing.on_time(now), now)
         self._membership.on_time(now)
         self._on_neighbours(self._neighbourhood.on_time(now), now)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from overlay.core.link.links import Link
-from overlay.core.routing.routing import Counters
+from overlay.core.routing.requests import Counters
 from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId
 from overlay.core.wire.documents import Record
 

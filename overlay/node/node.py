@@ -19,7 +19,7 @@ import trio
 
 from overlay import api
 from overlay.core.admission.invites import MEMBERS_MAX
-from overlay.core.connect.ladder import ATTEMPT_FAILED
+from overlay.core.connect.connect import ATTEMPT_FAILED
 from overlay.core.context import Settings
 from overlay.core.events import (
     Connect,

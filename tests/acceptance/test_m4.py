@@ -262,7 +262,7 @@ def test_a_fresh_clone_passes_its_checks(clone: Path) -> None:
         ),
         (
             "overlay/core/overlay.py",
-            "def reach(o: Overlay) -> None:\n    o._ladder.climbs.clear()",
+            "def reach(o: Overlay) -> None:\n    o._connecting.by_peer.clear()",
             "mutates",
         ),
         (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from overlay.core.connect.steps import STEPS, Outcome, Step
+from overlay.core.connect.connect import STEPS, Step, StepEvent
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect, Rejected, Resolved
 from overlay.core.ice import outputs as ice
 from overlay.core.ice.states import (
@@ -40,7 +40,7 @@ TABLES: dict[str, Table] = {
     "sending": SENDING,
     "receiving": RECEIVING,
     "link": LINK,
-    "climb": STEPS,
+    "connect": STEPS,
     "agent": AGENT,
     "pair": PAIR,
     "liveliness": LIVELINESS,
@@ -139,7 +139,7 @@ def test_without_its_entry_silence_is_no_news(monkeypatch: pytest.MonkeyPatch) -
     assert states_after(LinkSilent, LinkSuspect) == [LinkState.UP, LinkState.SUSPECT]
 
 
-# --- climbs --------------------------------------------------------------------------------------
+# --- connecting ----------------------------------------------------------------------------------
 
 
 def connecting_through_the_middle() -> Any:
@@ -156,9 +156,9 @@ def test_a_dial_that_cannot_be_made_is_followed_by_an_offer() -> None:
 
 
 def test_without_its_entry_no_offer_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for outcome in (Outcome.UNREACHABLE, Outcome.FAILED):
+    for outcome in (StepEvent.UNREACHABLE, StepEvent.FAILED):
         monkeypatch.setitem(STEPS[Step.DIAL], outcome, Step.REST)
-    monkeypatch.setitem(STEPS[Step.REST], Outcome.BEGIN_BY_OFFER, Step.DIAL)
+    monkeypatch.setitem(STEPS[Step.REST], StepEvent.BEGIN_BY_OFFER, Step.DIAL)
     assert isinstance(connecting_through_the_middle(), Rejected)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from overlay.core.connect.ladder import Ladder
+from overlay.core.connect.connect import Connecting
 from overlay.core.context import Context
 from overlay.core.events import Join, MakeInvite, Rejected, Resolved, Transmit
 from overlay.core.link.links import Link, Links
@@ -57,7 +57,7 @@ class Inviting:
 
     context: Context
     links: Links
-    ladder: Ladder
+    connecting: Connecting
     book: RecordBook
     reflexive: Reflexive
     _making: dict[RequestId, _Making] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Inviting:
             text = "the invite is for another network than the one this node belongs to"
             context.emit(Rejected(command.request, Failure.NETWORK, text))
             return
-        links = self.ladder.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
+        links = self.connecting.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
         addresses = sum(len(member.addresses) for member in command.invite.members)
         joining = _Joining(command.request, links, addresses)
         self._joins[command.request] = joining
@@ -179,7 +179,7 @@ class Inviting:
                 del self._joins[joining.request]
                 for other, named in joining.links.items():
                     if named != peer:
-                        self.ladder.call_off(named, other)
+                        self.connecting.call_off(named, other)
                 self.context.emit(Resolved(joining.request, None))
 
     def on_attempt_failed(self, link: LinkId, code: str, text: str) -> None:

@@ -2,17 +2,17 @@
 
 An offer is signed, then sealed with HPKE to a daily prekey from the recipient's record; hops see
 neither credentials nor addresses, and can change nothing unnoticed. The answer signs the hash of
-the offer that it answers.
+the offer that it answers. Each offer counts once: whoever repeats one is refused.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.link.hello import MAX_CLOCK_SKEW
 from overlay.core.routing.requests import base_of
 from overlay.core.types import Address, Candidate, IceCredentials, PeerId
-from overlay.core.wire import signing as documents
+from overlay.core.wire import signing
 from overlay.core.wire.bounds import CANDIDATES_MAX
 from overlay.core.wire.documents import AnswerBody, CandidateEntry, OfferBody, PrekeyEntry
 from overlay.core.wire.messages import Answer, Offer
@@ -20,11 +20,13 @@ from overlay.core.wire.messages import Answer, Offer
 OFFER_INFO = b"overlay offer 1"
 ANSWER_INFO = b"overlay answer 1"
 OFFER_LIFE = 20.0
-"""Seconds (guess): longer than an attempt lasts, short enough to remember every replay."""
+"""Seconds (guess): longer than an attempt lasts, short enough to remember every offer so long."""
+SEEN_MAX = 4096
+"""Attempts remembered; of more, the oldest is forgotten."""
 
 
 class Refused(Exception):
-    """A document does not hold; the text is for the log. Never leaves the core."""
+    """A document does not hold; the text is for the log. Never leaves `overlay.core.connect`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +36,46 @@ class OpenedOffer:
     body: OfferBody
     digest: bytes
     request: bytes
-    """The name of the attempt that it came by."""
+    """The name of the attempt that it came by (`overlay.core.routing.requests`)."""
+
+
+@dataclass(slots=True)
+class OfferReader:
+    """Opens the offers of others, each once."""
+
+    context: Context
+    _seen: dict[bytes, float] = field(default_factory=dict)
+    """Attempts opened, and until when a replay could still pass as fresh."""
+
+    def open(self, offer: Offer, now: float) -> OpenedOffer:
+        """Unseal and check an offer for us. Raises Refused."""
+        opened = open_offer(self.context, offer, now)
+        if opened.body.attempt in self._seen:
+            raise Refused("replay")
+        self._remember(opened.body.attempt, now)
+        return opened
+
+    def _remember(self, attempt: bytes, now: float) -> None:
+        until = now + OFFER_LIFE + 2 * MAX_CLOCK_SKEW
+        while self._seen and (len(self._seen) >= SEEN_MAX or next(iter(self._seen.values())) < now):
+            del self._seen[next(iter(self._seen))]
+        self._seen[attempt] = until
 
 
 def seal_offer(context: Context, body: OfferBody, prekey: PrekeyEntry) -> tuple[Offer, bytes]:
     """The offer as it travels, and its hash, which the answer will sign."""
-    data = documents.pack(documents.sign(body, context.crypto))
+    data = signing.pack(signing.sign(body, context.crypto))
     sealed = context.crypto.seal(prekey.public, OFFER_INFO + body.request, data)
     offer = Offer(body.recipient, body.request, body.ttl, prekey.prekey_id, sealed)
     return offer, hashlib.sha256(data).digest()
 
 
 def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
-    """Unseal and check an offer for us. Raises Refused."""
+    """Unseal an offer for us, and check all but whether it is new. Raises Refused."""
     data = context.crypto.open(offer.prekey, OFFER_INFO + base_of(offer.request), offer.sealed)
     if data is None:
         raise Refused("seal")
-    body = documents.opened(data, OfferBody, context.crypto)
+    body = signing.opened(data, OfferBody, context.crypto)
     if isinstance(body, str):
         raise Refused(body)
     if body.network != context.settings.network:
@@ -67,7 +92,7 @@ def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
 
 def seal_answer(context: Context, body: AnswerBody, prekey: PrekeyEntry, request: bytes) -> Answer:
     """The answer as it travels back, the way that this attempt of the request came."""
-    data = documents.pack(documents.sign(body, context.crypto))
+    data = signing.pack(signing.sign(body, context.crypto))
     sealed = context.crypto.seal(prekey.public, ANSWER_INFO + body.request, data)
     return Answer(request, prekey.prekey_id, sealed)
 
@@ -77,7 +102,7 @@ def open_answer(context: Context, answer: Answer, sender: PeerId, digest: bytes)
     data = context.crypto.open(answer.prekey, ANSWER_INFO + base_of(answer.request), answer.sealed)
     if data is None:
         raise Refused("seal")
-    body = documents.opened(data, AnswerBody, context.crypto)
+    body = signing.opened(data, AnswerBody, context.crypto)
     if isinstance(body, str):
         raise Refused(body)
     if body.sender != sender or body.recipient != context.peer_id:

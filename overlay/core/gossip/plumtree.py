@@ -170,6 +170,11 @@ class Plumtree:
         if self._is_fed(now):
             self._send(peer, Prune())
 
+    def on_moved(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """A peer has another link: what goes to it goes over that one from now on."""
+        if peer in self.links:
+            self.on_neighbour_up(peer, link, now)
+
     def _intact_until(self, now: float) -> float:
         """Until when no neighbour had been lost, of the time for which messages are cached."""
         while self._losses and self._losses[0] <= now - CACHE_LIFE:

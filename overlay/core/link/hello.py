@@ -2,9 +2,9 @@
 
 Both ends send `Hello` at once. The dialler then sends its `Proof`: a signature over everything
 that makes this link unlike any other (both fingerprints, both nonces, the attempt, the DTLS
-exporter, …). Only when that holds, and the dialler may come in, does the listener send its own:
-a stranger learns nothing of it but a certificate. Replays, relays and men in the middle fail,
-because the exporter and fingerprints differ on any other DTLS session.
+exporter of RFC 5705, …). Only when that holds, and the dialler may come in, does the listener send
+its own: a stranger learns nothing of it but a certificate. Replays, relays and men in the middle
+fail, because the exporter and fingerprints differ on any other DTLS session.
 """
 
 import hashlib
@@ -39,8 +39,11 @@ class Accepted:
     wire: int
 
 
-class Handshake:
-    """One link's hello. The dialler knows whom it expects; a lite listener does not."""
+class HelloExchange:
+    """The hello of one link, as one end sees it.
+
+    The dialler knows which peer it expects; the listener of a direct dial does not.
+    """
 
     def __init__(
         self,
@@ -138,7 +141,11 @@ class Handshake:
         return Accepted(peer, proof.boot, negotiated, proof.record, self._wire)
 
     def _admit(self, proof: Proof, now: float) -> Refusal | None:
-        """Whether the dialler may come in by the token that it used (DESIGN, joining)."""
+        """Whether the dialler may come in the way that it claims, by the token that it used.
+
+        A dial by an invite's token needs the invite; one by a member's token is a member's, as is
+        an offer. (docs/decisions/0004-dial-tokens.md)
+        """
         self._admission = proof.admission
         kind = self._facts.token_kind
         claimed = Negotiated(proof.negotiated)

@@ -1,7 +1,8 @@
 """The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
 
 A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
-Where two come about at once, both ends keep the same one (DESIGN, glare and restarts).
+Where two come about at once (glare), both ends must keep the same one: they compare what both know,
+the boots of their peers and the names of the two attempts.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from overlay.core.events import (
     Resolved,
     Transmit,
 )
-from overlay.core.link.hello import SECOND_HELLO, Accepted, Handshake
+from overlay.core.link.hello import SECOND_HELLO, Accepted, HelloExchange
 from overlay.core.timers import Timers
 from overlay.core.types import (
     Address,
@@ -41,10 +42,13 @@ HELLO_TIMEOUT = 10.0
 GLARE_WINDOW = 5.0
 """Seconds (guess): links of one peer that open closer together than this are simultaneous."""
 PENDING_HELLOS_MAX = 256
+"""Links whose hello is under way (guess); more are hung up."""
 GOODBYE_MAX = 200
-"""Characters of a farewell."""
+"""Characters of a goodbye's text."""
 PINGS_MAX = 256
+"""Pings that wait for their pongs; of more, the oldest is given up."""
 PING_TIMEOUT = 10.0
+"""Seconds (guess)."""
 
 
 class LinkState(StrEnum):
@@ -93,7 +97,7 @@ TRANSITIONS: dict[LinkState, dict[LinkEvent, LinkState]] = {
     },
     LinkState.ENDED: {},
 }
-"""What follows. The transport's word on a state that has no entry for it is no news."""
+"""What follows. What the transport says of a link in a state without an entry for it is no news."""
 LIVENESS: dict[type, LinkEvent] = {
     LinkSuspect: LinkEvent.SUSPECTED,
     LinkAlive: LinkEvent.HEARD,
@@ -120,12 +124,12 @@ class Link:
     id: LinkId
     facts: LinkFacts
     inbound: bool
-    handshake: Handshake | None
+    hello: HelloExchange | None
     """None once it has succeeded."""
     opened_at: float
     expected: Expected | None
     asked_at: float
-    """When what the peer's proof answers has left: from then on counts the first round trip."""
+    """When we sent what the peer's proof replies to: the first round trip is counted from then."""
     peer: PeerId | None = None
     boot: int = 0
     negotiated: Negotiated = Negotiated.DIRECT
@@ -163,7 +167,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """A peer has its first link: it is a neighbour now."""
+    """A peer that had no link has one: it is a neighbour now."""
 
     peer: PeerId
     link: Link
@@ -254,11 +258,6 @@ class Links:
         """The neighbours' links that are not silent, in the order in which they came up."""
         return [link for link in self.by_peer.values() if link.state is not LinkState.SILENT]
 
-    def peer_of(self, link: LinkId) -> PeerId | None:
-        """Whose link this is, once the hello has succeeded."""
-        found = self.by_id.get(link)
-        return found.peer if found else None
-
     # --- opening -----------------------------------------------------------------------------
 
     def on_opened(self, event: LinkOpened, now: float) -> None:
@@ -269,7 +268,7 @@ class Links:
         if called_off or pending >= PENDING_HELLOS_MAX:
             self.context.emit(Hangup(event.link, "cancelled" if called_off else "busy"))
             return
-        handshake = Handshake(
+        hello = HelloExchange(
             self.context,
             event.facts,
             dialler=not event.inbound,
@@ -277,28 +276,28 @@ class Links:
             negotiated=expected.negotiated if expected else None,
             invite_body=expected.invite if expected else None,
         )
-        link = Link(event.link, event.facts, event.inbound, handshake, now, expected, asked_at=now)
+        link = Link(event.link, event.facts, event.inbound, hello, now, expected, asked_at=now)
         self.by_id[link.id] = link
         self._timers.set(link.id, now + HELLO_TIMEOUT)
-        self.context.emit(Transmit(link.id, handshake.hello(now)))
+        self.context.emit(Transmit(link.id, hello.hello(now)))
 
     def on_hello(self, link: Link, message: Hello, record: bytes, now: float) -> list[LinkFact]:
         """The peer's hello: the dialler answers with its proof."""
-        if link.handshake is None:
+        if link.hello is None:
             return self._refuse(link, SECOND_HELLO)
-        refusal = link.handshake.on_hello(message, now)
+        refusal = link.hello.on_hello(message, now)
         if refusal is not None:
             return self._refuse(link, refusal)
         if not link.inbound:
             link.asked_at = now
-            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+            self.context.emit(Transmit(link.id, link.hello.proof(record)))
         return []
 
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
         """The peer's proof: the link is its link from here on, if it holds."""
-        if link.state is not LinkState.HELLO or link.handshake is None:
+        if link.state is not LinkState.HELLO or link.hello is None:
             return self.end(link, GoodbyeCode.PROTOCOL, "a second proof on one link")
-        result = link.handshake.on_proof(message, now)
+        result = link.hello.on_proof(message, now)
         if isinstance(result, Refusal):
             return self._refuse(link, result)
         rival = self.by_peer.get(result.peer)
@@ -307,20 +306,19 @@ class Links:
                 link, Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
             )
         if link.inbound:
-            self.context.emit(Transmit(link.id, link.handshake.proof(record)))
+            self.context.emit(Transmit(link.id, link.hello.proof(record)))
         return [self._establish(link, result, rival, now)]
 
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
-        link.since, link.handshake = self.context.wall(now), None
+        link.since, link.hello = self.context.wall(now), None
         link.rtt = now - link.asked_at
         link.on(LinkEvent.PROVEN)
         self._timers.stop(link.id)
         self.context.emit(Admit(link.id, result.peer))
-        if rival is None:
-            self.by_peer[result.peer] = link
-            return PeerUp(result.peer, link, result.record)
         self.by_peer[result.peer] = link
+        if rival is None:
+            return PeerUp(result.peer, link, result.record)
         self._close(rival, GoodbyeCode.DUPLICATE, "another link to this peer stands")
         return PeerMoved(result.peer, link, result.record)
 

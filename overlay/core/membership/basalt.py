@@ -33,8 +33,8 @@ from typing import assert_never
 
 from overlay.core.context import Context
 from overlay.core.limits import TokenBuckets
+from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import base_of, new_request
-from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import LIST_MAX

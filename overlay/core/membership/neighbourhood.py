@@ -1,6 +1,6 @@
 """Whom a node is linked to, and why: the views and the ring, and the links that both use.
 
-The views (HyParView) want random neighbours for gossip, the keyspace wants ring and long links for
+The views (HyParView) want random neighbours for gossip, the ring wants ring and long links for
 routing. Either may use a link that the other asked for; a link that neither uses is a guest's.
 """
 
@@ -20,7 +20,15 @@ from overlay.core.membership.hyparview import (
 )
 from overlay.core.membership.link_uses import LinkUses, Use
 from overlay.core.membership.shuffles import Sampled, ShuffledView, ShuffleParameters
-from overlay.core.routing.ring import Held, Keyspace, KeyspaceFact, Look, Needed, Released, Ring
+from overlay.core.routing.ring import (
+    Held,
+    LocateNeeded,
+    Needed,
+    Released,
+    Ring,
+    RingFact,
+    RingParameters,
+)
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire import messages as m
 
@@ -38,7 +46,7 @@ class UsesChanged:
 
 
 NeighbourFact = (
-    NeighbourUp | NeighbourDown | Wanted | Look | Ask | Sampled | Overstayed | UsesChanged
+    NeighbourUp | NeighbourDown | Wanted | LocateNeeded | Ask | Sampled | Overstayed | UsesChanged
 )
 
 
@@ -54,7 +62,7 @@ class Neighbourhood:
     """The address prefix in a member's record: one attacker may have all addresses of a prefix."""
     views: HyParView = field(init=False)
     passive: Basalt | ShuffledView = field(init=False)
-    keyspace: Keyspace = field(init=False)
+    ring: Ring = field(init=False)
     uses: LinkUses = field(init=False)
     _facts: list[NeighbourFact] = field(default_factory=list)
 
@@ -64,8 +72,8 @@ class Neighbourhood:
         side = settings.ring_side if settings.auto else 0
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
         self.passive = self.views.passive = self._policy()
-        self.keyspace = Keyspace(self.context, Ring(side, settings.long_links))
-        self.uses = LinkUses(self.context, self.keyspace.is_near)
+        self.ring = Ring(self.context, RingParameters(side, settings.long_links))
+        self.uses = LinkUses(self.context, self.ring.is_near)
 
     def _policy(self) -> Basalt | ShuffledView:
         """How the passive view is filled."""
@@ -101,12 +109,12 @@ class Neighbourhood:
         if isinstance(self.passive, Basalt):
             self.passive.on_linked(peer)
         self._take(self.views.on_linked(peer, link, ours=ours, join=join, now=now), now)
-        return self._done(self.keyspace.on_linked(peer, now), now)
+        return self._done(self.ring.on_linked(peer, now), now)
 
     def on_heard_again(self, peer: PeerId, link: LinkId, now: float) -> list[NeighbourFact]:
         """A silent link is back."""
         self._take(self.views.on_heard_again(peer, link, now), now)
-        return self._done(self.keyspace.on_linked(peer, now), now)
+        return self._done(self.ring.on_linked(peer, now), now)
 
     def on_doubt(self, peer: PeerId, now: float, *, doubtful: bool) -> list[NeighbourFact]:
         """A check of a link has gone unanswered, or is answered again."""
@@ -117,7 +125,7 @@ class Neighbourhood:
         for use in (Use.VIEW, Use.RING, Use.LONG):
             self._release(peer, use, now)
         self._take(self.views.on_unlinked(peer, now, absent=True), now)
-        return self._done(self.keyspace.on_unlinked(peer, now), now)
+        return self._done(self.ring.on_unlinked(peer, now), now)
 
     def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
         """A link has ended."""
@@ -125,15 +133,15 @@ class Neighbourhood:
         if code == "leave":
             self.views.forget(peer)
         self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
-        self._take(self.keyspace.on_unlinked(peer, now), now)
+        self._take(self.ring.on_unlinked(peer, now), now)
         if code == "leave":
-            self.keyspace.forget(peer, now)
+            self.ring.forget(peer, now)
         return self._done([], now)
 
     def on_unreachable(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A link that was wanted did not come about."""
         self._take(self.views.on_unreachable(peer, now), now)
-        return self._done(self.keyspace.on_unreachable(peer, now), now)
+        return self._done(self.ring.on_unreachable(peer, now), now)
 
     def keep(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A command asked for a link to this peer: it stays."""
@@ -150,6 +158,10 @@ class Neighbourhood:
         if changed:
             self._facts.append(UsesChanged())
 
+    def link_of(self, peer: PeerId) -> LinkId:
+        """The link to a neighbour of the active view."""
+        return self.views.links[peer]
+
     # --- members -------------------------------------------------------------------------------
 
     def on_known(self, peer: PeerId, now: float) -> list[NeighbourFact]:
@@ -157,7 +169,11 @@ class Neighbourhood:
         self._take(self.views.on_known(peer, now), now)
         if isinstance(self.passive, Basalt):
             self.passive.on_record(peer)
-        return self._done(self.keyspace.on_known(peer, now), now)
+        return self._done(self.ring.on_known(peer, now), now)
+
+    def on_evicted(self, peer: PeerId) -> None:
+        """The book of records had no room for a member's."""
+        self.views.forget(peer)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
         """Peers met before this node was restarted."""
@@ -165,11 +181,11 @@ class Neighbourhood:
 
     def on_neighbours(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
         """A neighbour says who its neighbours are."""
-        return self._done(self.keyspace.on_heard(peers, now), now)
+        return self._done(self.ring.on_heard(peers, now), now)
 
     def on_located(self, place: int, peers: list[PeerId], now: float) -> list[NeighbourFact]:
-        """Who is nearest to a place that the keyspace asked about."""
-        return self._done(self.keyspace.on_located(place, peers, now), now)
+        """Who is nearest to a place that the ring asked about."""
+        return self._done(self.ring.on_located(place, peers, now), now)
 
     # --- messages ------------------------------------------------------------------------------
 
@@ -258,7 +274,7 @@ class Neighbourhood:
         self._take(self.views.on_time(now), now)
         if self._on_round(now):
             self._take(self.views.shrink(), now)
-        self._take(self.keyspace.on_time(now), now)
+        self._take(self.ring.on_time(now), now)
         for peer in self.uses.on_time(now):
             if self.views.active:  # A node without neighbours keeps the links that it has.
                 self._facts.append(Overstayed(peer))
@@ -274,16 +290,16 @@ class Neighbourhood:
 
     # --- what the machines say -----------------------------------------------------------------
 
-    def _take(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> None:
+    def _take(self, facts: list[ViewFact] | list[RingFact], now: float) -> None:
         for fact in facts:
             self._on_fact(fact, now)
 
-    def _done(self, facts: list[ViewFact] | list[KeyspaceFact], now: float) -> list[NeighbourFact]:
+    def _done(self, facts: list[ViewFact] | list[RingFact], now: float) -> list[NeighbourFact]:
         self._take(facts, now)
         done, self._facts = self._facts, []
         return done
 
-    def _on_fact(self, fact: ViewFact | KeyspaceFact, now: float) -> None:
+    def _on_fact(self, fact: ViewFact | RingFact, now: float) -> None:
         match fact:
             case NeighbourUp(peer):
                 self._hold(peer, Use.VIEW, now)
@@ -292,7 +308,7 @@ class Neighbourhood:
             case NeighbourDown(peer):
                 self._release(peer, Use.VIEW, now)
                 self._facts.append(fact)
-            case Wanted() | Look():
+            case Wanted() | LocateNeeded():
                 self._facts.append(fact)
             case Needed(peer):
                 self._facts.append(Wanted(peer))

@@ -1,4 +1,4 @@
-"""What a node knows of its surroundings: its neighbours, their neighbours, and who is nearest.
+"""Look-ahead: what a node knows of its neighbours and of theirs, and which leads nearest.
 
 Greedy routing with one step of look-ahead ("know thy neighbour's neighbour", G. S. Manku, M. Naor,
 U. Wieder, STOC 2004): the next hop is the neighbour that is, or has a neighbour that is, nearest
@@ -16,17 +16,19 @@ from overlay.core.types import LinkId, PeerId
 DIGEST_MAX = 64
 """Neighbours of a neighbour that we remember."""
 DIGESTS_SHARED = 1 << 12
-"""Digests that all nodes of a world hear at about the same time."""
+"""Digests kept in order for all nodes of a simulation, which hear them at about the same time."""
 REQUESTS_PER_SECOND = 50.0
+"""Requests that one neighbour may hand us (guess), and at once:"""
 REQUESTS_BURST = 100.0
 SRTT_GAIN = 0.125
 """RFC 6298 §2.3."""
 SRTT_MAX = 1.0
 """Seconds (guess)."""
 BROUGHT_FOR = 10.0
-"""Seconds (guess) for which whoever brought word of a newcomer is the way to it: digests name it
-once its links are more than a guest's."""
+"""Seconds (guess) for which whoever brought word of a newcomer is the way to it: later, digests
+name it, for its links are more than a guest's."""
 BROUGHT_MAX = 64
+"""Newcomers of whom that is remembered; of more, the oldest is forgotten."""
 
 
 @lru_cache(maxsize=DIGESTS_SHARED)
@@ -51,12 +53,8 @@ class Neighbour:
         """It says who its neighbours are."""
         self.places = _in_order(self.place, tuple(peers[:DIGEST_MAX]))
 
-    def knows(self, place: int) -> bool:
-        """Whether it, or one of its neighbours, is exactly there."""
-        return place in self.places
-
     def reach(self, place: int, skip: Collection[int] = ()) -> int:
-        """How near it or one of its neighbours is, but for those at places that do not count.
+        """How near it or one of its neighbours is; places to `skip` do not count.
 
         >>> Neighbour(LinkId(0), 5, places=(5, 9)).reach(8)
         1
@@ -72,7 +70,7 @@ class Neighbour:
         )
 
     def beyond(self, place: int, skip: Collection[int] = (), *, clockwise: bool) -> int:
-        """How near it or one of its neighbours is, on one side of the place only.
+        """How near it or one of its neighbours is, on one side of the place only; `skip` as above.
 
         >>> Neighbour(LinkId(0), 5, places=(5, 9)).beyond(8, clockwise=False)
         3
@@ -99,7 +97,7 @@ class Neighbour:
 
 
 @dataclass(slots=True)
-class Surroundings:
+class Lookahead:
     """The neighbours of one node by what can be reached through them."""
 
     peer_id: PeerId
@@ -168,19 +166,8 @@ class Surroundings:
                 nearest, best = reach, peer
         return (nearest, best) if untried else None
 
-    def across(
-        self, place: int, untried: list[PeerId], skip: Collection[int] = ()
-    ) -> PeerId | None:
-        """The untried neighbour that leads nearest to a place on the side where we are not."""
-        clockwise = (place - self.place) % SPACE < SPACE // 2
-        reaches = [
-            (self.neighbours[peer].beyond(place, skip, clockwise=clockwise), peer)
-            for peer in untried
-        ]
-        return min(reaches)[1] if reaches else None
-
     def places(self, peers: Iterable[PeerId]) -> set[int]:
-        """Where these are, we and neighbours that may be dead: places that lead nowhere."""
+        """Where these are, and we, and neighbours that may be dead: places that lead nowhere."""
         return {place_of(peer) for peer in (self.peer_id, *peers, *self.doubted)}
 
     def brought(self, newcomer: PeerId | None, bearer: PeerId | None, now: float) -> None:

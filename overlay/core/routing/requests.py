@@ -6,6 +6,7 @@ from the first one's path, those after it begin at random.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -26,9 +27,7 @@ from overlay.core.wire.messages import (
 WALK = 2
 """The first attempt that walks."""
 ATTEMPTS_MAX = 18
-"""Greedy, greedy over another first link, sixteen walks (DESIGN, routing)."""
-
-
+"""Greedy, greedy over another first link, sixteen walks (guess)."""
 SOUGHT = ATTEMPTS_MAX
 """The attempt that follows the answer to a seek."""
 
@@ -55,8 +54,6 @@ def walks(request: bytes) -> bool:
 
 Routed = Offer | Trace | Locate | ViewExchange | RecordPull
 Reply = Answer | TraceReply | Located | ViewExchanged | RecordPulled
-
-
 PATH_MAX = 64
 """Nodes that a trace remembers."""
 
@@ -68,6 +65,23 @@ def onward(routed: Routed, ours: PeerId, hops_max: int) -> Routed:
     if isinstance(routed, Offer):
         return msgspec.structs.replace(routed, hops=min(routed.hops, hops_max) + 1)
     return routed
+
+
+class BounceCode(StrEnum):
+    """Why a hop has not passed a request on."""
+
+    LOOP = "loop"
+    """It has handled this attempt before."""
+    BUSY = "busy"
+    """The neighbour hands it more than its share."""
+    TTL = "ttl"
+    """There is nothing left of the TTL."""
+    NO_ROUTE = "no_route"
+    """It has no neighbour that has not been tried."""
+    LINK_DOWN = "link_down"
+    """Nor has it, after the link to the last that it tried has ended."""
+    NO_ACK = "no_ack"
+    """Nor has it, while the last that it tried is slow to acknowledge."""
 
 
 @dataclass(slots=True)
@@ -87,14 +101,23 @@ class Request:
     avoided: PeerId | None = None
     """The first link of an earlier attempt: this one goes another way."""
     left: int = 0
-    """Of the TTL."""
+    """What may still be spent of the TTL."""
     handed: int = 0
-    """Of that, what the last peer in `tried` was given."""
+    """How much of that the last peer in `tried` was given."""
     next: PeerId | None = None
-    """The next hop, where it has been looked for already."""
+    """The next hop, if it has been chosen already."""
     acknowledged: bool = False
     """By the last peer in `tried`."""
     answered: bool = False
+
+
+class SeekState(StrEnum):
+    """Whether everybody has been asked for the target of a request (`seek`)."""
+
+    NOT_YET = "not yet"
+    UNDER_WAY = "under way"
+    OVER = "over"
+    """Answered, without an answer in time, or not allowed."""
 
 
 @dataclass(slots=True)
@@ -108,9 +131,8 @@ class OwnRequest:
     first: PeerId | None = None
     """Whom the first attempt was handed to."""
     open: int = 0
-    """Attempts that have not come to nothing."""
-    seek: str = ""
-    """"under way" while everybody is asked, then "over"."""
+    """Attempts that may still be answered."""
+    seek: SeekState = SeekState.NOT_YET
 
 
 class RequestArrived(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""Places on a ring: whom we link to so that greedy routing finds everybody.
+"""The ring: to whom we link so that greedy routing finds everybody.
 
 Each node has a place on a ring of 2^64, the hash of its peer id. It keeps links to its two nearest
 neighbours on either side, which make greedy routing end at the right node, and to a few peers at
@@ -13,7 +13,9 @@ that finds it in a few hops after a join, and merges rings that a partition had 
 import hashlib
 from bisect import insort
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
+from typing import assert_never
 
 import msgspec
 
@@ -23,35 +25,39 @@ from overlay.core.types import PeerId
 
 SPACE = 1 << 64
 CHECK_FIRST = 1.0
-"""Seconds (guess) from the first link to the first look for our place: joins bring links."""
+"""Seconds (guess) from the first link to the first time that our place is located: a join brings
+several links, and each of them would change the answer."""
 CHECK_INTERVAL = 10.0
-"""Seconds (guess) between two looks while they bring news; one more for each that does not, …"""
+"""Seconds (guess) until our place is located again; so much longer each time that nothing changes,
+…"""
 CHECK_INTERVAL_MAX = 60.0
 """… up to this (guess)."""
 PLACED_AFTER = 3.0
-"""Seconds (guess) that the answer to our first look may take."""
+"""Seconds (guess) that the first answer to where our place is may take."""
 CANDIDATES = 8
 """Near peers remembered on either side (guess): the next ones when those that we chose die."""
 RETRY_INTERVAL = 15.0
 """Seconds (guess) after which one of the lost ring neighbours is tried again: a partition may have
-ended. One at a time, for who is away costs more than who is there; if it is back, so may all be."""
+ended. One at a time, for an attempt that fails costs more than one that succeeds; when one of them
+is back, all the others are tried, too."""
 RETRY_FOR = 1800.0
 """Seconds (guess) that a lost ring neighbour is remembered."""
 GONE_FOR = 60.0
-"""Seconds (guess): longer than digests and answers that still name who has left are under way."""
+"""Seconds (guess): digests and answers that are older than this name nobody who has left."""
 LOST_MAX = 32
 REDRAWN = 4.0
-"""A long link drawn for a mesh so many times larger or smaller is drawn anew (guess)."""
+"""A long link drawn for a mesh so many times larger or smaller is drawn anew (guess; Symphony
+draws anew when its estimate of the size has doubled or halved)."""
 SMALL_MESH = 24.0
 """Below this size (guess) look-ahead over ring and random links sees nearly everybody."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
-    """How many links the keyspace may ask for (DESIGN, five ideas, 5)."""
+class RingParameters:
+    """How many links the ring may ask for."""
 
     side: int = 2
-    """Ring neighbours on either side; 0 switches the keyspace off."""
+    """Ring neighbours on either side; 0 switches the ring off."""
     long: int = 2
     """Links at harmonic distances."""
 
@@ -76,15 +82,16 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     peer: PeerId
 
 
-class Look(msgspec.Struct, frozen=True, gc=False):
-    """Find out who is nearest to a place: `on_located` or `on_not_located` is to follow."""
+class LocateNeeded(msgspec.Struct, frozen=True, gc=False):
+    """Find out who is nearest to a place; `on_located` may follow."""
 
     place: int
     own: bool
-    """The place is ours: ask through a random neighbour, for the greedy one knows us."""
+    """The place is ours: ask through a random neighbour. A greedy first hop knows us and what we
+    know, and would end the request where it began."""
 
 
-KeyspaceFact = Needed | Held | Released | Look
+RingFact = Needed | Held | Released | LocateNeeded
 
 
 @lru_cache(maxsize=1 << 18)
@@ -99,25 +106,29 @@ def distance(one: int, other: int) -> int:
     return min(clockwise, SPACE - clockwise)
 
 
+class Due(StrEnum):
+    """What falls due."""
+
+    CHECK = "check"
+    """Our own place is located anew."""
+    PLACED = "placed"
+    """The answer to that should have come."""
+    LOST = "lost"
+    """One of the lost is tried again."""
+
+
 @dataclass(slots=True)
-class _Long:
-    """A long link: whom to, and for how large a mesh it was drawn."""
-
-    peer: PeerId
-    size: float
-
-
-@dataclass(slots=True)
-class Keyspace:
-    """The ring and long links of one node. Methods return facts."""
+class Ring:
+    """The ring links and the long links of one node. Methods return facts."""
 
     context: Context
-    ring: Ring
+    parameters: RingParameters
     linked: dict[PeerId, None] = field(default_factory=dict)
     """Peers with an open link, whatever it is for."""
     near: dict[PeerId, None] = field(default_factory=dict)
     """Linked ring neighbours."""
-    long: dict[PeerId, _Long] = field(default_factory=dict)
+    long: dict[PeerId, float] = field(default_factory=dict)
+    """Long links, and for how large a mesh each was drawn."""
     place: int = 0
     _sides: tuple[list[tuple[int, PeerId]], list[tuple[int, PeerId]]] = field(
         default_factory=lambda: ([], [])
@@ -135,11 +146,11 @@ class Keyspace:
     _reach: tuple[int, int] = (SPACE + 1, SPACE + 1)
     """Whoever is so far away on either side is no candidate: most that are heard of."""
     _changed: bool = False
-    """There are other candidates than when we last settled."""
+    """There are other candidates than when links were last asked for."""
     _placed: bool = False
-    """Our place has been looked for: whom we ask for before that is soon replaced."""
-    _timers: Timers[str] = field(init=False)
-    _facts: list[KeyspaceFact] = field(default_factory=list)
+    """Our place has been located: those whom we would link to before that are soon replaced."""
+    _timers: Timers[Due] = field(init=False)
+    _facts: list[RingFact] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
@@ -147,7 +158,7 @@ class Keyspace:
 
     # --- what is heard ---------------------------------------------------------------------------
 
-    def on_linked(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+    def on_linked(self, peer: PeerId, now: float) -> list[RingFact]:
         """A link stands, whoever asked for it."""
         self.linked[peer] = None
         self._asked.pop(peer, None)
@@ -159,22 +170,23 @@ class Keyspace:
         size = self._drawn.pop(peer, None)
         if size is not None and peer not in self.near:
             self._hold_long(peer, size)
-        if "check" not in self._timers and self.ring.side:
-            self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
+        if Due.CHECK not in self._timers and self.parameters.side:
+            self._timers.set(Due.CHECK, now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
         return self._done(now)
 
-    def on_unlinked(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+    def on_unlinked(self, peer: PeerId, now: float) -> list[RingFact]:
         """A link has ended or fallen silent."""
         self.linked.pop(peer, None)
         self._asked.pop(peer, None)
-        near, far = self.near.pop(peer, self), self.long.pop(peer, self)
-        if near is None or far is not self:
+        if peer in self.near or peer in self.long:
+            self.near.pop(peer, None)
+            self.long.pop(peer, None)
             self._hurry(now)
         if any(peer == each for side in self._sides for _, each in side):
             self._lose(peer, now)
         return self._done(now)
 
-    def on_unreachable(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+    def on_unreachable(self, peer: PeerId, now: float) -> list[RingFact]:
         """A link that was wanted did not come about."""
         if peer in self._asked:
             del self._asked[peer]
@@ -182,7 +194,7 @@ class Keyspace:
             self._lose(peer, now)
         return self._done(now)
 
-    def on_heard(self, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
+    def on_heard(self, peers: list[PeerId], now: float) -> list[RingFact]:
         """Peers that exist, as a neighbour or a passing record says."""
         place, (after, before) = self.place, self._reach
         for peer in peers:
@@ -191,13 +203,13 @@ class Keyspace:
                 self._learn(peer, now)
         return self._done(now) if self._changed else []
 
-    def on_known(self, peer: PeerId, now: float) -> list[KeyspaceFact]:
+    def on_known(self, peer: PeerId, now: float) -> list[RingFact]:
         """A newer record of this peer has come: it is there, whatever was thought."""
         self._gone.pop(peer, None)
         return self.on_heard([peer], now)
 
-    def on_located(self, place: int, peers: list[PeerId], now: float) -> list[KeyspaceFact]:
-        """Who is nearest to a place that we looked for."""
+    def on_located(self, place: int, peers: list[PeerId], now: float) -> list[RingFact]:
+        """Who is nearest to a place that we had located."""
         others = [peer for peer in peers if peer != self.context.peer_id]
         for peer in others:
             self._learn(peer, now)
@@ -208,7 +220,7 @@ class Keyspace:
         return self._done(now)
 
     def forget(self, peer: PeerId, now: float) -> None:
-        """A member has left: it is nobody to look for, whoever still names it."""
+        """A member has left: it is no candidate, whoever still names it."""
         while len(self._gone) >= LOST_MAX:
             del self._gone[next(iter(self._gone))]
         self._gone[peer] = now + GONE_FOR
@@ -219,8 +231,8 @@ class Keyspace:
         self._changed = True
 
     def size(self) -> float:
-        """How many nodes the mesh seems to have, from how dense it is around us."""
-        sides = [side[: self.ring.side] for side in self._sides]
+        """How many nodes the mesh seems to have, from how dense it is around us (as Symphony)."""
+        sides = [side[: self.parameters.side] for side in self._sides]
         gaps = sum(map(len, sides))
         span = sum(side[-1][0] for side in sides if side)
         return gaps * SPACE / span + 1 if span else 1.0
@@ -238,7 +250,7 @@ class Keyspace:
 
     def _learn(self, peer: PeerId, now: float) -> None:
         """Into the candidates of either side, if it is near enough and not known to be away."""
-        if not self.ring.side:
+        if not self.parameters.side:
             return
         clockwise = (place_of(peer) - self.place) & (SPACE - 1)
         after, before = self._reach
@@ -283,17 +295,17 @@ class Keyspace:
         self._wait_for_lost(now)
 
     def _wait_for_lost(self, now: float) -> None:
-        if self._lost and self._timers.deadlines.get("lost", now) <= now:
-            self._timers.set("lost", now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2))
+        if self._lost and self._timers.deadlines.get(Due.LOST, now) <= now:
+            self._timers.set(Due.LOST, now + RETRY_INTERVAL * self.context.random.uniform(0.8, 1.2))
 
     def _chosen(self) -> dict[PeerId, None]:
         """Those that should be our ring neighbours; for one that may be away, the next one, too."""
         chosen: dict[PeerId, None] = {}
         for side in self._sides:
-            missing = self.ring.side
+            missing = self.parameters.side
             for at, (_, peer) in enumerate(side):
                 away = peer in self._lost and peer in self._asked
-                if missing and (not away or at < self.ring.side):
+                if missing and (not away or at < self.parameters.side):
                     chosen[peer] = None
                     missing -= not away
         return chosen
@@ -310,61 +322,62 @@ class Keyspace:
             self._ask(peer)
 
     def _hold_long(self, peer: PeerId, size: float) -> None:
-        self.long[peer] = _Long(peer, size)
+        self.long[peer] = size
         self._facts.append(Held(peer, ring=False))
-        while len(self.long) > self.ring.long:
+        while len(self.long) > self.parameters.long:
             self._release_long(next(iter(self.long)))
 
     def _release_long(self, peer: PeerId) -> None:
         del self.long[peer]
         self._facts.append(Released(peer))
 
-    def _look_far(self) -> None:
-        """Look for a peer at a harmonic distance (Symphony, §3.1), if one is missing."""
+    def _locate_far(self) -> None:
+        """Have a peer at a harmonic distance located, if a long link is missing."""
         size = self.size()
         if size < SMALL_MESH:
             return
-        stale = [
-            peer
-            for peer, long in self.long.items()
-            if not size / REDRAWN < long.size < size * REDRAWN
-        ]
-        if len(self.long) - len(stale) + len(self._drawn) >= self.ring.long:
+        fits = [drawn for drawn in self.long.values() if size / REDRAWN < drawn < size * REDRAWN]
+        if len(fits) + len(self._drawn) >= self.parameters.long:
             return
         random = self.context.random
+        # Symphony §3.1: the distance x, a share of the ring, is drawn with density 1 / (x ln n).
         offset = int(SPACE * size ** (random.random() - 1.0))
+        # Deviation: Symphony draws clockwise only; we route either way around.
         place = (self.place + random.choice((1, -1)) * offset) % SPACE
-        self._facts.append(Look(place, own=False))
+        self._facts.append(LocateNeeded(place, own=False))
 
     # --- time ------------------------------------------------------------------------------------
 
-    def on_time(self, now: float) -> list[KeyspaceFact]:
-        """Look for our own place, and for peers far away; try those again that were lost."""
-        due = self._timers.pop_due(now)
-        for name in due:
-            if name == "check":
-                self._check(now)
-            elif name == "placed":
-                self._placed = True
-            else:
-                self._try_lost(now)
-        return self._done(now) if due else []
+    def on_time(self, now: float) -> list[RingFact]:
+        """Have our own place located, and peers far away; try those again that were lost."""
+        all_due = self._timers.pop_due(now)
+        for due in all_due:
+            match due:
+                case Due.CHECK:
+                    self._check(now)
+                case Due.PLACED:
+                    self._placed = True
+                case Due.LOST:
+                    self._try_lost(now)
+                case _:
+                    assert_never(due)
+        return self._done(now) if all_due else []
 
     def _check(self, now: float) -> None:
         if not self.linked:
             return  # The next link sets the timer again.
-        self._facts.append(Look(self.place, own=True))
-        self._timers.set("placed", now + PLACED_AFTER)
-        for _ in range(self.ring.long - len(self.long)):
-            self._look_far()
-        self._timers.set("check", now + self._interval * self.context.random.uniform(0.8, 1.2))
+        self._facts.append(LocateNeeded(self.place, own=True))
+        self._timers.set(Due.PLACED, now + PLACED_AFTER)
+        for _ in range(self.parameters.long - len(self.long)):
+            self._locate_far()
+        self._timers.set(Due.CHECK, now + self._interval * self.context.random.uniform(0.8, 1.2))
         self._interval = min(self._interval + CHECK_INTERVAL, CHECK_INTERVAL_MAX)
 
     def _hurry(self, now: float) -> None:
-        """Something has changed around us: look again soon."""
+        """Something has changed around us: locate our place again soon."""
         self._interval = CHECK_INTERVAL
-        if "check" in self._timers and self.linked:
-            self._timers.set("check", now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
+        if Due.CHECK in self._timers and self.linked:
+            self._timers.set(Due.CHECK, now + CHECK_FIRST * self.context.random.uniform(0.5, 1.5))
 
     def _try_lost(self, now: float) -> None:
         """One of those that would still be near is a candidate again."""
@@ -386,9 +399,9 @@ class Keyspace:
         self._asked[peer] = None
         self._facts.append(Needed(peer))
 
-    def _done(self, now: float) -> list[KeyspaceFact]:
-        """Hold those that are near, ask for those that are not linked, and hand over the facts."""
-        if self.ring.side:
+    def _done(self, now: float) -> list[RingFact]:
+        """Ask for links to those that are near, hold those that stand, and hand over the facts."""
+        if self.parameters.side:
             self._settle(now)
         facts, self._facts = self._facts, []
         return facts
@@ -407,7 +420,8 @@ class Keyspace:
                 self._hurry(now)
             elif peer not in self._asked and self._placed:
                 self._ask(peer)
-        if all(peer in self.near for peer in chosen):  # nobody is let go before its successor is in
+        # Nobody is let go before all of those that replace it are linked: requests need a way.
+        if all(peer in self.near for peer in chosen):
             for peer in [peer for peer in self.near if peer not in chosen]:
                 del self.near[peer]
                 self._facts.append(Released(peer))

@@ -1,21 +1,21 @@
 """The last resort of routing: everybody is asked who is, or is linked to, a peer.
 
 When an attempt over second-best links and sixteen walks have not found it, a small `Seek` goes to
-all neighbours, and from each node once to all of its own (a dissemination, so that no gap, no lie
-about neighbours and no swallowing node on the way hides the target). Whoever is the target, or
-linked to it, answers `Sought`; the answer goes back as the seek came, and each hop remembers for
-some seconds that this is the way. Then the request itself follows.
+all neighbours, and from each node once to all of its own: no gap in the ring, no lie about
+neighbours and no node that drops requests can hide the target. Whoever is the target, or linked to
+it, answers `Sought`; the answer goes back as the seek came, and each hop remembers for some seconds
+that this is the way. Then the request itself follows.
 
-A seek costs every link of the mesh a message or two, so it is rationed: by a token bucket for our
-own, and by one for each neighbour, its own and what it passes on. What a bucket does not let in
-goes no further: who floods gets its own share, multiplied by nothing.
+A seek costs every link of the mesh a message or two, so seeks are limited: by a token bucket for
+our own, and by one for each neighbour, which its own seeks and those that it passes on share. What
+a bucket does not let in goes no further: a node that floods is never amplified.
 """
 
 from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.routing.lookahead import Surroundings
+from overlay.core.routing.lookahead import Lookahead
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Seek, Sought
 
@@ -57,14 +57,14 @@ class Seeking:
     """The seeks of one node, its own and those that pass through it."""
 
     context: Context
-    surroundings: Surroundings
+    lookahead: Lookahead
     _seeks: dict[bytes, _Seek] = field(default_factory=dict)
     _own: _Bucket = field(default_factory=lambda: _Bucket(OWN_BURST, 0.0))
     _bearers: dict[PeerId, _Bucket] = field(default_factory=dict)
 
     def start(self, target: PeerId, request: bytes, now: float) -> bool:
-        """Ask everybody; returns whether the ration allowed it."""
-        if not self.surroundings.neighbours or not self._own.take(now, OWN_RATE, OWN_BURST):
+        """Ask everybody; returns whether the limit allows it."""
+        if not self.lookahead.neighbours or not self._own.take(now, OWN_RATE, OWN_BURST):
             return False
         self._remember(request, _Seek(target, None))
         self._spread(Seek(target, request, SEEK_TTL), None)
@@ -72,11 +72,11 @@ class Seeking:
 
     def on_seek(self, peer: PeerId, seek: Seek, now: float) -> None:
         """A neighbour asks: answer, or ask our neighbours; each seek once."""
-        self.surroundings.heard(peer)
+        self.lookahead.heard(peer)
         if seek.request in self._seeks or not self._allows(peer, now):
             return
         target = PeerId(seek.target)
-        known = target in self.surroundings.neighbours and target not in self.surroundings.doubted
+        known = target in self.lookahead.neighbours and target not in self.lookahead.doubted
         self._remember(seek.request, _Seek(target, peer))
         if target == self.context.peer_id or (known and target != peer):
             self._transmit(peer, Sought(seek.request))
@@ -85,12 +85,12 @@ class Seeking:
 
     def on_sought(self, peer: PeerId, sought: Sought, now: float) -> bool:
         """A neighbour knows the way; returns whether it was our seek. The first answer counts."""
-        self.surroundings.heard(peer)
+        self.lookahead.heard(peer)
         seek = self._seeks.get(sought.request)
         if seek is None or seek.found or peer == seek.came_from:
             return False
         seek.found = True
-        self.surroundings.brought(seek.target, peer, now)
+        self.lookahead.brought(seek.target, peer, now)
         if seek.came_from is None:
             return True
         self._transmit(seek.came_from, sought)
@@ -101,7 +101,7 @@ class Seeking:
         self._bearers.pop(peer, None)
 
     def _allows(self, peer: PeerId, now: float) -> bool:
-        if peer not in self.surroundings.neighbours:
+        if peer not in self.lookahead.neighbours:
             return False
         bucket = self._bearers.setdefault(peer, _Bucket(BEARER_BURST, now))
         return bucket.take(now, BEARER_RATE, BEARER_BURST)
@@ -112,11 +112,11 @@ class Seeking:
         self._seeks[request] = seek
 
     def _spread(self, seek: Seek, but: PeerId | None) -> None:
-        for peer in self.surroundings.neighbours:
+        for peer in self.lookahead.neighbours:
             if peer not in (but, seek.target):
                 self._transmit(peer, seek)
 
     def _transmit(self, peer: PeerId, message: Seek | Sought) -> None:
-        neighbour = self.surroundings.neighbours.get(peer)
+        neighbour = self.lookahead.neighbours.get(peer)
         if neighbour is not None:
             self.context.emit(Transmit(neighbour.link, message))

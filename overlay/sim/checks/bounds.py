@@ -7,7 +7,7 @@ so that nothing escapes.
 from collections import deque
 from collections.abc import Iterator
 
-from overlay.core.connect import ladder, responding
+from overlay.core.connect import connect, offers
 from overlay.core.gossip import plumtree
 from overlay.core.link import links
 from overlay.core.membership import basalt, hyparview, link_uses, records, shuffles
@@ -31,7 +31,7 @@ LIMITS = {
     "ShuffledView._walks": shuffles.WALKS_MAX,
     "ShuffledView.peers": shuffles.ShuffleParameters().size,
     "Inviting._granted": link_uses.GUESTS_MAX + 64,
-    "Ladder.climbs": ladder.CLIMBS_MAX,
+    "Connecting.by_peer": connect.PEERS_MAX,
     "Links._pings": links.PINGS_MAX,
     "Plumtree._missing": plumtree.MISSING_MAX,
     "Plumtree._seen": plumtree.SEEN_MAX,
@@ -41,7 +41,7 @@ LIMITS = {
     "RecordBook._records": records.BOOK_MAX,
     "RecordReader._read": RECORDS_KEPT,
     "Reflexive._votes": reflexive.VOTES_MAX,
-    "Responder._seen": responding.SEEN_MAX,
+    "OfferReader._seen": offers.SEEN_MAX,
     "Routing._requests": routing.REQUESTS_MAX,
     "Tracing._waiting": tracing.TRACES_MAX,
 }

@@ -545,7 +545,7 @@ class Requests(Phase, frozen=True, kw_only=True):
         Meta(
             pattern="^(trace|connect)$",
             description="`trace`: sent through the mesh the way an offer would go, and back. "
-            "`connect`: a link is opened by whatever step of the ladder works.",
+            "`connect`: a link is opened, by a dial or by an offer through the mesh.",
             extra={"allowed": "trace or connect"},
         ),
     ] = "trace"

@@ -89,7 +89,7 @@ def test_without_a_common_neighbour_it_goes_to_whoever_told_of_its_target(world:
         bearer = random.Random(world.clock.now_us).choice(sorted(one.neighbours()))
         routing = one.core._routing
         place = place_of(other.peer_id)
-        nearest = routing.surroundings.best(place, list(routing.neighbours))
+        nearest = routing.lookahead.best(place, list(routing.neighbours))
         assert nearest is not None
         greedy += nearest[1] == bearer
         tell(world, one, other, bearer)

@@ -31,7 +31,7 @@ WALL = 1_800_000_000
 REQUEST = b"r" * 15 + b"\0"
 
 
-class End:
+class Party:
     """One end of a negotiation."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
@@ -43,12 +43,12 @@ class End:
 
 
 @pytest.fixture
-def ends() -> tuple[End, End]:
+def ends() -> tuple[Party, Party]:
     ledger = Ledger()
-    return End(ledger, 1), End(ledger, 2)
+    return Party(ledger, 1), Party(ledger, 2)
 
 
-def offer_body(sender: End, recipient: End) -> OfferBody:
+def offer_body(sender: Party, recipient: Party) -> OfferBody:
     """A correct offer."""
     return OfferBody(
         network=bytes(32),
@@ -86,14 +86,14 @@ def answer_body(offer: OfferBody, digest: bytes) -> AnswerBody:
     )
 
 
-def test_an_offer_opens_at_its_recipient_and_nowhere_else(ends: tuple[End, End]) -> None:
+def test_an_offer_opens_at_its_recipient_and_nowhere_else(ends: tuple[Party, Party]) -> None:
     one, two = ends
     body = offer_body(one, two)
     offer, digest = seal_offer(one.context, body, two.prekey)
     opened = open_offer(two.context, offer, NOW)
     assert (opened.body, opened.digest) == (body, digest)
     with pytest.raises(Refused, match="seal"):
-        open_offer(End(one.crypto._ledger, 3).context, offer, NOW)
+        open_offer(Party(one.crypto._ledger, 3).context, offer, NOW)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_an_offer_opens_at_its_recipient_and_nowhere_else(ends: tuple[End, End])
     ],
 )
 def test_an_offer_with_one_thing_wrong_is_refused(
-    ends: tuple[End, End], changes: dict[str, object], reason: str
+    ends: tuple[Party, Party], changes: dict[str, object], reason: str
 ) -> None:
     one, two = ends
     body = msgspec.structs.replace(offer_body(one, two), **changes)
@@ -120,9 +120,9 @@ def test_an_offer_with_one_thing_wrong_is_refused(
         open_offer(two.context, offer, NOW)
 
 
-def test_an_offer_in_anothers_name_is_refused(ends: tuple[End, End]) -> None:
+def test_an_offer_in_anothers_name_is_refused(ends: tuple[Party, Party]) -> None:
     one, two = ends
-    forger = End(one.crypto._ledger, 3)
+    forger = Party(one.crypto._ledger, 3)
     signed = documents.sign(offer_body(forger, two), forger.crypto)
     body = msgspec.msgpack.encode(offer_body(one, two))
     data = documents.pack(msgspec.structs.replace(signed, body=body))
@@ -131,7 +131,7 @@ def test_an_offer_in_anothers_name_is_refused(ends: tuple[End, End]) -> None:
         open_offer(two.context, Offer(two.crypto.peer_id, REQUEST, 8, 1, sealed), NOW)
 
 
-def test_an_answer_holds_for_the_offer_that_it_answers(ends: tuple[End, End]) -> None:
+def test_an_answer_holds_for_the_offer_that_it_answers(ends: tuple[Party, Party]) -> None:
     one, two = ends
     offer = offer_body(one, two)
     _, digest = seal_offer(one.context, offer, two.prekey)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from overlay.core.context import Context, Settings
-from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, Handshake
+from overlay.core.link.hello import MAX_CLOCK_SKEW, Accepted, HelloExchange
 from overlay.core.types import Address, LinkFacts, Negotiated, PathKind, PeerId, Refusal
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
@@ -20,7 +20,7 @@ WALL = 1_800_000_000.0
 NETWORK = bytes(32)
 
 
-class End:
+class Party:
     """One node's side of a hello."""
 
     def __init__(self, ledger: Ledger, seed: int, network: bytes = NETWORK) -> None:
@@ -29,7 +29,7 @@ class End:
         self.context = Context(settings, self.crypto, random.Random(seed))
         self.context.set_wall(WALL, NOW)
 
-    def facts(self, other: "End", *, dialler: bool, exporter: bytes = b"e" * 32) -> LinkFacts:
+    def facts(self, other: "Party", *, dialler: bool, exporter: bytes = b"e" * 32) -> LinkFacts:
         """What this end's transport says of a session with the other."""
         kind = None if dialler else dial.MEMBER
         return LinkFacts(
@@ -43,10 +43,10 @@ class End:
             token_kind=kind,
         )
 
-    def dials(self, other: "End", **changes: object) -> Handshake:
+    def dials(self, other: "Party", **changes: object) -> HelloExchange:
         """The dialler's hello towards the other end."""
         facts = replace(self.facts(other, dialler=True), **changes)  # type: ignore[arg-type]
-        return Handshake(
+        return HelloExchange(
             self.context,
             facts,
             dialler=True,
@@ -54,25 +54,25 @@ class End:
             negotiated=Negotiated.DIRECT,
         )
 
-    def listens(self, other: "End", **changes: object) -> Handshake:
+    def listens(self, other: "Party", **changes: object) -> HelloExchange:
         """The listener's hello; it expects nobody in particular."""
         facts = replace(self.facts(other, dialler=False), **changes)  # type: ignore[arg-type]
-        return Handshake(self.context, facts, dialler=False, expected=None, negotiated=None)
+        return HelloExchange(self.context, facts, dialler=False, expected=None, negotiated=None)
 
 
 @pytest.fixture
-def ends() -> tuple[End, End]:
+def ends() -> tuple[Party, Party]:
     ledger = Ledger()
-    return End(ledger, 1), End(ledger, 2)
+    return Party(ledger, 1), Party(ledger, 2)
 
 
-def meet(dialler: Handshake, listener: Handshake) -> Refusal | None:
+def meet(dialler: HelloExchange, listener: HelloExchange) -> Refusal | None:
     """Exchange hellos; what the listener says to the dialler's."""
     refusal = dialler.on_hello(listener.hello(NOW), NOW)
     return refusal or listener.on_hello(dialler.hello(NOW), NOW)
 
 
-def outcome(dialler: Handshake, listener: Handshake) -> tuple[object, object]:
+def outcome(dialler: HelloExchange, listener: HelloExchange) -> tuple[object, object]:
     """What the listener says of the dialler's proof, and the dialler of the listener's."""
     assert meet(dialler, listener) is None
     of_dialler = listener.on_proof(dialler.proof(b""), NOW)
@@ -81,7 +81,7 @@ def outcome(dialler: Handshake, listener: Handshake) -> tuple[object, object]:
     return of_dialler, dialler.on_proof(listener.proof(b""), NOW)
 
 
-def test_two_honest_ends_accept_each_other(ends: tuple[End, End]) -> None:
+def test_two_honest_ends_accept_each_other(ends: tuple[Party, Party]) -> None:
     one, two = ends
     of_dialler, of_listener = outcome(one.dials(two), two.listens(one))
     assert isinstance(of_dialler, Accepted)
@@ -100,7 +100,7 @@ def test_two_honest_ends_accept_each_other(ends: tuple[End, End]) -> None:
     ],
 )
 def test_what_differs_between_the_ends_breaks_the_proof(
-    ends: tuple[End, End], field: str, value: object
+    ends: tuple[Party, Party], field: str, value: object
 ) -> None:
     one, two = ends
     of_dialler, _ = outcome(one.dials(two), two.listens(one, **{field: value}))
@@ -108,10 +108,12 @@ def test_what_differs_between_the_ends_breaks_the_proof(
     assert of_dialler.code == "refused"
 
 
-def test_a_man_in_the_middle_with_his_own_certificates_is_refused(ends: tuple[End, End]) -> None:
+def test_a_man_in_the_middle_with_his_own_certificates_is_refused(
+    ends: tuple[Party, Party],
+) -> None:
     """He passes every message on unchanged between two DTLS sessions of his own."""
     one, two = ends
-    middle = End(Ledger(), 3)
+    middle = Party(Ledger(), 3)
     dialler = one.dials(middle, exporter=b"1" * 32)
     dialler._expected = two.crypto.peer_id
     listener = two.listens(middle, exporter=b"2" * 32)
@@ -119,7 +121,7 @@ def test_a_man_in_the_middle_with_his_own_certificates_is_refused(ends: tuple[En
     assert isinstance(of_dialler, Refusal)
 
 
-def test_a_replayed_proof_is_refused(ends: tuple[End, End]) -> None:
+def test_a_replayed_proof_is_refused(ends: tuple[Party, Party]) -> None:
     one, two = ends
     first, second = one.dials(two), two.listens(one)
     assert meet(first, second) is None
@@ -131,7 +133,7 @@ def test_a_replayed_proof_is_refused(ends: tuple[End, End]) -> None:
 
 
 def test_the_listener_says_nothing_of_itself_before_the_dialler_has_proven_itself(
-    ends: tuple[End, End],
+    ends: tuple[Party, Party],
 ) -> None:
     one, two = ends
     hello = two.listens(one).hello(NOW)
@@ -139,7 +141,7 @@ def test_the_listener_says_nothing_of_itself_before_the_dialler_has_proven_itsel
     assert NETWORK not in msgspec.msgpack.encode(hello)
 
 
-def test_a_dialler_refuses_another_peer_than_the_one_it_dialled(ends: tuple[End, End]) -> None:
+def test_a_dialler_refuses_another_peer_than_the_one_it_dialled(ends: tuple[Party, Party]) -> None:
     one, two = ends
     dialler, listener = one.dials(two), two.listens(one)
     assert meet(dialler, listener) is None
@@ -150,21 +152,21 @@ def test_a_dialler_refuses_another_peer_than_the_one_it_dialled(ends: tuple[End,
     assert refusal.code == "refused"
 
 
-def listener_proof(dialler: Handshake, listener: Handshake) -> Proof:
+def listener_proof(dialler: HelloExchange, listener: HelloExchange) -> Proof:
     """The listener's proof, after the dialler's was accepted."""
     assert isinstance(listener.on_proof(dialler.proof(b""), NOW), Accepted)
     return listener.proof(b"")
 
 
-def test_another_network_is_refused_by_name(ends: tuple[End, End]) -> None:
+def test_another_network_is_refused_by_name(ends: tuple[Party, Party]) -> None:
     one, _ = ends
-    stranger = End(one.crypto._ledger, 4, network=b"\1" * 32)
+    stranger = Party(one.crypto._ledger, 4, network=b"\1" * 32)
     of_dialler, _ = outcome(one.dials(stranger), stranger.listens(one))
     assert isinstance(of_dialler, Refusal)
     assert of_dialler.code == "network"
 
 
-def speaking(end: End, oldest: int, newest: int) -> End:
+def speaking(end: Party, oldest: int, newest: int) -> Party:
     """The same end, of other wire versions."""
     end.context.settings = replace(end.context.settings, wire=(oldest, newest))
     return end
@@ -175,7 +177,7 @@ def speaking(end: End, oldest: int, newest: int) -> End:
     [((1, 2), (1, 1), 1), ((1, 1), (1, 2), 1), ((1, 3), (2, 5), 3), ((2, 2), (1, 4), 2)],
 )
 def test_the_highest_common_version_is_spoken(
-    ends: tuple[End, End], ours: tuple[int, int], theirs: tuple[int, int], common: int
+    ends: tuple[Party, Party], ours: tuple[int, int], theirs: tuple[int, int], common: int
 ) -> None:
     one, two = speaking(ends[0], *ours), speaking(ends[1], *theirs)
     for accepted in outcome(one.dials(two), two.listens(one)):
@@ -185,7 +187,7 @@ def test_the_highest_common_version_is_spoken(
 
 @pytest.mark.parametrize(("ours", "theirs"), [((2, 2), (1, 1)), ((1, 1), (2, 3)), ((1, 2), (3, 1))])
 def test_both_ends_name_both_ranges_when_no_version_is_common(
-    ends: tuple[End, End], ours: tuple[int, int], theirs: tuple[int, int]
+    ends: tuple[Party, Party], ours: tuple[int, int], theirs: tuple[int, int]
 ) -> None:
     one, two = speaking(ends[0], *ours), speaking(ends[1], *theirs)
     dialler, listener = one.dials(two), two.listens(one)
@@ -197,7 +199,7 @@ def test_both_ends_name_both_ranges_when_no_version_is_common(
             assert str(list(each)) in refusal.text
 
 
-def test_versions_without_overlap_are_refused_naming_both(ends: tuple[End, End]) -> None:
+def test_versions_without_overlap_are_refused_naming_both(ends: tuple[Party, Party]) -> None:
     one, two = ends
     newer = msgspec.structs.replace(one.dials(two).hello(NOW), wire_min=2, wire_max=3)
     refusal = two.listens(one).on_hello(newer, NOW)
@@ -210,7 +212,7 @@ def test_versions_without_overlap_are_refused_naming_both(ends: tuple[End, End])
 
 
 @pytest.mark.parametrize(("skew", "refused"), [(0, False), (299, False), (301, True), (-301, True)])
-def test_clocks_far_apart_are_refused(ends: tuple[End, End], skew: int, refused: bool) -> None:
+def test_clocks_far_apart_are_refused(ends: tuple[Party, Party], skew: int, refused: bool) -> None:
     assert MAX_CLOCK_SKEW == 300.0
     one, two = ends
     hello = one.dials(two).hello(NOW)
@@ -220,7 +222,7 @@ def test_clocks_far_apart_are_refused(ends: tuple[End, End], skew: int, refused:
     assert (refusal is not None) == refused
 
 
-def test_messages_out_of_order_are_refused(ends: tuple[End, End]) -> None:
+def test_messages_out_of_order_are_refused(ends: tuple[Party, Party]) -> None:
     one, two = ends
     dialler, listener = one.dials(two), two.listens(one)
     hello = dialler.hello(NOW)
@@ -234,7 +236,7 @@ def test_messages_out_of_order_are_refused(ends: tuple[End, End]) -> None:
     assert again.code == early.code == "protocol"
 
 
-def invited(host: End, *, expires_in: int = 1000) -> InviteBody:
+def invited(host: Party, *, expires_in: int = 1000) -> InviteBody:
     """An invite of this end."""
     seed = b"s" * 32
     grant = Grant(
@@ -249,9 +251,11 @@ def invited(host: End, *, expires_in: int = 1000) -> InviteBody:
     return InviteBody(invite.make_grant(grant, host.crypto), seed, [], "n")
 
 
-def by_invite(one: End, two: End, body: InviteBody | None, token_id: bytes = b"i" * 8) -> object:
+def by_invite(
+    one: Party, two: Party, body: InviteBody | None, token_id: bytes = b"i" * 8
+) -> object:
     """What a listener says to a dialler that came in by the token of an invite."""
-    dialler = Handshake(
+    dialler = HelloExchange(
         one.context,
         one.facts(two, dialler=True),
         dialler=True,
@@ -263,7 +267,7 @@ def by_invite(one: End, two: End, body: InviteBody | None, token_id: bytes = b"i
     return outcome(dialler, listener)[0]
 
 
-def test_an_invite_lets_in_and_only_while_it_lasts(ends: tuple[End, End]) -> None:
+def test_an_invite_lets_in_and_only_while_it_lasts(ends: tuple[Party, Party]) -> None:
     one, two = ends
     assert isinstance(by_invite(one, two, invited(two)), Accepted)
     late = by_invite(one, two, invited(two, expires_in=-1))
@@ -271,7 +275,7 @@ def test_an_invite_lets_in_and_only_while_it_lasts(ends: tuple[End, End]) -> Non
     assert late.code == "expired"
 
 
-def test_an_invite_token_without_its_invite_does_not_let_in(ends: tuple[End, End]) -> None:
+def test_an_invite_token_without_its_invite_does_not_let_in(ends: tuple[Party, Party]) -> None:
     one, two = ends
     assert isinstance(by_invite(one, two, None), Refusal)
     assert isinstance(by_invite(one, two, invited(two), token_id=b"x" * 8), Refusal)
@@ -280,10 +284,10 @@ def test_an_invite_token_without_its_invite_does_not_let_in(ends: tuple[End, End
 
 
 def test_a_member_token_does_not_pass_for_a_negotiation_through_the_mesh(
-    ends: tuple[End, End],
+    ends: tuple[Party, Party],
 ) -> None:
     one, two = ends
-    dialler = Handshake(
+    dialler = HelloExchange(
         one.context,
         one.facts(two, dialler=True),
         dialler=True,

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
+from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import ATTEMPTS_MAX, SOUGHT
-from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.routing.seek import (
     BEARER_BURST,
     OWN_BURST,
@@ -146,7 +146,7 @@ def test_whoever_answers_a_seek_leads_to_its_target_and_only_the_first_answer_co
     one, other = list(world.links[origin])[:2]
     assert router.seeking.on_sought(world.peer(one), Sought(b"s" * 16), 0.1)
     assert not router.seeking.on_sought(world.peer(other), Sought(b"s" * 16), 0.2)
-    assert router.surroundings.bearer(world.peer(target), 0.3) == world.peer(one)
+    assert router.lookahead.bearer(world.peer(target), 0.3) == world.peer(one)
     assert not router.seeking.on_sought(world.peer(other), Sought(b"x" * 16), 0.2), "nobody asked"
 
 

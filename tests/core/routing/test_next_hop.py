@@ -1,8 +1,7 @@
 """Where a request goes next: past what leads nowhere, and on while the target may be behind it."""
 
-from overlay.core.routing.next_hop import STRAYS
+from overlay.core.routing.next_hop import OFFER_TTL, STRAYS
 from overlay.core.routing.ring import distance, place_of
-from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.wire.messages import Bounce, Offer, SignalAck
 from tests.core.routing.test_routing import (
     OFFER,
@@ -67,7 +66,7 @@ def test_nobody_goes_where_others_found_that_it_leads_nowhere() -> None:
 
 def test_whoever_asks_is_not_among_the_places_that_a_request_has_passed() -> None:
     hop = Hop("abc")
-    hop.routing.surroundings.doubt(peer("c"))
+    hop.routing.lookahead.doubt(peer("c"))
     hop.routing.send(OFFER, 0.0)
     ((_, message),) = hop.sent()
     assert isinstance(message, Offer)

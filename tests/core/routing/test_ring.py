@@ -19,12 +19,12 @@ from overlay.core.routing.ring import (
     RETRY_INTERVAL,
     SPACE,
     Held,
-    Keyspace,
-    KeyspaceFact,
-    Look,
+    LocateNeeded,
     Needed,
     Released,
     Ring,
+    RingFact,
+    RingParameters,
     distance,
     place_of,
 )
@@ -41,24 +41,24 @@ def somebody(count: int, seed: int = 1) -> list[PeerId]:
 
 @dataclass(slots=True)
 class Node:
-    """One keyspace and what it has said. `alive`: whose links come about when it asks."""
+    """One ring and what it has said. `alive`: whose links come about when it asks."""
 
     seed: int = 1
-    ring: Ring = field(default_factory=Ring)
+    ring: RingParameters = field(default_factory=RingParameters)
     alive: dict[PeerId, None] | None = None
     now: float = 0.0
     needed: list[PeerId] = field(default_factory=list)
-    looks: list[tuple[float, Look]] = field(default_factory=list)
+    locates: list[tuple[float, LocateNeeded]] = field(default_factory=list)
     held: dict[PeerId, bool] = field(default_factory=dict)
-    machine: Keyspace = field(init=False)
+    machine: Ring = field(init=False)
 
     def __post_init__(self) -> None:
         crypto = StandInCrypto(Ledger(), random.Random(self.seed))
         settings = Settings(bytes(32), "n", "node", 1, bytes(32))
-        self.machine = Keyspace(Context(settings, crypto, random.Random(self.seed)), self.ring)
+        self.machine = Ring(Context(settings, crypto, random.Random(self.seed)), self.ring)
 
-    def take(self, facts: list[KeyspaceFact]) -> None:
-        """Do what the ladder would: link to whom is needed, if that one is alive."""
+    def take(self, facts: list[RingFact]) -> None:
+        """Do what connecting would: link to whom is needed, if that one is alive."""
         for fact in facts:
             match fact:
                 case Needed(peer):
@@ -67,8 +67,8 @@ class Node:
                         good = peer in self.alive
                         answer = self.machine.on_linked if good else self.machine.on_unreachable
                         self.take(answer(peer, self.now))
-                case Look():
-                    self.looks.append((self.now, fact))
+                case LocateNeeded():
+                    self.locates.append((self.now, fact))
                 case Held(peer, ring):
                     self.held[peer] = ring
                 case Released(peer):
@@ -275,11 +275,11 @@ def test_the_size_of_the_mesh_is_told_from_how_dense_it_is_around_us(size: int) 
     assert size / 2.5 < sorted(estimates)[4] < size * 2.5
 
 
-def looking_far(node: Node) -> list[Look]:
-    return [look for _, look in node.looks if not look.own]
+def located_far(node: Node) -> list[LocateNeeded]:
+    return [locate for _, locate in node.locates if not locate.own]
 
 
-def test_long_links_are_looked_for_at_harmonic_distances() -> None:
+def test_long_links_are_located_at_harmonic_distances() -> None:
     """Symphony, §3.1: as many in each octave of distance."""
     offsets = []
     for seed in range(40):
@@ -288,7 +288,7 @@ def test_long_links_are_looked_for_at_harmonic_distances() -> None:
         node.hear(peers)
         node.link(peers[0])
         node.run(100.0)
-        places = [look.place for look in looking_far(node)]
+        places = [locate.place for locate in located_far(node)]
         offsets += [distance(place, node.machine.place) / SPACE for place in places]
     assert len(offsets) > 200
     near = sum(offset < 1 / 1000**0.5 for offset in offsets) / len(offsets)
@@ -313,21 +313,21 @@ def test_a_small_mesh_needs_no_long_links() -> None:
     node.place()
     node.hear(peers)
     node.run(100.0)
-    assert looking_far(node) == []
-    assert node.looks, "the counter-test: it looks for its own place"
+    assert located_far(node) == []
+    assert node.locates, "the counter-test: it locates its own place"
 
 
 # --- time --------------------------------------------------------------------------------------
 
 
-def test_a_node_looks_for_its_place_soon_then_less_and_less_and_again_when_something_changes() -> (
+def test_a_node_locates_its_place_soon_then_less_and_less_and_again_when_something_changes() -> (
     None
 ):
     peers = somebody(6)
     node = Node(alive=dict.fromkeys(peers))
     node.link(peers[0])
     node.run(600.0)
-    own = [at for at, look in node.looks if look.own]
+    own = [at for at, locate in node.locates if locate.own]
     gaps = [after - before for before, after in pairwise(own)]
     assert own[0] <= 2 * CHECK_FIRST
     assert gaps[0] < 15.0
@@ -335,15 +335,15 @@ def test_a_node_looks_for_its_place_soon_then_less_and_less_and_again_when_somet
     changed = node.now
     node.hear(peers)
     node.run(5.0)
-    assert any(look.own and at > changed for at, look in node.looks)
+    assert any(locate.own and at > changed for at, locate in node.locates)
 
 
-def test_without_a_ring_nothing_is_asked_or_looked_for() -> None:
-    node = Node(ring=Ring(side=0, long=0), alive={})
+def test_without_a_ring_nothing_is_asked_or_located() -> None:
+    node = Node(ring=RingParameters(side=0, long=0), alive={})
     node.place()
     for peer in somebody(5):
         node.link(peer)
     node.hear(somebody(20))
     node.run(100.0)
-    assert (node.needed, node.looks, node.held) == ([], [], {})
+    assert (node.needed, node.locates, node.held) == ([], [], {})
     assert node.machine.nearest(0, 3), "it still says whom it knows"

@@ -7,24 +7,29 @@ import pytest
 from overlay.core.context import Context, Settings
 from overlay.core.events import Transmit
 from overlay.core.routing.lookahead import REQUESTS_BURST
-from overlay.core.routing.next_hop import TRIES_MAX
-from overlay.core.routing.requests import ATTEMPTS_MAX, WALK, attempt_of, base_of, walks
+from overlay.core.routing.next_hop import OFFER_TTL, TRIES_MAX
+from overlay.core.routing.requests import (
+    ATTEMPTS_MAX,
+    WALK,
+    ReplyArrived,
+    RequestArrived,
+    Undeliverable,
+    attempt_of,
+    base_of,
+    walks,
+)
 from overlay.core.routing.ring import distance, place_of
 from overlay.core.routing.routing import (
     ACK_TIMEOUT_MIN,
     ACK_TIMEOUT_UNKNOWN,
     FORGET_INTERVAL,
-    OFFER_TTL,
     REQUEST_LIFE,
     REQUESTS_MAX,
     RETRY_AFTER,
     SEEK_TIMEOUT,
     WALK_AFTER,
     WALKS_AT_ONCE,
-    ReplyArrived,
-    RequestArrived,
     Routing,
-    Undeliverable,
 )
 from overlay.core.timers import NEVER
 from overlay.core.types import LinkId, PeerId
@@ -82,12 +87,12 @@ class Hop:
         self._links = dict(enumerate(neighbours))
 
     def sent(self) -> list[tuple[str, Message]]:
-        """What went out since the last look, and to whom."""
+        """What went out since the last time, and to whom."""
         effects = self.context.drain()
         return [(self._links[e.link], e.message) for e in effects if isinstance(e, Transmit)]
 
     def handed(self) -> list[tuple[str, int]]:
-        """Who was handed an offer since the last look, and how much of the TTL with it."""
+        """Who was handed an offer since the last time, and how much of the TTL with it."""
         return [(name, m.ttl) for name, m in self.sent() if isinstance(m, Offer)]
 
 
@@ -114,7 +119,7 @@ def test_a_neighbour_whose_neighbour_is_nearer_is_preferred() -> None:
     hop = Hop("abcd")
     nearer = next(n for n in nearest_first("efghijklmnopq"))
     assert nearest_first(first + nearer)[0] == nearer
-    hop.routing.surroundings.learn(peer(last), [peer(nearer)])
+    hop.routing.lookahead.learn(peer(last), [peer(nearer)])
     hop.routing.send(OFFER, 0.0)
     assert hop.handed()[0][0] == last
 
@@ -122,11 +127,11 @@ def test_a_neighbour_whose_neighbour_is_nearer_is_preferred() -> None:
 def test_a_neighbour_that_knows_the_target_is_preferred_to_all_but_the_target() -> None:
     for name in "abcd":
         hop = Hop("abcd")
-        hop.routing.surroundings.learn(peer(name), [TARGET])
+        hop.routing.lookahead.learn(peer(name), [TARGET])
         hop.routing.send(OFFER, 0.0)
         assert [to for to, _ in hop.handed()] == [name]
     hop = Hop("abcdt")
-    hop.routing.surroundings.learn(peer("a"), [TARGET])
+    hop.routing.lookahead.learn(peer("a"), [TARGET])
     hop.routing.send(OFFER, 0.0)
     assert [to for to, _ in hop.handed()] == ["t"]
 
@@ -189,7 +194,7 @@ def test_a_neighbour_that_left_a_request_unacknowledged_comes_last_until_it_spea
 def test_a_doubted_neighbour_is_still_tried_when_it_is_the_target_or_the_only_one() -> None:
     for names, expected in (("ta", "t"), ("a", "a")):
         hop = Hop(names)
-        hop.routing.surroundings.doubt(peer(expected))
+        hop.routing.lookahead.doubt(peer(expected))
         hop.routing.send(OFFER, 0.0)
         assert [name for name, _ in hop.handed()] == [expected]
 
@@ -420,13 +425,13 @@ def test_a_walk_takes_no_notice_of_what_neighbours_say_at_first() -> None:
     firsts = []
     for number in range(200):
         hop = Hop(NAMES, walker=number)
-        hop.routing.surroundings.learn(peer("a"), [TARGET])
+        hop.routing.lookahead.learn(peer("a"), [TARGET])
         walk = Offer(TARGET, attempt_of(REQUEST, WALK), OFFER_TTL, 1, b"")
         hop.routing.on_request(peer("m"), walk, 0.0)
         firsts += [name for name, _ in hop.handed()]
     assert len(set(firsts)) == len(NAMES) - 1
     greedy = Hop(NAMES)
-    greedy.routing.surroundings.learn(peer("a"), [TARGET])
+    greedy.routing.lookahead.learn(peer("a"), [TARGET])
     greedy.routing.on_request(peer("m"), OFFER, 0.0)
     assert [name for name, _ in greedy.handed()] == ["a"], "the counter-test"
 

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context, Settings
 from overlay.core.events import Transmit
-from overlay.core.routing.requests import base_of, new_request
-from overlay.core.routing.ring import place_of
-from overlay.core.routing.routing import (
-    OFFER_TTL,
+from overlay.core.routing.next_hop import OFFER_TTL
+from overlay.core.routing.requests import (
     ReplyArrived,
     RequestArrived,
-    Routing,
     RoutingFact,
     Undeliverable,
+    base_of,
+    new_request,
 )
+from overlay.core.routing.ring import place_of
+from overlay.core.routing.routing import Routing
 from overlay.core.timers import NEVER
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import Bounce, Message, Seek, SignalAck, Sought, Trace, TraceReply
@@ -111,7 +112,7 @@ class RoutingWorld:
         """A node says that these are its neighbours."""
         peers = [self.peer(each) for each in about]
         for other in self.links[liar] if only is None else [only]:
-            self.routers[other].surroundings.learn(self.peer(liar), peers)
+            self.routers[other].on_neighbours(self.peer(liar), peers)
 
     # --- requests ------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ import pytest
 
 from overlay.core.events import Effect, Report, Resolved
 from overlay.core.membership import link_uses
+from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import ATTEMPTS_MAX
 from overlay.core.routing.ring import place_of
-from overlay.core.routing.routing import OFFER_TTL, Routing
+from overlay.core.routing.routing import Routing
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Answer, Bounce, Offer
 from overlay.sim.network.conditions import Conditions
@@ -246,7 +247,7 @@ def test_a_ring_neighbour_that_lies_costs_its_neighbours_nothing_but_tries() -> 
     honest = [node for node in others if liar.peer_id in node.neighbours()]
     for node in honest:
         invented = [PeerId(rng.randbytes(32)) for _ in range(60)]
-        node.core._routing.surroundings.learn(liar.peer_id, invented)
+        node.core._routing.on_neighbours(liar.peer_id, invented)
         facts = node.core._neighbourhood.on_neighbours(invented, world.now)
         node.core._on_neighbours(facts, world.now)
     world.run_for(60.0)

@@ -1,4 +1,4 @@
-"""Every document that is signed or sealed, and what those carry: wire version 1."""
+"""Every document that is signed or sealed, and the parts that they share: wire version 1."""
 
 import msgspec
 
@@ -16,7 +16,7 @@ class AddressEntry(msgspec.Struct, array_like=True, frozen=True):
     host: str
     port: int
     proven: bool
-    """Whether a stranger has come in there; otherwise merely claimed."""
+    """Whether a stranger has dialled it with success; if not, the node only claims it."""
 
 
 class TokenEntry(msgspec.Struct, array_like=True, frozen=True):
@@ -39,7 +39,7 @@ class PrekeyEntry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
-    """What a node says of itself: signed by it, sequenced, expiring."""
+    """What a node says of itself, signed by it; of two, the higher sequence counts."""
 
     network: bytes
     peer_id: bytes
@@ -65,7 +65,7 @@ class CandidateEntry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class OfferBody(msgspec.Struct, array_like=True, frozen=True):
-    """The inside of an offer; signed by the sender, then sealed to the recipient's prekey."""
+    """The content of an offer, signed by its sender and sealed to a prekey of its recipient."""
 
     network: bytes
     sender: bytes
@@ -75,7 +75,7 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     boot: int
     expires_at: int
     ttl: int
-    """The TTL it set out with."""
+    """The TTL with which it was sent."""
     fingerprint: bytes
     ufrag: str
     password: str
@@ -84,7 +84,7 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
 
 
 class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
-    """The inside of an answer; it also signs the hash of the offer that it answers."""
+    """The content of an answer, signed and sealed; `offer_hash` ties it to the offer."""
 
     network: bytes
     sender: bytes
@@ -102,7 +102,7 @@ class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Grant(msgspec.Struct, array_like=True, frozen=True):
-    """The issuer's word that whoever holds the invite key may join; signed by the issuer."""
+    """Whoever holds the invite key may join: signed by the issuer."""
 
     network: bytes
     invite_id: bytes
@@ -112,12 +112,12 @@ class Grant(msgspec.Struct, array_like=True, frozen=True):
     issuer: bytes
     role: str
     uses: int
-    """0 is without limit."""
+    """0 for any number."""
     expires_at: int
 
 
 class Admission(msgspec.Struct, array_like=True, frozen=True):
-    """What a joiner shows: the grant, and its new key and this session signed by the invite key."""
+    """What a joiner shows: the grant, and its key and this session signed with the invite key."""
 
     grant: Signed
     signature: bytes
@@ -137,6 +137,6 @@ class InviteBody(msgspec.Struct, array_like=True, frozen=True):
 
     grant: Signed
     seed: bytes
-    """The invite key's seed: this is what makes the link a secret."""
+    """The invite key's seed: whoever reads it can join, so the link is a secret."""
     members: list[InviteMember]
     network_name: str

@@ -13,7 +13,7 @@ MAX_MESSAGE_BYTES = 65_536
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
-    """First on every link, both ends at once: wire versions, nonce and clock; no identity yet."""
+    """The first message on every link, from both ends at once; it names no identity."""
 
     wire_min: int
     wire_max: int
@@ -23,14 +23,14 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
 
 
 class Proof(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
-    """Who I am, and that this DTLS session is mine; first the dialler's, then the listener's."""
+    """Who the sender is, signed together with this DTLS session; the dialler proves first."""
 
     peer_id: bytes
     boot: int
     network: bytes
     negotiated: str
     admission: bytes
-    """What the dialler shows to be let in (an encoded `Admission`), empty from the listener."""
+    """The dialler's encoded `Admission`, empty from the listener."""
     signature: bytes
     record: bytes
     """The sender's own signed record."""
@@ -66,23 +66,23 @@ class Records(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
 
     records: list[bytes]
     some: bool = False
-    """There are too many members for everybody to know them all: these are some."""
+    """True in a mesh too large for everybody to hold all records: these are a selection."""
 
 
 class Offer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
-    """A sealed offer on its way to `target`: all that a hop sees."""
+    """A sealed offer on its way to `target`; the nodes between can read these fields only."""
 
     target: bytes
     request: bytes
-    """16 random bytes that name this request; hops de-duplicate on it and remember the way back."""
+    """16 random bytes; each node passes a request on once and remembers the way back."""
     ttl: int
     prekey: int
     """Which prekey of the target opens the seal."""
     sealed: bytes
     hops: int = 0
-    """Nodes that have passed it on; the TTL also counts what was tried in vain."""
+    """How many nodes have passed it on; the TTL also falls with each attempt that fails."""
     vain: tuple[int, ...] = ()
-    """Places that lead nowhere: nodes that it has passed, and those found silent on its way."""
+    """Places on the ring not to try again: of nodes that it has passed or found silent."""
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
@@ -94,21 +94,22 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
 
 
 class SignalAck(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=10):
-    """The next hop has taken charge of a request; `answer` was once true for answers."""
+    """The next hop has taken the request and will pass it on or send a `Bounce`."""
 
     request: bytes
     answer: bool
+    """Always false; earlier versions acknowledged answers, too."""
 
 
 class Bounce(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=11):
-    """The sender of this could not pass the offer on; the receiver tries its next best."""
+    """The sender could not pass the request on; the receiver tries its next best neighbour."""
 
     request: bytes
     code: str
     left: int = 0
-    """Of the TTL that came with the request."""
+    """What is left of the TTL that came with the request."""
     vain: tuple[int, ...] = ()
-    """As the request has them, and those that came to light behind the sender."""
+    """Those of the request, and those that the nodes beyond the sender have found."""
 
 
 class Gossip(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=12):
@@ -129,7 +130,7 @@ class GossipPart(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=27)
     """A part of a published message that is too large for one piece, signed by its origin."""
 
     message_id: bytes
-    """Says whose part it is of what: `overlay.core.gossip.parts.part_id`."""
+    """A hash of origin and publication, then `part`: `overlay.core.gossip.parts.part_id`."""
     origin: bytes
     topic: str
     data: bytes
@@ -145,7 +146,7 @@ class GossipPart(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=27)
 
 
 Published = Gossip | GossipPart
-"""What travels along the tree."""
+"""What Plumtree pushes along its tree."""
 
 
 class TokenRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=13):
@@ -165,7 +166,7 @@ class TokenGrant(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=14)
 
 
 class Trace(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=25):
-    """Finds its way as an offer does, and notes each node that passes it on."""
+    """Routed as an offer is; each node that passes it on adds its id to `path`."""
 
     target: bytes
     request: bytes
@@ -175,27 +176,27 @@ class Trace(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=25):
 
 
 class TraceReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=26):
-    """The nodes that a `Trace` passed through, the target last; goes back the same way."""
+    """The nodes that a `Trace` passed through, the target last; it goes back the same way."""
 
     request: bytes
     path: list[bytes]
 
 
 class JoinView(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=15):
-    """HyParView's Join: a newcomer asks its contact to take it in and send word of it."""
+    """HyParView's Join: a newcomer asks its contact for neighbours (DSN 2007, §4.2)."""
 
 
 class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=16):
-    """Word of a newcomer on a random walk."""
+    """HyParView's ForwardJoin: a newcomer's Join on a random walk through the active views."""
 
     newcomer: bytes
     ttl: int
     record: bytes
-    """The newcomer's signed record, so that whoever the walk ends at can link to it."""
+    """The newcomer's signed record: the node at which the walk ends dials by it."""
 
 
 class NeighbourAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
-    """HyParView's request: take me into your active view; of high priority, it is granted."""
+    """HyParView's Neighbor: take the sender into your active view, with high priority always."""
 
     high: bool
 
@@ -207,11 +208,11 @@ class NeighbourReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag
 
 
 class Disconnect(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
-    """You had to make room in my active view; the link may still serve."""
+    """HyParView's Disconnect: the sender has no room for the receiver; the link may stay."""
 
 
 class Shuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
-    """Retired: `RecordShuffle` took its place. Read, and ignored."""
+    """Retired: `RecordShuffle` has replaced it. It is read and ignored."""
 
     walk: bytes
     """8 random bytes: hops remember them, to hand the reply back."""
@@ -220,14 +221,14 @@ class Shuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
 
 
 class ShuffleReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=21):
-    """Retired: `RecordShuffleReply` took its place. Read, and ignored."""
+    """Retired: `RecordShuffleReply` has replaced it. It is read and ignored."""
 
     walk: bytes
     peers: list[bytes]
 
 
 class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=33):
-    """A sample of somebody's views on a random walk, as signed records."""
+    """HyParView's Shuffle: a sample of a node's views on a random walk, as signed records."""
 
     walk: bytes
     """8 random bytes: hops remember them, to hand the reply back."""
@@ -236,64 +237,65 @@ class RecordShuffle(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=
 
 
 class RecordShuffleReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=34):
-    """As many peers in return, going back along the walk."""
+    """HyParView's ShuffleReply: as many records in return; it goes back along the walk."""
 
     walk: bytes
     records: list[bytes]
 
 
 class Announcement(msgspec.Struct, array_like=True, frozen=True):
-    """A message that its announcer holds, and how many hops it would have come by."""
+    """A message that the announcer holds, and the hops over which it would have come from there."""
 
     message_id: bytes
     hops: int
 
 
 class IHave(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
-    """Plumtree's lazy push: messages that can be had."""
+    """Plumtree's lazy push: ids of messages that the receiver may ask for by `Graft`."""
 
     announcements: list[Announcement]
 
 
 class Graft(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=23):
-    """Send me this message (none is named by zeros), and from now on all of them.
+    """Plumtree's Graft: send this message, and push every later one to the sender.
 
-    Ones only ask what there is: `IHave` of all that can be had, once from each new neighbour.
+    An id of all zeros asks for no message, only for the later ones. An id of all ones asks only for
+    an `IHave` of every message that the receiver holds; it answers each neighbour once.
     """
 
     message_id: bytes
 
 
 class Prune(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=24):
-    """Your messages come sooner from elsewhere: only announce them."""
+    """Plumtree's Prune: the sender gets messages sooner from another; only announce them to it."""
 
 
 class Locate(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=30):
-    """Finds its way as an offer does, to whoever is nearest to a place on the ring."""
+    """Routed as an offer is, to the node nearest to a place on the ring."""
 
     place: int
-    """From 0 to 2^64 - 1; a node that is exactly there is not meant."""
+    """From 0 to 2^64 - 1; the node whose place is exactly this is left out."""
     request: bytes
     ttl: int
     vain: tuple[int, ...] = ()
 
 
 class Located(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=31):
-    """Those nearest to the place, as far as the node knows that is nearest; goes back."""
+    """The peers nearest to the place that its nearest node knows; it goes back the same way."""
 
     request: bytes
     peers: list[bytes]
 
 
 class LinkUse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=32):
-    """What the sender counts on this link for, so that the receiver keeps it, too."""
+    """What the sender uses the link for; the receiver keeps a link that is in use."""
 
     uses: int
-    """The sum of 2 (ring), 4 (long link), 8 (a command asked for it)."""
+    """The sum of 2 (ring), 4 (long link) and 8 (a command asked for it)."""
 
 
 class ViewExchange(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=35):
-    """BASALT's push: the sender's whole view, routed to a member of it as an offer would be."""
+    """BASALT's push: the sender's whole view, routed to a member of it as an offer is."""
 
     target: bytes
     request: bytes
@@ -304,7 +306,7 @@ class ViewExchange(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3
 
 
 class ViewExchanged(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=36):
-    """BASALT's pull: the whole view of the target in return; goes back the same way."""
+    """BASALT's pull: the target's whole view in return; it goes back the same way."""
 
     request: bytes
     peers: list[bytes]
@@ -322,23 +324,23 @@ class RecordPull(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=37)
 
 
 class RecordPulled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=38):
-    """Those records that the target of a `RecordPull` holds; goes back the same way."""
+    """The records that the target of a `RecordPull` holds; it goes back the same way."""
 
     request: bytes
     records: list[bytes]
 
 
 class Seek(msgspec.Struct, array_like=True, frozen=True, tag=39):
-    """Who is this peer, or is linked to it? Goes once to everybody."""
+    """Asks who is this peer or is linked to it; every node passes it on once."""
 
     target: bytes
     request: bytes
-    """The request that is to follow, as of the attempt after the walks."""
+    """The id of the request that is sent along the way that this finds."""
     ttl: int
 
 
 class Sought(msgspec.Struct, array_like=True, frozen=True, tag=40):
-    """The sender leads to the target of a `Seek`; goes back as that came."""
+    """The sender is, or leads to, the target of a `Seek`; it goes back the same way."""
 
     request: bytes
 
@@ -355,7 +357,7 @@ NeighbourMessage = (
 )
 Retired = Shuffle | ShuffleReply
 TreeMessage = IHave | Graft | Prune
-"""What the views and the tree say to each other: HyParView's and Plumtree's messages."""
+"""Plumtree's messages but for what it pushes."""
 
 Message = (
     Hello

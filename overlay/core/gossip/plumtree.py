@@ -360,7 +360,7 @@ class Plumtree:
     def on_graft(self, peer: PeerId, message: Graft) -> None:
         """GRAFT: a neighbour lacks a message and wants the branch to it; we send the message."""
         if message.message_id == ALL_MESSAGES:
-            # Deviation: it lacks we do not know how many, so it hears which messages we have.
+            # Deviation: it does not know which messages it lacks, so it hears which ones we have.
             if peer in self._unasked:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))

@@ -401,7 +401,8 @@ class HyParView:
             # High priority if the active view is empty. Deviation: or if nobody in it is surely
             # there, or too many have refused us (see the head of this file).
             urgent = not self._sure or self._is_shut_out
-            self._refusals = 0 if urgent else self._refusals
+            if urgent:
+                self._refusals = 0
             self._want(peer, high=urgent)
         if not rested and self._resting:
             self._timers.set(Timer.REST, min(self._resting.values()))

@@ -195,7 +195,7 @@ class ForwardJoin(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=16
 
 
 class NeighbourAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
-    """HyParView's request: take me into your active view; of high priority, it is granted."""
+    """HyParView's request: take me into your active view; high priority is always granted."""
 
     high: bool
 

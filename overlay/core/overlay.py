@@ -53,13 +53,9 @@ from overlay.core.link.links import (
 )
 from overlay.core.membership.basalt import Ask
 from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
+from overlay.core.membership.link_uses import UsesChanged
 from overlay.core.membership.membership import Membership
-from overlay.core.membership.neighbourhood import (
-    NeighbourFact,
-    Neighbourhood,
-    Overstayed,
-    UsesChanged,
-)
+from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from overlay.core.limits import BoundedDict
 from overlay.core.types import PeerId
 from overlay.core.wire.bounds import PART_MAX
 from overlay.core.wire.messages import GossipPart
@@ -99,7 +100,8 @@ class Reassembly:
     """The same flows of each origin, in the same order."""
     _sizes: dict[PeerId, int] = field(default_factory=dict)
     _size: int = 0
-    _over: dict[bytes, None] = field(default_factory=dict)
+    _over: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(OVER_MAX))
+    """Flows whose parts are ignored from now on."""
 
     def add(self, part: GossipPart, now: float) -> bytes | None:
         """Take in a part whose id and signature hold; returns the whole if none is missing now."""
@@ -122,9 +124,7 @@ class Reassembly:
 
     def finish(self, flow: bytes) -> None:
         """All of this publication is known: its parts are ignored from now on."""
-        while len(self._over) >= OVER_MAX:
-            del self._over[next(iter(self._over))]
-        self._over[flow] = None
+        self._over.put(flow, None)
 
     def next_deadline(self) -> float | None:
         """When `on_time` next has something to do."""

@@ -27,6 +27,7 @@ import msgspec
 from overlay.core.context import Context
 from overlay.core.events import Transmit
 from overlay.core.gossip.parts import flow_of
+from overlay.core.limits import BoundedDict
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId
 from overlay.core.wire.messages import Announcement, GossipPart, Graft, IHave, Prune, Published
@@ -118,7 +119,7 @@ class Plumtree:
     """Messages sent whole, to each neighbour."""
     announcements: int = 0
     """Messages announced, to each neighbour."""
-    _ignored: dict[bytes, None] = field(default_factory=dict)
+    _ignored: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(IGNORED_MAX))
     """Messages received that are not passed on."""
     _seen: dict[bytes, int] = field(default_factory=dict)
     """The paper's receivedMsgs, and over how many hops each came."""
@@ -235,9 +236,7 @@ class Plumtree:
 
     def ignore(self, message_id: bytes) -> None:
         """This message is received, but is to go no further: neither passed on nor grafted."""
-        while len(self._ignored) >= IGNORED_MAX:
-            del self._ignored[next(iter(self._ignored))]
-        self._ignored[message_id] = None
+        self._ignored.put(message_id, None)
         self._missing.pop(message_id, None)
         self._timers.stop(message_id)
 
@@ -366,7 +365,7 @@ class Plumtree:
     def on_graft(self, peer: PeerId, message: Graft) -> None:
         """GRAFT: a neighbour lacks a message and wants the branch to it; we send the message."""
         if message.message_id == ALL_MESSAGES:
-            # Deviation: it lacks we do not know how many, so it hears which messages we have.
+            # Deviation: it does not know which messages it lacks, so it hears which ones we have.
             if peer in self._unasked:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))

@@ -247,10 +247,11 @@ class Gossiping:
         refusal = self.dissemination.receive(message, now, peer)
         if refusal is None:
             self.tree.on_gossip(peer, message, now)
-        elif refusal is Refusal.OVER_RATE:
+            return None
+        if refusal is Refusal.OVER_RATE:
             self.tree.ignore(message.message_id)
             return None
-        return refusal and refusal.value
+        return refusal.value
 
     def on_message(self, peer: PeerId, message: m.TreeMessage, now: float) -> None:
         """Plumtree's own messages."""

@@ -32,7 +32,7 @@ from struct import Struct
 from typing import assert_never
 
 from overlay.core.context import Context
-from overlay.core.limits import TokenBuckets
+from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import base_of, new_request
 from overlay.core.timers import Timers
@@ -147,7 +147,7 @@ class Basalt:
     """The paper's samples, the newest last: peers of slots that were then seeded anew."""
     counters: dict[str, int] = field(default_factory=dict)
     _rows: list[_Row] = field(init=False)
-    _competed: dict[PeerId, int] = field(default_factory=dict)
+    _competed: BoundedDict[PeerId, int] = field(default_factory=lambda: BoundedDict(COMPETED_MAX))
     """Peers that have competed for all slots, and up to which epoch."""
     _resting: dict[PeerId, int] = field(default_factory=dict)
     """Peers that did not answer, and the round in which they may compete again."""
@@ -243,7 +243,7 @@ class Basalt:
                 if row.since > competed:
                     self._compete(peer, row)
             if competed != self._epoch:
-                self._note_competed(peer)
+                self._competed.put(peer, self._epoch)
 
     def _compete(self, peer: PeerId, row: _Row) -> None:
         ranks = row.rank(peer)
@@ -252,13 +252,6 @@ class Basalt:
         for slot, (rank, least) in enumerate(zip(ranks, row.ranks, strict=True)):
             if rank < least and row.peers[slot] != peer and self._may_take(peer, row.peers[slot]):
                 row.put(slot, peer, rank)
-
-    def _note_competed(self, peer: PeerId) -> None:
-        """A peer has competed for every slot as it is now."""
-        self._competed.pop(peer, None)
-        while len(self._competed) >= COMPETED_MAX:
-            del self._competed[next(iter(self._competed))]
-        self._competed[peer] = self._epoch
 
     def _open(self, row: _Row) -> None:
         """From now on all peers compete for these slots, also those that have lost before."""

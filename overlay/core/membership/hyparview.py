@@ -1,4 +1,4 @@
-"""One idea: HyParView. A small symmetric active view to send over, a larger one to repair it from.
+"""One idea: HyParView, a small symmetric active view, repaired from a larger passive one.
 
 J. Leitão, J. Pereira, L. Rodrigues, "HyParView: a membership protocol for reliable gossip-based
 broadcast", DSN 2007; sections and algorithms below are those of the technical report DI-FCUL
@@ -279,7 +279,7 @@ class HyParView:
         return self._done(now)
 
     def on_neighbour_ask(self, peer: PeerId, message: m.NeighbourAsk, now: float) -> list[Fact]:
-        """NEIGHBOR: a peer wants to be our neighbour (§4.3)."""
+        """NEIGHBOUR: a peer wants to be our neighbour (§4.3)."""
         self._now = now
         # High priority is always accepted; low priority if there is a free place. Deviation: the
         # place of a neighbour that may be dead counts as free.
@@ -401,7 +401,8 @@ class HyParView:
             # High priority if the active view is empty. Deviation: or if nobody in it is surely
             # there, or too many have refused us (see the head of this file).
             urgent = not self._sure or self._is_shut_out
-            self._refusals = 0 if urgent else self._refusals
+            if urgent:
+                self._refusals = 0
             self._want(peer, high=urgent)
         if not rested and self._resting:
             self._timers.set(Timer.REST, min(self._resting.values()))
@@ -432,7 +433,7 @@ class HyParView:
             self._facts.append(Wanted(peer))
 
     def _ask(self, peer: PeerId, *, high: bool) -> None:
-        """Send NEIGHBOR over a link that stands (§4.3: high priority when the view is empty)."""
+        """Send NEIGHBOUR over a link that stands (§4.3: high priority when the view is empty)."""
         if peer not in self.active:
             self._stop_asking(peer)
             self._asking[peer] = high

@@ -38,6 +38,11 @@ class Use(IntFlag):
     """A command asked for this link."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsesChanged:
+    """What some link is for has changed, and so perhaps which links last."""
+
+
 TOLD = Use.RING | Use.LONG | Use.KEPT
 _TOLD, _RING = int(TOLD), int(Use.RING)
 
@@ -53,7 +58,7 @@ class _Link:
 
 @dataclass(slots=True)
 class LinkUses:
-    """The links of one node by what they are for."""
+    """The links of one node by what they are for. Methods return facts."""
 
     context: Context
     is_near: Callable[[PeerId], bool]
@@ -92,33 +97,33 @@ class LinkUses:
         known = self.links.get(peer)
         return known is not None and (known.ours or known.theirs) != 0
 
-    def hold(self, peer: PeerId, use: Use, now: float) -> bool:
-        """From now on we use the link for this, too; returns whether that is a change."""
+    def hold(self, peer: PeerId, use: Use, now: float) -> list[UsesChanged]:
+        """From now on we use the link for this, too."""
         known = self.links.get(peer)
-        return known is not None and self._change(peer, known, known.ours | int(use), now)
+        return [] if known is None else self._change(peer, known, known.ours | int(use), now)
 
-    def release(self, peer: PeerId, use: Use, now: float) -> bool:
-        """From now on we do not use the link for this; returns whether that is a change."""
+    def release(self, peer: PeerId, use: Use, now: float) -> list[UsesChanged]:
+        """From now on we do not use the link for this."""
         known = self.links.get(peer)
-        return known is not None and self._change(peer, known, known.ours & ~int(use), now)
+        return [] if known is None else self._change(peer, known, known.ours & ~int(use), now)
 
-    def _change(self, peer: PeerId, known: _Link, uses: int, now: float) -> bool:
+    def _change(self, peer: PeerId, known: _Link, uses: int, now: float) -> list[UsesChanged]:
         if uses == known.ours:
-            return False
+            return []
         told, known.ours = known.ours & _TOLD, uses
         if uses & _TOLD != told:
             self._tell(known)
         self._review(peer, now)
-        return True
+        return [UsesChanged()]
 
-    def on_link_use(self, peer: PeerId, message: LinkUse, now: float) -> bool:
-        """The peer says what it uses this link for; returns whether there is such a link."""
+    def on_link_use(self, peer: PeerId, message: LinkUse, now: float) -> list[UsesChanged]:
+        """The peer says what it uses this link for."""
         known = self.links.get(peer)
         if known is None:
-            return False
+            return []
         known.theirs = message.uses & _TOLD
         self._review(peer, now)
-        return True
+        return [UsesChanged()]
 
     def _tell(self, known: _Link) -> None:
         self.context.emit(Transmit(known.link, LinkUse(known.ours & _TOLD)))

@@ -175,8 +175,9 @@ class Membership:
         due = now >= self._told_at + DIGEST_INTERVAL
         waits = False
         for link in alive:
-            if link.told is None or (link.peer in digest and not _alike(link, digest)):
-                if link.told is None or due:
+            told, peer = link.told, link.peer
+            if told is None or (peer in digest and not _alike(peer, told, digest)):
+                if told is None or due:
                     link.on_told(digest)
                     self.context.emit(Transmit(link.id, message))
                 else:
@@ -214,12 +215,9 @@ class Membership:
                     assert_never(timer)
 
 
-def _alike(link: Link, digest: tuple[PeerId, ...]) -> bool:
-    """Whether its peer was last told the same, whether or not the peer itself was named."""
-    told = link.told
-    if told is digest or told == digest or told is None:
-        return told is not None
-    return _without(link.peer, told) == _without(link.peer, digest)
+def _alike(peer: PeerId | None, told: tuple[PeerId, ...], digest: tuple[PeerId, ...]) -> bool:
+    """Whether the peer was last told the same, whether or not it was named itself."""
+    return told is digest or told == digest or _without(peer, told) == _without(peer, digest)
 
 
 def _without(peer: PeerId | None, peers: tuple[PeerId | None, ...]) -> tuple[PeerId | None, ...]:

@@ -18,7 +18,7 @@ from overlay.core.membership.hyparview import (
     Parameters,
     Wanted,
 )
-from overlay.core.membership.link_uses import LinkUses, Use
+from overlay.core.membership.link_uses import LinkUses, Use, UsesChanged
 from overlay.core.membership.shuffles import Sampled, ShuffledView, ShuffleParameters
 from overlay.core.routing.ring import (
     Held,
@@ -38,11 +38,6 @@ class Overstayed:
     """The link to this peer serves nothing, and the time of a guest is up."""
 
     peer: PeerId
-
-
-@dataclass(frozen=True, slots=True)
-class UsesChanged:
-    """What some link is for has changed, and so perhaps which links last."""
 
 
 NeighbourFact = (
@@ -123,7 +118,7 @@ class Neighbourhood:
     def on_silent(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A link is silent: others take its place in view and ring, but it is not ended."""
         for use in (Use.VIEW, Use.RING, Use.LONG):
-            self._release(peer, use, now)
+            self._facts += self.uses.release(peer, use, now)
         self._take(self.views.on_unlinked(peer, now, absent=True), now)
         return self._done(self.ring.on_unlinked(peer, now), now)
 
@@ -145,18 +140,8 @@ class Neighbourhood:
 
     def keep(self, peer: PeerId, now: float) -> list[NeighbourFact]:
         """A command asked for a link to this peer: it stays."""
-        self._hold(peer, Use.KEPT, now)
+        self._facts += self.uses.hold(peer, Use.KEPT, now)
         return self._done([], now)
-
-    def _hold(self, peer: PeerId, use: Use, now: float) -> None:
-        self._note(changed=self.uses.hold(peer, use, now))
-
-    def _release(self, peer: PeerId, use: Use, now: float) -> None:
-        self._note(changed=self.uses.release(peer, use, now))
-
-    def _note(self, *, changed: bool) -> None:
-        if changed:
-            self._facts.append(UsesChanged())
 
     def link_of(self, peer: PeerId) -> LinkId:
         """The link to a neighbour of the active view."""
@@ -209,7 +194,7 @@ class Neighbourhood:
                 self._on_shuffle(peer, message, now)
                 facts = []
             case m.LinkUse():
-                self._note(changed=self.uses.on_link_use(peer, message, now))
+                self._facts += self.uses.on_link_use(peer, message, now)
                 facts = []
             case _:
                 assert_never(message)
@@ -302,19 +287,19 @@ class Neighbourhood:
     def _on_fact(self, fact: ViewFact | RingFact, now: float) -> None:
         match fact:
             case NeighbourUp(peer):
-                self._hold(peer, Use.VIEW, now)
+                self._facts += self.uses.hold(peer, Use.VIEW, now)
                 self.passive.begin(now)
                 self._facts.append(fact)
             case NeighbourDown(peer):
-                self._release(peer, Use.VIEW, now)
+                self._facts += self.uses.release(peer, Use.VIEW, now)
                 self._facts.append(fact)
             case Wanted() | LocateNeeded():
                 self._facts.append(fact)
             case Needed(peer):
                 self._facts.append(Wanted(peer))
             case Held(peer, ring):
-                self._hold(peer, Use.RING if ring else Use.LONG, now)
+                self._facts += self.uses.hold(peer, Use.RING if ring else Use.LONG, now)
             case Released(peer):
-                self._release(peer, Use.RING | Use.LONG, now)
+                self._facts += self.uses.release(peer, Use.RING | Use.LONG, now)
             case _:
                 assert_never(fact)

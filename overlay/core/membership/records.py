@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from overlay.core.addresses import prefix_of
+from overlay.core.limits import BoundedDict
 from overlay.core.membership.prekeys import DAY
 from overlay.core.types import Crypto, PeerId
 from overlay.core.wire import signing as documents
@@ -84,8 +85,7 @@ class RecordReader:
     """
 
     def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
-        self._kept = kept
-        self._read: dict[bytes, Read] = {}
+        self._read: BoundedDict[bytes, Read] = BoundedDict(kept)
         self.known = self._read.get
         """What was read before, or None; the dict's own method, because most records are known."""
 
@@ -102,9 +102,8 @@ class RecordReader:
         record = documents.peek(signed, Record)
         if isinstance(record, str):
             return record
-        while len(self._read) >= self._kept:
-            del self._read[next(iter(self._read))]
-        read = self._read[data] = Read(data, record, signed, prefix_in(record))
+        read = Read(data, record, signed, prefix_in(record))
+        self._read.put(data, read)
         return read
 
 

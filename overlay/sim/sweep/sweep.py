@@ -19,9 +19,9 @@ from msgspec import Meta
 from overlay.errors import ConfigError, UsageError
 from overlay.sim.scenario import reading
 from overlay.sim.scenario.measures import names_for
-from overlay.sim.scenario.reading import content_of, read, table_in
+from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.scenario import Scenario
-from overlay.tables import Table
+from overlay.tables import Reader, Table, content_of
 
 CELLS_MAX = 100_000
 """Cells of one sweep (guess): more is a slip of somebody's finger."""
@@ -39,7 +39,7 @@ class SweepFile(Table, frozen=True, kw_only=True):
         Meta(
             max_length=200,
             description="One line over the table.",
-            extra={"allowed": "a text of at most 200 characters", "default": "none"},
+            extra={"default": "none"},
         ),
     ] = ""
     scenario: Annotated[
@@ -121,7 +121,7 @@ def load(path: Path, version: str) -> Sweep:
     `version`: of overlay, whose results these will be.
     """
     where = str(path)
-    file: SweepFile = table_in(SweepFile, content_of(path), where)
+    file: SweepFile = Reader(where).table(SweepFile, content_of(path))
     base = _base(path, file)
     fixed, axes = dict(_flat(file.set)), dict(_axes(file.sweep, where))
     if "seed" in fixed:

@@ -24,7 +24,7 @@ from overlay.sim.scenario.scenario import Scenario
 from overlay.tables import Reader, Table, content_of
 
 CELLS_MAX = 100_000
-"""Cells of one sweep (guess): more is a slip of somebody's finger."""
+"""Cells of one sweep (guess): who asks for more has probably mistyped a number."""
 TOLD_ONLY = ("about", "source", "published")
 """Keys of a scenario that do not change what comes of it."""
 Set = tuple[tuple[str, Any], ...]
@@ -149,7 +149,7 @@ class _Beginning:
 
     name: str
     where: str
-    """In whose words a mistake in it is told."""
+    """The file, or the part of it, that an error names."""
     content: dict[str, Any]
     run: str
     """What `overlay sim run` takes; empty where the scenario stands in the sweep's own file."""

@@ -4,8 +4,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from overlay.core.context import Settings
 from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
-from overlay.core.overlay import Overlay, Settings
+from overlay.core.overlay import Overlay
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.clock import EPOCH, Clock

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from overlay.core.context import Settings
 from overlay.core.events import (
     ClockSet,
     Connect,
@@ -33,7 +34,7 @@ from overlay.core.events import (
     Wakeup,
 )
 from overlay.core.membership.records import RecordReader
-from overlay.core.overlay import Overlay, Settings
+from overlay.core.overlay import Overlay
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, RequestId
 from overlay.core.wire.documents import InviteBody

@@ -1,7 +1,6 @@
-"""A stand-in for the handshakes of DTLS and SCTP: as many flights, no cryptography.
+"""What stands for DTLS and SCTP where every check is simulated: as many flights, no cryptography.
 
-The endpoint sees the kinds of datagrams that it tells apart: a ClientHello, for which it wants a
-cookie, and plain and encrypted records.
+The door sees what it sorts: a ClientHello whose cookie it asks for, plain and encrypted records.
 Client and server show their certificates' fingerprints and agree on an exporter value; a flight
 that got lost is sent again by the client.
 """
@@ -65,7 +64,7 @@ class Handshake:
         self._nonce = b"" if client else fresh(32)
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take a record; returns what to answer, perhaps nothing, or None if it is none of ours."""
+        """A record: what to answer, perhaps nothing; None: it is none of ours."""
         if is_plain(data):
             return self._on_plain(data)
         if self.session != data[_SESSION_AT:_BODY_AT]:
@@ -112,7 +111,7 @@ class Handshake:
         return self.flight
 
     def _client_hello(self, cookie: bytes) -> bytes:
-        """What the endpoint reads of a ClientHello (RFC 6347 §4.2.1), padded to a real size."""
+        """As much of a ClientHello as the door reads (RFC 6347 §4.2.1), padded to a real size."""
         body = struct.pack("!H", _DTLS_1_2) + self.session + b"\0" + bytes([len(cookie)]) + cookie
         body += bytes(160)
         size = len(body).to_bytes(3, "big")

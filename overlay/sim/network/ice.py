@@ -36,7 +36,7 @@ RESEND_INTERVAL = 1.0
 """Seconds between two tries to get through with a message: the first timer of SCTP (RFC 9260)."""
 
 
-class _Endpoints(Silence):
+class _WatchedByEndpoints(Silence):
     """The endpoints notice silence themselves."""
 
     def look(self, end: End, *, anew: bool = False, within: float = 0.0) -> None:
@@ -49,7 +49,7 @@ class IceNetwork(Network):
     def __init__(
         self, environment: Environment, conditions: Conditions, *, codec: bool = False
     ) -> None:
-        super().__init__(environment, conditions, codec=codec, silence=_Endpoints)
+        super().__init__(environment, conditions, codec=codec, silence=_WatchedByEndpoints)
         firewalls = Firewalls(environment.clock, environment.by_address)
         self.leaving: Fate = firewalls.leaving
         self.arriving: Fate = firewalls.arriving

@@ -1,4 +1,4 @@
-"""A node's UDP port where every check is simulated: the core's endpoint on the world's clock.
+"""A node's port where every check is simulated: the shipped endpoint, driven by the world's clock.
 
 What the transport does for a real node (`overlay.transport.udp.transport`) is done here with
 datagrams of the world and a stand-in for DTLS and SCTP.
@@ -45,7 +45,7 @@ from overlay.sim.node import SimNode
 WAITING_MAX = 256
 """Datagrams that wait in the socket of a frozen node; later ones are lost. guess"""
 REASONS = {"timeout": "timeout", "glare": "glare", "conflict": "protocol", "silent": "timeout"}
-"""What the core is told when the endpoint gives an attempt up."""
+"""What the core is told when the door gives an attempt up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +151,7 @@ class Port:
     # --- what the core wants -----------------------------------------------------------------
 
     def perform(self, effect: Dial | Prepare | Negotiate | Admit) -> None:
-        """Give the endpoint an effect; what it puts out is done after the core's other effects."""
+        """Hand the door an effect; what comes of it is done once its core has had its say."""
         now = self._told()
         match effect:
             case Dial():
@@ -210,20 +210,20 @@ class Port:
             self.receive(data, source)
 
     def _told(self) -> float:
-        """The time, after telling the endpoint what the node's wall clock says."""
+        """The time, after telling the door what the node's wall clock says."""
         self.door.set_wall(self._network.wall_offset(self.node))
         return self._network.now
 
     # --- time --------------------------------------------------------------------------------
 
     def obey_soon(self) -> None:
-        """Do what the endpoint says once whatever is under way at this instant is over."""
+        """Do what the door says once whatever is under way at this instant is over."""
         if not self._obeys:
             self._obeys = True
             self._network.at(self._network.now_us, self._obey)
 
     def _rearm(self) -> None:
-        """Keep one pending look at the endpoint's timers; one that comes too soon looks again."""
+        """One pending look at the door's timers; one that comes too soon looks again."""
         deadline = self.door.next_deadline()
         if deadline is None:
             return
@@ -245,7 +245,7 @@ class Port:
         self.door.handle_timeout(self._told())
         self._obey()
 
-    # --- what the endpoint says --------------------------------------------------------------
+    # --- what the door says ------------------------------------------------------------------
 
     def _obey(self) -> None:
         self._obeys = False

@@ -13,9 +13,10 @@ from functools import partial
 
 import msgspec
 
+from overlay.core.context import Settings
 from overlay.core.events import Effect, Event, Received, Transmit
 from overlay.core.membership.records import RecordReader
-from overlay.core.overlay import Overlay, Settings
+from overlay.core.overlay import Overlay
 from overlay.core.routing.requests import new_request
 from overlay.core.routing.routing import OFFER_TTL
 from overlay.core.types import Crypto, LinkId, PeerId, Random

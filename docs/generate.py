@@ -107,7 +107,10 @@ def configuration() -> str:
     for name, key in config.keys().items():
         default = msgspec.json.encode(key.default).decode()
         lines += [f"### {name}", "", key.about, ""]
-        lines += [f"Default `{default}`; {key.allowed}. Environment: `{key.variable}`.", ""]
+        lines += [
+            f"Default `{default}`; {key.allowed}. Environment: `{config.variable(name)}`.",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -165,7 +168,7 @@ def sweep_keys() -> str:
 
 
 def _rows(keys: "Iterable[Key]") -> list[str]:
-    rows = [f"| `{key.name}` | {key.allowed} | {key.default} | {key.about} |" for key in keys]
+    rows = [f"| `{key.name}` | {key.allowed} | {key.written} | {key.about} |" for key in keys]
     return ["| key | allowed | default | |", "|---|---|---|---|", *rows]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from overlay.node.config import Key, keys
+from overlay.node.config import keys, variable
+from overlay.tables import Key
 
 WIDTH = 96
 
@@ -19,25 +20,24 @@ def as_toml() -> str:
         "# `overlay up --config FILE`. Each can also be set by the variable that is named with it,",
         "# or by `--set KEY=VALUE`; the later one wins (written by docs.reference).",
     ]
-    for section, members in groupby(keys().values(), lambda key: key.name.rpartition(".")[0]):
+    for section, members in groupby(keys().items(), lambda each: each[0].rpartition(".")[0]):
         lines += ["", f"[{section}]"] if section else []
-        for key in members:
-            lines += ["", *_comment(key)]
-            lines.append(f"{key.name.rpartition('.')[2]} = {_value(key.default)}")
+        for name, key in members:
+            lines += ["", *_comment(name, key), f"{key.name} = {_value(key.default)}"]
     return "\n".join(lines) + "\n"
 
 
 def as_markdown() -> str:
     """The same as a table for the documentation."""
     rows = ["| key | default | allowed | variable | what it does |", "|---|---|---|---|---|"]
-    for key in keys().values():
-        cells = (f"`{key.name}`", f"`{_value(key.default)}`", key.allowed, f"`{key.variable}`")
+    for name, key in keys().items():
+        cells = (f"`{name}`", f"`{_value(key.default)}`", key.allowed, f"`{variable(name)}`")
         rows.append(f"| {' | '.join(cells)} | {key.about} |".replace('`""`', "none"))
     return "\n".join(rows) + "\n"
 
 
-def _comment(key: Key) -> Iterator[str]:
-    text = f"{key.about} ({key.allowed}; {key.variable})"
+def _comment(name: str, key: Key) -> Iterator[str]:
+    text = f"{key.about} ({key.allowed}; {variable(name)})"
     return (f"# {line}" for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False))
 
 

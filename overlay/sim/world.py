@@ -50,7 +50,7 @@ from overlay.sim.network.silence import Checks, Silence
 from overlay.sim.node import Environment, SimNode
 
 QUIET = ("debug", "info")
-"""Levels of reports that observers see, and nobody keeps."""
+"""Levels of reports that observers see and nodes do not keep."""
 
 _WAKEUP = Wakeup()
 
@@ -75,9 +75,9 @@ class World:
     ) -> None:
         """`replay`: the command that makes this world again, for whoever reads of a failure.
 
-        What a world leaves out because nothing depends on it can be had: `codec` has every message
-        encoded and decoded, `keepalives` every check of a link simulated; `crypto` makes keys.
-        At the `fidelity` ``ice`` links open and live by the checks of ICE, each one a datagram.
+        A world leaves out what nothing depends on, to be fast. `codec` has every message encoded
+        and decoded, `keepalives` every check of a link simulated; at the `fidelity` ``ice`` every
+        check, answer and handshake is a datagram. `crypto` makes each node's keys.
         """
         self.seed = seed
         self.replay = replay

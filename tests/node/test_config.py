@@ -18,6 +18,7 @@ from overlay.node.config import (
     load,
     parse_address,
     parse_duration,
+    variable,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,11 +174,11 @@ def test_every_key_is_documented_and_its_default_is_allowed() -> None:
     assert {"name", "listen", "advertise", "network.name", "links.direct", "links.auto",
             "links.max", "links.full_mesh", "links.active", "links.passive", "links.guests",
             "invite.expires", "log.level", "log.format"} <= set(table)  # fmt: skip
-    for key in table.values():
-        assert len(key.about) > 20, key.name
-        assert key.allowed, key.name
+    for name, key in table.items():
+        assert len(key.about) > 20, name
+        assert key.allowed, name
         text = ",".join(key.default) if isinstance(key.default, list) else str(key.default)
-        assert load(None, {key.variable: text}) == Config(), key.name
+        assert load(None, {variable(name): text}) == Config(), name
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda f: f.stem)

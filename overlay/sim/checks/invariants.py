@@ -31,8 +31,8 @@ from overlay.sim.checks.bounds import oversized
 from overlay.sim.node import SimNode
 
 WATCHED_MAX = 2000
-"""Nodes of a world that are watched, the first ones: the contact of a burst is among them. It costs
-a fifth of the time for each."""
+"""Nodes of a world that are watched: the first ones, so that the contact of a burst is among them.
+Watching costs a fifth of a node's time."""
 LOOK_EVERY = 32
 """Events of a node between two looks at its state."""
 ERRORS = ("error", "critical")

@@ -21,7 +21,7 @@ class Latencies(Protocol):
 
 
 class Drawn:
-    """Uniform, drawn for each pair of nodes; the same both ways, and whoever asks first."""
+    """Uniform, drawn for each pair of nodes; the same both ways, whichever is asked for first."""
 
     def __init__(self, seed: int, low: float, high: float) -> None:
         self._key = b"%d" % seed
@@ -35,9 +35,9 @@ class Drawn:
 
 
 class Plane:
-    """Every node has a place in a square, drawn from the seed; the way takes as long as it is far.
+    """Each node has a place in a square, drawn from the seed; latency grows with the distance.
 
-    So who is near to two nodes makes them near to each other, as in real networks.
+    Two nodes that are near to a third are near to each other, as in real networks.
     """
 
     def __init__(self, seed: int, side: float, base: float) -> None:
@@ -51,7 +51,7 @@ class Plane:
         return self._base + dist(self.place(one), self.place(other))
 
     def place(self, node: int) -> tuple[float, float]:
-        """Where a node is; the next number's place is the next that is drawn."""
+        """Where a node is; places are drawn in the order of the nodes' numbers."""
         while len(self._places) <= node:
             self._places.append((self._rng.random() * self._side, self._rng.random() * self._side))
         return self._places[node]

@@ -1,9 +1,10 @@
 """The network of a simulated world at fidelity ``ice``: every check is a datagram.
 
-Each node has the shipped endpoint at its port, and its agents find the paths, nominate, watch them
-and follow them. A datagram takes its way's latency with jitter, may be lost, and passes the box of
-its sender and that of its receiver (`overlay.sim.network.nat`). Messages stay whole: in order,
-reliable, as late as the packets that were lost; where no packet passes they wait for the path.
+At each node's port is the core's endpoint as it ships: its ICE agents find the paths, nominate one,
+watch it, and follow it when it moves (RFC 8445). A datagram takes the latency between two nodes and
+some jitter; it may be lost, and passes the NAT box or firewall of its sender and of its receiver
+(`overlay.sim.network.nat`). Messages are not cut into datagrams: they arrive whole and in order,
+later by what lost packets cost; while no packet passes they wait.
 """
 
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class IceNetwork(Network):
         firewalls = Firewalls(environment.clock, environment.by_address)
         self.leaving: Fate = firewalls.leaving
         self.arriving: Fate = firewalls.arriving
-        """The boxes of all senders and of all receivers; tests put others in their place."""
+        """The boxes of all senders, and of all receivers; a test can replace them."""
         self.datagrams = 0
         """Checks, answers and flights of handshakes sent so far."""
         self._seed = environment.seed
@@ -159,7 +160,7 @@ class IceNetwork(Network):
             part(side.half)
 
     def open(self, side: Side) -> None:
-        """A side's channel stands: the server's first, which makes both ends of the link."""
+        """A side's channel is established; the server's, which is first, makes both ends."""
         client = self._clients.get(side.handshake.session)
         if side.half is None and client is not None:
             self._join(client, side)
@@ -181,7 +182,7 @@ class IceNetwork(Network):
         client.half.other, server.half.other = server.half, client.half
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:
-        """What was sent before still arrives, unless no packet passes: then silence says it."""
+        """The other end is told after all that was sent before; by silence if no packet passes."""
         end = self.ends[node].pop(link, None)
         if end is not None and not end.other.gone:
             self._send(end, None)
@@ -201,7 +202,7 @@ class IceNetwork(Network):
             self._take_in(end, message, source)
 
     def _passes(self, end: Half) -> Address | None:
-        """Whether a packet comes through to this end now; from where, as it sees it."""
+        """The source of a packet that reaches this end now, as it sees it; None: none would."""
         assert isinstance(end.other, Half)
         sender = end.other.node
         if not end.side.is_open:
@@ -233,7 +234,7 @@ class IceNetwork(Network):
             self._clock.schedule_in(delay, self._resend, end)
 
     def _resend(self, end: Half, _: None) -> None:
-        """What waits is tried again; with a sender that is gone for good it is forgotten."""
+        """Try again what waits; forget it if its sender is dead."""
         held, end.held, end.resends = end.held, [], False
         if not end.gone and end.other.node.alive:
             for message in held:
@@ -242,7 +243,7 @@ class IceNetwork(Network):
     # --- faults ------------------------------------------------------------------------------
 
     def on_crash(self, node: SimNode) -> None:
-        """Its port is shut: nobody answers there."""
+        """Its port is closed: nothing answers there."""
         port = self._ports.pop(node, None)
         if port is not None:
             port.shut()

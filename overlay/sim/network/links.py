@@ -1,9 +1,9 @@
 """The network of a simulated world at fidelity ``links``: dials, negotiations, ordered channels.
 
-A dial reaches whoever listens at its address and checks the same fingerprint and dial token as the
-endpoint does; a firewalled node can only be reached by a negotiation that both ends take part in.
-Checks and keepalives are not simulated one by one: `overlay.sim.network.silence` says when they
-would have noticed that an end hears nothing any more.
+A dial reaches whoever listens at its address, and checks fingerprint and dial token as an endpoint
+does; a firewalled node is reached only by a negotiation, in which both ends take part. Keepalives
+are not simulated one by one: `overlay.sim.network.silence` says when they would have noticed that
+nothing comes in any more.
 """
 
 import hmac
@@ -112,7 +112,7 @@ class Network:
         return attempt
 
     def _distance(self, node: SimNode, effect: Dial | Negotiate) -> float:
-        """To the peer at the first address at which there is somebody."""
+        """Seconds to the peer: the first address at which there is a node says which it is."""
         if isinstance(effect, Dial):
             addresses = effect.addresses
         else:
@@ -127,7 +127,7 @@ class Network:
         return self.conditions.between.between(one.index, other.index)
 
     def _check(self, attempt: Attempt, _: None) -> None:
-        """A dial's checks go to all its addresses: whoever answers first is opened."""
+        """A dial sends checks to all its addresses; the first node that answers gets the link."""
         effect = attempt.effect
         if not self._is_current(attempt) or not isinstance(effect, Dial):
             return
@@ -287,7 +287,7 @@ class Network:
     # --- ends --------------------------------------------------------------------------------
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:
-        """What was sent before still arrives; then the other end sees the link closed."""
+        """The other end sees the link closed once all that was sent before has arrived."""
         attempt = self._attempts[node].get(link)
         if attempt is not None:
             self._forget(attempt)
@@ -313,7 +313,7 @@ class Network:
     # --- faults ------------------------------------------------------------------------------
 
     def on_crash(self, node: SimNode) -> None:
-        """Everybody at the other end notices in time; the node's own ends are gone."""
+        """The node's own ends are gone; the others notice by its silence."""
         for attempt in list(self._attempts[node].values()):
             self._forget(attempt)
         for end in self.ends.pop(node, {}).values():

@@ -1,7 +1,7 @@
-"""What becomes of a datagram on its way: the place of NAT boxes and firewalls.
+"""NAT boxes and firewalls: what becomes of a datagram at its sender's and at its receiver's.
 
-A datagram meets the box of its sender as it leaves and the box of its receiver as it arrives. Each
-is a function of the datagram's two addresses; what it remembers is its own affair.
+A datagram passes the box of its sender as it leaves and the box of its receiver as it arrives. A
+box is a function of the datagram's two addresses, which may remember what it saw.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ FORGOTTEN_AFTER = 120.0
 
 
 class Firewalls:
-    """Nothing reaches a firewalled node but from where it has sent to; all else passes."""
+    """Filter by address and port (RFC 4787 §5) before each firewalled node; nothing is mapped."""
 
     def __init__(self, clock: Clock, by_address: Mapping[Address, SimNode]) -> None:
         self._clock = clock
@@ -33,13 +33,13 @@ class Firewalls:
         """For each firewalled node, when it last sent to whom."""
 
     def leaving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
-        """Out it may, and makes the way back."""
+        """Let it out, and remember where it went."""
         if self._is_firewalled(source):
             self._sent.setdefault(source, BoundedDict(REMEMBERED_MAX)).put(target, self._clock.now)
         return source, target
 
     def arriving(self, source: Address, target: Address) -> tuple[Address, Address] | None:
-        """In it may when it was asked for."""
+        """Let it in if the node has lately sent to its source."""
         if self._is_firewalled(target):
             sent = self._sent.get(target)
             sent_at = sent.get(source) if sent else None

@@ -46,9 +46,9 @@ class Side:
     remote: Address
     """Where its datagrams go."""
     facts: LinkFacts | None = None
-    """Once its channel stands."""
+    """Set once its channel is established."""
     half: "Half | None" = field(default=None)
-    """Its end of the link, made when the server's channel stands."""
+    """Its end of the link, made when the server's channel is established."""
 
     @property
     def link(self) -> LinkId:
@@ -103,11 +103,11 @@ class Datagrams(Protocol):
         ...
 
     def open(self, side: Side) -> None:
-        """A side's channel stands."""
+        """A side's channel is established."""
         ...
 
     def resume(self, side: Side) -> None:
-        """A silent path is heard again."""
+        """Packets come in again on a silent path."""
         ...
 
     def lose(self, end: LinkEnd, reason: str) -> None:

@@ -37,7 +37,7 @@ class Silence:
         """A link has opened."""
 
     def look(self, end: LinkEnd, *, anew: bool = False, within: float = 0.0) -> None:
-        """Something has changed for this end; `anew`: its node has just thawed.
+        """See whether this end still hears the other; `anew`: its node has just thawed.
 
         `within`: seconds until the next check, at most, that finds the path to be back.
         """
@@ -77,7 +77,7 @@ class Silence:
 
 
 class Checks(Silence):
-    """The same with every check simulated: what `Silence` leaves out, to be compared with it."""
+    """The same with every check simulated, to compare `Silence` with."""
 
     def __init__(
         self,

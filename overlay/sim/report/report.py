@@ -1,4 +1,4 @@
-"""What is told of a run: each measure beside its band, and in one line what went wrong."""
+"""The report of a run: each measure beside its band, and in one line what went wrong."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run as it is told."""
+    """A run, what it measured, and what of that was promised."""
 
     name: str
     scenario: Scenario

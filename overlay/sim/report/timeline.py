@@ -38,7 +38,7 @@ class Judged:
     at: float
     """Virtual second at which it began."""
     share: float
-    """Of the nodes that were up all the time, those reached; of a request, 1 or 0."""
+    """The share of the nodes up throughout that it reached; of a request, 1 or 0."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +86,7 @@ class Timeline:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has happened: the run was not one of nodes."""
+        """Whether there was no event: a control has no nodes."""
         return not self._up and self._fork is None
 
     def line(self, data: bytes) -> None:
@@ -142,7 +142,7 @@ class Timeline:
                     waiting.came.add(node)
 
     def _branch(self, event: Event) -> None:
-        """What was before the first branch goes on, once more."""
+        """Continue from what there was before the first branch."""
         self.finish()
         self._fork = self._fork or (dict(self._up), dict(self._links))
         self._up, self._links = dict(self._fork[0]), dict(self._fork[1])

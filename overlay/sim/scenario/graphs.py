@@ -1,4 +1,4 @@
-"""The graph that the active views form, in the numbers by which the papers know it."""
+"""Measures of the graph that the active views form, as the papers define them."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean

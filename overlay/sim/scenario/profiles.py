@@ -1,4 +1,4 @@
-"""What a scenario sets: its nodes (shipped defaults, a profile, its own word), its network."""
+"""From a scenario to the settings of its nodes (defaults, profile, its own) and its network's."""
 
 import dataclasses
 from collections.abc import Mapping

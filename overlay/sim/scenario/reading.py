@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 import msgspec
 
@@ -18,13 +18,11 @@ from overlay.errors import ConfigError, UsageError
 from overlay.sim.scenario import matrices
 from overlay.sim.scenario.measures import names_for
 from overlay.sim.scenario.scenario import LATENCY, Fault, Phase, Scenario
-from overlay.tables import Table, meta_of, table_of, value_of
+from overlay.tables import Overrides, Reader, Table, assignment, content_of, nearest, value_of
 
 PACKAGE = Path(__file__).resolve().parents[2]
 PLACES = (PACKAGE / "simulations", PACKAGE.parent / "simulations")
 """Where the wheel puts them, and where the repository has them."""
-Overrides = Mapping[str, tuple[str, Any]]
-"""For a dotted key: the option that set it, and the value."""
 
 
 def scenarios() -> dict[str, Path]:
@@ -52,14 +50,12 @@ def assignments(texts: Iterable[str]) -> dict[str, tuple[str, Any]]:
     """The ``--set KEY=VALUE`` of a command line; values as TOML writes them, else texts."""
     chosen = {}
     for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: write it as KEY=VALUE")
+        key, value = assignment(text)
         try:
             parsed = tomllib.loads(f"value = {value}")
         except tomllib.TOMLDecodeError:
             parsed = {}
-        chosen[key.strip()] = ("--set", parsed["value"] if len(parsed) == 1 else value.strip())
+        chosen[key] = ("--set", parsed["value"] if len(parsed) == 1 else value)
     return chosen
 
 
@@ -68,35 +64,18 @@ def load(path: Path, overrides: Overrides | None = None) -> Scenario:
     return read(content_of(path), str(path), overrides)
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """What a TOML file holds."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a TOML file (not UTF-8)") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-
-
-def table_in(kind: type[Table], content: dict[str, Any], where: str) -> Any:
-    """A document that is one table of this kind, read as strictly as a scenario is."""
-    return _Reader(where, {}).table(kind, content, "")
-
-
 def read(content: dict[str, Any], where: str, overrides: Overrides | None = None) -> Scenario:
     """The scenario that a TOML document (or a trace's first line) describes."""
     overrides = overrides or {}
     for key, (option, value) in overrides.items():
         _assign(content, key, option, value)
-    reader = _Reader(where, overrides)
-    scenario = _with_rows(reader, reader.table(Scenario, content, ""))
+    reader = Reader(where, overrides)
+    scenario = _with_rows(reader, reader.table(Scenario, content))
     _Plausibility(reader, scenario).check()
     return scenario
 
 
-def _with_rows(reader: "_Reader", scenario: Scenario) -> Scenario:
+def _with_rows(reader: Reader, scenario: Scenario) -> Scenario:
     """With the rows of its matrix in it: a trace or a sweep then needs no other file.
 
     A path is relative to the file that names it; on a command line, to the working directory.
@@ -133,78 +112,6 @@ def _assign(content: dict[str, Any], key: str, option: str, value: Any) -> None:
     branch[leaf] = value
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Turns tables into structs, and says where a value stood when it is wrong."""
-
-    where: str
-    overrides: Overrides
-
-    def wrong(self, key: str, text: str) -> ConfigError:
-        """The error to raise about a key."""
-        option = self.overrides.get(key)
-        return ConfigError(f"{option[0] if option else self.where}: {key}: {text}")
-
-    def table(self, kind: type[Table], content: Any, prefix: str) -> Any:
-        """One table; `prefix` is its dotted name with the dot."""
-        name = prefix.removesuffix(".")
-        if not isinstance(content, dict):
-            raise self.wrong(name, f"is a table: write [{name}] and its keys below")
-        fields = {each.name: each for each in msgspec.structs.fields(kind)}
-        for key in content:
-            if key not in fields:
-                raise self.wrong(prefix + key, f"no such key{_nearest(key, fields)}")
-        values = {}
-        for key, each in fields.items():
-            if key in content:
-                values[key] = self.value(each.type, content[key], prefix + key)
-            elif each.required:
-                allowed = meta_of(each.type).extra["allowed"]
-                raise self.wrong(prefix + key, f"is missing: expected {allowed}")
-        return kind(**values)
-
-    def value(self, kind: Any, value: Any, key: str) -> Any:
-        """One value: a table, several of them, or something plain."""
-        inner = table_of(kind)
-        if inner is None:
-            return self.plain(kind, value, key)
-        if get_origin(kind) is not tuple:
-            return self.table(inner, value, f"{key}.")
-        if not isinstance(value, list):
-            raise self.wrong(key, f"can be there several times: write [[{key}]]")
-        return tuple(self.table(inner, each, f"{key}.{i}.") for i, each in enumerate(value))
-
-    def plain(self, kind: Any, value: Any, key: str) -> Any:
-        """A value that its type and its limits allow."""
-        try:
-            if not all(map(math.isfinite, _numbers(value))):
-                raise ValueError(value)
-            return msgspec.convert(value, kind)
-        except (msgspec.ValidationError, ValueError):
-            allowed = meta_of(kind).extra["allowed"]
-            raise self.wrong(key, f"expected {allowed}, not {_shown(value)}") from None
-
-
-def _numbers(value: Any) -> Iterable[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(each)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return msgspec.json.encode(value).decode() if not isinstance(value, float) else f"{value}"
-    except TypeError:
-        return str(value)
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else f" (there are {', '.join(words)})"
-
-
 TAKES: Mapping[str, Sequence[str]] = {
     "crash": ("share", "count"),
     "leave": ("share", "count"),
@@ -223,7 +130,7 @@ UNDOES = {"thaw": "freeze", "restart": "crash", "heal": "partition"}
 class _Plausibility:
     """What no type can say: that the timeline can happen as written, and each band be met."""
 
-    reader: _Reader
+    reader: Reader
     scenario: Scenario
     _done: set[str] = field(default_factory=set)
 
@@ -352,7 +259,7 @@ class _Plausibility:
         names = names_for(self.scenario)
         for name, (low, high) in self.scenario.bands.items():
             if name not in names:
-                text = f"this scenario has no such measure{_nearest(name, names)}"
+                text = f"this scenario has no such measure{nearest(name, names)}"
                 raise self.reader.wrong(f"bands.{name}", text)
             if low > high:
                 text = f"expected two numbers, the lower one first, not [{low:g}, {high:g}]"
@@ -364,7 +271,7 @@ class _Plausibility:
             key, count = f"published.{number}", len(figures.values)
             for name in figures.measures:
                 if name not in names:
-                    text = f"this scenario has no such measure{_nearest(name, names)}: {name}"
+                    text = f"this scenario has no such measure{nearest(name, names)}: {name}"
                     raise self.reader.wrong(f"{key}.measures", text)
             if len(figures.measures) != (1 if figures.along else count):
                 wanted = "one measure (along)" if figures.along else f"{count}, one a value"

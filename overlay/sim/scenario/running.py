@@ -47,7 +47,7 @@ Progress = Callable[[float], None]
 
 
 def _silent(_: float) -> None:
-    """Nobody looks."""
+    """For whoever does not watch the progress."""
 
 
 @dataclass(frozen=True, slots=True)

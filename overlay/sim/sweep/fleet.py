@@ -128,7 +128,7 @@ def _local(workers: int) -> Iterator[Any]:
 
 
 def _end(cluster: Any) -> None:
-    """Workers are idle or in the middle of a world that nobody waits for: no need to ask them."""
+    """End them without asking: they are idle, or run a cell whose result nobody waits for."""
     for nanny in cluster.workers.values() if cluster is not None else ():
         nanny.auto_restart = False
     for child in multiprocessing.active_children():

@@ -19,12 +19,12 @@ from msgspec import Meta
 from overlay.errors import ConfigError, UsageError
 from overlay.sim.scenario import reading
 from overlay.sim.scenario.measures import names_for
-from overlay.sim.scenario.reading import content_of, read, table_in
+from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.scenario import Scenario
-from overlay.tables import Table
+from overlay.tables import Reader, Table, content_of
 
 CELLS_MAX = 100_000
-"""Cells of one sweep (guess): more is a slip of somebody's finger."""
+"""Cells of one sweep (guess): who asks for more has probably mistyped a number."""
 TOLD_ONLY = ("about", "source", "published")
 """Keys of a scenario that do not change what comes of it."""
 Set = tuple[tuple[str, Any], ...]
@@ -39,7 +39,7 @@ class SweepFile(Table, frozen=True, kw_only=True):
         Meta(
             max_length=200,
             description="One line over the table.",
-            extra={"allowed": "a text of at most 200 characters", "default": "none"},
+            extra={"default": "none"},
         ),
     ] = ""
     scenario: Annotated[
@@ -121,7 +121,7 @@ def load(path: Path, version: str) -> Sweep:
     `version`: of overlay, whose results these will be.
     """
     where = str(path)
-    file: SweepFile = table_in(SweepFile, content_of(path), where)
+    file: SweepFile = Reader(where).table(SweepFile, content_of(path))
     base = _base(path, file)
     fixed, axes = dict(_flat(file.set)), dict(_axes(file.sweep, where))
     if "seed" in fixed:
@@ -149,7 +149,7 @@ class _Beginning:
 
     name: str
     where: str
-    """In whose words a mistake in it is told."""
+    """The file, or the part of it, that an error names."""
     content: dict[str, Any]
     run: str
     """What `overlay sim run` takes; empty where the scenario stands in the sweep's own file."""

@@ -59,7 +59,7 @@ def test_every_key_says_what_it_is_for_and_what_is_allowed() -> None:
     for row in rows:
         assert row.about.endswith("."), row
         assert row.allowed, row
-        assert row.default, row
+        assert row.written, row
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from overlay.core.wire.messages import Answer, Bounce, Offer
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ends import LinkEnd
 from overlay.sim.node import SimNode
-from overlay.sim.scenario.reading import content_of, read
+from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.running import run
 from overlay.sim.world import World
+from overlay.tables import content_of
 from tests.sim import swarm
 
 SIMULATIONS = Path(__file__).parents[3] / "simulations"

@@ -192,7 +192,7 @@ def test_every_key_of_a_sweep_says_what_it_is_for() -> None:
     for row in keys(SweepFile):
         assert row.about.endswith("."), row
         assert row.allowed, row
-        assert row.default, row
+        assert row.written, row
 
 
 # --- what is kept --------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ def accept(
     dialler = Candidate("prflx", pair[0], candidate_priority("host"))
     return Association(
         link=link,
-        ice=LiteSession(check.username, check.local, pair, now),
+        ice=LiteSession(check.local, pair, now),
         attempt=check.claim.attempt,
         inbound=True,
         dtls_role="server",

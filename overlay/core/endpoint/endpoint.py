@@ -204,11 +204,6 @@ class Endpoint:
             return None
         return route.only
 
-    def route(self, link: LinkId) -> AddressPair | None:
-        """Where the link's datagrams go, and which local address they leave from."""
-        association = self._links.get(link)
-        return None if association is None else association.pair
-
     def rtt(self, link: LinkId) -> float | None:
         """The round trip in seconds that checks have measured; a listener measures none."""
         association = self._links.get(link)

@@ -21,7 +21,7 @@ class Route:
         self.arrange()
 
     def arrange(self) -> None:
-        """Decide who hears what: established ones first, at home before elsewhere."""
+        """Decide who hears what: established ones first, and those whose datagrams go here."""
         members = sorted(self.members, key=self._rank)
         self.opening = tuple(m for m in members if m.secured and not m.established)
         """Handshakes under way: they get records of epoch 0."""

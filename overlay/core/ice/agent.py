@@ -4,7 +4,7 @@ Each side knows the other's candidates, and the agent checks all candidate pairs
 from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
 controlling agent nominates the best valid pair. From then on the agent watches that path.
 
-Deviation: RFC 8445 changes an established path by a restart alone (§9). Ours moves by one rule. Our
+Deviation: in RFC 8445 only a restart changes an established path (§9). Ours moves by one rule. Our
 own end moves when a check from another of our addresses is answered. The peer's end moves when
 three things have happened at its new address: an authenticated check or answer came from there, a
 check of ours was answered there, and after that an encrypted packet from there was decrypted
@@ -152,10 +152,6 @@ class IceAgent:
         self._send_due(now)
 
     # --- facts ----------------------------------------------------------------------------------
-
-    def owns(self, transaction_id: bytes) -> bool:
-        """Whether a response with this transaction id is for us."""
-        return transaction_id in self._transactions
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float

@@ -1,7 +1,8 @@
-"""The check list of an ICE agent: which pairs to try, in which order (RFC 8445 §6.1.2).
+"""The check list of an ICE agent: which candidate pairs to check, in which order (RFC 8445 §6.1.2).
 
-One component on one port, so a local candidate is worth its base alone: pairs are made of our
-bases and the remote candidates of the same family. Everything is bounded, for a peer fills it.
+One component on one port, so checks for a local candidate leave from its base: candidate pairs are
+made of our bases and the remote candidates of the same family (§6.1.2.4 prunes the others). All is
+bounded, since a peer fills it.
 """
 
 import ipaddress
@@ -66,7 +67,7 @@ class CandidatePair:
 
     @property
     def prflx_priority(self) -> int:
-        """What a check says in PRIORITY (RFC 8445 §7.1.1)."""
+        """What a check says in PRIORITY: ours, were it peer-reflexive (RFC 8445 §7.1.1)."""
         return TYPE_PREFERENCES["prflx"] << 24 | self.local_priority & 0xFFFFFF
 
     def on(self, event: PairEvent) -> None:
@@ -102,7 +103,7 @@ class CheckList:
             pair.sort(controlling)
 
     def add_remote(self, candidate: Candidate) -> None:
-        """CandidatePair a signalled candidate with every base of its family, or skip it.
+        """Pair a signalled candidate with every base of its family, or skip it.
 
         Skipped are addresses that are no unicast IP address, families that we have no base of,
         and candidates beyond the first eight.
@@ -138,6 +139,7 @@ class CheckList:
             return pair
         candidate = self._remotes.get(remote)
         if candidate is None:
+            # RFC 8445 §7.3.1.3: peer-reflexive, of the priority that its check says.
             if not self._room_for_reflexive():
                 return None
             candidate = Candidate("prflx", remote, _clamped(priority))
@@ -157,7 +159,7 @@ class CheckList:
         return _best(pair for pair in self if pair.state is PairState.WAITING)
 
     def best_valid(self) -> CandidatePair | None:
-        """The best of the valid list (RFC 8445 §6.1.2.1)."""
+        """The best of the valid list (RFC 8445 §7.2.5.3.2)."""
         return _best(pair for pair in self if pair.state is PairState.SUCCEEDED)
 
     def may_improve_on(self, pair: CandidatePair) -> bool:
@@ -186,6 +188,7 @@ class CheckList:
         """What kind of path a checked pair is."""
         if pair.remote_candidate.kind == "relay":
             return PathKind.RELAYED
+        # Both ends are host candidates when the peer sees us at an address of our own.
         ours = (pair.local, pair.seen_local, *self._host_addresses)
         if pair.remote_candidate.kind == "host" and pair.mapped and pair.mapped in ours:
             return PathKind.HOST
@@ -197,7 +200,8 @@ class CheckList:
         for base in bases:
             if base.local == local or base.local is None:
                 return base
-        # An interface that came up later, or a shell that knows no local addresses.
+        # The check came to an address that is no base of ours: an interface that came up later, or
+        # a shell that knows no local addresses.
         return Base(local, ipv6, min((base.priority for base in bases), default=1))
 
     def _add_pair(
@@ -217,6 +221,7 @@ class CheckList:
         """Full: the worst pair goes that is not under way, if it is worse (RFC 8445 §6.1.2.5)."""
         if len(self._pairs) < MAX_PAIRS:
             return True
+        # Deviation: §6.1.2.5 goes by priority alone; we give no check up that is under way.
         idle = (PairState.WAITING, PairState.FAILED)
         victims = [(pair.priority, key) for key, pair in self._pairs.items() if pair.state in idle]
         worst = min(victims, key=lambda victim: victim[0], default=None)

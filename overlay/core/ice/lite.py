@@ -187,8 +187,7 @@ class LiteSession:
     Its methods are those of `overlay.core.ice.agent.IceAgent`.
     """
 
-    def __init__(self, username: str, local: IceCredentials, pair: AddressPair, now: float) -> None:
-        self.username = username
+    def __init__(self, local: IceCredentials, pair: AddressPair, now: float) -> None:
         self.local = local
         self.remote: IceCredentials | None = None
         """A listener never learns the dialler's password."""

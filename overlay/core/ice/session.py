@@ -8,7 +8,7 @@ MAX_ROLE_SWITCHES = 4
 
 
 class Session:
-    """Signs our checks, authenticates the peer's, and settles who controls."""
+    """Signs our checks, authenticates the peer's, and settles which side controls."""
 
     def __init__(self, controlling: bool, local: IceCredentials, tie_breaker: int) -> None:
         self.controlling = controlling
@@ -26,10 +26,12 @@ class Session:
         self.local = local
 
     def key_of(self, request: stun.Message) -> bytes | None:
-        """The password that protects this request, if it is meant for us and genuine."""
+        """The password that protects this request, if it is meant for us and authentic."""
+        # RFC 8445 §7.2.2: the sender puts the receiver's user fragment first.
         ufrag, _, theirs = (request.username or "").partition(":")
         if ufrag == self.local.ufrag and (self.remote is None or theirs == self.remote.ufrag):
             key = self.local.password.encode()
+        # RFC 8445 §9: checks of the session before a restart still come in.
         elif self._previous and [ufrag, theirs] == [each.ufrag for each in self._previous]:
             key = self._previous[0].password.encode()
         else:

@@ -1,4 +1,4 @@
-"""Where we can be reached: our own addresses, and what our neighbours see of us.
+"""Where we can be reached: our own addresses, and those at which our neighbours see us.
 
 Every connectivity check is a STUN query: the answers say under which address a neighbour sees us.
 One voice is not believed: candidates may carry it (a wrong one costs a few checks), but a record
@@ -29,7 +29,7 @@ class Reflexive:
     _votes: dict[PeerId, Address] = field(default_factory=dict)
 
     def listen(self, listening: tuple[Address, ...], advertised: tuple[Address, ...]) -> None:
-        """Our port is open at these addresses; `advertised` is the user's word."""
+        """Our port is open at these addresses; the user says that `advertised` lead there too."""
         self.listening, self.advertised = listening, advertised
         self._proven = {each: None for each in self._proven if each in listening}
 
@@ -41,7 +41,7 @@ class Reflexive:
         return True
 
     def vote(self, peer: PeerId, address: Address) -> bool:
-        """A neighbour sees us here; returns whether what we can say of ourselves has changed."""
+        """A neighbour sees us here; returns whether that changes the addresses in our record."""
         if not Host().holds(address.host) or not 0 < address.port < 65_536:
             return False  # no address that anybody could send to: not worth a place in a record
         before = self.mapped(VOTES_NEEDED)
@@ -55,7 +55,7 @@ class Reflexive:
         return self._votes.get(peer)
 
     def forget(self, peer: PeerId) -> None:
-        """A neighbour is gone and its word with it."""
+        """A neighbour is gone, and its vote with it."""
         self._votes.pop(peer, None)
 
     def mapped(self, votes: int = 1) -> list[Address]:
@@ -80,7 +80,7 @@ class Reflexive:
         return tuple(hosts[:6] + reflexive[:2])
 
     def entries(self) -> list[AddressEntry]:
-        """Our addresses as our record and invites carry them, the surest first."""
+        """Our addresses as our record and invites carry them, proven ones first."""
         entries = [AddressEntry(host, port, proven=True) for host, port in self.advertised]
         entries += [
             AddressEntry(each.host, each.port, proven=each in self._proven)

@@ -46,7 +46,7 @@ def test_a_replayed_check_from_anywhere_moves_nothing(kind: str) -> None:
                 world.send(data, somewhere(random), B)
         assert talks(world, a, b, link)
     assert captured
-    assert b.endpoint.route(LinkId(link)) == (A, B)
+    assert b.routes[LinkId(link)] == (A, B)
     assert len(b.secured()) == 1
     assert b.lost() == a.lost() == {}
     assert b.endpoint.counters["replayed"] > 100
@@ -62,7 +62,7 @@ def test_checks_spoofed_with_the_address_of_a_linked_peer_move_nothing() -> None
             assert talks(world, a, b, link)
     world.run(10.0)
     assert talks(world, a, b, link)
-    assert b.endpoint.route(LinkId(link)) == (A, B)
+    assert b.routes[LinkId(link)] == (A, B)
     assert (len(b.secured()), b.lost(), a.lost()) == (1, {}, {})
     assert not b.said_kinds()
     assert_bounded(b.endpoint)
@@ -76,7 +76,7 @@ def test_fresh_checks_for_the_very_session_from_anywhere_move_nothing() -> None:
         world.send(forged_check(b, LOW, number), somewhere(random), B)
         if number % 100 == 0:
             assert talks(world, a, b, link)
-    assert b.endpoint.route(LinkId(link)) == (A, B)
+    assert b.routes[LinkId(link)] == (A, B)
     assert state_of(b.endpoint)["routes"] == 5, "its own addresses and the last four"
     assert (b.secured()[1:], b.lost(), a.lost()) == ([], {}, {})
 

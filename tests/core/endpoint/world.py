@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from OpenSSL import SSL
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import EndpointOutput, Record, Secure, Send
+from overlay.core.endpoint.outputs import EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import Admit, Dial, DialFailed, LinkLost, Negotiate, Prepare
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
 from overlay.core.wire import dial_tokens as dial
@@ -110,6 +110,8 @@ class Shell:
         self.endpoint.set_wall(WALL)
         self.endpoint.set_local(addresses)
         self.dtls: dict[LinkId, Dtls] = {}
+        self.routes: dict[LinkId, tuple[Address, Address | None]] = {}
+        """Where each link's datagrams go, and from where, as the endpoint has said."""
         self.outputs: list[EndpointOutput] = []
         self.read: dict[LinkId, list[bytes]] = defaultdict(list)
         self.frozen = False
@@ -187,7 +189,10 @@ class Shell:
             match output:
                 case Send(data, remote, local):
                     self.world.send(data, local or self.address, remote)
+                case Move(link, remote, local):
+                    self.routes[link] = (remote, local)
                 case Secure():
+                    self.routes[output.link] = (output.remote, output.local)
                     self.dtls[output.link] = Dtls(output.dtls_role, listen=output.cookie_exchanged)
                     if output.dtls_role == "client":
                         self.dtls[output.link].shake()
@@ -196,6 +201,7 @@ class Shell:
                     self._feed(links, data, remote)
                 case DialFailed(link) | LinkLost(link):
                     self.dtls.pop(link, None)
+                    self.routes.pop(link, None)
                 case _:
                     pass
 
@@ -219,9 +225,8 @@ class Shell:
 
     def _send_dtls(self, link: LinkId) -> None:
         for data in self.dtls[link].outgoing():
-            route = self.endpoint.route(link)
-            if route is not None:
-                self.world.send(data, route[1] or self.address, route[0])
+            remote, local = self.routes[link]
+            self.world.send(data, local or self.address, remote)
 
 
 @dataclass

@@ -59,9 +59,9 @@ class Shell(asyncio.DatagramProtocol):
             message = stun.parse(data)
             assert isinstance(message, stun.Message), message
             self.served += message.message_class is stun.MessageClass.REQUEST
-            ours = self.agent.owns(message.transaction_id)
+            ours = message.transaction_id in self.agent._transactions
             self.agent.receive(message, remote, self.address, self.now)
-            self.answered += ours and not self.agent.owns(message.transaction_id)
+            self.answered += ours and message.transaction_id not in self.agent._transactions
         self.perform()
 
     def perform(self) -> None:

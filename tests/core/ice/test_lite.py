@@ -42,7 +42,7 @@ def check(number: int = 1, *, key: bytes = KEY, controlled: int | None = None) -
 
 
 def session() -> LiteSession:
-    return LiteSession(f"{LOCAL.ufrag}:dialler", LOCAL, (A, B), 0.0)
+    return LiteSession(LOCAL, (A, B), 0.0)
 
 
 def answer_of(outputs: list[ice.IceOutput]) -> stun.Message:

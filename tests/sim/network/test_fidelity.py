@@ -17,7 +17,7 @@ from overlay.sim.crypto import StandInCrypto
 from overlay.sim.world import SimNode, World
 
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
-SIZES = [40, pytest.param(200, marks=(pytest.mark.slow, pytest.mark.timeout(600)))]
+SIZES = [40, pytest.param(200, marks=(pytest.mark.soak, pytest.mark.timeout(600)))]
 
 
 class RealKeys(StandInCrypto):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.lab.nodes import ROOT, Json, Node, Process, environment
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 QUIET = ("--set", "links.auto=false", "--set", "links.direct=false")
 """No links but those that are asked for."""
 LINKS_MOST = 14
@@ -45,26 +44,31 @@ def suite(path: str, words: str) -> None:
     """
     named = tests_named(path, words)
     assert named, f"no test in {path} is named {words}"
-    for name, function in named.items():
-        marks = " ".join(map(ast.unparse, function.decorator_list))
-        left_out = re.search(rf"pytest\.mark\.({LEFT_OUT})\b", marks)
-        assert not left_out, f"{name} proves nothing here: {marks}"
+    for name, marks in named.items():
+        left_out = [mark for mark in marks if re.match(rf"\[?pytest\.mark\.({LEFT_OUT})\b", mark)]
+        assert not left_out, f"{name} proves nothing here: {left_out}"
 
 
 LEFT_OUT = "skip|skipif|xfail|soak"
 """Marks of tests that do not run, that may fail, or that run elsewhere."""
 
 
-def tests_named(path: str, words: str) -> dict[str, Function]:
-    """Tests in a file, or below a directory, as ``pytest PATH -k WORDS`` names them."""
+def tests_named(path: str, words: str) -> dict[str, list[str]]:
+    """Tests in a file, or below a directory, as ``pytest PATH -k WORDS`` has them: their marks."""
     root = ROOT / path
     found = {}
     for file in sorted(root.rglob("test_*.py")) if root.is_dir() else [root]:
-        for function in ast.parse(file.read_text()).body:
-            if isinstance(function, Function) and function.name.startswith("test_"):
+        body = ast.parse(file.read_text()).body
+        of_all = [
+            ast.unparse(each.value)
+            for each in body
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "pytestmark"
+        ]
+        for function in body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 name = f"{file.relative_to(ROOT)}::{function.name}"
-                if is_meant(words, name):
-                    found[name] = function
+                if function.name.startswith("test_") and is_meant(words, name):
+                    found[name] = [*of_all, *map(ast.unparse, function.decorator_list)]
     return found
 
 

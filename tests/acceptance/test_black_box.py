@@ -51,3 +51,6 @@ def test_a_test_that_does_not_run_proves_nothing(tree: Path, mark: str) -> None:
     black_box.suite("tests", "rfc")
     with pytest.raises(AssertionError, match=r"hpke.* proves nothing"):
         black_box.suite("tests", "rfc or hpke")
+    (tree / "tests" / "test_seal.py").write_text(f"pytestmark = pytest.mark.{mark}\n{SOURCE}")
+    with pytest.raises(AssertionError, match=r"9180 proves nothing"):
+        black_box.suite("tests", "rfc")

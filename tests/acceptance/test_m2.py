@@ -16,6 +16,7 @@ from tests.acceptance.black_box import (
     LINKS_MOST,
     QUIET,
     failed_up,
+    make,
     next_event,
     one_line_error,
     resident,
@@ -204,7 +205,11 @@ def test_streams_from_programs_reach_peers_that_are_not_linked_yet(crew: Crew) -
 
 
 def test_programs_and_their_tests_run_as_the_pages_show() -> None:
-    suite("tests/docs", "programming or testing")
+    suite("tests/docs/test_docs.py", "python_blocks_run")
+    suite("tests/test_testing.py", "the_pages_tests_pass")
+    for name in ("programming", "testing"):
+        page = (ROOT / "docs" / f"{name}.md").read_text()
+        assert re.search(r"^```python", page, re.MULTILINE), "nothing of it would be run"
 
 
 # --- 5. commands ---------------------------------------------------------------------------------
@@ -480,10 +485,15 @@ def linked_since(node: Node, others: list[Node]) -> dict[str, float]:
 # --- done when -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("demo", ["mesh.py", "firewalled.py"])
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("demo", ["demo", "demo-firewalled"])
 def test_demos_hold_with_sixteen_nodes_that_are_no_full_mesh(demo: str) -> None:
-    done = sh(sys.executable, f"demos/{demo}", "--json", timeout=300)
+    """And outlive their creator. What people see is on stderr here."""
+    done = sh(*make(demo, "ARGS=--json"), timeout=220)
     assert done.returncode == 0, done.stderr
+    for word in ("negotiated", "via", "hops", "mesh"):
+        assert word in done.stderr.lower()
     told = json.loads(done.stdout)
     first, *others = names = [f"n{number}" for number in range(1, 17)]
     assert told["nodes"] == names
@@ -496,7 +506,7 @@ def test_demos_hold_with_sixteen_nodes_that_are_no_full_mesh(demo: str) -> None:
     assert told["connected"]["via"] in names
     assert told["heard"] == [names, others], "once all, and once all but the creator"
     assert reached(others[0], list(map(set, told["links_after"]))) == set(others)
-    if demo == "firewalled.py":
+    if demo == "demo-firewalled":
         inner = [link for link in told["links"] if first not in link["ends"]]
         assert {link["negotiated"] for link in inner} == {"mesh"}
 

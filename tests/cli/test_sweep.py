@@ -18,6 +18,7 @@ import pytest
 from overlay.cli import main
 from tests.cli.complaints import complaint
 from tests.lab.nodes import OVERLAY, ROOT, Json, Process, environment, overlay, wait_for
+from tests.soak import everyday
 
 SMALL = """
 nodes = 6
@@ -179,7 +180,7 @@ def go_on(file: Path, before: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole_terminal", [True, False])
+@pytest.mark.parametrize("whole_terminal", everyday({True}, [True, False]))
 def test_an_interrupt_ends_all_workers_and_loses_nothing(
     file: Path, begun: tuple[Process, list[psutil.Process]], whole_terminal: bool
 ) -> None:
@@ -199,7 +200,7 @@ def test_an_interrupt_ends_all_workers_and_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", everyday({signal.SIGKILL}, [signal.SIGKILL, signal.SIGTERM]))
 def test_a_killed_sweep_takes_its_workers_along_and_loses_nothing(
     file: Path, begun: tuple[Process, list[psutil.Process]], number: int
 ) -> None:

@@ -4,24 +4,28 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 
 import pytest
 
 from overlay.core.events import Effect
 from overlay.sim.node import SimNode
 from tests.sim.swarm import Run, draw
+from tests.soak import everyday
 
 SEEDS = range(30)
+EVERYDAY = {2, 5, 6, 8, 9, 12, 19, 24, 27}
+"""Among them they have every fault, losses of a tenth, and six in ten that cannot be dialled."""
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", everyday(EVERYDAY, SEEDS))
 def test_whatever_happens_the_mesh_keeps_its_promises_and_heals(
     seed: int, request: pytest.FixtureRequest
 ) -> None:
     Run(seed, f"pytest '{request.node.nodeid}'").run()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4, 7, 8, 11, 13, 22, 28, 29])
+@pytest.mark.parametrize("seed", everyday({2, 8, 22}, [1, 2, 4, 7, 8, 11, 13, 22, 28, 29]))
 def test_so_it_does_where_every_check_is_a_datagram(
     seed: int, request: pytest.FixtureRequest
 ) -> None:
@@ -32,12 +36,13 @@ def test_three_nodes_beside_six_whose_views_are_full_of_each_other_come_in() -> 
     Run(182).run()
 
 
-def test_plans_differ_and_every_fault_is_drawn_by_some_seed() -> None:
-    kinds = {kind for seed in SEEDS for _, kind, _ in draw(seed).faults}
+@pytest.mark.parametrize("seeds", [EVERYDAY, SEEDS], ids=["every day", "soak"])
+def test_plans_differ_and_every_fault_is_drawn_by_some_seed(seeds: Collection[int]) -> None:
+    kinds = {kind for seed in seeds for _, kind, _ in draw(seed).faults}
     assert kinds == {
         "burst", "clock", "crash", "freeze", "leave", "partition", "restart", "split",
     }  # fmt: skip
-    assert len({repr(draw(seed)) for seed in SEEDS}) == len(SEEDS)
+    assert len({repr(draw(seed)) for seed in seeds}) == len(seeds)
 
 
 def history(seed: int) -> str:
@@ -65,7 +70,7 @@ def test_a_seed_makes_one_history_under_any_hash_seed() -> None:
             capture_output=True,
             text=True,
         ).stdout
-        for hash_seed in ("0", "1", "4711")
+        for hash_seed in ("0", "4711")
     }
     assert len(histories) == 1
     assert histories != {history(4) + "\n"}, "the digest tells nothing apart"

@@ -18,7 +18,7 @@ from overlay.sim.node import SimNode
 from overlay.sim.world import World
 
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
-SIZES = [40, pytest.param(200, marks=(pytest.mark.slow, pytest.mark.timeout(600)))]
+SIZES = [40, pytest.param(200, marks=(pytest.mark.soak, pytest.mark.timeout(600)))]
 
 
 class RealKeys(StandInCrypto):

@@ -374,6 +374,7 @@ def test_both_ends_have_the_same_attempt_and_exporter_and_the_other_ones_certifi
 # --- the same again ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_under_any_hash_seed() -> None:
     run = "first-mesh --nodes 8 --set fidelity=ice"
     first = hash_of(run, "0")

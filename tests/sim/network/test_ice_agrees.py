@@ -12,8 +12,11 @@ from overlay.core.types import Address
 from overlay.sim.network.nat import Firewalls
 from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.running import run
+from tests.soak import everyday
 
-SEEDS = (1, 2, 3)
+pytestmark = pytest.mark.slow
+FULL, SMALL = (60, (1, 2, 3)), (24, (1, 2))
+"""How many nodes, and the seeds of their runs; every day the small ones."""
 MEASURES = ("joined", "reliability", "success", "success_connect", "degree", "path")
 TOLERANCES = {
     # Of 120 requests in three runs two may fail of bad luck, and one node of 180 come late.
@@ -28,11 +31,11 @@ TOLERANCES = {
 }
 
 
-def measured(fidelity: str, seed: int) -> dict[str, float]:
+def measured(fidelity: str, seed: int, nodes: int) -> dict[str, float]:
     """A burst of joins, four in ten firewalled; a fifth crash at once; requests afterwards."""
     scenario = read(
         {
-            "nodes": 60,
+            "nodes": nodes,
             "duration": 75.0,
             "seed": seed,
             "fidelity": fidelity,
@@ -54,15 +57,15 @@ def measured(fidelity: str, seed: int) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def means(fidelity: str) -> dict[str, float]:
-    runs = [measured(fidelity, seed) for seed in SEEDS]
+def means(fidelity: str, nodes: int, seeds: tuple[int, ...]) -> dict[str, float]:
+    runs = [measured(fidelity, seed, nodes) for seed in seeds]
     return {name: fmean(run[name] for run in runs) for name in MEASURES}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_both_fidelities_come_to_the_same_measures() -> None:
-    links, ice = means("links"), means("ice")
+@pytest.mark.parametrize(("nodes", "seeds"), everyday({SMALL}, [SMALL, FULL]))
+def test_both_fidelities_come_to_the_same_measures(nodes: int, seeds: tuple[int, ...]) -> None:
+    links, ice = means("links", nodes, seeds), means("ice", nodes, seeds)
     for name, tolerance in TOLERANCES.items():
         assert ice[name] == pytest.approx(links[name], abs=tolerance), name
 
@@ -74,4 +77,4 @@ def test_a_firewall_that_no_check_opens_is_another_world(monkeypatch: pytest.Mon
         return None if self._is_firewalled(target) else (source, target)
 
     monkeypatch.setattr(Firewalls, "arriving", closed)
-    assert measured("ice", 1)["joined"] < 0.7
+    assert measured("ice", 1, 60)["joined"] < 0.7

@@ -62,6 +62,7 @@ def flooded(factor: float, **more: Any) -> Outcome:
     return run(load(FLOOD, {key: ("test", value) for key, value in size.items()}))
 
 
+@pytest.mark.slow
 def test_a_flood_of_views_does_not_fill_the_slots() -> None:
     """420 slots of 28 nodes: 0.30 is the adversaries' due, the share of 0.45 the published band."""
     outcome = flooded(10.0)
@@ -187,18 +188,21 @@ def test_a_liar_is_believed_to_be_near_to_whom_it_names(ways: tuple[str, ...]) -
 # --- a mesh with a fifth of them -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_publications_pass_by_those_who_drop_them() -> None:
     values = measured(["drop"])
     assert values["reliability"] > 0.99
     assert values["success"] == 1.0
 
 
+@pytest.mark.slow
 def test_requests_get_around_black_holes_that_look_near_to_everything() -> None:
     values = measured(["lie", "swallow"], share=0.1)
     assert values["success"] > 0.95
     assert values["reliability"] == 1.0
 
 
+@pytest.mark.slow
 def test_what_is_forged_or_said_again_reaches_nobody_and_the_mesh_stands() -> None:
     """The world looks: nothing is delivered twice, or that its origin did not publish."""
     values = measured(["forge", "replay"])

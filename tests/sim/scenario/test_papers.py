@@ -21,6 +21,7 @@ from overlay.sim.scenario.scenario import Scenario
 
 SIMULATIONS = Path(__file__).resolve().parents[3] / "simulations"
 NODES = 200
+pytestmark = pytest.mark.slow
 SETTLED_AT = 1000.0
 """Virtual seconds after which the workload begins: a few cycles are enough for so few nodes."""
 

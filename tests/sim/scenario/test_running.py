@@ -207,8 +207,13 @@ def test_the_object_for_programs_has_all_that_it_promises() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted((ROOT / "simulations").glob("*.toml")) if load(path).nodes <= SMALL],
-    ids=lambda p: p.stem,
+    [
+        pytest.param(
+            path, marks=pytest.mark.soak if path.stem == "partition-heal" else (), id=path.stem
+        )
+        for path in sorted((ROOT / "simulations").glob("*.toml"))
+        if load(path).nodes <= SMALL
+    ],
 )
 def test_every_small_scenario_that_ships_holds_its_bands(path: Path) -> None:
     scenario = load(path)

@@ -27,6 +27,7 @@ from overlay.sim.scenario.running import run
 from overlay.sim.world import World
 from overlay.tables import content_of
 from tests.sim import swarm
+from tests.soak import everyday
 
 SIMULATIONS = Path(__file__).parents[3] / "simulations"
 LATENCY = Conditions(latency=(0.01, 0.05))
@@ -268,7 +269,7 @@ def test_swarms_of_forty_of_whom_many_cannot_be_dialled_heal(
     swarm.Run(seed).run()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", everyday({1}, [1, 2, 3]))
 def test_who_has_no_room_for_a_link_that_it_asked_for_ends_it_once(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

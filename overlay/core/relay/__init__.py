@@ -1,0 +1,1 @@
+"""Paths through others' links: a place kept for what follows."""

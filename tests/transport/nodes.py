@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.events import Admit, Dial, Event, LinkOpened, Negotiate, Received, Transmit
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
 from overlay.core.wire import dial_tokens as dial
@@ -22,7 +23,6 @@ WALL = 1_800_000_000.0
 PATIENCE = 30.0
 """Seconds before a condition that should hold soon counts as failed."""
 LOOPBACK = Address("127.0.0.1", 0)
-HOST_PRIORITY = 2_130_706_431
 
 
 class Node:
@@ -133,7 +133,8 @@ class Node:
         return link
 
     def candidates(self) -> tuple[Candidate, ...]:
-        return tuple(Candidate("host", address, HOST_PRIORITY) for address in self.transport.listen)
+        priority = candidate_priority("host")
+        return tuple(Candidate("host", address, priority) for address in self.transport.listen)
 
     def negotiate(
         self,

@@ -14,6 +14,7 @@ from typing import assert_never
 
 import trio
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.events import (
     Admit,
     Dial,
@@ -47,7 +48,6 @@ LATENCY = 0.01
 """Seconds one way (guess)."""
 SUSPECT_AFTER, SILENT_AFTER, LOST_AFTER = 3.5, 6.0, 60.0
 """Seconds without hearing anything, as `overlay.core.ice.liveness` and its checks make them."""
-HOST_PRIORITY = 2_130_706_431
 
 log = logging.getLogger("overlay.transport")
 
@@ -325,8 +325,8 @@ class MemoryTransport:
         description = LinkDescription(
             local=side.credentials,
             remote=None if side.claim else other.credentials,
-            local_candidates=(Candidate("host", self.address, HOST_PRIORITY),),
-            remote_candidates=(Candidate("host", other.at.address, HOST_PRIORITY),),
+            local_candidates=(Candidate("host", self.address, candidate_priority("host")),),
+            remote_candidates=(Candidate("host", other.at.address, candidate_priority("host")),),
             dtls_role=role,
             local_fingerprint=self.fingerprint,
             remote_fingerprint=other.at.fingerprint,

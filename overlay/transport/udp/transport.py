@@ -298,7 +298,7 @@ class UdpTransport:
             self._emit(PathMoved(link.id, link.facts()))
 
     def _end(self, end: Ended) -> None:
-        """A link's own task says that it has ended; nobody else can say it of an attempt."""
+        """A link's own task tells the node; an attempt without a path has none, so we do."""
         link = self._links.get(end.link)
         if link is not None:
             link.end(end.reason)

@@ -1,4 +1,4 @@
-"""What one link has still to send: lanes served in strict order of urgency.
+"""What one link has still to send, in lanes; the most urgent that has something goes first.
 
 SCTP's own queue is first in, first out for the whole association (measured: a ping behind 1 MiB
 waits 3 s at 1 % loss), so messages wait here and SCTP is handed one only when it runs dry. Control
@@ -15,7 +15,7 @@ PARTS = Channel(0, ordered=False, max_retransmits=None)
 """For parts of publications: no control message waits until a lost packet of one is repeated."""
 DATAGRAMS = Channel(1, ordered=False, max_retransmits=0)
 MAX_QUEUED_BYTES = 4 << 20
-"""Beyond this the peer is not keeping up and the link ends (``overflow``) (guess)."""
+"""Beyond this the peer is not keeping up and the link ends with ``overflow`` (guess)."""
 MAX_PARTS_LANE_BYTES = 4 << 20
 """Beyond this a part is not queued: its peer is told later where to get it (guess)."""
 MAX_DATAGRAM_LANE_BYTES = 65_536

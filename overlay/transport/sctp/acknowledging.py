@@ -11,7 +11,14 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH, RTCSctpTransport
 
 from overlay.errors import LocalProtocolError, RemoteProtocolError
-from overlay.transport.sctp.packets import IMMEDIATE, SCTP_PORT, OutboundData, read_plain_sack
+from overlay.transport.sctp.packets import (
+    IMMEDIATE,
+    SCTP_PORT,
+    TSN_HALF,
+    TSN_MODULO,
+    OutboundData,
+    read_plain_sack,
+)
 from overlay.transport.sctp.timers import (
     RTO_INITIAL,
     SACK_DELAY,
@@ -32,9 +39,6 @@ MISSES = 3
 """SACKs that leave a chunk out before it counts as lost. RFC 9260 §7.2.4"""
 LONGEST_MEASURED = 60.0
 """Seconds. What took longer measured a process that was stopped, not the path (guess)."""
-
-_MODULO = 2**32
-_HALF = 2**31
 
 
 def drive(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -86,12 +90,12 @@ class Acknowledging(RTCSctpTransport):
 
         RemoteProtocolError: it acknowledges what was never sent, which would wedge the association.
         """
-        in_flight = (self._local_tsn - 1 - cumulative) % _MODULO
-        if in_flight >= _HALF or (gaps and gaps[-1][1] > in_flight):
+        in_flight = (self._local_tsn - 1 - cumulative) % TSN_MODULO
+        if in_flight >= TSN_HALF or (gaps and gaps[-1][1] > in_flight):
             raise RemoteProtocolError("SCTP: a SACK for data that was never sent")
         self._peer_rwnd = window
         last = self._last_sacked_tsn
-        if (cumulative - last) % _MODULO >= _HALF:
+        if (cumulative - last) % TSN_MODULO >= TSN_HALF:
             return  # older than one that has come before
         self._last_sacked_tsn = cumulative
         full = self._flight_size >= self._cwnd
@@ -105,7 +109,7 @@ class Acknowledging(RTCSctpTransport):
                 self._widen(size)
             if lost:
                 self._enter_fast_recovery()
-        elif (cumulative - self._fast_recovery_exit) % _MODULO < _HALF:
+        elif (cumulative - self._fast_recovery_exit) % TSN_MODULO < TSN_HALF:
             self._fast_recovery_exit = None
         sent = self._sent_queue
         if not sent:
@@ -122,7 +126,7 @@ class Acknowledging(RTCSctpTransport):
     def _acknowledge(self, cumulative: int) -> tuple[bool, int]:
         """Forget what has arrived; whether that was anything, and its bytes."""
         sent, first, size = self._sent_queue, True, 0
-        while sent and (cumulative - sent[0].tsn) % _MODULO < _HALF:
+        while sent and (cumulative - sent[0].tsn) % TSN_MODULO < TSN_HALF:
             chunk = sent.popleft()
             if chunk._in_flight:
                 chunk._in_flight = False
@@ -148,7 +152,7 @@ class Acknowledging(RTCSctpTransport):
         older: list[OutboundData] = []
         missed: list[OutboundData] = []
         for chunk in self._sent_queue:
-            ahead = (chunk.tsn - cumulative) % _MODULO
+            ahead = (chunk.tsn - cumulative) % TSN_MODULO
             if ahead > gaps[-1][1]:
                 break
             if ahead not in arrived:
@@ -194,13 +198,13 @@ class Acknowledging(RTCSctpTransport):
 
     def _mark_received(self, tsn: int) -> bool:
         """Note a TSN; True if it is a duplicate. Like aiortc's, without sorting at each chunk."""
-        ahead = (tsn - self._last_received_tsn) % _MODULO
-        if ahead == 0 or ahead >= _MODULO // 2 or tsn in self._sack_misordered:
+        ahead = (tsn - self._last_received_tsn) % TSN_MODULO
+        if ahead == 0 or ahead >= TSN_HALF or tsn in self._sack_misordered:
             if len(self._sack_duplicates) < MAX_DUPLICATES:
                 self._sack_duplicates.append(tsn)
             return True
         self._sack_misordered.add(tsn)
-        while (tsn := (self._last_received_tsn + 1) % _MODULO) in self._sack_misordered:
+        while (tsn := (self._last_received_tsn + 1) % TSN_MODULO) in self._sack_misordered:
             self._sack_misordered.remove(tsn)
             self._last_received_tsn = tsn
         return False
@@ -232,4 +236,4 @@ class Acknowledging(RTCSctpTransport):
 
     def _ahead(self, tsn: int) -> int:
         last: int = self._last_received_tsn
-        return (tsn - last) % _MODULO
+        return (tsn - last) % TSN_MODULO

@@ -32,19 +32,19 @@ from overlay.transport.sctp.packets import (
     IMMEDIATE,
     LAST_FRAGMENT,
     SCTP_PORT,
+    TSN_HALF,
+    TSN_MODULO,
     UNORDERED,
+    WHOLE,
     Bundle,
     OutboundData,
     is_for,
     read_chunks,
 )
-from overlay.transport.sctp.timers import (
-    RTO_MAX,
-    Clock,
-)
+from overlay.transport.sctp.timers import RTO_MAX, Clock
 
 MAX_WINDOW = 1 << 20
-"""Bytes in flight towards us at most. aiortc's"""
+"""Bytes in flight towards us at most, as aiortc has it."""
 MAX_STREAMS = 1024
 """Data channels that a peer may use."""
 TSN_WINDOW = 4096
@@ -63,9 +63,6 @@ DCEP = 50
 BINARY = 53
 DATA_CHANNEL_OPEN = 3
 DATA_CHANNEL_ACK = b"\x02"
-
-_MODULO = 2**32
-_HALF = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +84,6 @@ class Sctp(Acknowledging):
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
-        self.over = False
-        """The peer ended the association, or it never came about."""
         self.unsent = 0
         """Bytes queued that have not been sent once."""
         self._inbox: list[tuple[int, int, bytes]] = []
@@ -151,7 +146,7 @@ class Sctp(Acknowledging):
             piece = data[position : position + USERDATA_MAX_LENGTH]
             chunk = OutboundData(flags, self._local_tsn, stream_id, sequence, protocol, piece)
             chunk._max_retransmits = channel.max_retransmits
-            self._local_tsn = (self._local_tsn + 1) % _MODULO
+            self._local_tsn = (self._local_tsn + 1) % TSN_MODULO
             self._outbound_queue.append(chunk)
         self.unsent += len(data)
 
@@ -198,26 +193,26 @@ class Sctp(Acknowledging):
                 return
         elif isinstance(chunk, ForwardTsnChunk):
             if self._last_received_tsn is None:
-                return  # no INIT yet
+                return  # no INIT yet: out of the blue (RFC 9260 §8.4)
         elif isinstance(chunk, ShutdownChunk):
             self.over = True
         await super()._receive_chunk(chunk)
 
     def _may_begin(self, init: InitChunk) -> bool:
         """A late duplicate of the INIT must not rewind an association in use (RFC 9260 §5.2.2)."""
-        first = (init.initial_tsn - 1) % _MODULO
+        first = (init.initial_tsn - 1) % TSN_MODULO
         return not self.established and self._last_received_tsn in {None, first}
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         last = self._last_received_tsn
         if last is None:
-            return  # no INIT yet (RFC 9260 §5.1: out of the blue)
+            return  # no INIT yet: out of the blue (RFC 9260 §8.4)
         self._sack_needed = True
         self._sack_asked = self._sack_asked or bool(chunk.flags & IMMEDIATE)
         if chunk.stream_id >= MAX_STREAMS:
             raise RemoteProtocolError("SCTP: data on a stream that does not exist")
-        ahead = (chunk.tsn - last) % _MODULO
-        if TSN_WINDOW < ahead < _MODULO // 2:
+        ahead = (chunk.tsn - last) % TSN_MODULO
+        if TSN_WINDOW < ahead < TSN_HALF:
             return
         if ahead == 1 and not self._sack_misordered and self._is_whole(chunk):
             self._last_received_tsn = chunk.tsn
@@ -230,8 +225,8 @@ class Sctp(Acknowledging):
     def _is_whole(self, chunk: DataChunk) -> bool:
         """Whether this chunk is a message by itself and the next of its stream (the usual case)."""
         if (
-            chunk.flags & (FIRST_FRAGMENT | LAST_FRAGMENT) != FIRST_FRAGMENT | LAST_FRAGMENT
-            or self._reconfig_deferred is not None
+            chunk.flags & WHOLE != WHOLE
+            or self._reconfig_deferred is not None  # a reset waits for what was sent before it
         ):
             return False
         stream = self._get_inbound_stream(chunk.stream_id)
@@ -263,6 +258,7 @@ class Sctp(Acknowledging):
             drive(self._send_chunk(self._forward_tsn_chunk))
             self._forward_tsn_chunk = None
             self._t3.ensure(self._rto)
+        # Max.Burst (RFC 9260 §6.1 D), and less of it while what was lost is repeated.
         burst = SCTP_MAX_BURST if self._fast_recovery_exit is None else 2
         # At least one chunk may be in flight whatever the peer's window says (RFC 9260 §6.1 A).
         window = min(self._flight_size + burst * USERDATA_MAX_LENGTH, self._cwnd)

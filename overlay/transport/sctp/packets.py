@@ -23,8 +23,13 @@ PLAIN_SACK = Struct("!HHLLBBHLLHH")
 """A packet of one SACK that names no gap and no duplicate (RFC 9260 §3.3.4)."""
 SCTP_PORT = 5000
 """Inside DTLS every association uses this port at both ends."""
+TSN_MODULO = 2**32
+TSN_HALF = 2**31
+"""Of two TSNs the one that is less than this ahead is the newer (RFC 1982, RFC 9260 §1.6)."""
 LAST_FRAGMENT, FIRST_FRAGMENT, UNORDERED, IMMEDIATE = 1, 2, 4, 8
 """Flags of a DATA chunk; the last asks for a SACK at once (RFC 7053)."""
+WHOLE = FIRST_FRAGMENT | LAST_FRAGMENT
+"""Both flags of a chunk that is a message by itself."""
 DATA = 0
 INIT = 1
 SACK = 3

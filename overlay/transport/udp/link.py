@@ -33,7 +33,7 @@ GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
 theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
 HANGUP_TIMEOUT = 1.0
-"""Seconds that a link we end may take to get its last messages acknowledged."""
+"""Seconds that a link which we end may take to get its last messages acknowledged (guess)."""
 
 log = logging.getLogger("overlay.transport")
 
@@ -69,10 +69,10 @@ class Host(Protocol):
 
 
 class Link:
-    """An attempt, then an open link, then gone. Every public method is safe in every state."""
+    """A link from its attempt to its end. Every public method may be called in every state."""
 
     def __init__(self, secure: Secure, host: Host, local: Address) -> None:
-        """`local` is where we are bound, should the endpoint not know which address was asked."""
+        """`local`: where we are bound, should the endpoint not know which address was dialled."""
         self.id: LinkId = secure.link
         self.inbound = secure.inbound
         self.remote, self.local = secure.remote, secure.local
@@ -106,7 +106,7 @@ class Link:
     # --- life ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin the handshake: as client with our first flight."""
+        """Begin the handshake; as DTLS client, send our first flight."""
         self._guarded(self._dtls.start)
         self._arm_handshake_timer()
 
@@ -135,7 +135,7 @@ class Link:
         streams, self._streams = self._streams, None
         if streams is not None:
             streams.lose()
-        sctp, self._sctp = self._sctp, None  # no cycles: OpenSSL's 60 KiB are to be free at once
+        sctp, self._sctp = self._sctp, None  # no cycle keeps OpenSSL's 60 KiB until a collection
         if sctp is not None:
             sctp.abort()
         self._dtls.close()
@@ -149,7 +149,7 @@ class Link:
                     self.id, EndReason.BROKEN if self.reason == EndReason.TIMEOUT else self.reason
                 )
             )
-        elif self.id % 2 == 0:  # the core knows it: a dial or a negotiation, of either side
+        elif self.id % 2 == 0:  # the core chose the id, so it waits; of an odd one it never heard
             self._host.emit(DialFailed(self.id, self.reason))
 
     def end(self, reason: str) -> None:
@@ -383,7 +383,7 @@ class Link:
         if sctp is not None and sctp.piece and not self._flush_is_due:
             self._flush_is_due = True
             self._host.flush_soon(self)
-        # Without a piece wanted, enough is on its way: its acknowledgement will ask for more.
+        # Else enough is on its way: when that is acknowledged, `_after_sctp` asks for more.
 
     def _the_streams(self) -> LinkStreams:
         if self._streams is None:

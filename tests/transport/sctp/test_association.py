@@ -79,6 +79,26 @@ async def test_datagrams_are_lost_rather_than_late(loop: None) -> None:
     assert heard(bob, 1) == [b"kept"]
 
 
+async def test_a_forward_tsn_that_got_lost_is_sent_again_whatever_is_acknowledged(
+    loop: None,
+) -> None:
+    """RFC 3758 §3.5 C3: else the peer waits for ever for what nobody sends any more."""
+    wire, alice, bob = up()
+    say(alice, b"first")
+    assert wire.run(lambda: alice.association.idle)
+    wire.loss = 1.0
+    say(alice, b"lost", channel=DATAGRAMS)
+    wire.run(lambda: False, 0.7)
+    assert not alice.association._sent_queue, "given up, and said so in vain"
+    wire.loss = 0.0
+    bob.association._sack_owed = 1
+    bob.association._sack_late()
+    wire.run(lambda: False, 0.1)
+    say(alice, b"control")
+    assert wire.run(lambda: alice.association.idle)
+    assert heard(bob) == [b"first", b"control"]
+
+
 async def test_small_messages_share_packets(loop: None) -> None:
     wire, alice, bob = up()
     before = wire.carried

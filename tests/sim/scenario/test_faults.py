@@ -18,6 +18,8 @@ from overlay.sim.checks import liveness
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.world import SimNode, Violated, World
 
+pytestmark = pytest.mark.slow
+
 
 def mesh(world: World, size: int, **settings: Any) -> list[SimNode]:
     """Nodes that joined in one burst, at rest."""

@@ -14,6 +14,8 @@ import pytest
 
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Lines, Node, environment, wait_for
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30.0
 
 

@@ -13,6 +13,8 @@ from overlay import __version__
 from tests.cli.complaints import complaint, leave
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Node, environment, heard, overlay, wait_for
 
+pytestmark = pytest.mark.slow
+
 STATUS_KEYS = {
     "version", "wire", "peer_id", "name", "network", "listen", "links", "uptime",
     "internal_errors", "signalling",

@@ -14,6 +14,8 @@ from overlay.node.store import Store
 from tests.cli.complaints import complaint, failed_start, leave
 from tests.lab.nodes import Crew, Node, overlay, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "arguments",

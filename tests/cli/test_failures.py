@@ -20,6 +20,8 @@ from overlay.cli.main import overlay as group
 from tests.cli.complaints import complaint
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Node, Process, environment, overlay, wait_for
 
+pytestmark = pytest.mark.slow
+
 ASKING = {
     "chat": ["chat"],
     "connect": ["connect", "b"],

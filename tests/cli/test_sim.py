@@ -14,6 +14,8 @@ from overlay.cli import main
 from tests.cli.complaints import complaint
 from tests.lab.nodes import ROOT, overlay
 
+pytestmark = pytest.mark.slow
+
 SMALL = """
 about = "eight nodes"
 nodes = 8

@@ -14,6 +14,8 @@ import pytest
 from tests.cli.complaints import leave
 from tests.lab.nodes import OVERLAY, Crew, Node, Process, overlay, settled, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def gone(node: Node) -> bool:
     """Whether a node left nothing behind but its memory."""

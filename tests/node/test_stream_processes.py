@@ -10,6 +10,8 @@ from overlay.core.stream.frames import CANCELLED
 from tests.lab.nodes import Crew, Failed, Json, Node, Process
 from tests.node.stream_programs import LARGE, PIECE, PINGS, SERVER
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 120.0
 
 

@@ -191,6 +191,7 @@ async def test_opening_waits_while_too_many_are_open(nodes: Nodes) -> None:
         await bob.until(lambda: bob.streams[-1].protocol == "last")
 
 
+@pytest.mark.slow
 async def test_ten_thousand_streams_from_a_few_tasks_all_serve(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         ours, _ = await admitted(alice, bob)

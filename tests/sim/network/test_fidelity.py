@@ -87,6 +87,7 @@ def grown(world: World, size: int) -> list[SimNode]:
     return nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_a_world_with_codec_and_real_keys_does_exactly_the_same(size: int) -> None:
     assert trace(size) == trace(size, codec=True, crypto=RealKeys)
@@ -135,6 +136,7 @@ def measures(size: int, **fidelity: Any) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_simulated_keepalives_change_no_measure(size: int) -> None:
     elided = measures(size)

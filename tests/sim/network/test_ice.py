@@ -54,6 +54,7 @@ def cut(world: World) -> Fate:
 # --- meshes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [0.0, 0.05])
 def test_a_mesh_of_thirty_joins_and_heals_a_crash(loss: float) -> None:
     world = World(4, Conditions(loss=loss), checked=True, fidelity="ice")

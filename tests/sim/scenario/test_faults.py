@@ -21,6 +21,8 @@ from overlay.sim.node import SimNode
 from overlay.sim.scenario import liveness
 from overlay.sim.world import World
 
+pytestmark = pytest.mark.slow
+
 
 def mesh(world: World, size: int, **settings: Any) -> list[SimNode]:
     """Nodes that joined in one burst, at rest."""

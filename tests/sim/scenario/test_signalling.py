@@ -75,6 +75,7 @@ def signalling(world: World) -> Counter[str]:
     return counts
 
 
+@pytest.mark.slow
 def test_every_ring_comes_right_and_links_stay_few() -> None:
     world = mesh(60)
     assert wrong_rings(world) == []
@@ -269,6 +270,7 @@ def test_swarms_of_forty_of_whom_many_cannot_be_dialled_heal(
     swarm.Run(seed).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", everyday({1}, [1, 2, 3]))
 def test_who_has_no_room_for_a_link_that_it_asked_for_ends_it_once(
     seed: int, monkeypatch: pytest.MonkeyPatch

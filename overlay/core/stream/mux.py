@@ -4,8 +4,8 @@ Rule 1. Nothing but READY is sent before both ends have admitted each other. REA
 any other frame says so too, because nobody sends one before it has heard READY.
 Rule 2. A stream lives on an SCTP stream id: even for the DTLS client, odd for the server
 (RFC 8832 §6), from 2 up. Its opener may open the next one there once it has heard the peer's last
-word and has said its own. What the peer still said before it heard ours, CREDIT and RESET, may
-arrive later; an opener ignores whatever comes before the ACK, which is the first answer to OPEN.
+word (END or RESET) and has said its own. CREDIT and RESET that the peer sent before it heard ours
+may arrive later: an opener ignores what comes before the ACK, the first answer to OPEN.
 Rule 3. Nobody sends more bytes than the other has given credit for, and credit comes back only as
 the application reads: a reader that stops costs its writer this stream's credit, and nobody else
 anything.

@@ -72,7 +72,7 @@ class Link:
     """A link from its attempt to its end. Every public method may be called in every state."""
 
     def __init__(self, secure: Secure, host: Host, local: Address) -> None:
-        """`local`: where we are bound, should the endpoint not know which address was dialled."""
+        """`local`: where we are bound, if the endpoint does not know which address was dialled."""
         self.id: LinkId = secure.link
         self.inbound = secure.inbound
         self.remote, self.local = secure.remote, secure.local

@@ -1,4 +1,4 @@
-"""The rival where a trio program would have it: stock aiortc on trio-asyncio's event loop."""
+"""The rival where a trio program would have it, on trio-asyncio's loop: it runs alone."""
 
 import sys
 

@@ -46,6 +46,13 @@ def test_files_fit_one_idea_and_functions_fit_a_screen() -> None:
     assert breaches(house.too_long, "*.py") == []
 
 
+def test_a_file_of_few_lines_says_why_it_stands_alone() -> None:
+    """Where programs begin, and where a package says what it is, the name has said it."""
+    packages = ("overlay", "benchmarks", "demos", "docs")
+    found = breaches(house.too_short, *(f"{name}/**.py" for name in packages))
+    assert [breach for breach in found if "/__" not in breach] == []
+
+
 def test_every_exception_names_a_file_that_still_needs_it() -> None:
     for name in EXCEPTIONS:
         assert list(house.too_long((ROOT / name).read_text())), name

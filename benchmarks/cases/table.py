@@ -1,4 +1,4 @@
-"""All rows, in the order of the table."""
+"""All rows, in the order of the table: alone, or each case would import the others."""
 
 from benchmarks.cases import (
     forwarding,

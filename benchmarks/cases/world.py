@@ -1,4 +1,4 @@
-"""What the simulator has to reach; `benchmarks.world_cost` measures it, for it takes long."""
+"""What the simulator has to reach: alone, since `benchmarks.world_cost` measures it, for hours."""
 
 from benchmarks.measure import Bar, Measure
 

@@ -116,7 +116,16 @@ def refused(clone: Path, *argv: str) -> str:
 
 
 def house_of(clone: Path) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/structure")
+    return (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/structure",
+        "tests/test_style.py",
+    )
 
 
 # --- 1. the rooms --------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from overlay.core.wire.messages import Message, Offer, Records
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
 from tests.core.strategies import messages_within_bounds
-from tests.core.test_world import chain
+from tests.core.worlds import chain
 
 LINKS = st.integers(0, 12).map(LinkId)
 ADDRESSES = st.builds(Address, st.ip_addresses(v=4).map(str), st.integers(1, 65535))

@@ -33,7 +33,7 @@ from overlay.sim.world import World
 from tests.core.ice import world as ice_world
 from tests.core.stream.pair import Pair
 from tests.core.test_handle import linked
-from tests.core.test_world import line
+from tests.core.worlds import line
 
 Table = dict[Any, dict[Any, Any]]
 TABLES: dict[str, Table] = {

@@ -3,13 +3,11 @@
 import dataclasses
 import hashlib
 from functools import partial
-from typing import Any
 
 import msgspec
 import pytest
 
 from overlay.core.events import (
-    ClockSet,
     Connect,
     Dial,
     Effect,
@@ -24,55 +22,12 @@ from overlay.core.events import (
     TracePeer,
     Transmit,
 )
-from overlay.core.types import Address, Negotiated, PeerId, RequestId
+from overlay.core.types import Address, Negotiated, PeerId
 from overlay.core.wire.messages import Gossip, Offer, Ping
-from overlay.sim.clock import EPOCH
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
-
-LOSSY = Conditions(latency=(0.005, 0.150), jitter=0.02, loss=0.05)
-
-
-def is_full_mesh(nodes: list[SimNode]) -> bool:
-    """Whether everybody is linked to everybody."""
-    return all(len(node.neighbours()) == len(nodes) - 1 for node in nodes)
-
-
-def chain(world: World, size: int, **settings: Any) -> list[SimNode]:
-    """Nodes of which each joins by the invite of the one before it."""
-    nodes = [world.spawn(**settings)]
-    for _ in range(size - 1):
-        invite = world.invite(nodes[-1])
-        nodes.append(world.spawn(**settings))
-        request = world.join(nodes[-1], invite)
-        world.run_until(lambda: request in nodes[-1].results, within=10.0)  # noqa: B023
-        assert nodes[-1].results[request] == Resolved(request, None)
-    return nodes
-
-
-def behind_firewalls(world: World, size: int) -> list[SimNode]:
-    """A mesh in which only the first node could have been dialled; returns it when full."""
-    nodes = [world.spawn()]
-    invite = world.invite(nodes[0])
-    for _ in range(size - 1):
-        nodes.append(world.spawn(firewalled=True))
-        world.join(nodes[-1], invite)
-    world.run_until(lambda: is_full_mesh(nodes), within=60.0)
-    return nodes
-
-
-def line(world: World) -> tuple[SimNode, SimNode, SimNode]:
-    """A–B–C, linked only through B, opening no link that nobody asked for."""
-    middle = world.spawn(auto=False, direct=False)
-    invite = world.invite(middle)
-    ends = [world.spawn(auto=False, direct=False) for _ in range(2)]
-    for end in ends:
-        world.join(end, invite)
-    world.run_until(lambda: len(middle.neighbours()) == 2, within=10.0)
-    world.run_for(1.0)
-    assert all(end.neighbours() == {middle.peer_id} for end in ends)
-    return ends[0], middle, ends[1]
+from tests.core.worlds import LOSSY, behind_firewalls, chain, is_full_mesh, line, rejected
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -253,76 +208,6 @@ def test_more_nodes_than_fit_a_full_mesh_all_hear_a_publication(seed: int) -> No
     assert len(world.heard(b"all")) == 24
 
 
-def rejected(world: World, node: SimNode, request: RequestId) -> Rejected:
-    """How a command failed."""
-    world.run_until(lambda: request in node.results, within=30.0)
-    result = node.results[request]
-    assert isinstance(result, Rejected)
-    assert "\n" not in result.text
-    return result
-
-
-def test_a_join_that_cannot_work_says_why() -> None:
-    world = World(1)
-    host = world.spawn()
-    invite = world.invite(host, expires_in=100.0)
-    stranger = world.spawn(network=b"\1" * 32)
-    assert rejected(world, stranger, world.join(stranger, invite)).code == "network"
-
-    forged = msgspec.structs.replace(
-        invite, grant=msgspec.structs.replace(invite.grant, signature=bytes(64))
-    )
-    guest = world.spawn()
-    assert rejected(world, guest, world.join(guest, forged)).code == "refused"
-
-    skewed = world.spawn()
-    world.feed(skewed, ClockSet(EPOCH + world.now - 86_400))
-    clock = rejected(world, skewed, world.join(skewed, invite))
-    assert (clock.code, "clock" in clock.text) == ("clock", True)
-
-    wrong = msgspec.structs.replace(invite.members[0], fingerprint=bytes(32))
-    request = world.join(guest, msgspec.structs.replace(invite, members=[wrong]))
-    certificate = rejected(world, guest, request)
-    assert (certificate.code, "certificate" in certificate.text) == ("certificate", True)
-    assert guest.core.status().refused["certificate"] == 1
-
-    world.crash(host)
-    gone = rejected(world, guest, world.join(guest, invite))
-    assert gone.code == "unreachable"
-
-    world.run_for(200.0)
-    assert rejected(world, guest, world.join(guest, invite)).code == "expired"
-
-
-def test_an_invite_names_neighbours_and_works_without_its_maker() -> None:
-    world = World(4)
-    nodes = chain(world, 4)
-    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
-    alone = world.invite(nodes[0], members=1)
-    shared = world.invite(nodes[0], members=4)
-    assert len(alone.members) == 1
-    assert 2 <= len(shared.members) <= 4
-    world.crash(nodes[0])
-    late, later = world.spawn(), world.spawn()
-    assert rejected(world, late, world.join(late, alone)).code == "unreachable"
-    request = world.join(later, shared)
-    world.run_until(lambda: request in later.results, within=10.0)
-    assert later.results[request] == Resolved(request, None)
-
-
-def test_a_dial_token_opens_only_the_node_that_made_it() -> None:
-    """The counter-test of the invite: another kind of token, or another node's, opens nothing."""
-    world = World(6)
-    host, other = world.spawn(), world.spawn()
-    invite = world.invite(host)
-    (member,) = invite.members
-    stolen = world.invite(other).members[0]
-    swapped = msgspec.structs.replace(member, token=stolen.token)
-    guest = world.spawn()
-    request = world.join(guest, msgspec.structs.replace(invite, members=[swapped]))
-    assert rejected(world, guest, request).code == "unreachable"
-
-
 def test_a_publication_in_anothers_name_costs_the_bearer_its_link() -> None:
     world = World(8)
     nodes = chain(world, 3)
@@ -422,17 +307,6 @@ def test_the_same_seed_makes_the_same_world() -> None:
     assert history(1) != history(2)
 
 
-def test_an_invite_does_not_wait_for_a_neighbour_that_says_nothing() -> None:
-    world = World(4)
-    nodes = chain(world, 3)
-    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
-    world.freeze(nodes[1])
-    before = world.now
-    invite = world.invite(nodes[0], members=4)
-    assert nodes[1].peer_id not in [member.peer_id for member in invite.members]
-    assert world.now - before <= 1.1
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_guests_are_handed_on_and_the_view_stays_within_its_limit(seed: int) -> None:
     world = World(seed)
@@ -448,42 +322,3 @@ def test_guests_are_handed_on_and_the_view_stays_within_its_limit(seed: int) -> 
     world.publish(guests[0], b"all")
     world.run_for(3.0)
     assert len(world.heard(b"all")) == 13, "a guest was not handed on"
-
-
-def test_a_record_that_is_too_old_or_another_networks_joins_nobody() -> None:
-    world = World(13)
-    one, two = chain(world, 2)
-    world.run_for(2.0)
-    stranger = world.spawn(network=b"\3" * 32)
-    world.feed(stranger, Recall((one.cache[two.peer_id], b"garbage")))
-    assert stranger.core.known() == []
-    world.feed(stranger, ClockSet(EPOCH + world.now + 100 * 86_400))
-    late = world.spawn()
-    world.feed(late, ClockSet(EPOCH + world.now + 100 * 86_400))
-    world.feed(late, Recall((one.cache[two.peer_id],)))
-    assert late.core.known() == []
-
-
-@pytest.mark.parametrize("up", [1, 4])
-def test_of_the_members_that_an_invite_names_one_takes_the_newcomer_in(up: int) -> None:
-    """Whichever answers first; of the others, hardly one has answered by then, too."""
-    joined = 0
-    for seed in range(5):
-        world = World(seed)
-        nodes = [world.spawn(advertised=True)]
-        for _ in range(11):
-            nodes.append(world.spawn(advertised=True))
-            world.join(nodes[-1], world.invite(nodes[0]))
-            world.run_for(0.5)
-        invite = world.invite(nodes[3], members=4)
-        named = [node for node in nodes if node.peer_id in {m.peer_id for m in invite.members}]
-        assert len(named) == 4
-        for node in named[up:]:
-            world.crash(node)
-        newcomer = world.spawn()
-        request = world.join(newcomer, invite)
-        world.run_for(2.0)
-        assert isinstance(newcomer.results[request], Resolved)
-        views = newcomer.core.peers()
-        joined += sum(each.negotiated is Negotiated.INVITE for each in views)
-    assert 5 <= joined <= (5 if up == 1 else 10)

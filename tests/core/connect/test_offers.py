@@ -24,7 +24,7 @@ from overlay.core.wire.messages import Offer
 from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
-from tests.core.test_world import line
+from tests.core.worlds import line
 
 NOW = 100.0
 WALL = 1_800_000_000

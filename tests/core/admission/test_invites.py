@@ -1,0 +1,125 @@
+"""Invites in whole nodes: made with neighbours' help, redeemed by one dial of many, or refused."""
+
+import msgspec
+import pytest
+
+from overlay.core.events import (
+    ClockSet,
+    Recall,
+    Resolved,
+)
+from overlay.core.types import Negotiated
+from overlay.sim.clock import EPOCH
+from overlay.sim.world import World
+from tests.core.worlds import chain, is_full_mesh, rejected
+
+
+def test_a_join_that_cannot_work_says_why() -> None:
+    world = World(1)
+    host = world.spawn()
+    invite = world.invite(host, expires_in=100.0)
+    stranger = world.spawn(network=b"\1" * 32)
+    assert rejected(world, stranger, world.join(stranger, invite)).code == "network"
+
+    forged = msgspec.structs.replace(
+        invite, grant=msgspec.structs.replace(invite.grant, signature=bytes(64))
+    )
+    guest = world.spawn()
+    assert rejected(world, guest, world.join(guest, forged)).code == "refused"
+
+    skewed = world.spawn()
+    world.feed(skewed, ClockSet(EPOCH + world.now - 86_400))
+    clock = rejected(world, skewed, world.join(skewed, invite))
+    assert (clock.code, "clock" in clock.text) == ("clock", True)
+
+    wrong = msgspec.structs.replace(invite.members[0], fingerprint=bytes(32))
+    request = world.join(guest, msgspec.structs.replace(invite, members=[wrong]))
+    certificate = rejected(world, guest, request)
+    assert (certificate.code, "certificate" in certificate.text) == ("certificate", True)
+    assert guest.core.status().refused["certificate"] == 1
+
+    world.crash(host)
+    gone = rejected(world, guest, world.join(guest, invite))
+    assert gone.code == "unreachable"
+
+    world.run_for(200.0)
+    assert rejected(world, guest, world.join(guest, invite)).code == "expired"
+
+
+def test_an_invite_names_neighbours_and_works_without_its_maker() -> None:
+    world = World(4)
+    nodes = chain(world, 4)
+    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
+    alone = world.invite(nodes[0], members=1)
+    shared = world.invite(nodes[0], members=4)
+    assert len(alone.members) == 1
+    assert 2 <= len(shared.members) <= 4
+    world.crash(nodes[0])
+    late, later = world.spawn(), world.spawn()
+    assert rejected(world, late, world.join(late, alone)).code == "unreachable"
+    request = world.join(later, shared)
+    world.run_until(lambda: request in later.results, within=10.0)
+    assert later.results[request] == Resolved(request, None)
+
+
+def test_a_dial_token_opens_only_the_node_that_made_it() -> None:
+    """The counter-test of the invite: another kind of token, or another node's, opens nothing."""
+    world = World(6)
+    host, other = world.spawn(), world.spawn()
+    invite = world.invite(host)
+    (member,) = invite.members
+    stolen = world.invite(other).members[0]
+    swapped = msgspec.structs.replace(member, token=stolen.token)
+    guest = world.spawn()
+    request = world.join(guest, msgspec.structs.replace(invite, members=[swapped]))
+    assert rejected(world, guest, request).code == "unreachable"
+
+
+def test_an_invite_does_not_wait_for_a_neighbour_that_says_nothing() -> None:
+    world = World(4)
+    nodes = chain(world, 3)
+    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
+    world.freeze(nodes[1])
+    before = world.now
+    invite = world.invite(nodes[0], members=4)
+    assert nodes[1].peer_id not in [member.peer_id for member in invite.members]
+    assert world.now - before <= 1.1
+
+
+def test_a_record_that_is_too_old_or_another_networks_joins_nobody() -> None:
+    world = World(13)
+    one, two = chain(world, 2)
+    world.run_for(2.0)
+    stranger = world.spawn(network=b"\3" * 32)
+    world.feed(stranger, Recall((one.cache[two.peer_id], b"garbage")))
+    assert stranger.core.known() == []
+    world.feed(stranger, ClockSet(EPOCH + world.now + 100 * 86_400))
+    late = world.spawn()
+    world.feed(late, ClockSet(EPOCH + world.now + 100 * 86_400))
+    world.feed(late, Recall((one.cache[two.peer_id],)))
+    assert late.core.known() == []
+
+
+@pytest.mark.parametrize("up", [1, 4])
+def test_of_the_members_that_an_invite_names_one_takes_the_newcomer_in(up: int) -> None:
+    """Whichever answers first; of the others, hardly one has answered by then, too."""
+    joined = 0
+    for seed in range(5):
+        world = World(seed)
+        nodes = [world.spawn(advertised=True)]
+        for _ in range(11):
+            nodes.append(world.spawn(advertised=True))
+            world.join(nodes[-1], world.invite(nodes[0]))
+            world.run_for(0.5)
+        invite = world.invite(nodes[3], members=4)
+        named = [node for node in nodes if node.peer_id in {m.peer_id for m in invite.members}]
+        assert len(named) == 4
+        for node in named[up:]:
+            world.crash(node)
+        newcomer = world.spawn()
+        request = world.join(newcomer, invite)
+        world.run_for(2.0)
+        assert isinstance(newcomer.results[request], Resolved)
+        views = newcomer.core.peers()
+        joined += sum(each.negotiated is Negotiated.INVITE for each in views)
+    assert 5 <= joined <= (5 if up == 1 else 10)

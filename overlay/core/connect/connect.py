@@ -123,12 +123,9 @@ STEPS: dict[Step, dict[StepEvent, Step]] = {
 class Due(StrEnum):
     """What falls due towards a peer."""
 
-    GIVE_UP = "give up"
-    """A command has waited long enough."""
-    OFFER = "offer"
-    """Our offer should have become a link."""
-    RETRY = "retry"
-    """The rest is over."""
+    GIVE_UP = "give up"  # a command has waited long enough
+    OFFER = "offer"  # our offer should have become a link
+    RETRY = "retry"  # the rest is over
 
 
 @dataclass(slots=True)

@@ -80,10 +80,8 @@ ALL_MESSAGES = b"\xff" * 16
 class Timer(StrEnum):
     """What falls due; a message id in its place: time to graft that message."""
 
-    DISPATCH = "dispatch"
-    """Announce what has been received since the last time (`ANNOUNCE_DELAY`)."""
-    EXPIRE = "expire"
-    """The oldest message in the cache has been there for `CACHE_LIFE`."""
+    DISPATCH = "dispatch"  # announce what has been received since the last time (`ANNOUNCE_DELAY`)
+    EXPIRE = "expire"  # the oldest message in the cache has been there for `CACHE_LIFE`
 
 
 @dataclass(slots=True)

@@ -82,8 +82,7 @@ FLOOD_BURST = 240.0
 class Timer(StrEnum):
     """What falls due; the id of a request in its place: nobody has answered it in time."""
 
-    ROUND = "round"
-    """Every τ: exchange views with somebody."""
+    ROUND = "round"  # every τ: exchange views with somebody
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,19 +67,15 @@ class Parameters:
 class Timer(StrEnum):
     """What falls due for the node as a whole."""
 
-    SEEK = "seek"
-    """Look for an absent member (`SEEK_INTERVAL`)."""
-    REST = "rest"
-    """A peer has rested and may be asked, or one place need not stay free any more."""
+    SEEK = "seek"  # look for an absent member (`SEEK_INTERVAL`)
+    REST = "rest"  # a peer has rested and may be asked, or one place need not stay free any more
 
 
 class PeerTimer(StrEnum):
     """What falls due for one peer that is asked or wanted."""
 
-    GIVE_UP = "give up"
-    """Its answer or its link has taken too long (`ASK_TIMEOUT`, `WANT_TIMEOUT`)."""
-    SLOW = "slow"
-    """Its link is a long time coming (`WANT_PATIENCE`)."""
+    GIVE_UP = "give up"  # its answer or its link has taken too long (`ASK_TIMEOUT`, `WANT_TIMEOUT`)
+    SLOW = "slow"  # its link is a long time coming (`WANT_PATIENCE`)
 
 
 # --- facts, for the composed node ----------------------------------------------------------------

@@ -41,12 +41,9 @@ NEIGHBOURS_MAX = 64
 class Timer(StrEnum):
     """What falls due."""
 
-    RENEW = "renew"
-    """Sign our record anew."""
-    TELL_RECORDS = "tell records"
-    """Pass on the records that have come since the last time."""
-    TELL_DIGEST = "tell digest"
-    """Tell the neighbours which links of ours last."""
+    RENEW = "renew"  # sign our record anew
+    TELL_RECORDS = "tell records"  # pass on the records that have come since the last time
+    TELL_DIGEST = "tell digest"  # tell the neighbours which links of ours last
 
 
 @dataclass(slots=True)

@@ -27,15 +27,11 @@ PREFIX_BITS = (16, 32)
 class Refusal(StrEnum):
     """Why a well-formed record is refused."""
 
-    NETWORK = "network"
-    """It is of another network."""
+    NETWORK = "network"  # it is of another network
     EXPIRED = "expired"
-    FUTURE = "future"
-    """It was issued more than `FUTURE_MAX` from now."""
-    LIFE = "life"
-    """It lasts longer than `RECORD_LIFE_MAX`, or ends before it begins."""
-    SIGNATURE = "signature"
-    """Its owner has not signed it."""
+    FUTURE = "future"  # it was issued more than `FUTURE_MAX` from now
+    LIFE = "life"  # it lasts longer than `RECORD_LIFE_MAX`, or ends before it begins
+    SIGNATURE = "signature"  # its owner has not signed it
 
 
 def make_record(record: Record, crypto: Crypto) -> bytes:

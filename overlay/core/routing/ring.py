@@ -109,12 +109,9 @@ def distance(one: int, other: int) -> int:
 class Due(StrEnum):
     """What falls due."""
 
-    CHECK = "check"
-    """Our own place is located anew."""
-    PLACED = "placed"
-    """The answer to that should have come."""
-    LOST = "lost"
-    """One of the lost is tried again."""
+    CHECK = "check"  # our own place is located anew
+    PLACED = "placed"  # the answer to that should have come
+    LOST = "lost"  # one of the lost is tried again
 
 
 @dataclass(slots=True)

@@ -76,14 +76,10 @@ REQUESTS_MAX = 1024
 class Due(StrEnum):
     """What falls due of a request."""
 
-    ACK = "ack"
-    """The next hop should have taken charge of this attempt."""
-    RETRY = "retry"
-    """Our own request should have been answered: another attempt."""
-    OVER = "over"
-    """Nobody waits for an answer to our own request any more."""
-    FORGET = "forget"
-    """Some requests are old."""
+    ACK = "ack"  # the next hop should have taken charge of this attempt
+    RETRY = "retry"  # our own request should have been answered: another attempt
+    OVER = "over"  # nobody waits for an answer to our own request any more
+    FORGET = "forget"  # some requests are old
 
 
 ACK, RETRY, OVER = Due.ACK, Due.RETRY, Due.OVER

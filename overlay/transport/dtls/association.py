@@ -87,10 +87,8 @@ class DtlsState(StrEnum):
     NEW = "new"
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    CLOSED = "closed"
-    """The peer has said so, or we have."""
-    FAILED = "failed"
-    """`Dtls.failure` says why."""
+    CLOSED = "closed"  # the peer has said so, or we have
+    FAILED = "failed"  # `Dtls.failure` says why
 
 
 class DataReceiver(Protocol):

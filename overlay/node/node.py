@@ -245,12 +245,14 @@ class Node:
 
     def links(self) -> int:
         """How many peers we are linked to, those that have fallen silent left out."""
-        return sum(view.state != LinkState.SILENT for view in self.core.peers())
+        return sum(view.state is not LinkState.SILENT for view in self.core.peers())
 
     def peers(self, *, everybody: bool = False) -> list[api.Peer]:
         """See `overlay.api.Node.peers`."""
         views = self.core.peers()
-        found = [self._peer(view) for view in views if everybody or view.state != LinkState.SILENT]
+        found = [
+            self._peer(view) for view in views if everybody or view.state is not LinkState.SILENT
+        ]
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]

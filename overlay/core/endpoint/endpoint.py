@@ -50,7 +50,7 @@ from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
 from overlay.core.limits import BoundedDict, HalfOpen
 from overlay.core.timers import Timers
-from overlay.core.types import Address, Candidate, LinkId, Random
+from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
 
 TRANSACTIONS_MAX = 4096
 """Checks of ours whose answer we can route, and of others that we know when replayed (guess)."""
@@ -62,9 +62,9 @@ HEARD_INTERVAL = 0.1
 """Seconds: an agent is told at most this often that a link is heard, which is as fine as liveness
 needs it (guess)."""
 FAILURES = {
-    ice.Failure.TIMEOUT: "timeout",
-    ice.Failure.SILENT: "timeout",
-    ice.Failure.CONFLICT: "protocol",
+    ice.Failure.TIMEOUT: EndReason.TIMEOUT,
+    ice.Failure.SILENT: EndReason.TIMEOUT,
+    ice.Failure.CONFLICT: EndReason.PROTOCOL,
 }
 """The reason of `DialFailed` when an agent has given up."""
 
@@ -131,7 +131,7 @@ class Endpoint:
         # One dial to one address at a time: a ClientHello does not say which dial it belongs to.
         busy = [address for each in self._links.values() for address in each.dialling]
         if any(address in busy for address in effect.addresses):
-            self._outputs.append(DialFailed(effect.link, "glare"))
+            self._outputs.append(DialFailed(effect.link, EndReason.GLARE))
             return
         association = associations.begin_dial(effect, self._hosts, self._random, now)
         self._add(association)
@@ -238,7 +238,7 @@ class Endpoint:
                 continue  # lost to another that was due
             association.due = None
             if association.deadline is not None and now >= association.deadline:
-                self._lose(association, "timeout")
+                self._lose(association, EndReason.TIMEOUT)
             else:
                 association.ice.handle_timeout(now)
                 self._settle(association)
@@ -389,7 +389,7 @@ class Endpoint:
                 return False
         for rival in rivals:
             self.counters["glare"] += 1
-            self._lose(rival, "glare")
+            self._lose(rival, EndReason.GLARE)
         return True
 
     def _secure(self, association: Association, pair: AddressPair) -> None:
@@ -418,7 +418,7 @@ class Endpoint:
         elif self._wins(association.attempt, pair, inbound=False):
             self._secure(association, pair)
         else:
-            self._lose(association, "glare")
+            self._lose(association, EndReason.GLARE)
 
     def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
         """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""
@@ -486,11 +486,11 @@ class Endpoint:
         self._links[association.link] = association
         self._names[association.name] = association.link
 
-    def _lose(self, association: Association, reason: str) -> None:
+    def _lose(self, association: Association, reason: EndReason) -> None:
         """The association has ended; `reason` is of an attempt, a link is simply broken."""
         self._forget(association)
         if association.established:
-            self._outputs.append(LinkLost(association.link, "broken"))
+            self._outputs.append(LinkLost(association.link, EndReason.BROKEN))
         else:
             self._outputs.append(DialFailed(association.link, reason))
 

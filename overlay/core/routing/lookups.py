@@ -11,6 +11,7 @@ from overlay.core.routing.routing import Routing
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Locate, Located, Trace, TraceReply
+from overlay.errors import Failure
 
 LOCATED_MAX = 8
 """Peers named in an answer: as many as the ring remembers on either side."""
@@ -72,7 +73,7 @@ class Tracing:
         """Send a trace; too many at once are refused."""
         if len(self._waiting) >= TRACES_MAX:
             text = f"{TRACES_MAX} traces are under way: try again later"
-            self.context.emit(Rejected(command.request, "busy", text))
+            self.context.emit(Rejected(command.request, Failure.BUSY, text))
             return []
         request = new_request(self.context.crypto)
         self._waiting[request] = (command.request, now)
@@ -97,14 +98,16 @@ class Tracing:
 
     def on_undeliverable(self, request: bytes, code: str) -> None:
         """Nobody could pass it on."""
-        self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
+        text = f"no neighbour could pass it on ({code})"
+        self._give_up(request, Failure.UNREACHABLE, text)
 
     def on_time(self, now: float) -> None:
         """Give up what has not come back in time."""
         for request in self._timers.pop_due(now):
-            self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
+            text = f"no answer came back within {TRACE_TIMEOUT:g} s"
+            self._give_up(request, Failure.TIMEOUT, text)
 
-    def _give_up(self, request: bytes, code: str, text: str) -> None:
+    def _give_up(self, request: bytes, code: Failure, text: str) -> None:
         waiting = self._waiting.pop(request, None)
         self._timers.stop(request)
         if waiting is not None:

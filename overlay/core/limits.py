@@ -72,6 +72,10 @@ class TokenBuckets(Generic[Key]):
         self._buckets.put(name, (tokens - 1.0 if allowed else tokens, now))
         return allowed
 
+    def forget(self, name: Key) -> None:
+        """Its next bucket is a full one."""
+        self._buckets.pop(name, None)
+
     def spend(self, name: Key, tokens: float, now: float) -> float:
         """Take tokens, there or not (a debt grows to one burst at most); what is left."""
         left = max(-self._burst, self.left(name, now) - tokens)

@@ -255,7 +255,7 @@ async def test_subscribers_hear_their_topic_and_no_other(
     first.close()
     driver.emit(Wakeup())
     await wait_all_tasks_blocked()
-    assert driver.subscriptions == 0
+    assert not driver._subscriptions
     with pytest.raises(CommandFailed, match="closed by its reader"):
         await first.get()
 

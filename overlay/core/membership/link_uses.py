@@ -29,7 +29,6 @@ REVIEW_INTERVAL = 1.0
 class Use(IntFlag):
     """What a link is for; the other end is told of all but `VIEW`."""
 
-    NOTHING = 0
     VIEW = 1
     """The active view: both ends have agreed on it (HyParView)."""
     RING = 2

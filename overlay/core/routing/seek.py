@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
+from overlay.core.limits import TokenBuckets
 from overlay.core.routing.lookahead import Lookahead
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Seek, Sought
@@ -27,21 +28,6 @@ BEARER_RATE, BEARER_BURST = 1.0, 8.0
 """Seeks a second that one neighbour may bring, and at once (guess): all that pass through it."""
 SEEKS_MAX = 512
 """Seeks remembered; of more, the oldest is forgotten."""
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    at: float
-
-    def take(self, now: float, rate: float, burst: float) -> bool:
-        """Whether there is a token left."""
-        self.tokens = min(burst, self.tokens + (now - self.at) * rate)
-        self.at = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
 
 
 @dataclass(slots=True)
@@ -59,12 +45,14 @@ class Seeking:
     context: Context
     lookahead: Lookahead
     _seeks: dict[bytes, _Seek] = field(default_factory=dict)
-    _own: _Bucket = field(default_factory=lambda: _Bucket(OWN_BURST, 0.0))
-    _bearers: dict[PeerId, _Bucket] = field(default_factory=dict)
+    _own: TokenBuckets[None] = field(default_factory=lambda: TokenBuckets(OWN_RATE, OWN_BURST))
+    _bearers: TokenBuckets[PeerId] = field(
+        default_factory=lambda: TokenBuckets(BEARER_RATE, BEARER_BURST)
+    )
 
     def start(self, target: PeerId, request: bytes, now: float) -> bool:
         """Ask everybody; returns whether the limit allows it."""
-        if not self.lookahead.neighbours or not self._own.take(now, OWN_RATE, OWN_BURST):
+        if not self.lookahead.neighbours or not self._own.take(None, now):
             return False
         self._remember(request, _Seek(target, None))
         self._spread(Seek(target, request, SEEK_TTL), None)
@@ -98,13 +86,10 @@ class Seeking:
 
     def forget(self, peer: PeerId) -> None:
         """A neighbour went."""
-        self._bearers.pop(peer, None)
+        self._bearers.forget(peer)
 
     def _allows(self, peer: PeerId, now: float) -> bool:
-        if peer not in self.lookahead.neighbours:
-            return False
-        bucket = self._bearers.setdefault(peer, _Bucket(BEARER_BURST, now))
-        return bucket.take(now, BEARER_RATE, BEARER_BURST)
+        return peer in self.lookahead.neighbours and self._bearers.take(peer, now)
 
     def _remember(self, request: bytes, seek: _Seek) -> None:
         while len(self._seeks) >= SEEKS_MAX:

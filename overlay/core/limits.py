@@ -54,8 +54,8 @@ class TokenBuckets(Generic[Key]):
     def __init__(self, rate: float, burst: float, size: int = NAMES_MAX) -> None:
         self._rate = rate
         self._burst = burst
+        # What was left, and when.
         self._buckets: BoundedDict[Key, tuple[float, float]] = BoundedDict(size)
-        """What was left, and when."""
 
     def __len__(self) -> int:
         return len(self._buckets)

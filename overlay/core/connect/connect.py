@@ -181,8 +181,8 @@ class Connecting:
     reflexive: Reflexive
     membership: Membership
     by_peer: dict[PeerId, Attempts] = field(default_factory=dict)
+    # Peers whom an invite or the cache named: they may be dialled even if others may not.
     _met: dict[PeerId, None] = field(default_factory=dict)
-    """Peers whom an invite or the cache named: they may be dialled even if others may not."""
     _by_request: dict[bytes, PeerId] = field(default_factory=dict)
     _offers: OfferReader = field(init=False)
     _timers: Timers[tuple[Due, PeerId]] = field(init=False)

@@ -69,8 +69,8 @@ class OfferReader:
     """Opens the offers of others, each once."""
 
     context: Context
+    # Attempts opened, and until when a replay could still pass as fresh.
     _seen: dict[bytes, float] = field(default_factory=dict)
-    """Attempts opened, and until when a replay could still pass as fresh."""
 
     def open(self, offer: Offer, now: float) -> OpenedOffer:
         """Unseal and check an offer for us. Raises Refused."""

@@ -69,23 +69,21 @@ FAILURES = {
 """The reason of `DialFailed` when an agent has given up."""
 
 _REQUEST = b"\x00\x01"
-_SUCCESS = b"\x01\x01"
-"""First bytes of a Binding request and of its success response (RFC 8489 §5)."""
+_SUCCESS = b"\x01\x01"  # first bytes of a Binding request and of its success response (RFC 8489 §5)
 
 
 class Endpoint:
     """The port. `random` draws transaction ids and must be unpredictable where it matters."""
 
     def __init__(self, *, dial_key: bytes, cookie_key: bytes, random: Random) -> None:
+        # By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
+        # unknown (for nobody here), unverified (more than three times its bytes), plain_alert,
+        # glare, crowded (handshakes beyond the limits).
         self.counters: Counter[str] = Counter()
-        """By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
-        unknown (for nobody here), unverified (more than three times its bytes), plain_alert, glare,
-        crowded (handshakes beyond the limits)."""
         self._random = random
         self._strangers = Strangers(dial_key, cookie_key, self.counters)
         self._links: dict[LinkId, Association] = {}
-        self._prepared: dict[LinkId, IceAgent] = {}
-        """Agents that wait for `Negotiate`."""
+        self._prepared: dict[LinkId, IceAgent] = {}  # agents that wait for `Negotiate`
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()

@@ -63,8 +63,8 @@ class LinkUses:
     is_near: Callable[[PeerId], bool]
     """Whether a peer could be right when it counts us among its ring neighbours."""
     links: dict[PeerId, _Link] = field(default_factory=dict)
+    # Guests that may stay their whole time, and since when; the oldest first.
     _guests: dict[PeerId, float] = field(default_factory=dict)
-    """Guests that may stay their whole time, and since when; the oldest first."""
     _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 

@@ -59,12 +59,10 @@ class Membership:
     own: bytes = b""
     """Our record as it was last signed."""
     _sequence: int = 0
+    # Whose records are to be passed on, and who brought each.
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
-    """Whose records are to be passed on, and who brought each."""
-    _told_at: float = -DIGEST_INTERVAL
-    """When all neighbours were last told our digest."""
-    _many_until: float = 0.0
-    """Until then we do not expect to know every member (`MANY_FOR`)."""
+    _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
+    _many_until: float = 0.0  # until then we do not expect to know every member (`MANY_FOR`)
     _timers: Timers[Timer] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -82,8 +82,8 @@ class RecordReader:
 
     def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
         self._read: BoundedDict[bytes, Read] = BoundedDict(kept)
+        # What was read before, or None; the dict's own method, because most records are known.
         self.known = self._read.get
-        """What was read before, or None; the dict's own method, because most records are known."""
 
     def read(self, data: bytes) -> Read | str:
         """What the record says, its signature unchecked, or ``malformed: …``. Never raises."""

@@ -102,8 +102,8 @@ class Lookahead:
 
     peer_id: PeerId
     neighbours: dict[PeerId, Neighbour] = field(default_factory=dict)
+    # Newcomers, who brought word of them, and when; the latest last.
     _brought: dict[PeerId, tuple[PeerId, float]] = field(default_factory=dict)
-    """Newcomers, who brought word of them, and when; the latest last."""
     doubted: dict[PeerId, None] = field(default_factory=dict)
     """Neighbours that have left a request unacknowledged, and said nothing since."""
     place: int = field(init=False)

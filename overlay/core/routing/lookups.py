@@ -26,8 +26,7 @@ class Locating:
     context: Context
     routing: Routing
     ring: Ring
-    _places: dict[bytes, int] = field(default_factory=dict)
-    """What was asked about, by request."""
+    _places: dict[bytes, int] = field(default_factory=dict)  # what was asked about, by request
 
     def start(self, needed: LocateNeeded, now: float) -> list[RoutingFact]:
         """Ask the mesh who is nearest to a place."""

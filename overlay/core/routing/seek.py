@@ -33,8 +33,7 @@ SEEKS_MAX = 512
 @dataclass(slots=True)
 class _Seek:
     target: PeerId
-    came_from: PeerId | None
-    """None: it is ours."""
+    came_from: PeerId | None  # None: it is ours
     found: bool = False
 
 

@@ -79,8 +79,7 @@ class Link:
         self.path = secure.path
         self.bytes_in = self.bytes_out = 0
         self.is_open = False
-        self.reason: EndReason | None = None
-        """Why it ended; None while it lives."""
+        self.reason: EndReason | None = None  # why it ended; None while it lives
         self._secure = secure
         self._host = host
         self._bound = local
@@ -96,11 +95,10 @@ class Link:
         self._streams: LinkStreams | None = None
         self._hanging_up = False
         self._flush_is_due = False
-        self._gathers_until = 0.0
-        """Patient messages wait for others until then."""
+        self._gathers_until = 0.0  # patient messages wait for others until then
         self._is_gathering = False
+        # Frames of streams have gone since whoever waits for room was told.
         self._frames_went = False
-        """Frames of streams have gone since whoever waits for room was told."""
         self._changed = trio.Event()
 
     # --- life ----------------------------------------------------------------------------------

@@ -394,10 +394,7 @@ class Endpoint:
         """The path stands: hand it over, with what came early."""
         assert association.deadline is not None
         association.secured = True
-        association.pair = pair
-        association.validate(pair[0])
-        self._routes.join(association, pair)
-        self._routes.arrange(association)
+        self._follow(association, pair)
         self._outputs.append(association.secure())
         early, association.early = association.early, []
         for data in early:
@@ -408,15 +405,19 @@ class Endpoint:
         pair = (selected.remote, selected.local)
         association.path = selected.path
         if association.secured:
-            association.pair = pair
-            association.validate(pair[0])
-            self._routes.join(association, pair)
-            self._routes.arrange(association)
+            self._follow(association, pair)
             self._outputs.append(Move(association.link, *pair, selected.path))
         elif self._wins(association.attempt, pair, inbound=False):
             self._secure(association, pair)
         else:
             self._lose(association, EndReason.GLARE)
+
+    def _follow(self, association: Association, pair: AddressPair) -> None:
+        """Its records go between these addresses from now on."""
+        association.pair = pair
+        association.validate(pair[0])
+        self._routes.join(association, pair)
+        self._routes.arrange(association)
 
     def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
         """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""

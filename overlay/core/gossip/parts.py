@@ -37,8 +37,7 @@ class Refusal(StrEnum):
     WRONG_ID = "a part of a publication with the id of another"
     UNSIGNED = "a published message that its origin has not signed"
     FLOOD = "a flood of published messages"
-    OVER_RATE = "a message more than its origin may send"
-    """The only one that is not the fault of the neighbour that brought the message."""
+    OVER_RATE = "a message more than its origin may send"  # no fault of who brought it
 
 
 def flow_of(message_id: bytes) -> bytes:

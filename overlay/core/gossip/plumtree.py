@@ -123,7 +123,7 @@ class Plumtree:
     # Messages announced and not received: by whom, and over how many hops they would come.
     _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
     # The flow that has waited longest for a part comes first.
-    _flows: dict[bytes, _Flow] = field(default_factory=dict)
+    _flows: BoundedDict[bytes, _Flow] = field(default_factory=lambda: BoundedDict(FLOWS_MAX))
     # The paper's lazyQueue: what the next dispatch announces.
     _lazy_queue: list[Announcement] = field(default_factory=list)
     # The neighbour that brought us the last message, or was grafted in its place.
@@ -259,9 +259,7 @@ class Plumtree:
         if flow.bearer == peer:
             flow.borne_at = now
         flow.moved_at = now
-        while len(self._flows) >= FLOWS_MAX:
-            del self._flows[next(iter(self._flows))]
-        self._flows[flow_of(part.message_id)] = flow
+        self._flows.put(flow_of(part.message_id), flow)
         return flow.bearer
 
     def on_duplicate(self, peer: PeerId, message: Published) -> None:

@@ -11,7 +11,7 @@ class Path:
     """The selected pair and its liveness; says every change once."""
 
     def __init__(self, outputs: list[IceOutput]) -> None:
-        self.pair: CandidatePair | None = None  # none until the first nomination
+        self.pair: CandidatePair | None = None  # None until the first nomination
         # An encrypted packet has been heard: from here on the strict rule moves the path.
         self.secured = False
         self._outputs = outputs

@@ -29,12 +29,10 @@ REVIEW_INTERVAL = 1.0
 class Use(IntFlag):
     """What a link is for; the other end is told of all but `VIEW`."""
 
-    VIEW = 1
-    """The active view: both ends have agreed on it (HyParView)."""
+    VIEW = 1  # the active view: both ends have agreed on it (HyParView)
     RING = 2
     LONG = 4
-    KEPT = 8
-    """A command asked for this link."""
+    KEPT = 8  # a command asked for this link
 
 
 @dataclass(frozen=True, slots=True)

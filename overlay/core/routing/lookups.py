@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Rejected, Resolved, Traced, TracePeer
+from overlay.core.limits import BoundedDict
 from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import RoutingFact, base_of, new_request
 from overlay.core.routing.ring import LocateNeeded, Ring
@@ -26,14 +27,13 @@ class Locating:
     context: Context
     routing: Routing
     ring: Ring
-    _places: dict[bytes, int] = field(default_factory=dict)  # what was asked about, by request
+    # What was asked about, by request.
+    _places: BoundedDict[bytes, int] = field(default_factory=lambda: BoundedDict(LOCATES_MAX))
 
     def start(self, needed: LocateNeeded, now: float) -> list[RoutingFact]:
         """Ask the mesh who is nearest to a place."""
-        while len(self._places) >= LOCATES_MAX:
-            del self._places[next(iter(self._places))]
         locate = Locate(needed.place, new_request(self.context.crypto), OFFER_TTL)
-        self._places[locate.request] = needed.place
+        self._places.put(locate.request, needed.place)
         neighbours = list(self.routing.neighbours)
         if not (needed.own and neighbours):
             return self.routing.send(locate, now)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
-from overlay.core.limits import TokenBuckets
+from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.routing.lookahead import Lookahead
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Seek, Sought
@@ -43,7 +43,7 @@ class Seeking:
 
     context: Context
     lookahead: Lookahead
-    _seeks: dict[bytes, _Seek] = field(default_factory=dict)
+    _seeks: BoundedDict[bytes, _Seek] = field(default_factory=lambda: BoundedDict(SEEKS_MAX))
     _own: TokenBuckets[None] = field(default_factory=lambda: TokenBuckets(OWN_RATE, OWN_BURST))
     _bearers: TokenBuckets[PeerId] = field(
         default_factory=lambda: TokenBuckets(BEARER_RATE, BEARER_BURST)
@@ -53,7 +53,7 @@ class Seeking:
         """Ask everybody; returns whether the limit allows it."""
         if not self.lookahead.neighbours or not self._own.take(None, now):
             return False
-        self._remember(request, _Seek(target, None))
+        self._seeks.put(request, _Seek(target, None))
         self._spread(Seek(target, request, SEEK_TTL), None)
         return True
 
@@ -64,7 +64,7 @@ class Seeking:
             return
         target = PeerId(seek.target)
         known = target in self.lookahead.neighbours and target not in self.lookahead.doubted
-        self._remember(seek.request, _Seek(target, peer))
+        self._seeks.put(seek.request, _Seek(target, peer))
         if target == self.context.peer_id or (known and target != peer):
             self._transmit(peer, Sought(seek.request))
         elif seek.ttl > 1:
@@ -89,11 +89,6 @@ class Seeking:
 
     def _allows(self, peer: PeerId, now: float) -> bool:
         return peer in self.lookahead.neighbours and self._bearers.take(peer, now)
-
-    def _remember(self, request: bytes, seek: _Seek) -> None:
-        while len(self._seeks) >= SEEKS_MAX:
-            del self._seeks[next(iter(self._seeks))]
-        self._seeks[request] = seek
 
     def _spread(self, seek: Seek, but: PeerId | None) -> None:
         for peer in self.lookahead.neighbours:

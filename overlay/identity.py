@@ -37,8 +37,7 @@ _NOT_BEFORE = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 _NOT_AFTER = dt.datetime(2049, 12, 31, tzinfo=dt.UTC)
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
-_SEAL_OVERHEAD = 32 + 16
-"""The encapsulated key and the tag."""
+_SEAL_OVERHEAD = 32 + 16  # the encapsulated key and the tag
 
 
 # --- the identity and its files ----------------------------------------------------------------
@@ -50,15 +49,12 @@ class Identity:
     __slots__ = ("certificate", "dial_key", "fingerprint", "peer_id", "seed")
 
     def __init__(self, seed: bytes, certificate: bytes, dial_key: bytes) -> None:
-        self.seed = seed
-        """Of the Ed25519 key, 32 bytes."""
-        self.certificate = certificate
-        """PEM: the private key, then the self-signed certificate."""
+        self.seed = seed  # of the Ed25519 key, 32 bytes
+        self.certificate = certificate  # PEM: the private key, then the self-signed certificate
+        # 32 bytes: makes and checks our dial tokens (`overlay.core.wire.dial_tokens`).
         self.dial_key = dial_key
-        """32 bytes: makes and checks our dial tokens (`overlay.core.wire.dial_tokens`)."""
         self.peer_id = PeerId(bytes(nacl.signing.SigningKey(seed).verify_key))
-        self.fingerprint = _fingerprint(certificate)
-        """SHA-256 of the certificate in DER, 32 bytes."""
+        self.fingerprint = _fingerprint(certificate)  # SHA-256 of the certificate in DER, 32 bytes
 
     def __repr__(self) -> str:
         return f"Identity({peer_id_text(self.peer_id)})"
@@ -328,8 +324,8 @@ class Keys:
 # --- PeerIds as text ---------------------------------------------------------------------------
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+# Identity hash of 36 bytes: a protobuf of key type 1, Ed25519, and 32 bytes (libp2p peer-ids).
 _IDENTITY_MULTIHASH = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
-"""Identity hash of 36 bytes: a protobuf of key type 1, Ed25519, and 32 bytes (libp2p peer-ids)."""
 _TEXT_LENGTH = 52
 
 

@@ -126,8 +126,7 @@ class Room:
         self._session = secrets.token_hex(8)
         self._messages = node.subscribe(topic)
         self._presence = Presence()
-        self._here_at = math.inf
-        """When to say again that we are here."""
+        self._here_at = math.inf  # when to say again that we are here
         self._rows: list[Row] = []
 
     async def enter(self) -> None:

@@ -4,7 +4,6 @@ import base64
 import sys
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import click
@@ -128,7 +127,7 @@ def subscribe(
         with Client(data_dir).stream(path) as stream:
             print(f"subscribed to {topic}; Ctrl-C ends it", file=sys.stderr, flush=True)
             for row in stream.until(deadline):
-                _print_message(row, as_json)
+                print_json(row) if as_json else tables.print_message(row)
                 seen += 1
                 if seen == count:
                     return
@@ -142,12 +141,6 @@ def subscribe(
         raise CommandFailed(
             Failure.TIMEOUT, f"only {seen} of {count} messages came in {timeout:g} s"
         )
-
-
-def _print_message(row: dict[str, Any], as_json: bool) -> None:
-    if "error" in row:
-        raise CommandFailed(row["error"]["code"], row["error"]["text"])
-    print_json(row) if as_json else tables.print_message(row)
 
 
 @click.command()

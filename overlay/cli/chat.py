@@ -112,8 +112,6 @@ class Conversation:
     def _listen(self) -> None:
         try:
             for row in self._stream.until(None):
-                if "error" in row:
-                    raise CommandFailed(row["error"]["code"], row["error"]["text"])
                 self._show(row)
             self._ended = CommandFailed(
                 Failure.CLOSED, "the chat has ended: the node is leaving, or gone"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,13 +43,15 @@ def console() -> "Console":
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> None:
-    """Print a table."""
+def table(
+    head: Sequence[str], body: Iterable[Iterable[str]], numbers: Collection[str] = ()
+) -> None:
+    """Print a table; the columns of `numbers` are aligned at their ends."""
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in head:
-        shown.add_column(column, no_wrap=True)
+        shown.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
     for row in body:
         shown.add_row(*row)
     console().print(shown)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from overlay.cli.reports import table
 from overlay.node.words import plain
 
+NUMBERS = ("rtt", "age", "in", "out")
 SHORT_ID = 16
 """Characters of a peer id that tell peers apart at a glance; all begin with 12D3KooW."""
 
@@ -40,18 +42,8 @@ def print_peers(peers: list[dict[str, Any]]) -> None:
     if not peers:
         print("no links")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "peer id", "dir", "negotiated", "via", "hops", "path", "remote"):
-        table.add_column(column, no_wrap=True)
-    for column in ("rtt", "age", "in", "out"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for peer in peers:
-        table.add_row(*_cells(peer))
-    width = None if sys.stdout.isatty() else 200  # a pipe has no width of its own
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+    head = ("name", "peer id", "dir", "negotiated", "via", "hops", "path", "remote", *NUMBERS)
+    table(head, map(_cells, peers), NUMBERS)
 
 
 def _cells(peer: dict[str, Any]) -> Iterator[str]:

@@ -72,8 +72,7 @@ class Context:
         self.random = random
         self.peer_id: PeerId = crypto.peer_id
         self._wall_offset = 0.0
-        self.agenda = Agenda()
-        """The deadlines of all machines."""
+        self.agenda = Agenda()  # the deadlines of all machines
         self._effects: list[Effect] = []
 
     def emit(self, effect: Effect) -> None:

@@ -7,6 +7,8 @@ import msgspec
 from overlay.core.types import (
     Address,
     Candidate,
+    EndReason,
+    GoodbyeCode,
     IceCredentials,
     LinkFacts,
     LinkId,
@@ -45,16 +47,14 @@ class DialFailed(msgspec.Struct, frozen=True, gc=False):
     """A `Dial` or `Negotiate` came to nothing; the link id is gone."""
 
     link: LinkId
-    reason: str
-    """An `EndReason`: ``timeout``, ``unreachable``, ``glare`` and others."""
+    reason: EndReason
 
 
 class LinkLost(msgspec.Struct, frozen=True, gc=False):
     """An open link has ended and its id is gone."""
 
     link: LinkId
-    reason: str
-    """An `EndReason`: ``closed`` (by the peer), ``broken`` and others."""
+    reason: EndReason
 
 
 class LinkSuspect(msgspec.Struct, frozen=True, gc=False):
@@ -268,7 +268,7 @@ class Hangup(msgspec.Struct, frozen=True, gc=False):
     """End a link or an attempt once what was transmitted on it has left; no event follows."""
 
     link: LinkId
-    reason: str
+    reason: EndReason | GoodbyeCode
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):

@@ -54,8 +54,8 @@ class TokenBuckets(Generic[Key]):
     def __init__(self, rate: float, burst: float, size: int = NAMES_MAX) -> None:
         self._rate = rate
         self._burst = burst
+        # What was left, and when.
         self._buckets: BoundedDict[Key, tuple[float, float]] = BoundedDict(size)
-        """What was left, and when."""
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -71,6 +71,10 @@ class TokenBuckets(Generic[Key]):
         allowed = tokens >= 1.0
         self._buckets.put(name, (tokens - 1.0 if allowed else tokens, now))
         return allowed
+
+    def forget(self, name: Key) -> None:
+        """Its next bucket is a full one."""
+        self._buckets.pop(name, None)
 
     def spend(self, name: Key, tokens: float, now: float) -> float:
         """Take tokens, there or not (a debt grows to one burst at most); what is left."""

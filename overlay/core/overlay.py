@@ -108,8 +108,8 @@ class Overlay:
             context, self._links, self._routing, book, self._reflexive, self._membership
         )
         self._inviting = Inviting(context, self._links, self._connecting, book, self._reflexive)
+        # Peers whom a command asked to be linked to: their links stay.
         self._kept: dict[PeerId, None] = {}
-        """Peers whom a command asked to be linked to: their links stay."""
         self._neighbour_facts: list[NeighbourFact] = []
 
     # --- the only entry ----------------------------------------------------------------------

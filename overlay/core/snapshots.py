@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from overlay.core.link.links import Link
+from overlay.core.link.links import Link, LinkState
 from overlay.core.routing.requests import Counters
 from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId
 from overlay.core.wire.documents import Record
@@ -35,7 +35,7 @@ class PeerView:
     since_wall: float
     facts: LinkFacts
     rtt: float | None
-    state: str
+    state: LinkState
 
 
 def view_of(peer: PeerId, link: Link, record: Record | None) -> PeerView:

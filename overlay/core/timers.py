@@ -61,8 +61,8 @@ class Timers(Generic[Name]):
     def __init__(self, agenda: Agenda | None = None) -> None:
         self._agenda = Agenda() if agenda is None else agenda
         self.deadlines: dict[Name, float] = {}
+        # What the agenda has handed over; `stop` and `set` may have overtaken it.
         self.due: list[tuple[float, Name]] = []
-        """What the agenda has handed over; `stop` and `set` may have overtaken it."""
 
     def __len__(self) -> int:
         return len(self.deadlines)

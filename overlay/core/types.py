@@ -11,6 +11,12 @@ PeerId = NewType("PeerId", bytes)
 LinkId = NewType("LinkId", int)
 """Names one link within one process. The core counts 0, 2, 4, …; the transport 1, 3, 5, …"""
 
+
+def is_chosen_by_core(link: LinkId) -> bool:
+    """Whether the core has named this link, and so waits to hear what becomes of the attempt."""
+    return link % 2 == 0
+
+
 RequestId = NewType("RequestId", int)
 """Pairs a command of the user with its `Resolved` or `Rejected`."""
 
@@ -47,10 +53,11 @@ class EndReason(StrEnum):
     """Why a dial came to nothing (`DialFailed`) or an open link ended (`LinkLost`)."""
 
     TIMEOUT = "timeout"  # nobody answered in time
-    UNREACHABLE = "unreachable"  # no pair of addresses carried a check there and back
     GLARE = "glare"  # both ends dialled at once, and the attempt with the lower id goes on
     CERTIFICATE = "certificate"  # who answered has another certificate than was promised
     CANCELLED = "cancelled"  # we did not want it any more
+    SUPERSEDED = "superseded"  # the peer has made another offer
+    BUSY = "busy"  # too many hellos are under way
     PROTOCOL = "protocol"  # the peer sent what no correct peer sends
     CLOSED = "closed"  # the peer ended it
     BROKEN = "broken"  # nothing came through for too long

@@ -126,7 +126,10 @@ class Stream:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def until(self, deadline: float | None) -> Iterator[Any]:
-        """Each object, until `deadline` on the monotone clock or the end of the node."""
+        """Each object, until `deadline` on the monotone clock or the end of the node.
+
+        CommandFailed where the node says so in place of an object.
+        """
         while deadline is None or time.monotonic() < deadline:
             self._connection.settimeout(deadline and max(0.001, deadline - time.monotonic()))
             try:
@@ -141,6 +144,8 @@ class Stream:
                 row = json.loads(line)
             except ValueError:  # half a line: the node has ended
                 return
+            if "error" in row:
+                raise CommandFailed(row["error"]["code"], row["error"]["text"])
             yield row
 
 

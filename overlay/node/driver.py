@@ -183,11 +183,6 @@ class Driver:
         """Whose link this is, once the peer has proven itself."""
         return self._admitted.get(link)
 
-    @property
-    def subscriptions(self) -> int:
-        """How many subscriptions are open."""
-        return len(self._subscriptions)
-
     async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()` does; asked again after whatever the core has handled."""
         while not holds():

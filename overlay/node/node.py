@@ -92,10 +92,9 @@ class Node:
     ) -> None:
         self.config = config
         self.transport = transport
-        self.leaving = trio.Event()
-        """Set when the node is to say goodbye and end."""
+        self.leaving = trio.Event()  # set when the node is to say goodbye and end
+        # Faults of ours in answering commands; the transport counts its own.
         self.internal_errors = 0
-        """Faults of ours in answering commands; the transport counts its own."""
         self._id = identity.peer_id
         self._identity = identity
         self._memory = memory
@@ -106,8 +105,8 @@ class Node:
         self._feeds: list[Feed[api.Event]] = []
         self._scope = trio.CancelScope()
         kept = memory.network()
+        # Whether the network is one that we have made ourselves and that nobody else knows of.
         self._is_founder = kept is None
-        """Whether the network is one that we have made ourselves and that nobody else knows of."""
         self.settings = self._born_into(*(kept or (secrets.token_bytes(32), config.network.name)))
         self.core = self._make_core()
         self.driver = Driver(
@@ -245,12 +244,14 @@ class Node:
 
     def links(self) -> int:
         """How many peers we are linked to, those that have fallen silent left out."""
-        return sum(view.state != LinkState.SILENT for view in self.core.peers())
+        return sum(view.state is not LinkState.SILENT for view in self.core.peers())
 
     def peers(self, *, everybody: bool = False) -> list[api.Peer]:
         """See `overlay.api.Node.peers`."""
         views = self.core.peers()
-        found = [self._peer(view) for view in views if everybody or view.state != LinkState.SILENT]
+        found = [
+            self._peer(view) for view in views if everybody or view.state is not LinkState.SILENT
+        ]
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Settings
 from overlay.core.events import Deliver, Event, Rejected, Report, Resolved
+from overlay.core.link.links import LinkState
 from overlay.core.overlay import Overlay
 from overlay.core.timers import NEVER
 from overlay.core.types import Address, LinkId, PeerId, RequestId
@@ -62,7 +63,7 @@ class SimNode:
 
     def neighbours(self) -> set[PeerId]:
         """Peers with a link that is not silent."""
-        return {view.peer for view in self.core.peers() if view.state != "silent"}
+        return {view.peer for view in self.core.peers() if view.state is not LinkState.SILENT}
 
     def active_view(self) -> list[PeerId]:
         """Its HyParView neighbours."""

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from overlay.core.events import Dial, Event, Hangup, LinkLost, LinkOpened, Received, Transmit
-from overlay.core.types import Address, IceCredentials, LinkId
+from overlay.core.types import Address, EndReason, IceCredentials, LinkId
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire.documents import AddressEntry, InviteBody, InviteMember
@@ -67,7 +67,7 @@ class Middle:
             else:
                 self._early[behind].append(event.message)
         elif isinstance(event, LinkLost):
-            self.back.perform(Hangup(self._behind[event.link], "closed"))
+            self.back.perform(Hangup(self._behind[event.link], EndReason.CLOSED))
 
     def on_back(self, event: Event) -> None:
         """The member has answered, said something, or gone."""
@@ -78,7 +78,7 @@ class Middle:
         elif isinstance(event, Received):
             self.front.perform(Transmit(self._before[event.link], event.message))
         elif isinstance(event, LinkLost):
-            self.front.perform(Hangup(self._before[event.link], "closed"))
+            self.front.perform(Hangup(self._before[event.link], EndReason.CLOSED))
 
     def _dial(self, link: LinkId, attempt: bytes) -> None:
         grant, member = invite.grant_of(self.body), self.body.members[0]

@@ -30,7 +30,7 @@ from overlay.core.events import (
 )
 from overlay.core.overlay import Overlay
 from overlay.core.routing.routing import REQUESTS_MAX
-from overlay.core.types import Address, LinkFacts, LinkId, PathKind
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire.messages import Message, Offer, Records
 from overlay.sim.node import SimNode
@@ -52,7 +52,7 @@ FACTS = st.builds(
     token_kind=st.none() | st.integers(0, 3),
     token_id=st.binary(min_size=8, max_size=8),
 )
-REASONS = st.sampled_from(["timeout", "glare", "closed", "broken", "protocol"])
+REASONS = st.sampled_from(EndReason)
 EVENTS = st.one_of(
     st.builds(Received, LINKS, messages_within_bounds()),
     st.builds(Malformed, LINKS, st.text(max_size=20)),
@@ -144,7 +144,7 @@ def test_an_attempt_called_off_as_it_opens_is_hung_up() -> None:
     facts = next(view.facts for view in victim.core.peers() if view.link == link)
     late = LinkId(1_000)
     opened = LinkOpened(late, inbound=False, facts=facts)
-    assert victim.core.handle(opened, world.now) == [Hangup(late, "cancelled")]
+    assert victim.core.handle(opened, world.now) == [Hangup(late, EndReason.CANCELLED)]
     for message in seen:
         assert victim.core.handle(Received(late, message), world.now) == []
 

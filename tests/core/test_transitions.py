@@ -114,7 +114,7 @@ def test_with_one_more_entry_a_stream_may_end_twice(monkeypatch: pytest.MonkeyPa
 # --- links ---------------------------------------------------------------------------------------
 
 
-def states_after(*events: type[LinkSuspect | LinkAlive | LinkSilent]) -> list[str]:
+def states_after(*events: type[LinkSuspect | LinkAlive | LinkSilent]) -> list[LinkState]:
     """What a node says of a link to which these things happen."""
     world, node, link, _ = linked()
     said = []

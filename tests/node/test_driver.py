@@ -27,7 +27,7 @@ from overlay.core.events import (
     Transmit,
     Wakeup,
 )
-from overlay.core.types import LinkId, PeerId
+from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire.messages import Ping
 from overlay.errors import CommandFailed
 from overlay.identity import peer_id_text
@@ -140,9 +140,9 @@ async def test_without_a_deadline_the_core_sleeps_until_an_event(
     harness = Harness(ScriptedCore())
     await nursery.start(harness.driver.run)
     await trio.sleep(3.5)
-    harness.driver.emit(LinkLost(LinkId(1), "broken"))
+    harness.driver.emit(LinkLost(LinkId(1), EndReason.BROKEN))
     await wait_all_tasks_blocked()
-    assert harness.core.events[1:] == [(3.5, LinkLost(LinkId(1), "broken"))]
+    assert harness.core.events[1:] == [(3.5, LinkLost(LinkId(1), EndReason.BROKEN))]
 
 
 async def test_effects_go_where_they_belong(
@@ -153,11 +153,11 @@ async def test_effects_go_where_they_belong(
         Admit(LinkId(1), PEER),
         Remember(PEER, b"record"),
         Report("info", "peer_up", {"peer": PEER}),
-        Hangup(LinkId(3), "duplicate"),
+        Hangup(LinkId(3), GoodbyeCode.DUPLICATE),
     ]
     harness = Harness(ScriptedCore(lambda event: effects if isinstance(event, LinkLost) else []))
     await nursery.start(harness.driver.run)
-    harness.driver.emit(LinkLost(LinkId(9), "broken"))
+    harness.driver.emit(LinkLost(LinkId(9), EndReason.BROKEN))
     await wait_all_tasks_blocked()
     assert harness.transport.performed == [effects[0], effects[1], effects[4]]
     assert harness.remembered == [(PEER, b"record")]
@@ -210,7 +210,7 @@ async def test_an_answer_that_comes_too_late_does_no_harm(
     await nursery.start(driver.run)
     with pytest.raises(CommandFailed):
         await driver.call(lambda request: PingPeer(request, PEER), timeout=1.0)
-    driver.emit(LinkLost(LinkId(1), "broken"))
+    driver.emit(LinkLost(LinkId(1), EndReason.BROKEN))
     await wait_all_tasks_blocked()
 
 
@@ -255,7 +255,7 @@ async def test_subscribers_hear_their_topic_and_no_other(
     first.close()
     driver.emit(Wakeup())
     await wait_all_tasks_blocked()
-    assert driver.subscriptions == 0
+    assert not driver._subscriptions
     with pytest.raises(CommandFailed, match="closed by its reader"):
         await first.get()
 
@@ -344,15 +344,15 @@ async def test_a_link_that_floods_the_inbox_is_ended_and_facts_still_get_in(
     harness = Harness(ScriptedCore())
     for number in range(4):
         harness.driver.emit(Malformed(LinkId(1), str(number)))
-    harness.driver.emit(LinkLost(LinkId(5), "broken"))
+    harness.driver.emit(LinkLost(LinkId(5), EndReason.BROKEN))
     await nursery.start(harness.driver.run)
     await wait_all_tasks_blocked()
-    assert harness.transport.performed == [Hangup(LinkId(1), "overflow")]
+    assert harness.transport.performed == [Hangup(LinkId(1), EndReason.OVERFLOW)]
     reasons = [e.why for e in harness.core.given(Malformed) if isinstance(e, Malformed)]
     assert reasons == ["0", "1", "2"]
     assert harness.core.given(LinkLost) == [
-        LinkLost(LinkId(1), "overflow"),
-        LinkLost(LinkId(5), "broken"),
+        LinkLost(LinkId(1), EndReason.OVERFLOW),
+        LinkLost(LinkId(5), EndReason.BROKEN),
     ]
 
 
@@ -361,7 +361,7 @@ async def test_a_link_that_replaces_another_is_no_change(
 ) -> None:
     script: dict[LinkId, list[Effect]] = {
         LinkId(0): [Admit(LinkId(0), PEER), Admit(LinkId(1), OTHER)],
-        LinkId(2): [Admit(LinkId(2), PEER), Hangup(LinkId(0), "duplicate")],
+        LinkId(2): [Admit(LinkId(2), PEER), Hangup(LinkId(0), GoodbyeCode.DUPLICATE)],
     }
 
     def answer(event: Event) -> list[Effect]:
@@ -371,7 +371,7 @@ async def test_a_link_that_replaces_another_is_no_change(
     await nursery.start(harness.driver.run)
     for link in script:
         harness.driver.emit(Malformed(link, ""))
-    harness.driver.emit(LinkLost(LinkId(2), "broken"))
+    harness.driver.emit(LinkLost(LinkId(2), EndReason.BROKEN))
     await wait_all_tasks_blocked()
     assert harness.changes == [
         LinkChange(PEER, up=True),

@@ -5,12 +5,6 @@ import pytest
 from tests.structure import citations
 from tests.structure.citations import Repository, lead_nowhere
 
-MENDED = (
-    *("overlay/api.py", "overlay/errors.py", "overlay/identity.py", "overlay/testing.py"),
-    *("overlay/apps", "overlay/cli", "overlay/core/admission", "overlay/node"),
-    *("benchmarks", "demos", "tests"),
-)
-"""Where nothing is left that leads nowhere."""
 REPOSITORY = Repository(
     {
         "overlay/core/timers.py": "class Timers:\n    due: int\n    def set(self): self.at = 1\n",
@@ -21,7 +15,7 @@ REPOSITORY = Repository(
 
 
 def test_what_is_cited_is_in_the_repository() -> None:
-    assert citations.listing(*MENDED) == []
+    assert citations.listing(*citations.PAGES) == []
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,12 @@ DECIDING = ast.Eq | ast.NotEq | ast.In | ast.NotIn
 
 
 def _is_literal(node: ast.expr) -> bool:
-    """A text, or a collection of texts."""
+    """A text, a constant that may hold one, or a collection of texts."""
     match node:
         case ast.Constant(value=str(text)):
             return bool(text)  # an empty one says nothing
+        case ast.Name(id=name):
+            return name.isupper()
         case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
             return any(map(_is_literal, elements))
         case _:

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from overlay.core.events import DialFailed, Hangup, LinkLost, Prepare
-from overlay.core.types import Address
+from overlay.core.types import Address, EndReason, GoodbyeCode
 from overlay.core.wire.dial_tokens import INVITE
 from overlay.core.wire.messages import Goodbye, Ping, Pong
 from tests.transport.nodes import Node, linked, memory_nodes, udp_nodes
@@ -100,7 +100,7 @@ async def test_a_negotiation_that_nobody_answers_fails_by_its_deadline(nodes: No
 async def test_a_wrong_fingerprint_is_refused_and_nothing_opens(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         link = alice.dial(bob, fingerprint=bytes(32))
-        assert await alice.next_of(DialFailed) == DialFailed(link, "certificate")
+        assert await alice.next_of(DialFailed) == DialFailed(link, EndReason.CERTIFICATE)
         assert not bob.events[1:]
 
 
@@ -120,16 +120,16 @@ async def test_a_dial_without_a_good_token_fails(nodes: Nodes, fault: str) -> No
 async def test_a_dial_into_the_void_fails_by_its_deadline(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         link = alice.dial(bob, address=NOBODY, timeout=0.3)
-        assert await alice.next_of(DialFailed) == DialFailed(link, "timeout")
+        assert await alice.next_of(DialFailed) == DialFailed(link, EndReason.TIMEOUT)
 
 
 async def test_a_hangup_lets_the_last_messages_arrive_and_says_nothing_here(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         ours, theirs = await linked(alice, bob)
         alice.send(ours, *[Ping(token) for token in range(2000)], Goodbye("leave", "bye"))
-        alice.transport.perform(Hangup(ours, "leave"))
+        alice.transport.perform(Hangup(ours, GoodbyeCode.LEAVE))
         lost = await bob.next_of(LinkLost)
-        assert lost == LinkLost(theirs, "closed")
+        assert lost == LinkLost(theirs, EndReason.CLOSED)
         assert bob.received()[-1] == Goodbye("leave", "bye")
         assert len(bob.received()) == 2001
         assert not alice.all_of(LinkLost)
@@ -140,7 +140,7 @@ async def test_a_hangup_lets_the_last_messages_arrive_and_says_nothing_here(node
 async def test_a_hangup_of_an_attempt_leaves_no_trace(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         link = alice.dial(bob, address=NOBODY, timeout=0.2)
-        alice.transport.perform(Hangup(link, "cancelled"))
+        alice.transport.perform(Hangup(link, EndReason.CANCELLED))
         other = alice.dial(bob, address=NOBODY, timeout=0.3)
         await alice.next_of(DialFailed)
         assert [event.link for event in alice.all_of(DialFailed)] == [other]
@@ -150,7 +150,7 @@ async def test_a_node_that_stops_tells_its_peers(nodes: Nodes) -> None:
     async with nodes("alice", "bob") as (alice, bob):
         _, theirs = await linked(alice, bob)
         alice.stop()
-        assert await bob.next_of(LinkLost) == LinkLost(theirs, "closed")
+        assert await bob.next_of(LinkLost) == LinkLost(theirs, EndReason.CLOSED)
 
 
 @pytest.mark.parametrize("controlling", [False, True])
@@ -168,7 +168,7 @@ async def test_a_negotiation_refuses_a_certificate_that_was_not_promised(
             controlling=not controlling,
             timeout=3,
         )
-        assert await alice.next_of(DialFailed) == DialFailed(ours, "certificate")
+        assert await alice.next_of(DialFailed) == DialFailed(ours, EndReason.CERTIFICATE)
         await bob.next_of(DialFailed)
 
 
@@ -192,7 +192,7 @@ async def test_nothing_happens_once_a_transport_has_stopped(nodes: Nodes) -> Non
         events = len(alice.events)
         alice.send(ours, Ping(1))
         alice.dial(bob, attempt=b"n" * 16)
-        alice.transport.perform(Hangup(ours, "late"))
+        alice.transport.perform(Hangup(ours, GoodbyeCode.UNNEEDED))
         bob.send(theirs, Ping(2))
         assert len(alice.events) == events
         assert alice.transport.statistics(ours) is None

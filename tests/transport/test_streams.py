@@ -11,7 +11,7 @@ from overlay.core.events import Admit, Hangup, LinkLost
 from overlay.core.stream.frames import CANCELLED, Data, Open, encode
 from overlay.core.stream.mux import STREAMS_MAX, WINDOW
 from overlay.core.stream.stream import SEND_BUFFER
-from overlay.core.types import LinkId, PeerId
+from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire.messages import Ping
 from overlay.errors import LinkClosed
 from overlay.transport.memory.transport import MemoryTransport
@@ -250,7 +250,7 @@ async def test_a_peer_that_breaks_the_rules_loses_its_link_and_nobody_elses(
         else:
             frames = [encode(Data(bytes(60_000)))] * 5
             cheat(mallory, link, 8, encode(Open("test", 0, 0)), *frames)
-        assert await bob.next_of(LinkLost) == LinkLost(theirs, "protocol")
+        assert await bob.next_of(LinkLost) == LinkLost(theirs, EndReason.PROTOCOL)
         carol.send(good, Ping(1))
         await bob.until(lambda: Ping(1) in bob.received())
 
@@ -332,9 +332,9 @@ async def test_the_end_of_a_link_breaks_its_streams_at_both_ends(nodes: Nodes, w
             nursery.start_soon(breaks, far)
             await trio.testing.wait_all_tasks_blocked()
             if who == "the opener":
-                alice.transport.perform(Hangup(ours, "bye"))
+                alice.transport.perform(Hangup(ours, GoodbyeCode.LEAVE))
             else:
-                bob.transport.perform(Hangup(theirs, "bye"))
+                bob.transport.perform(Hangup(theirs, GoodbyeCode.LEAVE))
         if who == "the acceptor":
             await alice.next_of(LinkLost)
         with pytest.raises(LinkClosed):
@@ -349,7 +349,7 @@ async def test_what_a_closed_stream_has_sent_survives_our_hangup(nodes: Nodes) -
         await exactly(near, 1)  # and with it the credit
         await near.send_all(bytes(60_000))
         await near.aclose()
-        alice.transport.perform(Hangup(ours, "leave"))
+        alice.transport.perform(Hangup(ours, GoodbyeCode.LEAVE))
         assert await everything(far) == bytes(60_000)
 
 
@@ -362,7 +362,7 @@ async def test_a_hangup_waits_a_moment_for_the_reader_of_a_closed_stream() -> No
         with trio.fail_after(PATIENCE):
             while not association(alice, ours).idle:  # noqa: ASYNC110
                 await trio.sleep(0.01)
-        alice.transport.perform(Hangup(ours, "leave"))
+        alice.transport.perform(Hangup(ours, GoodbyeCode.LEAVE))
         await trio.testing.wait_all_tasks_blocked()
         assert len(await everything(far)) == WINDOW + SEND_BUFFER
 
@@ -380,7 +380,7 @@ async def test_a_task_that_waits_to_open_is_told_when_the_link_ends(nodes: Nodes
 
             nursery.start_soon(one_more)
             await trio.testing.wait_all_tasks_blocked()
-            alice.transport.perform(Hangup(ours, "bye"))
+            alice.transport.perform(Hangup(ours, GoodbyeCode.LEAVE))
 
 
 async def test_no_stream_on_a_link_that_is_not_admitted(nodes: Nodes) -> None:

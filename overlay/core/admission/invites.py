@@ -23,11 +23,11 @@ MEMBERS_MAX = 4
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30
+# Why a join failed, the most telling first.
 _TELLING = (
     *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
     *(GoodbyeCode.SELF, GoodbyeCode.REFUSED, EndReason.CERTIFICATE),
 )
-"""Why a join failed, the most telling first."""
 
 
 @dataclass(slots=True)

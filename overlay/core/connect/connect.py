@@ -17,6 +17,7 @@ from typing import assert_never
 
 from overlay.core.connect.offers import (
     OFFER_LIFE,
+    Declined,
     OfferReader,
     OpenedOffer,
     Refused,
@@ -42,6 +43,8 @@ from overlay.core.timers import Timers
 from overlay.core.types import (
     Address,
     Candidate,
+    EndReason,
+    GoodbyeCode,
     IceCredentials,
     LinkId,
     Negotiated,
@@ -51,6 +54,7 @@ from overlay.core.types import (
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.documents import AnswerBody, InviteBody, OfferBody, Record
 from overlay.core.wire.messages import Answer, Offer
+from overlay.errors import Failure
 
 DIAL_TIMEOUT = 5.0
 """Seconds (guess) that a dial gets, whichever of its addresses answers."""
@@ -123,12 +127,9 @@ STEPS: dict[Step, dict[StepEvent, Step]] = {
 class Due(StrEnum):
     """What falls due towards a peer."""
 
-    GIVE_UP = "give up"
-    """A command has waited long enough."""
-    OFFER = "offer"
-    """Our offer should have become a link."""
-    RETRY = "retry"
-    """The rest is over."""
+    GIVE_UP = "give up"  # a command has waited long enough
+    OFFER = "offer"  # our offer should have become a link
+    RETRY = "retry"  # the rest is over
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ class Attempts:
     """ICE started as the answerer of the peer's offer."""
     offering: Offering | None = None
     failures: int = 0
-    last: tuple[str, str] = ("unreachable", "no way to this peer is known")
+    last: tuple[str, str] = (Failure.UNREACHABLE, "no way to this peer is known")
     """The code and the text of the latest failure."""
     step: Step = Step.REST
 
@@ -180,8 +181,8 @@ class Connecting:
     reflexive: Reflexive
     membership: Membership
     by_peer: dict[PeerId, Attempts] = field(default_factory=dict)
+    # Peers whom an invite or the cache named: they may be dialled even if others may not.
     _met: dict[PeerId, None] = field(default_factory=dict)
-    """Peers whom an invite or the cache named: they may be dialled even if others may not."""
     _by_request: dict[bytes, PeerId] = field(default_factory=dict)
     _offers: OfferReader = field(init=False)
     _timers: Timers[tuple[Due, PeerId]] = field(init=False)
@@ -231,7 +232,7 @@ class Connecting:
         return self._after_failure(attempts, now)
 
     def _after_failure(self, attempts: Attempts, now: float) -> list[PeerId]:
-        unreachable = attempts.last[0] == "unreachable"
+        unreachable = attempts.last[0] == Failure.UNREACHABLE
         event = StepEvent.UNREACHABLE if unreachable else StepEvent.FAILED
         attempts.step = STEPS[attempts.step][event]
         return self._take(attempts, now)
@@ -354,15 +355,16 @@ class Connecting:
         try:
             body = open_answer(self.context, answer, attempts.peer, attempts.offering.digest)
         except Refused as refused:
-            reason = str(refused)
-            self.context.report("warning", "answer_refused", reason=reason, peer=attempts.peer)
+            self.context.report(
+                "warning", "answer_refused", reason=refused.text, peer=attempts.peer
+            )
             return []
         if body.accepted:
             self._start_ice(attempts.peer, attempts.offering, body, via)
             return []
         self._abandon(attempts)
         text = f"the peer declined: {body.reason[:80]}"
-        return self._failed(attempts, "refused", text, now)
+        return self._failed(attempts, Failure.REFUSED, text, now)
 
     def _start_ice(self, peer: PeerId, offering: Offering, body: AnswerBody, via: PeerId) -> None:
         offering.answered = True
@@ -389,7 +391,7 @@ class Connecting:
             return []
         self._abandon(attempts)
         text = f"no neighbour could pass it on ({code})"
-        return self._failed(attempts, "unreachable", text, now)
+        return self._failed(attempts, Failure.UNREACHABLE, text, now)
 
     def _of_request(self, request: bytes) -> Attempts | None:
         """The attempts that an offer of ours by this name is the current one of."""
@@ -407,7 +409,7 @@ class Connecting:
             opened = self._offers.open(offer, now)
         except Refused as refused:
             self.routing.count_dropped()
-            self.context.report("warning", "offer_refused", reason=str(refused), peer=via)
+            self.context.report("warning", "offer_refused", reason=refused.text, peer=via)
             return
         sender = PeerId(opened.body.sender)
         self.membership.add(opened.body.record, via, now)
@@ -425,9 +427,9 @@ class Connecting:
             return
         attempts = self._attempts(peer)
         self._abandon(attempts)
-        reason = self._why_declined()
+        declined = self._why_declined()
         local, candidates = IceCredentials("", ""), self.reflexive.candidates()
-        if not reason:
+        if declined is None:
             local = self._accept(attempts, body, candidates, via, hops)
         answer = AnswerBody(
             network=self.context.settings.network,
@@ -436,22 +438,22 @@ class Connecting:
             request=body.request,
             offer_hash=opened.digest,
             boot=self.context.settings.boot,
-            accepted=not reason,
-            reason=reason,
+            accepted=declined is None,
+            reason=declined or "",
             hops=hops,
             fingerprint=self.context.crypto.fingerprint,
             ufrag=local.ufrag,
             password=local.password,
-            candidates=to_entries(candidates) if not reason else [],
+            candidates=to_entries(candidates) if declined is None else [],
         )
         self.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
 
-    def _why_declined(self) -> str:
-        """Why no more offers can be accepted now; empty when they can."""
+    def _why_declined(self) -> Declined | None:
+        """Why no more offers can be accepted now, if so."""
         if len(self.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX:
-            return "full"
+            return Declined.FULL
         answering = sum(1 for each in self.by_peer.values() if each.answering is not None)
-        return "busy" if answering >= ANSWERING_MAX else ""
+        return Declined.BUSY if answering >= ANSWERING_MAX else None
 
     def _accept(
         self,
@@ -464,7 +466,7 @@ class Connecting:
         """Start ICE as the answerer; returns our credentials for the answer."""
         if attempts.answering is not None and attempts.answering not in self.links.by_id:
             # Superseded; one that is open is judged by its hello.
-            self._hangup(attempts.answering, "superseded")
+            self._hangup(attempts.answering, EndReason.SUPERSEDED)
         link, local = self.links.new_id(), new_credentials(self.context)
         attempts.answering = link
         expected = Expected(attempts.peer, Negotiated.MESH, inbound=True, via=via, hops=hops)
@@ -500,7 +502,7 @@ class Connecting:
             return
         for other in [*attempts.dials, attempts.answering]:
             if other is not None and other != link and other not in self.links.by_id:
-                self._hangup(other, "cancelled")
+                self._hangup(other, EndReason.CANCELLED)
         offering = attempts.offering
         if offering is not None and offering.link == link:
             self._by_request.pop(offering.request, None)
@@ -532,7 +534,7 @@ class Connecting:
         attempts = self.by_peer.get(peer)
         if attempts is not None and link in attempts.dials and link not in self.links.by_id:
             del attempts.dials[link]
-            self._hangup(link, "cancelled")
+            self._hangup(link, EndReason.CANCELLED)
 
     def _abandon(self, attempts: Attempts) -> None:
         """Call off our own offer."""
@@ -540,13 +542,13 @@ class Connecting:
         if offering is not None:
             self._by_request.pop(offering.request, None)
             attempts.offering = None
-            self._hangup(offering.link, "cancelled")
+            self._hangup(offering.link, EndReason.CANCELLED)
 
     def _failed(self, attempts: Attempts, code: str, text: str, now: float) -> list[PeerId]:
         """An attempt has come to nothing: take the next step, unless another is under way."""
         rests = self._rests(attempts, code, text, now)
         # A duplicate is no failure: the link that it doubles stands, or is about to.
-        return self._next_step(attempts, now) if rests and code != "duplicate" else []
+        return self._next_step(attempts, now) if rests and code != GoodbyeCode.DUPLICATE else []
 
     def _rests(self, attempts: Attempts, code: str, text: str, now: float) -> bool:
         """Note a failure; with nothing else under way, whether so, rest longer than last time."""
@@ -562,7 +564,7 @@ class Connecting:
         self._timers.set((Due.RETRY, attempts.peer), at)
         return True
 
-    def _hangup(self, link: LinkId, reason: str) -> None:
+    def _hangup(self, link: LinkId, reason: EndReason) -> None:
         self.links.forget(link)
         self.context.emit(Hangup(link, reason))
 
@@ -603,7 +605,7 @@ class Connecting:
             return False
         self._abandon(attempts)
         text = "no path between the two worked" if offering.answered else "no answer came back"
-        return self._rests(attempts, "timeout", text, now)
+        return self._rests(attempts, Failure.TIMEOUT, text, now)
 
     def _give_up(self, attempts: Attempts, now: float) -> None:
         for request, at in attempts.waiting:

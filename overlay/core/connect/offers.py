@@ -7,6 +7,7 @@ the offer that it answers. Each offer counts once: whoever repeats one is refuse
 
 import hashlib
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from overlay.core.context import Context
 from overlay.core.link.hello import MAX_CLOCK_SKEW
@@ -25,8 +26,32 @@ SEEN_MAX = 4096
 """Attempts remembered; of more, the oldest is forgotten."""
 
 
+class Declined(StrEnum):
+    """Why an offer that holds is not accepted: what the answer says."""
+
+    FULL = "full"  # the node has no room for another link
+    BUSY = "busy"  # it is answering too many offers
+
+
+class OfferRefusal(StrEnum):
+    """Why an offer or an answer does not hold."""
+
+    SEAL = "seal"  # it is not sealed to a key of ours
+    DOCUMENT = "document"  # it is no document that its author has signed
+    NETWORK = "network"  # it is of another network
+    RECIPIENT = "recipient"  # it is for somebody else, or has come by another request
+    SELF = "self"  # we are its author
+    EXPIRED = "expired"  # it is too old, or from too far ahead
+    REPLAY = "replay"  # it has been opened before
+    OFFER = "offer"  # it answers another offer
+
+
 class Refused(Exception):
     """A document does not hold; the text is for the log. Never leaves `overlay.core.connect`."""
+
+    def __init__(self, code: OfferRefusal, text: str = "") -> None:
+        self.code, self.text = code, text or code.value
+        super().__init__(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +69,14 @@ class OfferReader:
     """Opens the offers of others, each once."""
 
     context: Context
+    # Attempts opened, and until when a replay could still pass as fresh.
     _seen: dict[bytes, float] = field(default_factory=dict)
-    """Attempts opened, and until when a replay could still pass as fresh."""
 
     def open(self, offer: Offer, now: float) -> OpenedOffer:
         """Unseal and check an offer for us. Raises Refused."""
         opened = open_offer(self.context, offer, now)
         if opened.body.attempt in self._seen:
-            raise Refused("replay")
+            raise Refused(OfferRefusal.REPLAY)
         self._remember(opened.body.attempt, now)
         return opened
 
@@ -72,21 +97,17 @@ def seal_offer(context: Context, body: OfferBody, prekey: PrekeyEntry) -> tuple[
 
 def open_offer(context: Context, offer: Offer, now: float) -> OpenedOffer:
     """Unseal an offer for us, and check all but whether it is new. Raises Refused."""
-    data = context.crypto.open(offer.prekey, OFFER_INFO + base_of(offer.request), offer.sealed)
-    if data is None:
-        raise Refused("seal")
-    body = signing.opened(data, OfferBody, context.crypto)
-    if isinstance(body, str):
-        raise Refused(body)
+    info = OFFER_INFO + base_of(offer.request)
+    body, data = _opened(context, offer, info, OfferBody)
     if body.network != context.settings.network:
-        raise Refused("network")
+        raise Refused(OfferRefusal.NETWORK)
     if body.recipient != context.peer_id or body.request != base_of(offer.request):
-        raise Refused("recipient")
+        raise Refused(OfferRefusal.RECIPIENT)
     if body.sender == context.peer_id:
-        raise Refused("self")
+        raise Refused(OfferRefusal.SELF)
     wall = context.wall(now)
     if not wall - MAX_CLOCK_SKEW < body.expires_at < wall + OFFER_LIFE + MAX_CLOCK_SKEW:
-        raise Refused("expired")
+        raise Refused(OfferRefusal.EXPIRED)
     return OpenedOffer(body, hashlib.sha256(data).digest(), offer.request)
 
 
@@ -99,17 +120,26 @@ def seal_answer(context: Context, body: AnswerBody, prekey: PrekeyEntry, request
 
 def open_answer(context: Context, answer: Answer, sender: PeerId, digest: bytes) -> AnswerBody:
     """Unseal and check the answer to our offer with this hash. Raises Refused."""
-    data = context.crypto.open(answer.prekey, ANSWER_INFO + base_of(answer.request), answer.sealed)
-    if data is None:
-        raise Refused("seal")
-    body = signing.opened(data, AnswerBody, context.crypto)
-    if isinstance(body, str):
-        raise Refused(body)
+    info = ANSWER_INFO + base_of(answer.request)
+    body, _ = _opened(context, answer, info, AnswerBody)
     if body.sender != sender or body.recipient != context.peer_id:
-        raise Refused("recipient")
+        raise Refused(OfferRefusal.RECIPIENT)
     if body.network != context.settings.network or body.offer_hash != digest:
-        raise Refused("offer")
+        raise Refused(OfferRefusal.OFFER)
     return body
+
+
+def _opened(
+    context: Context, message: Offer | Answer, info: bytes, kind: type[signing.Body]
+) -> tuple[signing.Body, bytes]:
+    """What a sealed document says, its author's signature checked; and its bytes."""
+    data = context.crypto.open(message.prekey, info, message.sealed)
+    if data is None:
+        raise Refused(OfferRefusal.SEAL)
+    body = signing.opened(data, kind, context.crypto)
+    if isinstance(body, str):
+        raise Refused(OfferRefusal.DOCUMENT, body)
+    return body, data
 
 
 def new_credentials(context: Context) -> IceCredentials:

@@ -50,7 +50,7 @@ from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
 from overlay.core.limits import BoundedDict, HalfOpen
 from overlay.core.timers import Timers
-from overlay.core.types import Address, Candidate, LinkId, Random
+from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
 
 TRANSACTIONS_MAX = 4096
 """Checks of ours whose answer we can route, and of others that we know when replayed (guess)."""
@@ -62,30 +62,28 @@ HEARD_INTERVAL = 0.1
 """Seconds: an agent is told at most this often that a link is heard, which is as fine as liveness
 needs it (guess)."""
 FAILURES = {
-    ice.Failure.TIMEOUT: "timeout",
-    ice.Failure.SILENT: "timeout",
-    ice.Failure.CONFLICT: "protocol",
+    ice.Failure.TIMEOUT: EndReason.TIMEOUT,
+    ice.Failure.SILENT: EndReason.TIMEOUT,
+    ice.Failure.CONFLICT: EndReason.PROTOCOL,
 }
 """The reason of `DialFailed` when an agent has given up."""
 
 _REQUEST = b"\x00\x01"
-_SUCCESS = b"\x01\x01"
-"""First bytes of a Binding request and of its success response (RFC 8489 §5)."""
+_SUCCESS = b"\x01\x01"  # first bytes of a Binding request and of its success response (RFC 8489 §5)
 
 
 class Endpoint:
     """The port. `random` draws transaction ids and must be unpredictable where it matters."""
 
     def __init__(self, *, dial_key: bytes, cookie_key: bytes, random: Random) -> None:
+        # By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
+        # unknown (for nobody here), unverified (more than three times its bytes), plain_alert,
+        # glare, crowded (handshakes beyond the limits).
         self.counters: Counter[str] = Counter()
-        """By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
-        unknown (for nobody here), unverified (more than three times its bytes), plain_alert, glare,
-        crowded (handshakes beyond the limits)."""
         self._random = random
         self._strangers = Strangers(dial_key, cookie_key, self.counters)
         self._links: dict[LinkId, Association] = {}
-        self._prepared: dict[LinkId, IceAgent] = {}
-        """Agents that wait for `Negotiate`."""
+        self._prepared: dict[LinkId, IceAgent] = {}  # agents that wait for `Negotiate`
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()
@@ -131,7 +129,7 @@ class Endpoint:
         # One dial to one address at a time: a ClientHello does not say which dial it belongs to.
         busy = [address for each in self._links.values() for address in each.dialling]
         if any(address in busy for address in effect.addresses):
-            self._outputs.append(DialFailed(effect.link, "glare"))
+            self._outputs.append(DialFailed(effect.link, EndReason.GLARE))
             return
         association = associations.begin_dial(effect, self._hosts, self._random, now)
         self._add(association)
@@ -238,7 +236,7 @@ class Endpoint:
                 continue  # lost to another that was due
             association.due = None
             if association.deadline is not None and now >= association.deadline:
-                self._lose(association, "timeout")
+                self._lose(association, EndReason.TIMEOUT)
             else:
                 association.ice.handle_timeout(now)
                 self._settle(association)
@@ -389,17 +387,14 @@ class Endpoint:
                 return False
         for rival in rivals:
             self.counters["glare"] += 1
-            self._lose(rival, "glare")
+            self._lose(rival, EndReason.GLARE)
         return True
 
     def _secure(self, association: Association, pair: AddressPair) -> None:
         """The path stands: hand it over, with what came early."""
         assert association.deadline is not None
         association.secured = True
-        association.pair = pair
-        association.validate(pair[0])
-        self._routes.join(association, pair)
-        self._routes.arrange(association)
+        self._follow(association, pair)
         self._outputs.append(association.secure())
         early, association.early = association.early, []
         for data in early:
@@ -410,15 +405,19 @@ class Endpoint:
         pair = (selected.remote, selected.local)
         association.path = selected.path
         if association.secured:
-            association.pair = pair
-            association.validate(pair[0])
-            self._routes.join(association, pair)
-            self._routes.arrange(association)
+            self._follow(association, pair)
             self._outputs.append(Move(association.link, *pair, selected.path))
         elif self._wins(association.attempt, pair, inbound=False):
             self._secure(association, pair)
         else:
-            self._lose(association, "glare")
+            self._lose(association, EndReason.GLARE)
+
+    def _follow(self, association: Association, pair: AddressPair) -> None:
+        """Its records go between these addresses from now on."""
+        association.pair = pair
+        association.validate(pair[0])
+        self._routes.join(association, pair)
+        self._routes.arrange(association)
 
     def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
         """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""
@@ -486,11 +485,11 @@ class Endpoint:
         self._links[association.link] = association
         self._names[association.name] = association.link
 
-    def _lose(self, association: Association, reason: str) -> None:
+    def _lose(self, association: Association, reason: EndReason) -> None:
         """The association has ended; `reason` is of an attempt, a link is simply broken."""
         self._forget(association)
         if association.established:
-            self._outputs.append(LinkLost(association.link, "broken"))
+            self._outputs.append(LinkLost(association.link, EndReason.BROKEN))
         else:
             self._outputs.append(DialFailed(association.link, reason))
 

@@ -23,10 +23,10 @@ class Route:
     def arrange(self) -> None:
         """Decide who hears what: established ones first, and those whose datagrams go here."""
         members = sorted(self.members, key=self._rank)
+        # Handshakes under way: they get records of epoch 0.
         self.opening = tuple(m for m in members if m.secured and not m.established)
-        """Handshakes under way: they get records of epoch 0."""
+        # Encrypted records go to the first that can read them.
         self.sealed = tuple(m.link for m in members if m.secured)
-        """Encrypted records go to the first that can read them."""
         self.waiting = [m for m in members if not m.secured and m.started]
         self.only = self.sealed[0] if len(self.sealed) == 1 else None
 

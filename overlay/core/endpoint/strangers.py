@@ -25,8 +25,8 @@ class Strangers:
         self.checks = HalfOpenChecks()
         self.allowance = Allowance()
         self.buckets = TokenBuckets[str](RATE, BURST, SOURCES_MAX)
+        # Wall time less `now`; None: unknown, and no token is valid yet.
         self.wall_offset: float | None = None
-        """Wall time less `now`; None: unknown, and no token is valid yet."""
         self._dial_key = dial_key
         self._cookie_key = cookie_key
         self._counters = counters

@@ -37,8 +37,7 @@ class Refusal(StrEnum):
     WRONG_ID = "a part of a publication with the id of another"
     UNSIGNED = "a published message that its origin has not signed"
     FLOOD = "a flood of published messages"
-    OVER_RATE = "a message more than its origin may send"
-    """The only one that is not the fault of the neighbour that brought the message."""
+    OVER_RATE = "a message more than its origin may send"  # no fault of who brought it
 
 
 def flow_of(message_id: bytes) -> bytes:
@@ -75,8 +74,7 @@ class _Pending:
     """A publication of which parts are missing."""
 
     origin: PeerId
-    kind: tuple[str, bool, int]
-    """Topic, text, parts: the same in every part."""
+    kind: tuple[str, bool, int]  # topic, text, parts: the same in every part
     expires_at: float
     pieces: dict[int, bytes] = field(default_factory=dict)
     size: int = OVERHEAD
@@ -96,12 +94,12 @@ class Reassembly:
     given_up: int = 0
     """Publications that were not finished: their parts came too late, or others needed the room."""
     _pending: dict[bytes, _Pending] = field(default_factory=dict)
+    # The same flows of each origin, in the same order.
     _by_origin: dict[PeerId, dict[bytes, None]] = field(default_factory=dict)
-    """The same flows of each origin, in the same order."""
     _sizes: dict[PeerId, int] = field(default_factory=dict)
     _size: int = 0
+    # Flows whose parts are ignored from now on.
     _over: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(OVER_MAX))
-    """Flows whose parts are ignored from now on."""
 
     def add(self, part: GossipPart, now: float) -> bytes | None:
         """Take in a part whose id and signature hold; returns the whole if none is missing now."""

@@ -80,10 +80,8 @@ ALL_MESSAGES = b"\xff" * 16
 class Timer(StrEnum):
     """What falls due; a message id in its place: time to graft that message."""
 
-    DISPATCH = "dispatch"
-    """Announce what has been received since the last time (`ANNOUNCE_DELAY`)."""
-    EXPIRE = "expire"
-    """The oldest message in the cache has been there for `CACHE_LIFE`."""
+    DISPATCH = "dispatch"  # announce what has been received since the last time (`ANNOUNCE_DELAY`)
+    EXPIRE = "expire"  # the oldest message in the cache has been there for `CACHE_LIFE`
 
 
 @dataclass(slots=True)
@@ -96,12 +94,9 @@ class _Cached:
 class _Flow:
     """The parts of one large message that are coming to us."""
 
-    bearer: PeerId
-    """The neighbour on whose branch they come."""
-    borne_at: float
-    """When the bearer last brought a part that was new."""
-    moved_at: float
-    """When any neighbour did."""
+    bearer: PeerId  # the neighbour on whose branch they come
+    borne_at: float  # when the bearer last brought a part that was new
+    moved_at: float  # when any neighbour did
 
 
 @dataclass(slots=True)
@@ -119,30 +114,28 @@ class Plumtree:
     """Messages sent whole, to each neighbour."""
     announcements: int = 0
     """Messages announced, to each neighbour."""
+    # Messages received that are not passed on.
     _ignored: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(IGNORED_MAX))
-    """Messages received that are not passed on."""
+    # The paper's receivedMsgs, and over how many hops each came.
     _seen: dict[bytes, int] = field(default_factory=dict)
-    """The paper's receivedMsgs, and over how many hops each came."""
     _cache: dict[bytes, _Cached] = field(default_factory=dict)
     _cached_bytes: int = 0
+    # Messages announced and not received: by whom, and over how many hops they would come.
     _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
-    """Messages announced and not received: by whom, and over how many hops they would come."""
-    _flows: dict[bytes, _Flow] = field(default_factory=dict)
-    """The flow that has waited longest for a part comes first."""
+    # The flow that has waited longest for a part comes first.
+    _flows: BoundedDict[bytes, _Flow] = field(default_factory=lambda: BoundedDict(FLOWS_MAX))
+    # The paper's lazyQueue: what the next dispatch announces.
     _lazy_queue: list[Announcement] = field(default_factory=list)
-    """The paper's lazyQueue: what the next dispatch announces."""
+    # The neighbour that brought us the last message, or was grafted in its place.
     _parent: PeerId | None = None
-    """The neighbour that brought us the last message, or was grafted in its place."""
-    _fed_at: float = 0.0
-    """When the last message came."""
-    _last: bytes = NO_MESSAGE
-    """The last message."""
+    _fed_at: float = 0.0  # when the last message came
+    _last: bytes = NO_MESSAGE  # the last message
+    # Who announced the last message, and over how many hops it would have come.
     _spare: dict[PeerId, int] = field(default_factory=dict)
-    """Who announced the last message, and over how many hops it would have come."""
+    # When neighbours were suspected or lost, in order.
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES_MAX))
-    """When neighbours were suspected or lost, in order."""
+    # Neighbours that have not sent GRAFT for `ALL_MESSAGES`; each is answered once.
     _unasked: dict[PeerId, None] = field(default_factory=dict)
-    """Neighbours that have not sent GRAFT for `ALL_MESSAGES`; each is answered once."""
     _timers: Timers[Timer | bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -266,9 +259,7 @@ class Plumtree:
         if flow.bearer == peer:
             flow.borne_at = now
         flow.moved_at = now
-        while len(self._flows) >= FLOWS_MAX:
-            del self._flows[next(iter(self._flows))]
-        self._flows[flow_of(part.message_id)] = flow
+        self._flows.put(flow_of(part.message_id), flow)
         return flow.bearer
 
     def on_duplicate(self, peer: PeerId, message: Published) -> None:

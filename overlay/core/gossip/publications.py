@@ -24,6 +24,7 @@ from overlay.core.wire import messages as m
 from overlay.core.wire import signing as documents
 from overlay.core.wire.bounds import PART_MAX, PUBLISHED_MAX, TOPIC_MAX, Topic
 from overlay.core.wire.messages import Gossip, GossipPart, Published
+from overlay.errors import Failure
 
 LABEL = b"overlay gossip 1"
 PART_LABEL = b"overlay gossip part 1"
@@ -102,20 +103,20 @@ class Dissemination:
         self._set_timer()
         return due
 
-    def _refusal(self, command: Publish, now: float) -> tuple[str, str] | None:
-        """Why it cannot be published, as a code and a text."""
+    def _refusal(self, command: Publish, now: float) -> tuple[Failure, str] | None:
+        """Why it cannot be published."""
         size = len(command.data)
         if size > PUBLISHED_MAX or not Topic().holds(command.topic):
-            return "too_large", (
+            return Failure.TOO_LARGE, (
                 f"a message has at most {PUBLISHED_MAX} bytes, and its topic 1 to {TOPIC_MAX}, "
                 "all of them printable: send less, or name the topic otherwise"
             )
         if size > PART_MAX and sum(each.size for each in self._outgoing) + size > OUTGOING_MAX:
             text = f"more than {OUTGOING_MAX} bytes of earlier messages wait to go out: try later"
-            return "busy", text
+            return Failure.BUSY, text
         if self._own.left(self.context.peer_id, now) < 1.0:
             text = f"more than {OWN_RATE:g} messages a second are passed on by nobody: try later"
-            return "busy", text
+            return Failure.BUSY, text
         self._own.spend(self.context.peer_id, 1.0, now)
         return None
 

@@ -55,8 +55,7 @@ class IceAgent:
         now: float,
         timeout: float = 10.0,
     ) -> None:
-        self.rtt: float | None = None
-        """Smoothed round trip, seconds."""
+        self.rtt: float | None = None  # smoothed round trip, seconds
         self._session = Session(controlling, local, random.getrandbits(64))
         self._random = random
         self._timeout = timeout

@@ -139,8 +139,8 @@ class Nomination:
     """What the controlling agent nominates (RFC 8445 §8.1.1): one pair, the best valid, soon."""
 
     def __init__(self) -> None:
+        # When the best valid pair is nominated even if a better one may still come up.
         self.grace_at: float | None = None
-        """When the best valid pair is nominated even if a better one may still come up."""
         self._under_way = False
 
     def choose(self, check_list: CheckList, rtt: float | None, now: float) -> CandidatePair | None:

@@ -189,8 +189,7 @@ class LiteSession:
 
     def __init__(self, local: IceCredentials, pair: AddressPair, now: float) -> None:
         self.local = local
-        self.remote: IceCredentials | None = None
-        """A listener never learns the dialler's password."""
+        self.remote: IceCredentials | None = None  # a listener never learns the dialler's password
         self.rtt: float | None = None
         self._pace = STOCK_PACE
         self._key = local.password.encode()

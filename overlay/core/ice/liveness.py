@@ -34,10 +34,8 @@ class Liveness:
     def __init__(self, now: float) -> None:
         self.state = Liveliness.ALIVE
         self._heard_at = now
-        self._asked_at: float | None = None
-        """When the first check since the last sound went out."""
-        self._probed_at = now
-        """When the last check went out."""
+        self._asked_at: float | None = None  # when the first check since the last sound went out
+        self._probed_at = now  # when the last check went out
 
     def heard(self, now: float) -> bool:
         """A sound of the peer. True when it was suspect or silent before."""

@@ -9,12 +9,9 @@ from overlay.core.types import Address, PathKind
 class Failure(StrEnum):
     """Why an agent has given up."""
 
-    TIMEOUT = "timeout"
-    """No candidate pair worked in time."""
-    SILENT = "silent"
-    """Nothing heard on the path for 60 s."""
-    CONFLICT = "conflict"
-    """Both sides claim one role, time and again (RFC 8445 §7.3.1.1)."""
+    TIMEOUT = "timeout"  # no candidate pair worked in time
+    SILENT = "silent"  # nothing heard on the path for 60 s
+    CONFLICT = "conflict"  # both sides claim one role, time and again (RFC 8445 §7.3.1.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ class Path:
     """The selected pair and its liveness; says every change once."""
 
     def __init__(self, outputs: list[IceOutput]) -> None:
-        self.pair: CandidatePair | None = None
-        """None until the first nomination."""
+        self.pair: CandidatePair | None = None  # None until the first nomination
+        # An encrypted packet has been heard: from here on the strict rule moves the path.
         self.secured = False
-        """An encrypted packet has been heard: from here on the strict rule moves the path."""
         self._outputs = outputs
         self._liveness: Liveness | None = None
         self._route: tuple[Address, Address | None] | None = None

@@ -14,8 +14,8 @@ class Session:
         self.controlling = controlling
         self.local = local
         self.remote: IceCredentials | None = None
+        # Ours and the peer's before the last restart: the peer may restart a little later.
         self._previous: tuple[IceCredentials, IceCredentials] | None = None
-        """Ours and the peer's before the last restart: the peer may restart a little later."""
         self._tie_breaker = tie_breaker
         self._role_switches = 0
 

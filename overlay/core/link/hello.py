@@ -63,8 +63,7 @@ class HelloExchange:
         self._invite = invite_body
         self._nonce = context.crypto.token(16)
         self._remote: Hello | None = None
-        self._wire = 0
-        """The version that both speak; known once the peer's hello has come."""
+        self._wire = 0  # the version that both speak; known once the peer's hello has come
         self._admission = b""
 
     def hello(self, now: float) -> Hello:

@@ -242,10 +242,10 @@ class Links:
         """An attempt is over before it opened."""
         self._expected.pop(link, None)
 
-    def on_dial_failed(self, link: LinkId, reason: str) -> str:
+    def on_dial_failed(self, link: LinkId, reason: EndReason) -> str:
         """An attempt came to nothing; what to say of it. A wrong certificate counts as refused."""
         self.forget(link)
-        if reason != EndReason.CERTIFICATE:
+        if reason is not EndReason.CERTIFICATE:
             return f"the connection attempt failed ({reason})"
         self.refused[reason] = self.refused.get(reason, 0) + 1
         self.context.report("warning", "certificate_refused", link=link)
@@ -266,7 +266,8 @@ class Links:
         pending = sum(1 for link in self.by_id.values() if link.peer is None)
         called_off = expected is None and not event.inbound
         if called_off or pending >= PENDING_HELLOS_MAX:
-            self.context.emit(Hangup(event.link, "cancelled" if called_off else "busy"))
+            reason = EndReason.CANCELLED if called_off else EndReason.BUSY
+            self.context.emit(Hangup(event.link, reason))
             return
         hello = HelloExchange(
             self.context,
@@ -358,10 +359,10 @@ class Links:
     def on_goodbye(self, link: Link, message: Goodbye) -> list[LinkFact]:
         """The peer ends the link and says why."""
         self._drop(link)
-        self.context.emit(Hangup(link.id, "closed"))
+        self.context.emit(Hangup(link.id, EndReason.CLOSED))
         return self._ended(link, message.code, message.text)
 
-    def on_lost(self, link_id: LinkId, reason: str) -> list[LinkFact]:
+    def on_lost(self, link_id: LinkId, reason: EndReason) -> list[LinkFact]:
         """The transport has lost an open link."""
         link = self.by_id.get(link_id)
         if link is None:

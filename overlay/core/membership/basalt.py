@@ -82,8 +82,7 @@ FLOOD_BURST = 240.0
 class Timer(StrEnum):
     """What falls due; the id of a request in its place: nobody has answered it in time."""
 
-    ROUND = "round"
-    """Every τ: exchange views with somebody."""
+    ROUND = "round"  # every τ: exchange views with somebody
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +107,10 @@ class _Row:
     """k slots with one seed."""
 
     seed: bytes
-    since: int
-    """The epoch in which all peers began to compete for these slots."""
+    since: int  # the epoch in which all peers began to compete for these slots
     peers: list[PeerId | None]
-    ranks: list[bytes]
-    """Of these peers; `EMPTY` where there is none."""
-    hits: list[int]
-    """How often each of them has come up since it won its slot."""
+    ranks: list[bytes]  # of these peers; `EMPTY` where there is none
+    hits: list[int]  # how often each of them has come up since it won its slot
 
     def rank(self, peer: PeerId) -> tuple[bytes, ...]:
         """Its ranks in all slots of the row."""
@@ -147,14 +143,14 @@ class Basalt:
     """The paper's samples, the newest last: peers of slots that were then seeded anew."""
     counters: dict[str, int] = field(default_factory=dict)
     _rows: list[_Row] = field(init=False)
+    # Peers that have competed for all slots, and up to which epoch.
     _competed: BoundedDict[PeerId, int] = field(default_factory=lambda: BoundedDict(COMPETED_MAX))
-    """Peers that have competed for all slots, and up to which epoch."""
+    # Peers that did not answer, and the round in which they may compete again.
     _resting: dict[PeerId, int] = field(default_factory=dict)
-    """Peers that did not answer, and the round in which they may compete again."""
+    # Our requests under way, and who is to answer each.
     _asked: dict[bytes, PeerId] = field(default_factory=dict)
-    """Our requests under way, and who is to answer each."""
+    # Of these, the requests for records, and whose records each asks for.
     _pulling: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """Of these, the requests for records, and whose records each asks for."""
     _timers: Timers[Timer | bytes] = field(init=False)
     _round: int = 0
     _epoch: int = 1

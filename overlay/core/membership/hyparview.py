@@ -67,19 +67,15 @@ class Parameters:
 class Timer(StrEnum):
     """What falls due for the node as a whole."""
 
-    SEEK = "seek"
-    """Look for an absent member (`SEEK_INTERVAL`)."""
-    REST = "rest"
-    """A peer has rested and may be asked, or one place need not stay free any more."""
+    SEEK = "seek"  # look for an absent member (`SEEK_INTERVAL`)
+    REST = "rest"  # a peer has rested and may be asked, or one place need not stay free any more
 
 
 class PeerTimer(StrEnum):
     """What falls due for one peer that is asked or wanted."""
 
-    GIVE_UP = "give up"
-    """Its answer or its link has taken too long (`ASK_TIMEOUT`, `WANT_TIMEOUT`)."""
-    SLOW = "slow"
-    """Its link is a long time coming (`WANT_PATIENCE`)."""
+    GIVE_UP = "give up"  # its answer or its link has taken too long (`ASK_TIMEOUT`, `WANT_TIMEOUT`)
+    SLOW = "slow"  # its link is a long time coming (`WANT_PATIENCE`)
 
 
 # --- facts, for the composed node ----------------------------------------------------------------
@@ -119,32 +115,29 @@ class HyParView:
     active: dict[PeerId, None] = field(default_factory=dict)
     known: dict[PeerId, None] = field(default_factory=dict)
     """Members that we hold a record of: only they can be linked to."""
+    # Peers wanted for the active view; the value: with high priority.
     _asking: dict[PeerId, bool] = field(default_factory=dict)
-    """Peers wanted for the active view; the value: with high priority."""
+    # Of the peers wanted, those whose link is a long time coming.
     _slow: dict[PeerId, None] = field(default_factory=dict)
-    """Of the peers wanted, those whose link is a long time coming."""
+    # Neighbours that have left a check unanswered: they may be dead.
     _doubtful: dict[PeerId, None] = field(default_factory=dict)
-    """Neighbours that have left a check unanswered: they may be dead."""
+    # Peers that are not asked at present, and until when.
     _resting: dict[PeerId, float] = field(default_factory=dict)
-    """Peers that are not asked at present, and until when."""
-    _rested_at: float = NEVER
-    """When the first of them has rested."""
+    _rested_at: float = NEVER  # when the first of them has rested
+    # Members that fell silent, or could not be reached when last tried.
     _absent: dict[PeerId, None] = field(default_factory=dict)
-    """Members that fell silent, or could not be reached when last tried."""
     passive: PassiveView = field(init=False)
     """Set by the neighbourhood, which knows the policy."""
     _timers: Timers[Timer | tuple[PeerTimer, PeerId]] = field(init=False)
     _facts: list[Fact] = field(default_factory=list)
-    _now: float = 0.0
-    """The time of the call that is under way."""
+    _now: float = 0.0  # the time of the call that is under way
+    # A peer has refused us: until then, one free place is no reason to ask another.
     _content_until: float = 0.0
-    """A peer has refused us: until then, one free place is no reason to ask another."""
+    # Neighbours that dropped us and are not replaced before the next shuffle (Algorithm 1); only
+    # with the paper's own passive view. Before a shuffle it holds mostly former neighbours: links
+    # to them would make neighbours of our neighbours.
     _dropped: int = 0
-    """Neighbours that dropped us and are not replaced before the next shuffle (Algorithm 1); only
-    with the paper's own passive view. Before a shuffle it holds mostly former neighbours: links to
-    them would make neighbours of our neighbours."""
-    _refusals: int = 0
-    """Since a peer last became a neighbour."""
+    _refusals: int = 0  # since a peer last became a neighbour
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)

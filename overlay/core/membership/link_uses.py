@@ -29,13 +29,10 @@ REVIEW_INTERVAL = 1.0
 class Use(IntFlag):
     """What a link is for; the other end is told of all but `VIEW`."""
 
-    NOTHING = 0
-    VIEW = 1
-    """The active view: both ends have agreed on it (HyParView)."""
+    VIEW = 1  # the active view: both ends have agreed on it (HyParView)
     RING = 2
     LONG = 4
-    KEPT = 8
-    """A command asked for this link."""
+    KEPT = 8  # a command asked for this link
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,8 @@ class LinkUses:
     is_near: Callable[[PeerId], bool]
     """Whether a peer could be right when it counts us among its ring neighbours."""
     links: dict[PeerId, _Link] = field(default_factory=dict)
+    # Guests that may stay their whole time, and since when; the oldest first.
     _guests: dict[PeerId, float] = field(default_factory=dict)
-    """Guests that may stay their whole time, and since when; the oldest first."""
     _review_at: float = 0.0
     _timers: Timers[PeerId] = field(init=False)
 

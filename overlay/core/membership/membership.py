@@ -41,12 +41,9 @@ NEIGHBOURS_MAX = 64
 class Timer(StrEnum):
     """What falls due."""
 
-    RENEW = "renew"
-    """Sign our record anew."""
-    TELL_RECORDS = "tell records"
-    """Pass on the records that have come since the last time."""
-    TELL_DIGEST = "tell digest"
-    """Tell the neighbours which links of ours last."""
+    RENEW = "renew"  # sign our record anew
+    TELL_RECORDS = "tell records"  # pass on the records that have come since the last time
+    TELL_DIGEST = "tell digest"  # tell the neighbours which links of ours last
 
 
 @dataclass(slots=True)
@@ -62,12 +59,10 @@ class Membership:
     own: bytes = b""
     """Our record as it was last signed."""
     _sequence: int = 0
+    # Whose records are to be passed on, and who brought each.
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
-    """Whose records are to be passed on, and who brought each."""
-    _told_at: float = -DIGEST_INTERVAL
-    """When all neighbours were last told our digest."""
-    _many_until: float = 0.0
-    """Until then we do not expect to know every member (`MANY_FOR`)."""
+    _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
+    _many_until: float = 0.0  # until then we do not expect to know every member (`MANY_FOR`)
     _timers: Timers[Timer] = field(init=False)
 
     def __post_init__(self) -> None:

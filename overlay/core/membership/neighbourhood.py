@@ -29,7 +29,7 @@ from overlay.core.routing.ring import (
     RingFact,
     RingParameters,
 )
-from overlay.core.types import LinkId, PeerId
+from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import messages as m
 
 
@@ -125,11 +125,11 @@ class Neighbourhood:
     def on_unlinked(self, peer: PeerId, code: str, now: float) -> list[NeighbourFact]:
         """A link has ended."""
         self.uses.on_unlinked(peer)
-        if code == "leave":
+        if code == GoodbyeCode.LEAVE:
             self.views.forget(peer)
-        self._take(self.views.on_unlinked(peer, now, absent=code == "broken"), now)
+        self._take(self.views.on_unlinked(peer, now, absent=code == EndReason.BROKEN), now)
         self._take(self.ring.on_unlinked(peer, now), now)
-        if code == "leave":
+        if code == GoodbyeCode.LEAVE:
             self.ring.forget(peer, now)
         return self._done([], now)
 

@@ -27,15 +27,11 @@ PREFIX_BITS = (16, 32)
 class Refusal(StrEnum):
     """Why a well-formed record is refused."""
 
-    NETWORK = "network"
-    """It is of another network."""
+    NETWORK = "network"  # it is of another network
     EXPIRED = "expired"
-    FUTURE = "future"
-    """It was issued more than `FUTURE_MAX` from now."""
-    LIFE = "life"
-    """It lasts longer than `RECORD_LIFE_MAX`, or ends before it begins."""
-    SIGNATURE = "signature"
-    """Its owner has not signed it."""
+    FUTURE = "future"  # it was issued more than `FUTURE_MAX` from now
+    LIFE = "life"  # it lasts longer than `RECORD_LIFE_MAX`, or ends before it begins
+    SIGNATURE = "signature"  # its owner has not signed it
 
 
 def make_record(record: Record, crypto: Crypto) -> bytes:
@@ -86,8 +82,8 @@ class RecordReader:
 
     def __init__(self, kept: int = 2 * BOOK_MAX) -> None:
         self._read: BoundedDict[bytes, Read] = BoundedDict(kept)
+        # What was read before, or None; the dict's own method, because most records are known.
         self.known = self._read.get
-        """What was read before, or None; the dict's own method, because most records are known."""
 
     def read(self, data: bytes) -> Read | str:
         """What the record says, its signature unchecked, or ``malformed: …``. Never raises."""

@@ -101,8 +101,8 @@ class ShuffledView:
     """Members whose records we hold."""
     record_of: Callable[[PeerId], bytes | None]
     peers: dict[PeerId, None] = field(default_factory=dict)
+    # Shuffles under way: who sent each to us; or None and our sample if it is ours.
     _walks: dict[bytes, tuple[PeerId | None, list[PeerId]]] = field(default_factory=dict)
-    """Shuffles under way: who sent each to us; or None and our sample if it is ours."""
     _timers: Timers[Timer | bytes] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from overlay.core.limits import BoundedDict
 from overlay.core.routing.ring import SPACE, place_of
 from overlay.core.types import LinkId, PeerId
 
@@ -102,8 +103,10 @@ class Lookahead:
 
     peer_id: PeerId
     neighbours: dict[PeerId, Neighbour] = field(default_factory=dict)
-    _brought: dict[PeerId, tuple[PeerId, float]] = field(default_factory=dict)
-    """Newcomers, who brought word of them, and when; the latest last."""
+    # Newcomers, who brought word of them, and when; the latest last.
+    _brought: BoundedDict[PeerId, tuple[PeerId, float]] = field(
+        default_factory=lambda: BoundedDict(BROUGHT_MAX)
+    )
     doubted: dict[PeerId, None] = field(default_factory=dict)
     """Neighbours that have left a request unacknowledged, and said nothing since."""
     place: int = field(init=False)
@@ -172,12 +175,8 @@ class Lookahead:
 
     def brought(self, newcomer: PeerId | None, bearer: PeerId | None, now: float) -> None:
         """A neighbour has brought word of somebody new: offers go that way first."""
-        if newcomer is None or bearer is None:
-            return
-        self._brought.pop(newcomer, None)
-        self._brought[newcomer] = (bearer, now)
-        if len(self._brought) > BROUGHT_MAX:
-            del self._brought[next(iter(self._brought))]
+        if newcomer is not None and bearer is not None:
+            self._brought.put(newcomer, (bearer, now))
 
     def bearer(self, peer: PeerId, now: float) -> PeerId | None:
         """Who has brought word of a peer, not long ago."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Rejected, Resolved, Traced, TracePeer
+from overlay.core.limits import BoundedDict
 from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import RoutingFact, base_of, new_request
 from overlay.core.routing.ring import LocateNeeded, Ring
@@ -11,6 +12,7 @@ from overlay.core.routing.routing import Routing
 from overlay.core.timers import Timers
 from overlay.core.types import PeerId, RequestId
 from overlay.core.wire.messages import Locate, Located, Trace, TraceReply
+from overlay.errors import Failure
 
 LOCATED_MAX = 8
 """Peers named in an answer: as many as the ring remembers on either side."""
@@ -25,15 +27,13 @@ class Locating:
     context: Context
     routing: Routing
     ring: Ring
-    _places: dict[bytes, int] = field(default_factory=dict)
-    """What was asked about, by request."""
+    # What was asked about, by request.
+    _places: BoundedDict[bytes, int] = field(default_factory=lambda: BoundedDict(LOCATES_MAX))
 
     def start(self, needed: LocateNeeded, now: float) -> list[RoutingFact]:
         """Ask the mesh who is nearest to a place."""
-        while len(self._places) >= LOCATES_MAX:
-            del self._places[next(iter(self._places))]
         locate = Locate(needed.place, new_request(self.context.crypto), OFFER_TTL)
-        self._places[locate.request] = needed.place
+        self._places.put(locate.request, needed.place)
         neighbours = list(self.routing.neighbours)
         if not (needed.own and neighbours):
             return self.routing.send(locate, now)
@@ -72,7 +72,7 @@ class Tracing:
         """Send a trace; too many at once are refused."""
         if len(self._waiting) >= TRACES_MAX:
             text = f"{TRACES_MAX} traces are under way: try again later"
-            self.context.emit(Rejected(command.request, "busy", text))
+            self.context.emit(Rejected(command.request, Failure.BUSY, text))
             return []
         request = new_request(self.context.crypto)
         self._waiting[request] = (command.request, now)
@@ -97,14 +97,16 @@ class Tracing:
 
     def on_undeliverable(self, request: bytes, code: str) -> None:
         """Nobody could pass it on."""
-        self._give_up(request, "unreachable", f"no neighbour could pass it on ({code})")
+        text = f"no neighbour could pass it on ({code})"
+        self._give_up(request, Failure.UNREACHABLE, text)
 
     def on_time(self, now: float) -> None:
         """Give up what has not come back in time."""
         for request in self._timers.pop_due(now):
-            self._give_up(request, "timeout", f"no answer came back within {TRACE_TIMEOUT:g} s")
+            text = f"no answer came back within {TRACE_TIMEOUT:g} s"
+            self._give_up(request, Failure.TIMEOUT, text)
 
-    def _give_up(self, request: bytes, code: str, text: str) -> None:
+    def _give_up(self, request: bytes, code: Failure, text: str) -> None:
         waiting = self._waiting.pop(request, None)
         self._timers.stop(request)
         if waiting is not None:

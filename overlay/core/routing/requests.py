@@ -70,18 +70,12 @@ def onward(routed: Routed, ours: PeerId, hops_max: int) -> Routed:
 class BounceCode(StrEnum):
     """Why a hop has not passed a request on."""
 
-    LOOP = "loop"
-    """It has handled this attempt before."""
-    BUSY = "busy"
-    """The neighbour hands it more than its share."""
-    TTL = "ttl"
-    """There is nothing left of the TTL."""
-    NO_ROUTE = "no_route"
-    """It has no neighbour that has not been tried."""
-    LINK_DOWN = "link_down"
-    """Nor has it, after the link to the last that it tried has ended."""
-    NO_ACK = "no_ack"
-    """Nor has it, while the last that it tried is slow to acknowledge."""
+    LOOP = "loop"  # it has handled this attempt before
+    BUSY = "busy"  # the neighbour hands it more than its share
+    TTL = "ttl"  # there is nothing left of the TTL
+    NO_ROUTE = "no_route"  # it has no neighbour that has not been tried
+    LINK_DOWN = "link_down"  # nor has it, after the link to the last that it tried has ended
+    NO_ACK = "no_ack"  # nor has it, while the last that it tried is slow to acknowledge
 
 
 @dataclass(slots=True)
@@ -116,8 +110,7 @@ class SeekState(StrEnum):
 
     NOT_YET = "not yet"
     UNDER_WAY = "under way"
-    OVER = "over"
-    """Answered, without an answer in time, or not allowed."""
+    OVER = "over"  # answered, without an answer in time, or not allowed
 
 
 @dataclass(slots=True)

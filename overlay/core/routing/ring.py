@@ -109,12 +109,9 @@ def distance(one: int, other: int) -> int:
 class Due(StrEnum):
     """What falls due."""
 
-    CHECK = "check"
-    """Our own place is located anew."""
-    PLACED = "placed"
-    """The answer to that should have come."""
-    LOST = "lost"
-    """One of the lost is tried again."""
+    CHECK = "check"  # our own place is located anew
+    PLACED = "placed"  # the answer to that should have come
+    LOST = "lost"  # one of the lost is tried again
 
 
 @dataclass(slots=True)
@@ -130,25 +127,23 @@ class Ring:
     long: dict[PeerId, float] = field(default_factory=dict)
     """Long links, and for how large a mesh each was drawn."""
     place: int = 0
+    # Near peers clockwise and counter-clockwise, by their distance that way around.
     _sides: tuple[list[tuple[int, PeerId]], list[tuple[int, PeerId]]] = field(
         default_factory=lambda: ([], [])
     )
-    """Near peers clockwise and counter-clockwise, by their distance that way around."""
-    _asked: dict[PeerId, None] = field(default_factory=dict)
-    """Peers to whom a link is wanted."""
+    _asked: dict[PeerId, None] = field(default_factory=dict)  # peers to whom a link is wanted
+    # Of these, those drawn for a long link, and for what size of mesh.
     _drawn: dict[PeerId, float] = field(default_factory=dict)
-    """Of these, those drawn for a long link, and for what size of mesh."""
+    # Peers not reached: until when they rest, and until when they are remembered.
     _lost: dict[PeerId, tuple[float, float]] = field(default_factory=dict)
-    """Peers not reached: until when they rest, and until when they are remembered."""
+    # Peers that said goodbye, and until when nobody's word is taken that they are there.
     _gone: dict[PeerId, float] = field(default_factory=dict)
-    """Peers that said goodbye, and until when nobody's word is taken that they are there."""
     _interval: float = CHECK_INTERVAL
+    # Whoever is so far away on either side is no candidate: most that are heard of.
     _reach: tuple[int, int] = (SPACE + 1, SPACE + 1)
-    """Whoever is so far away on either side is no candidate: most that are heard of."""
-    _changed: bool = False
-    """There are other candidates than when links were last asked for."""
+    _changed: bool = False  # there are other candidates than when links were last asked for
+    # Our place has been located: those whom we would link to before that are soon replaced.
     _placed: bool = False
-    """Our place has been located: those whom we would link to before that are soon replaced."""
     _timers: Timers[Due] = field(init=False)
     _facts: list[RingFact] = field(default_factory=list)
 

@@ -76,14 +76,10 @@ REQUESTS_MAX = 1024
 class Due(StrEnum):
     """What falls due of a request."""
 
-    ACK = "ack"
-    """The next hop should have taken charge of this attempt."""
-    RETRY = "retry"
-    """Our own request should have been answered: another attempt."""
-    OVER = "over"
-    """Nobody waits for an answer to our own request any more."""
-    FORGET = "forget"
-    """Some requests are old."""
+    ACK = "ack"  # the next hop should have taken charge of this attempt
+    RETRY = "retry"  # our own request should have been answered: another attempt
+    OVER = "over"  # nobody waits for an answer to our own request any more
+    FORGET = "forget"  # some requests are old
 
 
 ACK, RETRY, OVER = Due.ACK, Due.RETRY, Due.OVER
@@ -102,12 +98,10 @@ class Routing:
     """The neighbours, and what can be reached through them."""
     seeking: Seeking = field(init=False)
     _next: NextHop = field(init=False)
-    _requests: dict[bytes, Request] = field(default_factory=dict)
-    """By the name of the attempt."""
-    _own: dict[bytes, OwnRequest] = field(default_factory=dict)
-    """By the name of the request."""
+    _requests: dict[bytes, Request] = field(default_factory=dict)  # by the name of the attempt
+    _own: dict[bytes, OwnRequest] = field(default_factory=dict)  # by the name of the request
+    # What we replied to requests that ended here, should another attempt arrive.
     _replies: dict[bytes, Reply] = field(default_factory=dict)
-    """What we replied to requests that ended here, should another attempt arrive."""
     _timers: Timers[tuple[Due, bytes]] = field(init=False)
 
     def __post_init__(self) -> None:

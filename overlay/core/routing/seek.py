@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.context import Context
 from overlay.core.events import Transmit
+from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.routing.lookahead import Lookahead
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Seek, Sought
@@ -30,25 +31,9 @@ SEEKS_MAX = 512
 
 
 @dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    at: float
-
-    def take(self, now: float, rate: float, burst: float) -> bool:
-        """Whether there is a token left."""
-        self.tokens = min(burst, self.tokens + (now - self.at) * rate)
-        self.at = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
-
-
-@dataclass(slots=True)
 class _Seek:
     target: PeerId
-    came_from: PeerId | None
-    """None: it is ours."""
+    came_from: PeerId | None  # None: it is ours
     found: bool = False
 
 
@@ -58,15 +43,17 @@ class Seeking:
 
     context: Context
     lookahead: Lookahead
-    _seeks: dict[bytes, _Seek] = field(default_factory=dict)
-    _own: _Bucket = field(default_factory=lambda: _Bucket(OWN_BURST, 0.0))
-    _bearers: dict[PeerId, _Bucket] = field(default_factory=dict)
+    _seeks: BoundedDict[bytes, _Seek] = field(default_factory=lambda: BoundedDict(SEEKS_MAX))
+    _own: TokenBuckets[None] = field(default_factory=lambda: TokenBuckets(OWN_RATE, OWN_BURST))
+    _bearers: TokenBuckets[PeerId] = field(
+        default_factory=lambda: TokenBuckets(BEARER_RATE, BEARER_BURST)
+    )
 
     def start(self, target: PeerId, request: bytes, now: float) -> bool:
         """Ask everybody; returns whether the limit allows it."""
-        if not self.lookahead.neighbours or not self._own.take(now, OWN_RATE, OWN_BURST):
+        if not self.lookahead.neighbours or not self._own.take(None, now):
             return False
-        self._remember(request, _Seek(target, None))
+        self._seeks.put(request, _Seek(target, None))
         self._spread(Seek(target, request, SEEK_TTL), None)
         return True
 
@@ -77,7 +64,7 @@ class Seeking:
             return
         target = PeerId(seek.target)
         known = target in self.lookahead.neighbours and target not in self.lookahead.doubted
-        self._remember(seek.request, _Seek(target, peer))
+        self._seeks.put(seek.request, _Seek(target, peer))
         if target == self.context.peer_id or (known and target != peer):
             self._transmit(peer, Sought(seek.request))
         elif seek.ttl > 1:
@@ -98,18 +85,10 @@ class Seeking:
 
     def forget(self, peer: PeerId) -> None:
         """A neighbour went."""
-        self._bearers.pop(peer, None)
+        self._bearers.forget(peer)
 
     def _allows(self, peer: PeerId, now: float) -> bool:
-        if peer not in self.lookahead.neighbours:
-            return False
-        bucket = self._bearers.setdefault(peer, _Bucket(BEARER_BURST, now))
-        return bucket.take(now, BEARER_RATE, BEARER_BURST)
-
-    def _remember(self, request: bytes, seek: _Seek) -> None:
-        while len(self._seeks) >= SEEKS_MAX:
-            del self._seeks[next(iter(self._seeks))]
-        self._seeks[request] = seek
+        return peer in self.lookahead.neighbours and self._bearers.take(peer, now)
 
     def _spread(self, seek: Seek, but: PeerId | None) -> None:
         for peer in self.lookahead.neighbours:

@@ -51,27 +51,21 @@ class Stream:
         self.ours = ours
         self.sending = Sending.OPEN
         self.receiving = Receiving.UNANSWERED if ours else Receiving.OPEN
+        # Types of the frames that go out before any data, in order; no type twice.
         self.owed = [FrameType.OPEN if ours else FrameType.ACK]
-        """Types of the frames that go out before any data, in order; no type twice."""
         self.outgoing, self.incoming = bytearray(), bytearray()
-        self.credit = EARLY_CREDIT if ours else opening.credit
-        """Bytes that we may still send."""
-        self.window = self.allowance = window
-        """`allowance`: bytes that the peer may still send."""
-        self.consumed = 0
-        """Bytes that our application has taken since we last gave credit."""
-        self.reset_code: int | None = None
-        """What our RESET says, once there is one."""
+        self.credit = EARLY_CREDIT if ours else opening.credit  # bytes that we may still send
+        self.window = self.allowance = window  # `allowance`: bytes that the peer may still send
+        self.consumed = 0  # bytes that our application has taken since we last gave credit
+        self.reset_code: int | None = None  # what our RESET says, once there is one
+        # Why nothing can be sent any more, nor read unless the END has come.
         self.broken: int | None = None
-        """Why nothing can be sent any more, nor read unless the END has come."""
-        self.is_closed = False
-        """Our application has left: what still arrives is thrown away."""
-        self.is_over = False
-        """The peer knows it no more; there may be something left to read."""
+        self.is_closed = False  # our application has left: what still arrives is thrown away
+        self.is_over = False  # the peer knows it no more; there may be something left to read
+        # Marks of the scheduler and of the mux.
         self.in_round = self.is_urgent = self.is_changed = self.is_counted = False
-        """Marks of the scheduler and of the mux."""
+        # Bytes sent beyond the turns had so far, or below zero what is left of this one.
         self.debt = 0
-        """Bytes sent beyond the turns had so far, or below zero what is left of this one."""
 
     # --- states ----------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ DEFAULT_MESSAGE_SIZE = 65_536
 """Where a description does not say (RFC 8841 §6.1)."""
 SCTP_PORT = 5000
 SETUPS = ("actpass", "active", "passive")
+# No candidate yet (RFC 8840 §4.1.1), or an address that is withheld (RFC 8839 §5.1).
 _DISCARD = Address("0.0.0.0", 9)
-"""No candidate yet (RFC 8840 §4.1.1), or an address that is withheld (RFC 8839 §5.1)."""
 _MEDIA = re.compile(r"application (\d{1,5}) (?:UDP/)?DTLS/SCTP webrtc-datachannel")
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}")
 _CANDIDATE = re.compile(

@@ -23,8 +23,7 @@ class _Kind:
     """How a kind of document is signed."""
 
     label: bytes
-    author: str
-    """The field that names who has to have signed it."""
+    author: str  # the field that names who has to have signed it
 
 
 KINDS: dict[type[msgspec.Struct], _Kind] = {

@@ -34,10 +34,8 @@ class Flight(IntEnum):
     VERIFY = 3
     KEY_EXCHANGE = 16
     FINISHED = 20
-    CONNECT = 100
-    """SCTP's part: the server's side is open."""
-    CONNECTED = 101
-    """So is the client's."""
+    CONNECT = 100  # SCTP's part: the server's side is open
+    CONNECTED = 101  # so is the client's
 
 
 class Handshake:

@@ -213,7 +213,7 @@ class Network:
         if self._is_current(attempt):
             self._fail(attempt, EndReason.TIMEOUT)
 
-    def _fail(self, attempt: Attempt, reason: str) -> None:
+    def _fail(self, attempt: Attempt, reason: EndReason) -> None:
         self._forget(attempt)
         self.feed(attempt.node, DialFailed(attempt.effect.link, reason))
 
@@ -302,7 +302,7 @@ class Network:
         else:
             self.silence.look(end.other)
 
-    def lose(self, end: LinkEnd, reason: str) -> None:
+    def lose(self, end: LinkEnd, reason: EndReason) -> None:
         """A link has ended as this end sees it."""
         end.gone = True
         self.ends[end.node].pop(end.link, None)

@@ -26,7 +26,7 @@ from overlay.core.events import (
     PathMoved,
     Prepare,
 )
-from overlay.core.types import Address, LinkFacts, LinkId
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, is_chosen_by_core
 from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.ends import LinkEnd
 from overlay.sim.network.handshake import FLIGHT_TIMEOUT, Handshake
@@ -110,7 +110,7 @@ class Datagrams(Protocol):
         """Packets come in again on a silent path."""
         ...
 
-    def lose(self, end: LinkEnd, reason: str) -> None:
+    def lose(self, end: LinkEnd, reason: EndReason) -> None:
         """A link has ended as this end sees it."""
         ...
 
@@ -265,7 +265,7 @@ class Port:
             return
         if side is not None:
             self._network.forget(side)
-        if end.link % 2 == 0:
+        if is_chosen_by_core(end.link):
             self._network.feed(self.node, end)
 
     # --- handshakes --------------------------------------------------------------------------
@@ -310,8 +310,8 @@ class Port:
         handshake = side.handshake
         if handshake.failed:
             self.close(side.link)
-            if side.link % 2 == 0:
-                self._network.feed(self.node, DialFailed(side.link, "certificate"))
+            if is_chosen_by_core(side.link):
+                self._network.feed(self.node, DialFailed(side.link, EndReason.CERTIFICATE))
             return
         if handshake.flight and handshake.flight is not before:
             self._fly(side, handshake.flight, FLIGHT_TIMEOUT)

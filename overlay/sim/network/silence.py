@@ -8,6 +8,7 @@ from collections.abc import Callable
 from random import Random
 
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect
+from overlay.core.types import EndReason
 from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.ends import LinkEnd
 from overlay.sim.node import Environment
@@ -26,7 +27,7 @@ class Silence:
     def __init__(
         self,
         environment: Environment,
-        lose: Callable[[LinkEnd, str], None],
+        lose: Callable[[LinkEnd, EndReason], None],
         release: Callable[[LinkEnd], None],
     ) -> None:
         """`lose` ends a link as an end sees it; `release` is told that its path is back."""
@@ -62,7 +63,7 @@ class Silence:
         if end.gone or end.epoch != epoch:
             return
         if fact is None:
-            self._lose(end, "broken")
+            self._lose(end, EndReason.BROKEN)
             return
         end.told = True
         self._feed(end.node, fact(end.link))
@@ -82,7 +83,7 @@ class Checks(Silence):
     def __init__(
         self,
         environment: Environment,
-        lose: Callable[[LinkEnd, str], None],
+        lose: Callable[[LinkEnd, EndReason], None],
         release: Callable[[LinkEnd], None],
     ) -> None:
         """See `Silence`."""

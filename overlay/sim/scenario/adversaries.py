@@ -15,6 +15,7 @@ import msgspec
 
 from overlay.core.context import Settings
 from overlay.core.events import Effect, Event, Received, Transmit
+from overlay.core.link.links import LinkState
 from overlay.core.membership.records import RecordReader
 from overlay.core.overlay import Overlay
 from overlay.core.routing.next_hop import OFFER_TTL
@@ -80,7 +81,7 @@ class Byzantine(Overlay):
     # --- on its own account ------------------------------------------------------------------
 
     def _act(self, what: str, now: float) -> None:
-        links = [view.link for view in self.peers() if view.state != "silent"]
+        links = [view.link for view in self.peers() if view.state is not LinkState.SILENT]
         if what == "flood":
             self._push(now)
         elif links and what == "replay":

@@ -87,10 +87,8 @@ class DtlsState(StrEnum):
     NEW = "new"
     CONNECTING = "connecting"
     CONNECTED = "connected"
-    CLOSED = "closed"
-    """The peer has said so, or we have."""
-    FAILED = "failed"
-    """`Dtls.failure` says why."""
+    CLOSED = "closed"  # the peer has said so, or we have
+    FAILED = "failed"  # `Dtls.failure` says why
 
 
 class DataReceiver(Protocol):
@@ -120,20 +118,16 @@ class Dtls:
         has been checked.
         """
         self.state = DtlsState.NEW
+        # Why it failed, once it has: ``certificate``, ``protocol`` or ``timeout``.
         self.failure = EndReason.PROTOCOL
-        """Why it failed, once it has: ``certificate``, ``protocol`` or ``timeout``."""
-        self.fingerprint = b""
-        """SHA-256 of the peer's certificate once connected."""
-        self.exporter = b""
-        """RFC 5705 keying material, the same 32 bytes at both ends."""
+        self.fingerprint = b""  # SHA-256 of the peer's certificate once connected
+        self.exporter = b""  # RFC 5705 keying material, the same 32 bytes at both ends
         self._role = role
         self._ssl: SSL.Connection = credentials.connection(role)
+        # Takes over from OpenSSL once the peer has shown that its handshake is complete.
         self._records: Records | None = None
-        """Takes over from OpenSSL once the peer has shown that its handshake is complete."""
-        self._last_sent = b""
-        """The newest record of epoch 1 that OpenSSL has made."""
-        self._newest_seen = 0
-        """The highest record number that OpenSSL was given, genuine or not."""
+        self._last_sent = b""  # the newest record of epoch 1 that OpenSSL has made
+        self._newest_seen = 0  # the highest record number that OpenSSL was given, genuine or not
         self._transmit = transmit
         self._expected = expected
         self._listening = cookie_exchanged

@@ -23,8 +23,7 @@ WINDOW = 64
 """Records older than the newest by this much are refused (RFC 6347 §4.1.2.6)."""
 _VERSION = b"\xfe\xfd"
 _SALT_BYTES = {"ECDHE-ECDSA-AES128-GCM-SHA256": 4, "ECDHE-ECDSA-CHACHA20-POLY1305": 12}
-_KEY_BYTES = {4: 16, 12: 32}
-"""By the size of the salt."""
+_KEY_BYTES = {4: 16, 12: 32}  # by the size of the salt
 SUITES = frozenset(_SALT_BYTES)
 """OpenSSL's names of the suites that `Records` can protect; the others stay with OpenSSL."""
 _MASK = (1 << WINDOW) - 1

@@ -13,7 +13,7 @@ import trio
 
 from overlay.core.events import Event, Malformed, Received
 from overlay.core.stream.mux import PIECE
-from overlay.core.types import LinkFacts, LinkId
+from overlay.core.types import EndReason, LinkFacts, LinkId
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -35,7 +35,7 @@ class Host(Protocol):
     def emit(self, event: Event) -> None: ...
     def has(self, link: "MemoryLink") -> bool: ...
     def send(self, link: "MemoryLink", arrive: Callable[["MemoryLink"], None]) -> None: ...
-    def lose(self, link: "MemoryLink", reason: str) -> None: ...
+    def lose(self, link: "MemoryLink", reason: EndReason) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -134,4 +134,4 @@ class MemoryLink:
             self.streams_ready()
         except RemoteProtocolError as error:
             log.info("link %d: the peer broke the protocol: %s", self.id, error)
-            self.host.lose(self, "protocol")
+            self.host.lose(self, EndReason.PROTOCOL)

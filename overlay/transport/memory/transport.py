@@ -33,7 +33,16 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
-from overlay.core.types import Address, Candidate, IceCredentials, LinkFacts, LinkId, PathKind
+from overlay.core.types import (
+    Address,
+    Candidate,
+    EndReason,
+    IceCredentials,
+    LinkFacts,
+    LinkId,
+    PathKind,
+    is_chosen_by_core,
+)
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import GossipPart
@@ -256,7 +265,7 @@ class MemoryTransport:
         if target is None or claim is None:
             return
         if effect.fingerprint != target.fingerprint:
-            self._fail_soon(effect.link, "certificate")
+            self._fail_soon(effect.link, EndReason.CERTIFICATE)
             return
         ours = _Side(self, effect.link, effect.attempt, effect.local, inbound=False)
         theirs = _Side(target, None, effect.attempt, effect.remote, inbound=True, claim=claim)
@@ -280,9 +289,11 @@ class MemoryTransport:
         other, theirs = partner.transport, partner.effect
         if effect.fingerprint != other.fingerprint or theirs.fingerprint != self.fingerprint:
             # Who sees the wrong certificate says so; the other side sees a failed handshake.
-            ours_sees_it = effect.fingerprint != other.fingerprint
-            self._fail_soon(effect.link, "certificate" if ours_sees_it else "protocol")
-            other._fail_soon(theirs.link, "protocol" if ours_sees_it else "certificate")
+            ours, others = EndReason.CERTIFICATE, EndReason.PROTOCOL
+            if effect.fingerprint == other.fingerprint:
+                ours, others = others, ours
+            self._fail_soon(effect.link, ours)
+            other._fail_soon(theirs.link, others)
             return
         sides = [
             _Side(at, each.link, each.attempt, each.local, inbound=not each.controlling)
@@ -336,7 +347,9 @@ class MemoryTransport:
     def _open(self, link: MemoryLink) -> None:
         if link.id not in self._attempts:
             if link.other is not None:  # hung up meanwhile: the other node must not keep its half
-                link.other.host.call_later(self._network.latency, _losing(link.other, "closed"))
+                link.other.host.call_later(
+                    self._network.latency, _losing(link.other, EndReason.CLOSED)
+                )
             return
         self._forget_attempt(link.id)
         self._links[link.id] = link
@@ -345,15 +358,15 @@ class MemoryTransport:
         self.check_paths()
 
     def _expect(self, link: LinkId, timeout: float) -> None:
-        self._attempts[link] = self.call_later(timeout, lambda: self._fail(link, "timeout"))
+        self._attempts[link] = self.call_later(timeout, lambda: self._fail(link, EndReason.TIMEOUT))
 
-    def _fail_soon(self, link: LinkId, reason: str) -> None:
+    def _fail_soon(self, link: LinkId, reason: EndReason) -> None:
         self.call_later(2 * self._network.latency, lambda: self._fail(link, reason))
 
-    def _fail(self, link: LinkId, reason: str) -> None:
+    def _fail(self, link: LinkId, reason: EndReason) -> None:
         if link in self._attempts:
             self._forget_attempt(link)
-            if link % 2 == 0:
+            if is_chosen_by_core(link):
                 self.emit(DialFailed(link, reason))
 
     def _forget_attempt(self, link: LinkId) -> None:
@@ -378,12 +391,12 @@ class MemoryTransport:
             return
         link.transmit(data)
         if link.waiting > MAX_QUEUED_BYTES:
-            self.call_later(0, _losing(link, "overflow"))
+            self.call_later(0, _losing(link, EndReason.OVERFLOW))
 
     def _hang_up(self, link: MemoryLink) -> None:
         link.end_streams()
         self._drop(link)
-        self.send(link, lambda other: other.host.lose(other, "closed"))
+        self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
     def send(self, link: MemoryLink, arrive: Callable[[MemoryLink], None]) -> None:
         """Let something happen at the other end after the latency, in order, if the path passes."""
@@ -399,14 +412,14 @@ class MemoryTransport:
 
         other.host.call_later(self._network.latency, arrival)
 
-    def lose(self, link: MemoryLink, reason: str) -> None:
+    def lose(self, link: MemoryLink, reason: EndReason) -> None:
         """For links: end the link for this reason."""
         if not self.has(link):
             return
         self._drop(link)
         self.emit(LinkLost(link.id, reason))
-        if reason != "closed":
-            self.send(link, lambda other: other.host.lose(other, "closed"))
+        if reason is not EndReason.CLOSED:
+            self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
     def _drop(self, link: MemoryLink) -> None:
         self._links.pop(link.id, None)
@@ -430,7 +443,7 @@ class MemoryTransport:
     def _silence_of(self, link: MemoryLink) -> Iterator[Alarm]:
         yield self.call_later(SUSPECT_AFTER, lambda: self._quiet(link, LinkSuspect(link.id)))
         yield self.call_later(SILENT_AFTER, lambda: self._quiet(link, LinkSilent(link.id)))
-        yield self.call_later(LOST_AFTER, _losing(link, "broken"))
+        yield self.call_later(LOST_AFTER, _losing(link, EndReason.BROKEN))
 
     def _quiet(self, link: MemoryLink, event: Event) -> None:
         link.is_quiet = True
@@ -480,5 +493,5 @@ class _Side:
     claim: dial.Claim | None = None
 
 
-def _losing(link: MemoryLink, reason: str) -> Callable[[], None]:
+def _losing(link: MemoryLink, reason: EndReason) -> Callable[[], None]:
     return lambda: link.host.lose(link, reason)

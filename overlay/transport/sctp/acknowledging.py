@@ -64,13 +64,10 @@ class Acknowledging(RTCSctpTransport):
         super().__init__(dtls, SCTP_PORT)
         self._loop = self._clock = clock
         self._rto = RTO_INITIAL
-        self.over = False
-        """The peer ended the association, or it never came about."""
+        self.over = False  # the peer ended the association, or it never came about
         self._peer_rwnd = USERDATA_MAX_LENGTH
-        self._resend = False
-        """Something in flight is marked to be sent again."""
-        self._sack_owed = 0
-        """Bytes of packets that no SACK has gone out for."""
+        self._resend = False  # something in flight is marked to be sent again
+        self._sack_owed = 0  # bytes of packets that no SACK has gone out for
         self._sack_asked = False
         self._sack_timer = Timer(clock, self._sack_late)
         self._t3 = Timer(clock, self._t3_expired)

@@ -84,8 +84,7 @@ class Sctp(Acknowledging):
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
-        self.unsent = 0
-        """Bytes queued that have not been sent once."""
+        self.unsent = 0  # bytes queued that have not been sent once
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
         self._ends_soon = False

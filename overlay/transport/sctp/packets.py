@@ -36,10 +36,10 @@ SACK = 3
 PLAIN_SACK_BYTES = PLAIN_SACK.size - COMMON_HEADER.size
 FORWARD_TSN = 192
 
+# INIT, INIT ACK, SACK, SHUTDOWN, FORWARD TSN: bytes before anything optional.
 _SHORTEST_BODY = {1: 16, 2: 16, SACK: 12, 7: 4, FORWARD_TSN: 4}
-"""INIT, INIT ACK, SACK, SHUTDOWN, FORWARD TSN: bytes before anything optional."""
+# Chunks that end in parameters or causes (RFC 9260 §3.2.1), and where those begin.
 _PARAMETERS_AT = {1: 16, 2: 16, 4: 0, 5: 0, 6: 0, 9: 0, 130: 0}
-"""Chunks that end in parameters or causes (RFC 9260 §3.2.1), and where those begin."""
 
 
 class InboundData(DataChunk):

@@ -12,7 +12,7 @@ import trio
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
-from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind, is_chosen_by_core
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -79,8 +79,7 @@ class Link:
         self.path = secure.path
         self.bytes_in = self.bytes_out = 0
         self.is_open = False
-        self.reason: str | None = None
-        """Why it ended; None while it lives."""
+        self.reason: EndReason | None = None  # why it ended; None while it lives
         self._secure = secure
         self._host = host
         self._bound = local
@@ -96,11 +95,10 @@ class Link:
         self._streams: LinkStreams | None = None
         self._hanging_up = False
         self._flush_is_due = False
-        self._gathers_until = 0.0
-        """Patient messages wait for others until then."""
+        self._gathers_until = 0.0  # patient messages wait for others until then
         self._is_gathering = False
+        # Frames of streams have gone since whoever waits for room was told.
         self._frames_went = False
-        """Frames of streams have gone since whoever waits for room was told."""
         self._changed = trio.Event()
 
     # --- life ----------------------------------------------------------------------------------
@@ -144,15 +142,12 @@ class Link:
         if self.reason is None or self._hanging_up:
             return
         if self.is_open:
-            self._host.emit(
-                LinkLost(
-                    self.id, EndReason.BROKEN if self.reason == EndReason.TIMEOUT else self.reason
-                )
-            )
-        elif self.id % 2 == 0:  # the core chose the id, so it waits; of an odd one it never heard
+            timed_out = self.reason is EndReason.TIMEOUT
+            self._host.emit(LinkLost(self.id, EndReason.BROKEN if timed_out else self.reason))
+        elif is_chosen_by_core(self.id):
             self._host.emit(DialFailed(self.id, self.reason))
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: EndReason) -> None:
         """End at once; the first reason counts."""
         if self.reason is None:
             self.reason = reason

@@ -5,7 +5,7 @@ import pytest
 from overlay.core.endpoint.outputs import EndpointOutput
 from overlay.core.events import LinkAlive, LinkLost, LinkSilent, LinkSuspect
 from overlay.core.ice import stun
-from overlay.core.types import Address, LinkId
+from overlay.core.types import Address, EndReason, LinkId
 from overlay.core.wire import dial_tokens as dial
 from tests.core.endpoint.world import Shell, World, make_claim
 
@@ -64,7 +64,7 @@ def test_a_node_is_suspect_then_silent_then_lost() -> None:
     assert said_after(world, b, 2.4) == []
     assert said_after(world, b, 0.2) == [LinkSilent(LINK)]
     assert said_after(world, b, 53.0) == []
-    assert said_after(world, b, 2.0) == [LinkLost(LINK, "broken")]
+    assert said_after(world, b, 2.0) == [LinkLost(LINK, EndReason.BROKEN)]
     assert b.endpoint.next_deadline() is None
 
 

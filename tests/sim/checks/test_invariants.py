@@ -7,7 +7,7 @@ import pytest
 from overlay.core.events import Deliver, Hangup, Report, Transmit, Wakeup
 from overlay.core.overlay import Overlay
 from overlay.core.timers import Timers
-from overlay.core.types import LinkId, PeerId
+from overlay.core.types import GoodbyeCode, LinkId, PeerId
 from overlay.core.wire.messages import Ping
 from overlay.sim.checks import bounds
 from overlay.sim.checks import invariants as checks
@@ -45,7 +45,7 @@ def broken_by(world: World, node: SimNode, effect: Any) -> str:
     ("effect", "said"),
     [
         (Transmit(LinkId(998), Ping(1)), "n0 uses link 998, which is not open"),
-        (Hangup(LinkId(998), "x"), "n0 hangs up link 998"),
+        (Hangup(LinkId(998), GoodbyeCode.UNNEEDED), "n0 hangs up link 998"),
         (Deliver("t", PeerId(bytes(32)), b"lie", False, 1), "n0 delivers what nobody published"),  # noqa: FBT003
         (Report("error", "internal", {}), "n0 reports internal"),
     ],
@@ -64,9 +64,9 @@ def test_of_a_large_world_the_first_nodes_are_watched(monkeypatch: pytest.Monkey
     world.run_for(3.0)
     assert len(one.delivered) == 1
     assert world.invariants is not None
-    world.invariants.after(other, Wakeup(), [Hangup(LinkId(998), "x")])
+    world.invariants.after(other, Wakeup(), [Hangup(LinkId(998), GoodbyeCode.UNNEEDED)])
     with pytest.raises(Violated):
-        world.invariants.after(one, Wakeup(), [Hangup(LinkId(998), "x")])
+        world.invariants.after(one, Wakeup(), [Hangup(LinkId(998), GoodbyeCode.UNNEEDED)])
 
 
 def test_a_second_delivery_of_one_publication_is_noticed() -> None:

@@ -13,6 +13,7 @@ from overlay.core.events import (
     LinkSilent,
     LinkSuspect,
 )
+from overlay.core.types import EndReason
 from overlay.core.wire.messages import Goodbye, Ping
 from overlay.transport.memory.transport import (
     LOST_AFTER,
@@ -41,7 +42,7 @@ async def test_a_cut_path_goes_suspect_silent_and_lost_on_time(autojump_clock: M
         assert events == [
             (SUSPECT_AFTER, LinkSuspect(link)),
             (SILENT_AFTER, LinkSilent(link)),
-            (LOST_AFTER, LinkLost(link, "broken")),
+            (LOST_AFTER, LinkLost(link, EndReason.BROKEN)),
         ]
 
 
@@ -84,7 +85,7 @@ async def test_a_node_that_crashes_says_nothing(autojump_clock: MockClock) -> No
         alice.stop()
         await trio.sleep(LOST_AFTER)
         await bob.next_of(LinkLost)
-        assert events[-1] == (LOST_AFTER, LinkLost(theirs, "broken"))
+        assert events[-1] == (LOST_AFTER, LinkLost(theirs, EndReason.BROKEN))
 
 
 async def test_nobody_is_dialled_through_a_cut(autojump_clock: MockClock) -> None:
@@ -92,7 +93,7 @@ async def test_nobody_is_dialled_through_a_cut(autojump_clock: MockClock) -> Non
     async with memory_nodes("alice", "bob", network=network) as (alice, bob):
         network.cut(alice.address, bob.address)
         link = alice.dial(bob, timeout=5)
-        assert await alice.next_of(DialFailed) == DialFailed(link, "timeout")
+        assert await alice.next_of(DialFailed) == DialFailed(link, EndReason.TIMEOUT)
         alice.negotiate(bob.credentials, bob.candidates(), bob.fingerprint, controlling=True)
         bob.negotiate(alice.credentials, alice.candidates(), alice.fingerprint, controlling=False)
         await alice.next_of(DialFailed, already=1)
@@ -115,7 +116,7 @@ async def test_a_peer_that_does_not_keep_up_loses_its_link(autojump_clock: MockC
         network.cut(alice.address, bob.address)
         for _ in range(5000):
             alice.send(link, Goodbye("x", "y" * 1000))
-        assert await alice.next_of(LinkLost) == LinkLost(link, "overflow")
+        assert await alice.next_of(LinkLost) == LinkLost(link, EndReason.OVERFLOW)
 
 
 async def test_two_runs_of_one_seed_are_equal(autojump_clock: MockClock) -> None:

@@ -20,7 +20,7 @@ from overlay.core.events import (
     LinkSuspect,
     PathMoved,
 )
-from overlay.core.types import Address, LinkId, PeerId
+from overlay.core.types import Address, EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import codec
 from overlay.core.wire.messages import Ping
 from overlay.transport.sctp.association import Sctp
@@ -64,7 +64,7 @@ async def test_a_peer_that_breaks_sctp_loses_its_link_and_nobody_elses(fault: st
         chunks = FAULTS[fault](Seen(victim))  # type: ignore[arg-type]
         tag = 0 if chunks[0][0] == 1 else victim._local_verification_tag
         udp(mallory)._links[bad]._dtls.send(packet(tag, *chunks))
-        assert await bob.next_of(LinkLost) == LinkLost(theirs, "protocol")
+        assert await bob.next_of(LinkLost) == LinkLost(theirs, EndReason.PROTOCOL)
         await answers(carol, good, bob, 77)
 
 
@@ -138,7 +138,7 @@ async def test_a_bug_of_ours_costs_one_link_and_is_counted_and_logged(
         await carol.opened(other)
         with caplog.at_level(logging.ERROR, "overlay.transport"):
             alice.send(ours, Ping(666))
-            assert await bob.next_of(LinkLost) == LinkLost(theirs, "error")
+            assert await bob.next_of(LinkLost) == LinkLost(theirs, EndReason.ERROR)
         assert bob.transport.internal_errors == 1
         assert "ZeroDivisionError" in caplog.text
         await answers(carol, other, bob, 1)
@@ -218,7 +218,7 @@ async def test_a_link_that_has_ended_is_freed_without_the_cycle_collector() -> N
             weakref.finalize(udp(node)._links[link]._dtls, gone.set)
         gc.disable()
         try:
-            alice.transport.perform(Hangup(ours, "done"))
+            alice.transport.perform(Hangup(ours, GoodbyeCode.UNNEEDED))
             with trio.fail_after(PATIENCE):
                 for gone in freed:
                     await gone.wait()  # until the last timer that knew the link has rung

@@ -1,7 +1,7 @@
 """What only sockets can show: one port for many links, wildcards, both families, overflow."""
 
 from overlay.core.events import LinkLost, LinkOpened, Listening, Transmit
-from overlay.core.types import Address
+from overlay.core.types import Address, EndReason
 from overlay.core.wire.messages import Goodbye, Ping
 from tests.transport.nodes import Node, linked, udp_nodes
 
@@ -14,7 +14,7 @@ async def test_a_peer_that_does_not_keep_up_loses_its_link_and_no_other() -> Non
         big = Goodbye("x", "y" * 1000)
         for _ in range(5000):
             alice.transport.perform(Transmit(ours, big))
-        assert await alice.next_of(LinkLost) == LinkLost(ours, "overflow")
+        assert await alice.next_of(LinkLost) == LinkLost(ours, EndReason.OVERFLOW)
         alice.send(other, Ping(7))
         await carol.until(lambda: carol.received() == [Ping(7)])
 

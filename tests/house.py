@@ -53,7 +53,7 @@ def too_long(source: str) -> Iterator[str]:
 def too_short(source: str) -> Iterator[str]:
     """Cuttings: files of a few lines that do not say why they stand alone."""
     count = len(source.splitlines())
-    if 1 < count < FEW_LINES and "alone" not in docstring(source).lower():
+    if count < FEW_LINES and "alone" not in docstring(source).lower():
         yield f"{count} lines: it says why it stands alone, or it is part of another file"
 
 

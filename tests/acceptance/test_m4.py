@@ -131,7 +131,6 @@ def house_of(clone: Path) -> tuple[str, ...]:
 # --- 1. the rooms --------------------------------------------------------------------------------
 
 
-@pending
 def test_the_core_has_a_room_for_each_protocol() -> None:
     core = ROOT / "overlay" / "core"
     rooms = {path.parent.name for path in core.glob("*/__init__.py")}
@@ -148,7 +147,6 @@ def test_the_core_has_a_room_for_each_protocol() -> None:
         assert (ROOT / "tests" / "core" / room).is_dir(), f"no tests for {room}"
 
 
-@pending
 def test_no_module_is_in_a_circle() -> None:
     arrows = imports(ROOT)
     assert len(arrows) > 100
@@ -157,13 +155,11 @@ def test_no_module_is_in_a_circle() -> None:
     assert "overlay.core.timers" in circle(arrows), "this check cannot fail"
 
 
-@pending
 def test_an_arrow_up_is_refused(clone: Path) -> None:
     plant(clone, "overlay/core/wire/messages.py", "import overlay.core.gossip.plumtree")
     assert "overlay.core.wire" in refused(clone, str(Path(sys.executable).parent / "lint-imports"))
 
 
-@pending
 def test_the_architecture_walks_through_the_rooms_in_order() -> None:
     text = page("architecture.md")
     for walk in WALKS:
@@ -173,7 +169,6 @@ def test_the_architecture_walks_through_the_rooms_in_order() -> None:
             assert (ROOT / "overlay" / name).is_file(), f"{walk}: {name}"
 
 
-@pending
 def test_ten_changes_to_come_have_one_room_each() -> None:
     rows = section(page("architecture.md"), "Where the next changes belong")
     for change in CHANGES:
@@ -185,7 +180,6 @@ def test_ten_changes_to_come_have_one_room_each() -> None:
 # --- 2. what moving does not mend ----------------------------------------------------------------
 
 
-@pending
 def test_every_point_of_the_plan_is_marked_done_or_departed_from() -> None:
     text = page("decisions/0028-the-house.md")
     for number in range(1, 13):
@@ -200,7 +194,6 @@ def test_the_clock_of_sctp_is_handed_in() -> None:
         assert not re.search(r"\btime\.time\(|^import time$", path.read_text(), re.MULTILINE), path
 
 
-@pending
 def test_a_join_interrupted_before_it_is_ready_ends_in_130(crew: Crew) -> None:
     """It says goodbye, and that it came to nothing: 0 would say that the node had been one."""
     first = crew.node("a").up()
@@ -237,7 +230,6 @@ def test_coverage_and_soak_are_targets_of_their_own_and_ci_counts() -> None:
     assert {"make check", "make wheel", "make coverage", "make test"} <= set(ci.splitlines())
 
 
-@pending
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
 def test_a_fresh_clone_passes_its_checks(clone: Path) -> None:
@@ -258,7 +250,6 @@ def test_a_fresh_clone_passes_its_checks(clone: Path) -> None:
 # --- 4. counter-tests for structure --------------------------------------------------------------
 
 
-@pending
 @pytest.mark.parametrize(
     ("file", "fault", "says"),
     [
@@ -284,7 +275,7 @@ def test_a_fresh_clone_passes_its_checks(clone: Path) -> None:
         ),
         ("overlay/errors.py", "def cited() -> None:\n    '''As DESIGN says.'''", "DESIGN"),
         ("overlay/core/wire/codec.py", "\n" * 800, "lines"),
-        ("overlay/core/small.py", '"""Says nothing of why it is small."""', "alone"),
+        ("overlay/core/wire/small.py", '"""Says nothing of why it is small."""', "alone"),
     ],
     ids=["assign", "mutate", "layer", "text", "cite", "long", "short"],
 )
@@ -304,7 +295,6 @@ def plant(clone: Path, file: str, fault: str) -> None:
 # --- must reach ----------------------------------------------------------------------------------
 
 
-@pending
 def test_the_package_has_no_more_statements_than_before() -> None:
     """As coverage counts them."""
     seen = coverage.Coverage(data_file=None, config_file=str(ROOT / "pyproject.toml"))
@@ -320,7 +310,6 @@ def test_the_rows_of_benchmarks_stand_beside_those_of_the_old_commit() -> None:
         assert re.search(r"\d", line), line
 
 
-@pending
 def test_the_command_is_as_it_was() -> None:
     done = sh(*OVERLAY, "--help")
     assert done.returncode == 0

@@ -33,6 +33,8 @@ Value = TypeVar("Value")
 class BoundedDict(dict[Key, Value], Generic[Key, Value]):
     """A dict of at most `size` entries: what was put in longest ago makes room."""
 
+    __slots__ = ("_size",)
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
@@ -50,6 +52,8 @@ class TokenBuckets(Generic[Key]):
 
     At most `size` names are remembered: of more, whoever spent longest ago begins with a full one.
     """
+
+    __slots__ = ("_buckets", "_burst", "_rate")
 
     def __init__(self, rate: float, burst: float, size: int = NAMES_MAX) -> None:
         self._rate = rate

@@ -65,7 +65,7 @@ class CommandFailed(OverlayError):
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
-        self.code = code
+        self.code = str(code)
         self.text = text
 
 

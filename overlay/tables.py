@@ -187,6 +187,8 @@ class Reader:
         fields = {each.name: each for each in msgspec.structs.fields(kind)}
         for key in content:
             if key not in fields:
+                if key in self.names:
+                    raise self.wrong(key, "is written without quotes: its dots lead into tables")
                 hint = nearest(prefix + key, self.names) if self.names else nearest(key, fields)
                 raise self.wrong(prefix + key, f"no such key{hint}")
         values = {}

@@ -93,7 +93,7 @@ class Daemon:
         self._log = log
         self._store = store
         self._ready = False
-        self._exit_code = 0
+        self._interrupted = False
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
         transport = make_transport(options.config, identity, store.port())
@@ -120,7 +120,7 @@ class Daemon:
                     await self.node.leaving.wait()
                     await self._leave()
                 nursery.cancel_scope.cancel()
-        return self._exit_code
+        return self._exit_code()
 
     async def _enter(self) -> None:
         """Be in the network: joined by the invite, recalling old friends, ready."""
@@ -159,11 +159,14 @@ class Daemon:
 
     async def _leave(self) -> None:
         """Say goodbye, and end however stuck something may be."""
-        watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (self._exit_code,))
+        watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (self._exit_code(),))
         watchdog.daemon = True
         watchdog.start()
         await self.node.farewell()
         self._options.announce({"event": "left"})
+
+    def _exit_code(self) -> int:
+        return INTERRUPTED if self._interrupted and not self._ready else 0
 
     # --- beside the loop -----------------------------------------------------------------------
 
@@ -172,8 +175,7 @@ class Daemon:
         async for _ in signals:
             if self.node.leaving.is_set():
                 everything.cancel()
-            elif not self._ready:
-                self._exit_code = INTERRUPTED
+            self._interrupted = True
             self.node.leaving.set()
 
     async def _serve_control(self, control: socket.socket) -> None:

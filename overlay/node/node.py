@@ -237,7 +237,7 @@ class Node:
                 "delivered": counters.delivered,
                 "dropped": counters.dropped,
             },
-            "refused": status.refused,
+            "refused": {str(code): count for code, count in status.refused.items()},
         }
 
     # --- peers ---------------------------------------------------------------------------------
@@ -451,14 +451,14 @@ class Node:
 
     def _on_link_change(self, change: LinkChange) -> None:
         peer = (peer_id_text(change.peer), self._names().get(change.peer, ""))
-        self._tell(api.LinkUp(*peer) if change.up else api.LinkDown(*peer, change.reason))
+        self._tell(api.LinkUp(*peer) if change.up else api.LinkDown(*peer, str(change.reason)))
 
     def _on_report(self, report: Report) -> None:
         self._given.report(report)
         told = report.fields
         if report.event == ATTEMPT_FAILED and told["code"] != GoodbyeCode.DUPLICATE:
             peer = (peer_id_text(told["peer"]), self._names().get(told["peer"], ""))
-            self._tell(api.DialFailed(*peer, told["code"], told["text"]))
+            self._tell(api.DialFailed(*peer, str(told["code"]), told["text"]))
 
     # --- streams -------------------------------------------------------------------------------
 

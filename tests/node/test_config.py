@@ -91,6 +91,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) ->
     assert "OVERLAY_LINKS_AUTO" in refusal(environ={"OVERLAY_LINKS_ATUO": "1"})
 
 
+def test_a_key_with_dots_in_quotes_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    assert "links.max: is written without quotes" in refusal(written(tmp_path, '"links.max" = 5\n'))
+
+
 def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
     line = refusal(assignments=["zzzz=1"])
     assert all(name in line for name in keys())

@@ -66,7 +66,8 @@ def _demand_link(world: World, one: SimNode, other: SimNode) -> None:
     request = world.connect(one, other)
     while not isinstance(result := one.results.get(request), Resolved):
         if world.now >= end:
-            raise world.violated(f"{one.name} does not reach {other.name}: {result!r}")
+            why = f"{result.code}: {result.text}" if result is not None else "no answer yet"
+            raise world.violated(f"{one.name} does not reach {other.name}: {why}")
         if result is not None:
             request = world.connect(one, other)
         world.run_for(LOOK_INTERVAL)

@@ -19,6 +19,8 @@ EVERYBODY = {"auto": False, "mesh_size": LINKS + 2}
 """All ten are neighbours: each message that comes from one goes on to the nine others."""
 BEFORE = "d2782da"
 """The commit that the cost is compared with."""
+DRIVER = "71616d8"
+"""The commit whose peers drive it: the last that called the library's modules what it does."""
 
 FORWARDING = Measure(
     "forwarding-cpu",
@@ -50,7 +52,7 @@ def forwarding(root: Path = ROOT) -> dict[str, float]:
 
 
 def before() -> dict[str, float]:
-    """The same with the library as it was, from the repository's history, driven by today's peer.
+    """The same with the library as it was, from the repository's history, and peers that fit it.
 
     RuntimeError: this copy of the repository has no such history.
     """
@@ -60,15 +62,15 @@ def before() -> dict[str, float]:
 
 @contextmanager
 def tree_of(commit: str) -> Iterator[Path]:
-    """A directory with the library as of a commit, and today's benchmarks."""
+    """A directory with the library as of a commit, and the benchmarks that know its names."""
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        command = ["git", "archive", "--output", str(root / "tree.tar"), commit, "overlay"]
-        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"no commit {commit} to compare with: {done.stderr.strip()}")
-        shutil.unpack_archive(root / "tree.tar", root)
-        shutil.copytree(ROOT / "benchmarks", root / "benchmarks")
+        for then, part in ((commit, "overlay"), (DRIVER, "benchmarks")):
+            command = ["git", "archive", "--output", str(root / "tree.tar"), then, part]
+            done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"no commit {then} to compare with: {done.stderr.strip()}")
+            shutil.unpack_archive(root / "tree.tar", root)
         yield root
 
 

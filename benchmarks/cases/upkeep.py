@@ -10,6 +10,8 @@ NODE = "benchmarks.node"
 FEW, MANY = 10, 210
 QUIET = {"auto": False}
 """For the crowd that dials in: no links among themselves."""
+EVERYBODY = {**QUIET, "mesh_size": MANY + 2}
+"""All links are used for gossip, or they would be guests', and ended one after another."""
 IDLE_SECONDS = 20.0
 SETTLE_SECONDS = 3.0
 """Records and neighbour lists are still on their way when the last link stands (guess)."""
@@ -23,12 +25,12 @@ def footprint() -> dict[str, float]:
     """One node under test, dialled by a crowd in another process."""
     seen = []
     with Peer(NODE) as tested, Peer(NODE) as crowd:
-        tested.ask("start", links_max=2 * MANY, auto=False)
+        tested.ask("start", links_max=2 * MANY, **EVERYBODY)
         link = tested.ask("invite")["link"]
         joined = 0
         for target in (FEW, MANY):
             for node in range(joined, target):
-                crowd.ask("start", **QUIET)
+                crowd.ask("start", **EVERYBODY)
                 crowd.ask("join", node=node, link=link)
             joined = target
             tested.ask("wait", links=target)

@@ -302,7 +302,6 @@ def test_the_package_has_no_more_statements_than_before() -> None:
     assert sum(len(seen.analysis2(str(path))[1]) for path in files) <= STATEMENTS
 
 
-@pending
 def test_the_rows_of_benchmarks_stand_beside_those_of_the_old_commit() -> None:
     rows = section(page("benchmarks.md"), "Before and after the move into rooms")
     for row in ROWS:

@@ -83,6 +83,7 @@ async def test_who_leaves_is_gone_at_once_and_who_crashes_after_a_while(mesh: Me
             await at_a.next_of("here", 1)
         left = await at_a.next_of("gone")
         assert (left["peer_id"], left["name"], left["why"]) == (b.peer_id, "n2", "left")
+        await trio.sleep(3.0)  # c's greeting of b has come, by a graft at the latest
         crashed_at = trio.current_time()
         mesh.crash(c)
         quiet = await at_a.next_of("gone", 1)

@@ -331,7 +331,14 @@ def test_a_cluster_without_workers_is_one_line(file: Path, cluster: str) -> None
     assert complaint(done) == f"error: --scheduler {cluster}: it has no workers\n"
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x", "tcp://x y:z"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("tcp://127.0.0.1:1", marks=pytest.mark.slow),
+        "nonsense://x",
+        "tcp://x y:z",
+    ],
+)
 def test_an_address_where_nobody_answers_is_one_line(file: Path, address: str) -> None:
     done = overlay(*argv(file, "--scheduler", address), timeout=LIMIT)
     assert f"--scheduler {address}: nobody answers there" in complaint(done)

@@ -165,7 +165,7 @@ def test_a_node_that_lies_about_its_neighbours_and_swallows_is_got_around() -> N
     assert world.answered() == 1.0
 
 
-@pytest.mark.parametrize("size", [50, 1000])
+@pytest.mark.parametrize("size", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_target_that_is_not_there_costs_a_bounded_number_of_messages(size: int) -> None:
     world, rng = RoutingWorld(size), random.Random(3)
     for _ in range(30):

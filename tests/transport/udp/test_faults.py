@@ -159,6 +159,7 @@ async def test_a_link_opens_and_loses_nothing_over_a_bad_net() -> None:
         assert alice.received() == bob.received() == [Ping(token) for token in range(300)]
 
 
+@pytest.mark.slow
 async def test_a_frozen_path_is_suspected_then_silent_and_resumes_where_it_was() -> None:
     async with udp_nodes("bob", "alice") as (bob, alice), relay_to(bob.address) as relay:
         link = alice.dial(bob, address=relay.address)
@@ -185,6 +186,7 @@ async def test_a_frozen_path_is_suspected_then_silent_and_resumes_where_it_was()
         assert not alice.all_of(LinkLost)
 
 
+@pytest.mark.slow
 async def test_a_link_follows_its_peer_to_a_new_address() -> None:
     async with udp_nodes("bob", "alice") as (bob, alice), relay_to(bob.address) as relay:
         link = alice.dial(bob, address=relay.address)

@@ -19,7 +19,7 @@ MAGIC_COOKIE = 0x2112A442
 BINDING = 0x001
 """The one method that ICE uses (RFC 8489 §18.2)."""
 MAX_BYTES = 2048
-"""A longer datagram is not parsed: RFC 8489 §6.2.1 keeps messages below the path's MTU (guess)."""
+"""A longer datagram is not parsed: RFC 8489 §6.1 keeps messages below the path's MTU (guess)."""
 MAX_ATTRIBUTES = 32
 """A message with more is refused, so that one datagram cannot cost us much (guess)."""
 MAX_USERNAME_BYTES = 513

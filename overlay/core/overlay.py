@@ -301,7 +301,7 @@ class Overlay:
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
         self._membership.tell_soon(now)
-        self._context.report("info", "peer_down", peer=peer, code=code)
+        self._context.report("info", "peer_down", peer=peer, reason=code)
 
     # --- messages ----------------------------------------------------------------------------
 

@@ -246,6 +246,17 @@ def start(association: Association, agent: IceAgent, effect: Negotiate, now: flo
     agent.start(effect.remote, effect.remote_candidates, now)
 
 
+def exchange_ice(one: Association, other: Association) -> None:
+    """Each gets the other's agent, with what belongs to it: name, candidates, targets, mapping."""
+    one.ice, other.ice = other.ice, one.ice
+    one.name, other.name = other.name, one.name
+    one.candidates, other.candidates = other.candidates, one.candidates
+    one.remote_candidates, other.remote_candidates = other.remote_candidates, one.remote_candidates
+    one.targets, other.targets = other.targets, one.targets
+    one.mapped, other.mapped = other.mapped, one.mapped
+    one.path, other.path = other.path, one.path
+
+
 def accept(
     link: LinkId,
     check: HalfOpenCheck,

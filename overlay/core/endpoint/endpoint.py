@@ -34,6 +34,7 @@ from overlay.core.endpoint.routes import Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     LinkAlive,
@@ -43,6 +44,7 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    Restart,
 )
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
@@ -106,7 +108,9 @@ class Endpoint:
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Admit, now: float) -> None:
+    def perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Admit, now: float
+    ) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
         A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
@@ -120,6 +124,10 @@ class Endpoint:
                 self._add(association)
             case Negotiate():
                 self._negotiate(effect, now)
+            case Restart():
+                self._restart(effect, now)
+            case Adopt():
+                self._adopt(effect, now)
             case Admit():
                 self._admit(effect.link, now)
             case _:
@@ -143,6 +151,54 @@ class Endpoint:
         association = self._links[effect.link]
         associations.start(association, agent, effect, now)
         self._settle(association)
+
+    def _restart(self, effect: Restart, now: float) -> None:
+        """Check anew with fresh credentials; the path stays until another is nominated."""
+        association = self._links.get(effect.link)
+        if association is None or not isinstance(association.ice, IceAgent):
+            return
+        for candidate in effect.remote_candidates:
+            association.validate(candidate.address)
+        association.ice.restart(
+            effect.local,
+            effect.remote,
+            effect.remote_candidates,
+            now,
+            local_candidates=effect.candidates,
+        )
+        del self._names[association.name]
+        association.name = effect.local.ufrag
+        self._names[association.name] = association.link
+        self._settle(association)
+
+    def _adopt(self, effect: Adopt, now: float) -> None:
+        """The two exchange their ICE sessions; records of both may come in on the path of the heir.
+
+        The donor has its path until it is hung up: what is under way on its channel arrives.
+        """
+        heir, donor = self._links.get(effect.link), self._links.get(effect.path)
+        if heir is None or donor is None or donor.pair is None or not heir.established:
+            return
+        associations.exchange_ice(heir, donor)
+        for association in (heir, donor):
+            self._names[association.name] = association.link
+        self._asked.update(
+            {
+                transaction: (heir.link, remote)
+                for transaction, (link, remote) in self._asked.items()
+                if link == donor.link
+            }
+        )
+        for pair in list(donor.pairs):
+            self._routes.join(heir, pair)
+        self._follow(heir, donor.pair)
+        self._outputs.append(Move(heir.link, *donor.pair, heir.path))
+        self._outputs.append(LinkAlive(heir.link))
+        if heir.mapped is not None:
+            self._outputs.append(Mapped(heir.link, heir.mapped))
+        self._admit(heir.link, now)
+        self._settle(heir)
+        self._settle(donor)
 
     def _admit(self, link: LinkId, now: float) -> None:
         """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""

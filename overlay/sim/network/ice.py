@@ -12,6 +12,7 @@ from random import Random
 
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     Effect,
     Hangup,
@@ -19,6 +20,7 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Received,
+    Restart,
     Transmit,
 )
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId
@@ -100,7 +102,7 @@ class IceNetwork(Network):
                     self._send(end, effect.message)
             case Hangup(link):
                 self._hang_up(node, link)
-            case Dial() | Prepare() | Negotiate() | Admit():
+            case Dial() | Prepare() | Negotiate() | Restart() | Adopt() | Admit():
                 self.port(node).perform(effect)
             case _:
                 raise AssertionError(effect)

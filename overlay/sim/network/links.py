@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Effect,
@@ -21,6 +22,7 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Received,
+    Restart,
     Transmit,
 )
 from overlay.core.types import EndReason, LinkFacts, LinkId, PathKind
@@ -84,6 +86,8 @@ class Network:
                 self._hang_up(node, link)
             case Prepare(link):
                 self._attempts[node][link] = Attempt(node, effect, 0.0)
+            case Restart(link) | Adopt(link):
+                self._look_again(node, link)
             case Admit():
                 pass
             case _:
@@ -224,6 +228,13 @@ class Network:
         self._attempts[attempt.node].pop(attempt.effect.link, None)
         if isinstance(attempt.effect, Negotiate):
             self._negotiating.pop(attempt.effect.local.ufrag, None)
+
+    def _look_again(self, node: SimNode, link: LinkId) -> None:
+        """Checks go out anew. A node has one address here: they help if its path is back."""
+        end = self.ends[node].get(link)
+        if end is not None:
+            self.silence.look(end)
+            self.silence.look(end.other)
 
     # --- packets -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -25,6 +26,7 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
 )
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, is_chosen_by_core
 from overlay.sim.clock import MICROSECOND
@@ -138,7 +140,7 @@ class Port:
 
     # --- what the core wants -----------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Admit) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Admit) -> None:
         """Hand the endpoint an effect; what comes of it is done once its core has had its say."""
         self.endpoint.perform(effect, self._told())
         self.perform_soon()

@@ -18,6 +18,7 @@ from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -31,6 +32,7 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
     Transmit,
     Unsent,
 )
@@ -133,7 +135,9 @@ class UdpTransport:
                 self._guarded(self._perform, effect)
                 self._rearm()
 
-    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
+    def _perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Hangup | Admit
+    ) -> None:
         if isinstance(effect, Hangup):
             self._hang_up(effect.link)
         else:

@@ -460,7 +460,7 @@ def test_10_the_default_routes_addresses_are_always_named(crew: Crew, lan: Lan) 
             line
             for number in range(8)
             for line in (
-                f"link add br{number} type dummy",
+                f"link add br{number} type bridge",
                 f"link set br{number} up",
                 f"addr add fd00:{number}::1/64 dev br{number}",
                 f"addr add 172.{17 + number}.0.1/16 dev br{number}",

@@ -181,9 +181,11 @@ class Overlay:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
                 self._membership.renew_soon(now)
+                self._connecting.forgive_all(now)
             case Listening(addresses, advertised):
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
+                self._connecting.forgive_all(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
                 if link is not None:
@@ -239,6 +241,11 @@ class Overlay:
         else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
+        if isinstance(event, LinkAlive):
+            self._connecting.on_up(peer, event.link, now)
+            self._on_stuck(self._connecting.climb_again(now), now)
+        else:
+            self._on_stuck(self._connecting.climb(self._links.by_id[event.link], now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
             news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
@@ -273,7 +280,7 @@ class Overlay:
             return
         self._routing.add(peer, link.id, now)
         self._routing.on_round_trip(peer, link.rtt)
-        self._connecting.on_up(peer, link.id)
+        self._connecting.on_up(peer, link.id, now)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
@@ -288,6 +295,7 @@ class Overlay:
         if peer in self._kept:
             facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
+        self._on_stuck(self._connecting.climb_again(now), now)
         how = link.negotiated.value
         self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
 
@@ -390,6 +398,8 @@ class Overlay:
 
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         record = self._membership.add(data, bearer, now)
+        if record is not None:
+            self._connecting.forgive(PeerId(record.peer_id))
         for peer in self._book.evicted():
             self._neighbourhood.on_evicted(peer)
         return record
@@ -521,9 +531,7 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, Failure.SELF, text))
-        elif (
-            peer in self._links.by_peer and self._links.by_peer[peer].state is not LinkState.SILENT
-        ):
+        elif peer in self._links.by_peer and self._links.by_peer[peer].state is LinkState.UP:
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"

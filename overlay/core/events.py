@@ -276,6 +276,8 @@ class Adopt(msgspec.Struct, frozen=True, gc=False):
     link: LinkId
     path: LinkId
     """The link whose path it is."""
+    asked: bool = False
+    """The peer has only been asked: hear there what it may send at once, and go on as before."""
 
 
 class Transmit(msgspec.Struct, frozen=True, gc=False):

@@ -226,6 +226,7 @@ class Overlay:
         peer = self._links.on_liveness(event)
         if peer is None:
             return
+        was_silent = peer not in self._routing.neighbours
         if not isinstance(event, LinkAlive):
             self._gossip.tree.on_loss(peer, now)
         if isinstance(event, LinkSilent):
@@ -235,18 +236,18 @@ class Overlay:
             self._routing.on_suspect(peer)
             self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
-        elif peer in self._routing.neighbours:  # It was suspect, and not silent.
+        elif not was_silent:
             self._routing.on_alive(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
-        else:  # It was silent: it is a neighbour again.
+        else:  # It is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if isinstance(event, LinkAlive):
             self._connecting.on_up(peer, event.link, now)
             self._on_stuck(self._connecting.climb_again(now), now)
-        else:
-            self._on_stuck(self._connecting.climb(self._links.by_id[event.link], now), now)
-        if not isinstance(event, LinkSuspect):
+        elif (link := self._links.by_id.get(event.link)) is not None:
+            self._on_stuck(self._connecting.climb(link, now), now)
+        if isinstance(event, LinkSilent) or was_silent:
             self._membership.tell_soon(now)
             news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
             self._context.report("info", news, peer=peer)
@@ -400,9 +401,13 @@ class Overlay:
         record = self._membership.add(data, bearer, now)
         if record is not None:
             self._connecting.forgive(PeerId(record.peer_id))
-        for peer in self._book.evicted():
-            self._neighbourhood.on_evicted(peer)
+        self._on_evicted(now)
         return record
+
+    def _on_evicted(self, now: float) -> None:
+        """Members whose records we hold no longer are wanted by nobody."""
+        for peer in self._book.evicted():
+            self._neighbourhood.on_evicted(peer, now)
 
     def _introduce(self, data: bytes, now: float) -> PeerId | None:
         """Whose record this is, if it holds."""
@@ -550,7 +555,7 @@ class Overlay:
         self._links.ping(link, command.request, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
-        opened = [self._membership.add(data, None, now) for data in records]
+        opened = [self._membership.add(data, None, now, recalled=True) for data in records]
         peers = [PeerId(record.peer_id) for record in opened if record is not None]
         self._connecting.on_met(peers)
         for peer in peers:
@@ -563,7 +568,8 @@ class Overlay:
         self._on_facts(self._links.on_time(now), now)
         self._on_stuck(self._connecting.on_time(now), now)
         self._on_routing(self._routing.on_time(now), now)
-        self._membership.on_time(now)
+        if self._membership.on_time(now):
+            self._on_evicted(now)
         self._on_neighbours(self._neighbourhood.on_time(now), now)
         self._gossip.on_time(now)
         self._tracing.on_time(now)

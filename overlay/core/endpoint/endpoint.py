@@ -179,6 +179,10 @@ class Endpoint:
         heir, donor = self._links.get(effect.link), self._links.get(effect.path)
         if heir is None or donor is None or donor.pair is None or not heir.established:
             return
+        for pair in list(donor.pairs):
+            self._routes.join(heir, pair)
+        if effect.asked:
+            return
         associations.exchange_ice(heir, donor)
         for association in (heir, donor):
             self._names[association.name] = association.link
@@ -189,8 +193,6 @@ class Endpoint:
                 if link == donor.link
             }
         )
-        for pair in list(donor.pairs):
-            self._routes.join(heir, pair)
         self._follow(heir, donor.pair)
         self._outputs.append(Move(heir.link, *donor.pair, heir.path))
         self._outputs.append(LinkAlive(heir.link))

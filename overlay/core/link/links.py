@@ -303,7 +303,10 @@ class Links:
             if rival is not None and rival.state is LinkState.UP:
                 return self._refuse(link, DUPLICATE)  # Another attempt has been faster.
             link.asked_at = now
-            resumes = rival.facts.attempt if rival is not None else b""
+            resumes = b""
+            if rival is not None:
+                resumes = rival.facts.attempt
+                self.context.emit(Adopt(rival.id, link.id, asked=True))
             self.context.emit(Transmit(link.id, link.hello.proof(record, resumes)))
         return []
 

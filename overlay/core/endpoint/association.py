@@ -18,8 +18,9 @@ from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import Dial, Negotiate, Prepare
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
-from overlay.core.ice.outputs import IceOutput
+from overlay.core.ice.lite import HalfOpenCheck, LiteSession
+from overlay.core.ice.outputs import AddressPair, IceOutput
+from overlay.core.ice.path import RoundTrip
 from overlay.core.limits import HALF_OPEN_TIMEOUT, BoundedDict
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
@@ -38,13 +39,17 @@ class Ice(Protocol):
     def remote(self) -> IceCredentials | None: ...
 
     @property
-    def rtt(self) -> float | None: ...
+    def round_trip(self) -> RoundTrip: ...
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float
     ) -> None: ...
 
-    def heard(self, remote: Address, now: float) -> None: ...
+    def acknowledged(self, now: float) -> None: ...
+
+    def confirmed(
+        self, nonce: bytes, remote: Address, local: Address | None, now: float
+    ) -> None: ...
 
     def handle_timeout(self, now: float) -> None: ...
 
@@ -95,7 +100,7 @@ class Association:
     early: list[bytes] = field(default_factory=list)
     """Records that came before our side of the path stood."""
     quiet_until: float = float("-inf")
-    """Records decrypted before this instant tell the agent nothing that it does not know."""
+    """Until then another record from where its datagrams go tells nothing new."""
 
     @property
     def dialling(self) -> tuple[Address, ...]:
@@ -252,6 +257,7 @@ def accept(
     hello_random: bytes,
     pair: AddressPair,
     hosts: tuple[Candidate, ...],
+    random: Random,
     now: float,
 ) -> Association:
     """The listener's side of a direct dial whose cookie was valid."""
@@ -260,7 +266,7 @@ def accept(
     dialler = Candidate("prflx", pair[0], candidate_priority("host"))
     return Association(
         link=link,
-        ice=LiteSession(check.local, pair, now),
+        ice=LiteSession(check.local, pair, random, now),
         attempt=check.claim.attempt,
         inbound=True,
         dtls_role="server",

@@ -5,8 +5,9 @@ addresses. Three kinds of talk share the port: full ICE (our own dials, and what
 negotiate), direct dials that come in (ICE-lite, opened by a token), and plain STUN. The rules that
 hold whatever anybody sends:
 
-1. A check, spoofed or replayed, never redirects an association: its records go on to where they
-   went until a record from a freshly checked address has decrypted.
+1. A check, spoofed or replayed, never redirects an association, and neither does a copied record:
+   its records go on to where they went until a nonce has come back from a freshly checked address
+   that was sent there encrypted.
 2. Nothing but bounded table lines is kept for who has not proven that it receives at its address;
    it gets no more than three times the bytes that it sent.
 3. Nothing established is displaced here: a new association on the same addresses stands beside it
@@ -29,11 +30,17 @@ from overlay.core.endpoint.dtls_cookie import (
     is_record,
     parse_client_hello,
 )
-from overlay.core.endpoint.outputs import Description, EndpointOutput, Move, Record, Send
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Description,
+    EndpointOutput,
+    Move,
+    Record,
+    Send,
+)
 from overlay.core.endpoint.routes import Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
-    Admit,
     Dial,
     DialFailed,
     LinkAlive,
@@ -47,7 +54,8 @@ from overlay.core.events import (
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
+from overlay.core.ice.lite import HalfOpenCheck, LiteSession
+from overlay.core.ice.outputs import AddressPair
 from overlay.core.limits import BoundedDict, HalfOpen
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
@@ -59,8 +67,9 @@ INBOUND_MAX = 1024
 PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
 HEARD_INTERVAL = 0.1
-"""Seconds: an agent is told at most this often that a link is heard, which is as fine as liveness
-needs it (guess)."""
+"""Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
+HEARTBEAT_BYTES = 128
+"""What an encrypted HEARTBEAT with its nonce takes at most, for what an address may be sent."""
 FAILURES = {
     ice.Failure.TIMEOUT: EndReason.TIMEOUT,
     ice.Failure.SILENT: EndReason.TIMEOUT,
@@ -106,7 +115,7 @@ class Endpoint:
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Admit, now: float) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate, now: float) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
         A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
@@ -120,8 +129,6 @@ class Endpoint:
                 self._add(association)
             case Negotiate():
                 self._negotiate(effect, now)
-            case Admit():
-                self._admit(effect.link, now)
             case _:
                 assert_never(effect)
 
@@ -144,17 +151,13 @@ class Endpoint:
         associations.start(association, agent, effect, now)
         self._settle(association)
 
-    def _admit(self, link: LinkId, now: float) -> None:
-        """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""
-        association = self._links.get(link)
-        if association is not None and isinstance(association.ice, LiteSession):
-            association.ice.admit(now)
-            self._settle(association)
-
     # --- what the shell has done ------------------------------------------------------------------
 
     def decrypted(self, link: LinkId, remote: Address, now: float) -> None:
-        """A record from `remote` has decrypted to something on this link."""
+        """A record from `remote` has decrypted to something on this link.
+
+        That we hear the peer, no more: neither does it show that the peer hears us, nor where it is.
+        """
         association = self._links.get(link)
         if association is None or association.pair is None:
             return
@@ -162,8 +165,26 @@ class Endpoint:
             return
         association.quiet_until = now + HEARD_INTERVAL
         self._routes.prefer(association, association.pair)
-        association.ice.heard(remote, now)
-        self._settle(association)
+
+    def acknowledged(self, link: LinkId, now: float) -> None:
+        """An encrypted packet has acknowledged something of ours: a SACK, a HEARTBEAT ACK.
+
+        The shell says so every 0.1 s at most, which is as fine as liveness needs it.
+        """
+        association = self._links.get(link)
+        if association is not None:
+            association.ice.acknowledged(now)
+            self._settle(association)
+
+    def confirmed(
+        self, link: LinkId, nonce: bytes, remote: Address, local: Address | None, now: float
+    ) -> None:
+        """The nonce of a `Confirm` has come back, encrypted, in a datagram between these two."""
+        association = self._links.get(link)
+        if association is not None:
+            association.ice.acknowledged(now)
+            association.ice.confirmed(nonce, remote, local, now)
+            self._settle(association)
 
     def established(self, link: LinkId, now: float) -> None:
         """DTLS and SCTP stand: no longer half-open; `LinkSuspect` and its like may follow."""
@@ -176,7 +197,7 @@ class Endpoint:
         self._routes.arrange(association)
         if association.mapped is not None:
             self._outputs.append(Mapped(link, association.mapped))
-        association.ice.heard(association.pair[0], now)
+        association.ice.acknowledged(now)
         self._settle(association)
 
     def close(self, link: LinkId) -> None:
@@ -202,10 +223,10 @@ class Endpoint:
             return None
         return route.only
 
-    def rtt(self, link: LinkId) -> float | None:
-        """The round trip in seconds that checks have measured; a listener measures none."""
+    def rtt(self, link: LinkId, now: float) -> float | None:
+        """The round trip in seconds that questions have measured; None: not lately."""
         association = self._links.get(link)
-        return None if association is None else association.ice.rtt
+        return None if association is None else association.ice.round_trip.fresh(now)
 
     def description(self, link: LinkId) -> Description | None:
         """Both sides' credentials (a listener never learns the dialler's) and candidates."""
@@ -288,9 +309,11 @@ class Endpoint:
         self, association: Association, request: stun.Message, pair: AddressPair, now: float
     ) -> None:
         """A check that names this association, genuine or not."""
-        if self._answered.get(request.transaction_id, pair) != pair:
+        seen_at = self._answered.get(request.transaction_id, pair)
+        if pair not in (seen_at, association.pair):
             # RFC 8445 §19.2: a check's integrity does not cover the address that it came from, so
-            # whoever has seen one could repeat it from anywhere.
+            # whoever has seen one could repeat it from anywhere. Where the path runs it is answered
+            # all the same: a copy that overtakes must not silence the peer's own.
             self.counters["replayed"] += 1
             return
         association.ice.receive(request, *pair, now)
@@ -365,7 +388,9 @@ class Endpoint:
         self._next_link += 2
         checked = list(check.pairs)
         self._strangers.checks.remove(check)
-        association = associations.accept(link, check, hello.random, pair, self._hosts, now)
+        association = associations.accept(
+            link, check, hello.random, pair, self._hosts, self._random, now
+        )
         self._add(association)
         for each in checked:
             self._routes.join(association, each)
@@ -434,7 +459,9 @@ class Endpoint:
                     if association.established:
                         self._outputs.append(Mapped(association.link, address))
                 case _ if not association.established:
-                    pass  # liveness says nothing before there is a link
+                    pass  # before there is a link nothing is said of liveness, or asked by SCTP
+                case ice.Confirm():
+                    self._confirm(association, output)
                 case ice.Suspect():
                     self._outputs.append(LinkSuspect(association.link))
                 case ice.Alive():
@@ -463,6 +490,16 @@ class Endpoint:
         if data[:2] == _REQUEST:
             self._asked.put(transaction_id, (association.link, remote))
         self._emit(data, remote, output.local, validated=remote in association.targets)
+
+    def _confirm(self, association: Association, question: ice.Confirm) -> None:
+        """A question of an agent that only the association can carry."""
+        remote = question.remote
+        if remote in association.targets or self._strangers.allowance.spend(
+            remote, HEARTBEAT_BYTES
+        ):
+            self._outputs.append(Confirm(association.link, question.nonce, remote, question.local))
+        else:
+            self.counters["unverified"] += 1
 
     def _emit(
         self, data: bytes, remote: Address, local: Address | None, *, validated: bool = False

@@ -2,25 +2,15 @@
 
 A dialler's check carries a token in its USERNAME. Nothing but a bounded line in a table is kept of
 such a half-open check until the dialler's ClientHello brings a valid cookie. Then it becomes a
-`LiteSession`, which looks to the endpoint like a full agent that never asks anything.
+`LiteSession`, which looks to the endpoint like a full agent that asks by HEARTBEAT alone.
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from overlay.core.ice import stun
-from overlay.core.ice.liveness import DEAD_TIMEOUT
-from overlay.core.ice.outputs import (
-    Alive,
-    Failed,
-    Failure,
-    IceOutput,
-    Selected,
-    SendStun,
-    Silent,
-    Suspect,
-)
-from overlay.core.ice.states import Liveliness
+from overlay.core.ice.confirming import Confirmations
+from overlay.core.ice.outputs import AddressPair, Failed, Failure, IceOutput, Selected, SendStun
+from overlay.core.ice.path import RoundTrip, Watch
 from overlay.core.limits import (
     HALF_OPEN_MAX,
     HALF_OPEN_PER_PREFIX,
@@ -28,11 +18,8 @@ from overlay.core.limits import (
     BoundedDict,
     group_of,
 )
-from overlay.core.types import Address, IceCredentials, PathKind
+from overlay.core.types import Address, IceCredentials, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
-
-AddressPair = tuple[Address, Address | None]
-"""A remote address, and the local address that it talks to (None where nobody says)."""
 
 PAIRS_MAX = 4
 """Addresses from which one dialler may check at once; the one unheard longest goes (guess)."""
@@ -41,25 +28,6 @@ NOMINATION_TIMEOUT = 3.0
 believes in and that we have lost (guess)."""
 EXPIRED_MAX = 1024
 """Dials of which we know that they are over; the one unheard longest is forgotten (guess)."""
-MOVE_TIMEOUT = 10.0
-"""Seconds after a check from a new address in which a record from there moves the path (guess)."""
-FREEZE = 1.0
-"""A timer this late, in seconds, means that our process stood still, not that the peer was silent
-(guess)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How soon the silence of a dialler means something, in seconds."""
-
-    suspect: float
-    silent: float
-
-
-NODE_PACE = Pace(3.5, 6.0)
-"""A node checks an idle link every 2 s, so three checks in a row went missing (guess)."""
-STOCK_PACE = Pace(7.5, 15.0)
-"""Browsers and aiortc check every 2.5 to 6 s, and browsers give up after 15 s (measured)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -182,23 +150,22 @@ def answer(request: stun.Message, key: bytes, remote: Address) -> tuple[bytes, b
 
 
 class LiteSession:
-    """One direct dial after its cookie: answers checks, listens for silence, follows the path.
+    """One direct dial after its cookie: answers checks, asks by HEARTBEAT, follows the path.
 
     Its methods are those of `overlay.core.ice.agent.IceAgent`.
     """
 
-    def __init__(self, local: IceCredentials, pair: AddressPair, now: float) -> None:
+    def __init__(
+        self, local: IceCredentials, pair: AddressPair, random: Random, now: float
+    ) -> None:
         self.local = local
         self.remote: IceCredentials | None = None  # a listener never learns the dialler's password
-        self.rtt: float | None = None
-        self._pace = STOCK_PACE
+        self.round_trip = RoundTrip()
         self._key = local.password.encode()
-        self._address = pair[0]
-        self._state = Liveliness.ALIVE
-        self._heard_at = now
-        self._patient_until = now
-        self._checked: BoundedDict[Address, tuple[Address | None, float]] = BoundedDict(PAIRS_MAX)
+        self._pair = pair
         self._outputs: list[IceOutput] = []
+        self._watch = Watch(self._outputs, now)
+        self._confirmations = Confirmations(random, now)
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float
@@ -211,70 +178,50 @@ class LiteSession:
         self._outputs.append(SendStun(data, remote, local))
         if not accepted:
             return
-        self._checked.put(remote, (local, now))
-        self._hear(now)
+        if (remote, local) != self._pair:
+            question = self._confirmations.ask_unproven((remote, local), now)
+            if question is not None:
+                self._outputs.append(question)
+        elif self._watch.asks_back(now):
+            self._ask(now)
 
-    def heard(self, remote: Address, now: float) -> None:
-        """A record from `remote` has decrypted: it moves the path if a check came from there too.
+    def acknowledged(self, now: float) -> None:
+        """An encrypted packet has acknowledged something of ours."""
+        self._watch.answered(now)
 
-        Neither is enough alone: a check's integrity does not cover its source address, and whoever
-        stands on the way can pass a record on from an address of its own.
-        """
-        if remote != self._address and remote in self._checked:
-            local, checked_at = self._checked[remote]
-            if now - checked_at < MOVE_TIMEOUT:
-                self._address = remote
-                # HOST: we are asked at our own address, and cannot see whether the dialler's is one
-                # of its own or its NAT's.
-                self._outputs.append(Selected(remote, local, PathKind.HOST))
-        self._hear(now)
-
-    def admit(self, now: float) -> None:
-        """The dialler is an overlay node: expect it to check as often as nodes do."""
-        self._pace = NODE_PACE
-        # What was patience until now is no lateness of ours.
-        self._patient_until = max(self._patient_until, now)
+    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> None:
+        """A nonce of ours has come back from there; from another address it moves the path."""
+        pair = (remote, local)
+        seconds = self._confirmations.returned(nonce, pair, now)
+        if seconds is None:
+            return
+        if pair != self._pair:
+            self._pair = pair
+            self._confirmations.clear()
+            self.round_trip.forget()
+            # HOST: we are asked at our own address, and cannot see whether the dialler's is one
+            # of its own or its NAT's.
+            self._outputs.append(Selected(remote, local, PathKind.HOST))
+        self.round_trip.measure(seconds, now)
+        self._watch.answered(now)
 
     def handle_timeout(self, now: float) -> None:
-        """Judge the silence."""
-        late = now - self.next_deadline()
-        if late < 0.0:
-            return
-        if late > FREEZE:
-            # Our own process was frozen: what the peer sent meanwhile waits in the socket. Take
-            # the lateness off its silence, and read before judging.
-            self._heard_at += late
-            self._patient_until = now + FREEZE
-            return
-        if self._state is Liveliness.ALIVE:
-            self._state = Liveliness.SUSPECT
-            self._outputs.append(Suspect())
-        elif self._state is Liveliness.SUSPECT:
-            self._state = Liveliness.SILENT
-            self._outputs.append(Silent())
-        else:
+        """Ask when it is time, and judge the silence."""
+        self._watch.forgive(self.next_deadline(), now)
+        if self._watch.question_due(False, now):
+            self._ask(now)
+        if not self._watch.judge(now):
             self._outputs.append(Failed(Failure.SILENT))
 
     def next_deadline(self) -> float:
-        """When the silence next means something."""
-        match self._state:
-            case Liveliness.ALIVE:
-                timeout = self._pace.suspect
-            case Liveliness.SUSPECT:
-                timeout = self._pace.silent
-            case Liveliness.SILENT | Liveliness.DEAD:
-                timeout = DEAD_TIMEOUT
-            case _:
-                assert_never(self._state)
-        return max(self._heard_at + timeout, self._patient_until)
+        """When `handle_timeout` wants to be called."""
+        return self._watch.next_deadline(False)
 
     def take(self) -> list[IceOutput]:
         """Drain the outputs."""
-        outputs, self._outputs = self._outputs, []
+        outputs = self._outputs.copy()
+        self._outputs.clear()
         return outputs
 
-    def _hear(self, now: float) -> None:
-        self._heard_at = now
-        if self._state is not Liveliness.ALIVE:
-            self._state = Liveliness.ALIVE
-            self._outputs.append(Alive())
+    def _ask(self, now: float) -> None:
+        self._outputs.append(self._confirmations.ask(self._pair, now))

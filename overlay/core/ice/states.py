@@ -120,22 +120,22 @@ class Liveliness(StrEnum):
     """What we think of the peer at the other end of the path, from good to bad."""
 
     ALIVE = "alive"
-    """Heard lately, or no check is unanswered for long."""
+    """It has answered lately, or no question is unanswered for long."""
     SUSPECT = "suspect"
-    """A check has gone unanswered for 1.5 s; it is checked twice a second."""
+    """A question has gone unanswered for 1.5 s; it is asked twice a second."""
     SILENT = "silent"
-    """Nothing heard for 6 s; it is checked every 2 s, and the path is kept."""
+    """No answer for 6 s; it is asked every 2 s, and the path is kept."""
     DEAD = "dead"
-    """Nothing heard for a minute: the end."""
+    """No answer for a minute: the end."""
 
 
 class Sign(StrEnum):
     """Of life, or of none."""
 
-    SOUND = "a check, an answer, or a packet that decrypts"
-    UNANSWERED = "1.5 s without an answer"
-    QUIET = "6 s without a sound"
-    LONG_QUIET = "60 s without a sound"
+    ANSWER = "an answer to a check, or an acknowledgement"
+    UNANSWERED = "a question 1.5 s without an answer"
+    QUIET = "6 s without an answer"
+    LONG_QUIET = "60 s without an answer"
 
 
 LIVELINESS: dict[Liveliness, dict[Sign, Liveliness]] = {
@@ -145,12 +145,12 @@ LIVELINESS: dict[Liveliness, dict[Sign, Liveliness]] = {
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.SUSPECT: {
-        Sign.SOUND: Liveliness.ALIVE,
+        Sign.ANSWER: Liveliness.ALIVE,
         Sign.QUIET: Liveliness.SILENT,
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.SILENT: {
-        Sign.SOUND: Liveliness.ALIVE,
+        Sign.ANSWER: Liveliness.ALIVE,
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.DEAD: {},

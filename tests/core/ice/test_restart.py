@@ -84,6 +84,6 @@ def test_a_restart_that_finds_no_path_leaves_the_old_one() -> None:
     assert not a.said(ice.Failed)
     assert len(a.said(ice.Selected)) == 1
     world.run_until(world.now + 5.0)
-    b.send_record()
+    a.send_record()
     world.run_until(world.now + 0.1)
-    assert worries(a)[-1] == ice.Alive(), "packets still count"
+    assert worries(a)[-1] == ice.Alive(), "acknowledgements still count"

@@ -223,6 +223,7 @@ class Ordeal:
         )
         self.lite = lite
         self.asked: list[stun.Message] = []
+        self.nonces = [bytes(8)]
 
     def start(self) -> None:
         self.agent.start(
@@ -238,7 +239,8 @@ class Ordeal:
             case "request" | "answer":
                 agent.receive(self.message(kind, how), how["remote"], how["local"], now)
             case "packet":
-                agent.heard(how["remote"], now)
+                agent.acknowledged(now)
+                agent.confirmed(self.nonces[-1], how["remote"], how["local"], now)
             case "wait":
                 self.now += how["seconds"]
                 agent.handle_timeout(self.now)
@@ -271,6 +273,8 @@ class Ordeal:
         """State is bounded, outputs are well-formed, and time goes forward."""
         agent = self.agent
         for output in agent.take():
+            if isinstance(output, ice.Confirm):
+                self.nonces.append(output.nonce)
             if isinstance(output, ice.SendStun):
                 sent = stun.parse(output.data)
                 assert isinstance(sent, stun.Message)
@@ -279,6 +283,7 @@ class Ordeal:
         assert len(agent._check_list) <= 100
         assert len(agent._transactions) <= 128
         assert len(agent._early) <= 16
+        assert len(agent._confirmations) <= 32
         for _ in range(100):
             deadline = agent.next_deadline()
             if deadline is None or deadline > self.now:

@@ -233,7 +233,7 @@ class UdpTransport:
         now = trio.current_time()
         link_id = self._endpoint.association_of(data, remote, local)
         link = self._links.get(link_id) if link_id is not None else None
-        if link is not None and link.receive(data):
+        if link is not None and link.receive(data, remote, local):
             self._endpoint.decrypted(link.id, remote, now)
         else:
             self._endpoint.receive(data, remote, local, now)
@@ -287,7 +287,7 @@ class UdpTransport:
     def _feed(self, record: Record) -> None:
         for link_id in record.links:
             link = self._links.get(link_id)
-            if link is not None and link.receive(record.data):
+            if link is not None and link.receive(record.data, record.remote, record.local):
                 if link.is_secure:
                     self._endpoint.decrypted(link_id, record.remote, trio.current_time())
                 return
@@ -342,6 +342,12 @@ class UdpTransport:
         links, self._gathering = self._gathering, []
         for link in links:
             link.gathered()
+
+    def acknowledged(self, link: Link) -> None:
+        """The endpoint does not ask for it yet."""
+
+    def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
+        """The endpoint has not asked for it yet."""
 
     def link_opened(self, link: Link) -> None:
         """DTLS and SCTP stand: the endpoint no longer counts it as half-open."""

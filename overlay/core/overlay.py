@@ -229,20 +229,23 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
+            self._on_presence(peer, "peer_silent", now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
             self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
-        elif peer in self._routing.neighbours:  # It was suspect, and not silent.
+        elif peer in self._routing.neighbours:  # It was suspect, and not silent: no news to others.
             self._routing.on_alive(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
         else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
-        if not isinstance(event, LinkSuspect):
-            self._membership.tell_soon(now)
-            news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
-            self._context.report("info", news, peer=peer)
+            self._on_presence(peer, "peer_up", now)
+
+    def _on_presence(self, peer: PeerId, news: str, now: float) -> None:
+        """It has become a neighbour again, or has ceased to be one: tell the others and the log."""
+        self._membership.tell_soon(now)
+        self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
         """A peer's fault ends its link, and no other."""
@@ -267,6 +270,7 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
+        was_up = peer in self._routing.neighbours
         if isinstance(fact, PeerUp) and not self._neighbourhood.uses.has_room():
             self._membership.welcome(link, now)  # It may dial those whose records it gets.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
@@ -288,8 +292,8 @@ class Overlay:
         if peer in self._kept:
             facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
-        how = link.negotiated.value
-        self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
+        how, news = link.negotiated.value, "peer_moved" if was_up else "peer_up"
+        self._context.report("info", news, peer=peer, negotiated=how, via=link.via)
 
     def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
         self._reflexive.forget(peer)
@@ -301,7 +305,7 @@ class Overlay:
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
         self._membership.tell_soon(now)
-        self._context.report("info", "peer_down", peer=peer, code=code)
+        self._context.report("info", "peer_down", peer=peer, reason=code)
 
     # --- messages ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from overlay.core.endpoint.dtls_cookie import (
     handshake_type,
 )
 from overlay.core.endpoint.outputs import Secure
-from overlay.core.events import Dial, Negotiate, Prepare
+from overlay.core.events import Dial, Negotiate, Prepare, Restart
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.lite import HalfOpenCheck, LiteSession
@@ -78,8 +78,10 @@ class Association:
     remote_candidates: tuple[Candidate, ...] = ()
     started: bool = True
     """False while only prepared."""
-    name: str = ""
-    """The whole USERNAME of a direct dial that comes in, our user fragment otherwise."""
+    names: tuple[str, ...] = ()
+    """What checks call it: the whole USERNAME of a direct dial that comes in, else our fragment."""
+    restarting: "Restarting | None" = None
+    """A restart of ICE that looks for another path."""
     due: float | None = None
     """The deadline that is set for it."""
     pair: AddressPair | None = None
@@ -87,6 +89,8 @@ class Association:
     path: PathKind = PathKind.HOST
     secured: bool = False
     established: bool = False
+    doubtful: bool = False
+    """Said to be suspect or silent, and not to be alive again."""
     mapped: Address | None = None
     """Our address as the peer sees it, told once the link is established."""
     hello_random: bytes = b""
@@ -123,8 +127,20 @@ class Association:
 
     def next_deadline(self) -> float | None:
         """When it wants to be looked at."""
-        deadlines = (self.deadline, self.ice.next_deadline())
+        deadlines = (self.deadline, *(agent.next_deadline() for agent in self.agents))
         return min((each for each in deadlines if each is not None), default=None)
+
+    @property
+    def agents(self) -> "tuple[Ice, ...]":
+        """Whoever answers checks for it: the agent of its path, and one that restarts."""
+        return (self.ice,) if self.restarting is None else (self.ice, self.restarting.agent)
+
+    def agent_of(self, username: str) -> Ice:
+        """Whom a check with this USERNAME is for."""
+        restarting = self.restarting
+        if restarting is None or username.partition(":")[0] != restarting.agent.local.ufrag:
+            return self.ice
+        return restarting.agent
 
     def validate(self, remote: Address) -> None:
         """`remote` was signalled, or has proven that it receives what we send there."""
@@ -185,7 +201,7 @@ def begin_dial(
         direct=True,
         candidates=hosts,
         remote_candidates=targets,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     for address in effect.addresses:
         association.validate(address)
@@ -211,7 +227,7 @@ def begin_prepare(effect: Prepare, random: Random, now: float) -> tuple[IceAgent
         deadline=None,
         candidates=effect.candidates,
         started=False,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     return agent, association
 
@@ -235,7 +251,7 @@ def begin_negotiate(effect: Negotiate, random: Random, now: float) -> tuple[IceA
         fingerprint=effect.fingerprint,
         deadline=None,
         candidates=effect.candidates,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     return agent, association
 
@@ -249,6 +265,56 @@ def start(association: Association, agent: IceAgent, effect: Negotiate, now: flo
     for candidate in effect.remote_candidates:
         association.validate(candidate.address)
     agent.start(effect.remote, effect.remote_candidates, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """A restart under way: a second agent beside that of the path."""
+
+    agent: IceAgent
+    effect: Restart
+
+
+def begin_restart(association: Association, effect: Restart, random: Random, now: float) -> None:
+    """Let a full agent look for a path with fresh credentials (RFC 8445 §9).
+
+    That of the path goes on as before, whatever kind it is of: so a restart that fails has changed
+    nothing, and a LiteSession, which cannot check, needs no other treatment.
+    """
+    agent = IceAgent(
+        controlling=effect.controlling,
+        local=effect.local,
+        candidates=effect.candidates,
+        random=random,
+        now=now,
+        timeout=effect.timeout,
+    )
+    association.restarting = Restarting(agent, effect)
+    for candidate in effect.remote_candidates:
+        association.validate(candidate.address)
+    agent.start(effect.remote, effect.remote_candidates, now)
+
+
+def take_over(association: Association) -> tuple[str, ...]:
+    """Replace the agent of the path by the one that restarts; returns what checks call it now."""
+    assert association.restarting is not None
+    agent, effect = association.restarting.agent, association.restarting.effect
+    association.restarting = None
+    association.ice = agent
+    association.candidates = effect.candidates
+    association.remote_candidates = effect.remote_candidates
+    return (effect.local.ufrag,)
+
+
+def exchange_ice(one: Association, other: Association) -> None:
+    """Each gets the other's agent, with what belongs to it: name, candidates, targets, mapping."""
+    one.ice, other.ice = other.ice, one.ice
+    one.names, other.names = other.names, one.names
+    one.candidates, other.candidates = other.candidates, one.candidates
+    one.remote_candidates, other.remote_candidates = other.remote_candidates, one.remote_candidates
+    one.targets, other.targets = other.targets, one.targets
+    one.mapped, other.mapped = other.mapped, one.mapped
+    one.path, other.path = other.path, one.path
 
 
 def accept(
@@ -276,6 +342,6 @@ def accept(
         claim=check.claim,
         candidates=hosts,
         remote_candidates=(dialler,),
-        name=check.username,
+        names=(check.username,),
         hello_random=hello_random,
     )

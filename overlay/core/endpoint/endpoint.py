@@ -41,6 +41,7 @@ from overlay.core.endpoint.outputs import (
 from overlay.core.endpoint.routes import Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
+    Adopt,
     Dial,
     DialFailed,
     LinkAlive,
@@ -50,6 +51,7 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    Restart,
 )
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
@@ -115,7 +117,7 @@ class Endpoint:
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate, now: float) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt, now: float) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
         A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
@@ -129,6 +131,10 @@ class Endpoint:
                 self._add(association)
             case Negotiate():
                 self._negotiate(effect, now)
+            case Restart():
+                self._restart(effect, now)
+            case Adopt():
+                self._adopt(effect, now)
             case _:
                 assert_never(effect)
 
@@ -151,12 +157,76 @@ class Endpoint:
         associations.start(association, agent, effect, now)
         self._settle(association)
 
+    def _restart(self, effect: Restart, now: float) -> None:
+        """Check anew beside the path, which stays until the restart has found another."""
+        association = self._links.get(effect.link)
+        if association is None or not association.established:
+            return
+        self._call_off(association)
+        associations.begin_restart(association, effect, self._random, now)
+        self._names[effect.local.ufrag] = association.link
+        self._settle(association)
+
+    def _call_off(self, association: Association) -> None:
+        """A restart has failed, or another begins: the association stays as it is."""
+        if association.restarting is not None:
+            self._names.pop(association.restarting.agent.local.ufrag, None)
+            association.restarting = None
+
+    def _take_over(self, association: Association) -> None:
+        """From now on the association is what its restarted agent says."""
+        self._rename(association, associations.take_over(association))
+
+    def _rename(self, association: Association, names: tuple[str, ...]) -> None:
+        """Checks for these names are its own from now on, and for its older ones no more."""
+        for name in association.names:
+            if name not in names:
+                self._names.pop(name, None)
+                if ":" in name:
+                    # A direct dial's: refused, so that its dialler learns that this is over.
+                    self._strangers.checks.expire(name)
+        association.names = names
+        for name in names:
+            self._names[name] = association.link
+
+    def _adopt(self, effect: Adopt, now: float) -> None:
+        """The two exchange their ICE sessions; records of both may come in where the heir's runs.
+
+        The donor has its path until it is hung up: what is under way on its channel arrives.
+        """
+        heir, donor = self._links.get(effect.link), self._links.get(effect.path)
+        if heir is None or donor is None or donor.pair is None or not heir.established:
+            return
+        for association in (heir, donor):
+            self._call_off(association)
+        associations.exchange_ice(heir, donor)
+        for association in (heir, donor):
+            for name in association.names:
+                self._names[name] = association.link
+        self._asked.update(
+            {
+                transaction: (heir.link, remote)
+                for transaction, (link, remote) in self._asked.items()
+                if link == donor.link
+            }
+        )
+        for pair in list(donor.pairs):
+            self._routes.join(heir, pair)
+        self._follow(heir, donor.pair)
+        self._outputs.append(Move(heir.link, *donor.pair, heir.path))
+        heir.doubtful = False
+        self._outputs.append(LinkAlive(heir.link))
+        if heir.mapped is not None:
+            self._outputs.append(Mapped(heir.link, heir.mapped))
+        self._settle(heir)
+        self._settle(donor)
+
     # --- what the shell has done ------------------------------------------------------------------
 
     def decrypted(self, link: LinkId, remote: Address, now: float) -> None:
         """A record from `remote` has decrypted to something on this link.
 
-        That we hear the peer, no more: neither does it show that the peer hears us, nor where it is.
+        It shows that we hear the peer, and neither that the peer hears us nor where it is.
         """
         association = self._links.get(link)
         if association is None or association.pair is None:
@@ -259,7 +329,8 @@ class Endpoint:
             if association.deadline is not None and now >= association.deadline:
                 self._lose(association, EndReason.TIMEOUT)
             else:
-                association.ice.handle_timeout(now)
+                for agent in association.agents:
+                    agent.handle_timeout(now)
                 self._settle(association)
 
     def receive(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
@@ -316,7 +387,7 @@ class Endpoint:
             # all the same: a copy that overtakes must not silence the peer's own.
             self.counters["replayed"] += 1
             return
-        association.ice.receive(request, *pair, now)
+        association.agent_of(request.username or "").receive(request, *pair, now)
         self._settle(association, pair)
 
     def _on_response(self, response: stun.Message, pair: AddressPair, now: float) -> None:
@@ -328,7 +399,9 @@ class Endpoint:
             return
         association.validate(asked)  # only who received our check knows its transaction id
         self._routes.join(association, pair)
-        association.ice.receive(response, *pair, now)
+        for agent in association.agents:
+            if isinstance(agent, IceAgent):  # who did not ask knows no such transaction
+                agent.receive(response, *pair, now)
         self._settle(association, pair)
 
     def _on_record(self, data: bytes, pair: AddressPair, now: float) -> None:
@@ -432,6 +505,7 @@ class Endpoint:
         if association.secured:
             self._follow(association, pair)
             self._outputs.append(Move(association.link, *pair, selected.path))
+            self._revive(association)
         elif self._wins(association.attempt, pair, inbound=False):
             self._secure(association, pair)
         else:
@@ -445,37 +519,60 @@ class Endpoint:
         self._routes.arrange(association)
 
     def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
-        """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""
-        for output in association.ice.take():
-            match output:
-                case ice.SendStun():
-                    self._send(association, output, pair)
-                case ice.Selected():
-                    self._on_selected(association, output)
-                case ice.Failed(reason):
-                    self._lose(association, FAILURES[reason])
-                case ice.Mapped(address):
-                    association.mapped = address
-                    if association.established:
-                        self._outputs.append(Mapped(association.link, address))
-                case _ if not association.established:
-                    pass  # before there is a link nothing is said of liveness, or asked by SCTP
-                case ice.Confirm():
-                    self._confirm(association, output)
-                case ice.Suspect():
-                    self._outputs.append(LinkSuspect(association.link))
-                case ice.Alive():
-                    self._outputs.append(LinkAlive(association.link))
-                case ice.Silent():
-                    self._outputs.append(LinkSilent(association.link))
-                case _:
-                    assert_never(output)
-            if association.link not in self._links:
-                return
+        """Do what its agents want, after a datagram from `pair` or without one; set its timer."""
+        for agent in association.agents:
+            for output in agent.take():
+                restarts = agent is not association.ice
+                if restarts and isinstance(output, ice.Failed):
+                    self._call_off(association)
+                    continue
+                if restarts and isinstance(output, ice.Selected):
+                    self._take_over(association)
+                self._on_output(association, output, pair)
+                if association.link not in self._links:
+                    return
         due = association.next_deadline()
         if due is not None and due != association.due:
             association.due = due
             self._timers.set(association.link, due)
+
+    def _on_output(
+        self, association: Association, output: ice.IceOutput, pair: AddressPair | None
+    ) -> None:
+        match output:
+            case ice.SendStun():
+                self._send(association, output, pair)
+            case ice.Selected():
+                self._on_selected(association, output)
+            case ice.Failed(reason):
+                if association.restarting is None:
+                    self._lose(association, FAILURES[reason])
+                else:
+                    self._take_over(association)  # and live or die by what it finds
+            case ice.Mapped(address):
+                association.mapped = address
+                if association.established:
+                    self._outputs.append(Mapped(association.link, address))
+            case _ if not association.established:
+                pass  # before there is a link nothing is said of liveness, or asked by SCTP
+            case ice.Confirm():
+                self._confirm(association, output)
+            case ice.Alive():
+                self._revive(association)
+            case ice.Suspect():
+                association.doubtful = True
+                self._outputs.append(LinkSuspect(association.link))
+            case ice.Silent():
+                association.doubtful = True
+                self._outputs.append(LinkSilent(association.link))
+            case _:
+                assert_never(output)
+
+    def _revive(self, association: Association) -> None:
+        """It is heard again, or has been given another path."""
+        if association.doubtful:
+            association.doubtful = False
+            self._outputs.append(LinkAlive(association.link))
 
     def _send(
         self, association: Association, output: ice.SendStun, pair: AddressPair | None
@@ -518,9 +615,9 @@ class Endpoint:
 
     def _add(self, association: Association) -> None:
         assert association.link not in self._links, "begun twice"
-        assert association.name not in self._names, "credentials are for one attempt"
+        assert not self._names.keys() & set(association.names), "credentials are for one attempt"
         self._links[association.link] = association
-        self._names[association.name] = association.link
+        self._rename(association, association.names)
 
     def _lose(self, association: Association, reason: EndReason) -> None:
         """The association has ended; `reason` is of an attempt, a link is simply broken."""
@@ -532,11 +629,9 @@ class Endpoint:
 
     def _forget(self, association: Association) -> None:
         del self._links[association.link]
-        del self._names[association.name]
+        self._call_off(association)
+        self._rename(association, ())
         self._prepared.pop(association.link, None)
         self._timers.stop(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)
-        if isinstance(association.ice, LiteSession):
-            # Its further checks are refused, so that the dialler learns that it is over.
-            self._strangers.checks.expire(association.name)

@@ -1,8 +1,8 @@
 """What comes out of the endpoint: work for its shell, and facts in the core's own words.
 
-The shell performs `Send`, `Confirm`, `Secure`, `Record` and `Move`; all else is an event for the core. `Move`
-is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before the core
-has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
+The shell performs `Send`, `Confirm`, `Secure`, `Record` and `Move`; all else is an event for the
+core. `Move` is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before
+the core has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
 """
 
 from dataclasses import dataclass

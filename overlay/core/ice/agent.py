@@ -4,6 +4,8 @@ Each side knows the other's candidates, and the agent checks all candidate pairs
 from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
 controlling agent nominates the best valid pair. From then on the agent watches that path.
 
+A restart (RFC 8445 §9) is another agent, which looks for a path while this one keeps its own.
+
 Deviation: in RFC 8445 only a restart changes an established path (§9). Ours moves by one rule. Our
 own end moves when a check from another of our addresses is answered. The peer's end moves when an
 authenticated check has come from its new address, and then a nonce that we have sent there,
@@ -58,7 +60,6 @@ class IceAgent:
         self._session = Session(controlling, local, random.getrandbits(64))
         self._random = random
         self._timeout = timeout
-        self._candidates = tuple(candidates)
         self._check_list = CheckList(controlling, candidates)
         self._transactions = Transactions()
         self._pacer = Pacer(now)
@@ -104,44 +105,13 @@ class IceAgent:
 
         `remote_lite`: the peer is ICE-lite, so we control and nominate with the first check.
         """
-        assert self.remote is None, "started twice: a further exchange is a restart"
-        self._remote_lite = remote_lite
-        self._begin(remote, candidates, now)
-
-    def restart(
-        self,
-        local: IceCredentials,
-        remote: IceCredentials,
-        candidates: Sequence[Candidate],
-        now: float,
-        *,
-        local_candidates: Sequence[Candidate] | None = None,
-    ) -> None:
-        """Check anew with fresh credentials (RFC 8445 §9); the path stays until one is nominated.
-
-        `candidates` are the peer's; `local_candidates` ours, when those have changed.
-        """
-        self._session.restart(local)
-        if local_candidates is not None:
-            self._candidates = tuple(local_candidates)
-        self._check_list = CheckList(self.controlling, self._candidates)
-        self._transactions.clear()
-        self._early.clear()
-        self._begin(remote, candidates, now)
-
-    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
-        """A further candidate of the peer's; of no use once the path stands."""
-        if self._state.is_checking and not self._state.is_failed:
-            self._check_list.add_remote(candidate)
-            self._send_due(now)
-
-    def _begin(self, remote: IceCredentials, candidates: Sequence[Candidate], now: float) -> None:
+        assert self.remote is None, "started twice: a restart is another agent's"
         if self._state.is_failed:
             return
+        self._remote_lite = remote_lite
         self._session.remote = remote
         self._on(AgentEvent.START)
         self._deadline = now + self._timeout
-        self._nomination.withdraw()
         for candidate in candidates:
             self._check_list.add_remote(candidate)
         early, self._early = self._early, {}
@@ -149,6 +119,12 @@ class IceAgent:
             self._on_check(address, local, priority, use_candidate, now)
         self._pacer.at = now
         self._send_due(now)
+
+    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
+        """A further candidate of the peer's; of no use once the path stands."""
+        if self._state.is_checking and not self._state.is_failed:
+            self._check_list.add_remote(candidate)
+            self._send_due(now)
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -187,16 +163,16 @@ class IceAgent:
         if watch is not None:
             watch.forgive(self.next_deadline(), now)
         if self._state.is_checking and now >= self._deadline:
-            self._give_up_checking()
+            self._end(Failure.TIMEOUT)
         grace_at = self._nomination.grace_at
         if grace_at is not None and now >= grace_at:
             self._consider_nomination(now)
         self._send_due(now)
         if watch is not None:
-            if watch.question_due(self.controlling, now):
+            if watch.question_due(now, controlling=self.controlling):
                 self._probe(now)
             if not watch.judge(now):
-                self._end(Failure.SILENT, AgentEvent.FAIL)
+                self._end(Failure.SILENT)
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called; None: not before something else happens."""
@@ -213,7 +189,7 @@ class IceAgent:
         if resend is not None:
             deadlines.append(max(resend.resend_at, self._pacer.at))
         if self._path.watch is not None:
-            deadlines.append(self._path.watch.next_deadline(self.controlling))
+            deadlines.append(self._path.watch.next_deadline(controlling=self.controlling))
         return min(deadlines, default=None)
 
     def take(self) -> list[IceOutput]:
@@ -464,7 +440,7 @@ class IceAgent:
             self._nomination.withdraw()
             self._check_list.set_role(self.controlling)
         elif self._path.pair is None:
-            self._end(Failure.CONFLICT, AgentEvent.FAIL)
+            self._end(Failure.CONFLICT)
         return not self._state.is_failed
 
     def _probe(self, now: float) -> None:
@@ -480,14 +456,7 @@ class IceAgent:
             self._rescues += 1
             self._check(others[self._rescues % len(others)], now, 0, rescue=True)
 
-    def _give_up_checking(self) -> None:
-        """No pair worked in time; after a restart the old path stays until it falls silent."""
-        self._end(Failure.TIMEOUT, AgentEvent.TIMEOUT)
-        if self._path.pair is not None:
-            self._forget_others(self._path.pair)
-
-    def _end(self, reason: Failure, event: AgentEvent) -> None:
-        self._on(event)
-        if self._state.is_failed:
-            self._transactions.clear()
-            self._outputs.append(Failed(reason))
+    def _end(self, reason: Failure) -> None:
+        self._on(AgentEvent.FAIL)
+        self._transactions.clear()
+        self._outputs.append(Failed(reason))

@@ -208,14 +208,14 @@ class LiteSession:
     def handle_timeout(self, now: float) -> None:
         """Ask when it is time, and judge the silence."""
         self._watch.forgive(self.next_deadline(), now)
-        if self._watch.question_due(False, now):
+        if self._watch.question_due(now, controlling=False):
             self._ask(now)
         if not self._watch.judge(now):
             self._outputs.append(Failed(Failure.SILENT))
 
     def next_deadline(self) -> float:
         """When `handle_timeout` wants to be called."""
-        return self._watch.next_deadline(False)
+        return self._watch.next_deadline(controlling=False)
 
     def take(self) -> list[IceOutput]:
         """Drain the outputs."""

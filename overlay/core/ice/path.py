@@ -6,7 +6,6 @@ from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent,
 from overlay.core.ice.states import Liveliness
 from overlay.core.types import Address, PathKind
 
-
 RTT_AGE = 30.0
 """Seconds after which a round trip that was measured says nothing any more (guess)."""
 
@@ -52,7 +51,7 @@ class Watch:
         """Whether the peer is suspect or silent."""
         return self._liveness.state is not Liveliness.ALIVE
 
-    def question_due(self, controlling: bool, now: float) -> bool:
+    def question_due(self, now: float, *, controlling: bool) -> bool:
         """Whether to ask (RFC 7675 §5.1) now; it counts as sent."""
         return self._liveness.due(controlling, now)
 
@@ -74,7 +73,7 @@ class Watch:
         if deadline is not None and now > deadline + LATENESS:
             self._liveness.forgive(now - deadline, now)
 
-    def next_deadline(self, controlling: bool) -> float:
+    def next_deadline(self, *, controlling: bool) -> float:
         """When `question_due` or `judge` wants to be called."""
         return self._liveness.next_deadline(controlling)
 

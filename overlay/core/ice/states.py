@@ -17,15 +17,13 @@ class AgentState(StrEnum):
     """All pairs are tried, and none is the path yet."""
     SELECTED = "selected"
     """The path stands and is watched."""
-    RESTARTING = "restarting"
-    """All pairs are tried anew, while the old path is in use (RFC 8445 §9)."""
     FAILED = "failed"
     """The end: nothing is sent or answered any more."""
 
     @property
     def is_checking(self) -> bool:
         """Whether pairs are tried."""
-        return self is AgentState.CHECKING or self is AgentState.RESTARTING
+        return self is AgentState.CHECKING
 
     @property
     def is_failed(self) -> bool:
@@ -36,10 +34,9 @@ class AgentState(StrEnum):
 class AgentEvent(StrEnum):
     """What moves it."""
 
-    START = "start, restart"
+    START = "start"
     SELECT = "a pair is nominated, or the path moves"
-    TIMEOUT = "no pair in time"
-    FAIL = "silent for 60 s, or a conflict of roles"
+    FAIL = "no pair in time, silent for 60 s, or a conflict of roles"
 
 
 AGENT: dict[AgentState, dict[AgentEvent, AgentState]] = {
@@ -48,21 +45,11 @@ AGENT: dict[AgentState, dict[AgentEvent, AgentState]] = {
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.CHECKING: {
-        AgentEvent.START: AgentState.CHECKING,
         AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.TIMEOUT: AgentState.FAILED,
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.SELECTED: {
-        AgentEvent.START: AgentState.RESTARTING,
         AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.FAIL: AgentState.FAILED,
-    },
-    # After a restart that found nothing the old path lives or dies by its own silence.
-    AgentState.RESTARTING: {
-        AgentEvent.START: AgentState.RESTARTING,
-        AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.TIMEOUT: AgentState.SELECTED,
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.FAILED: {},

@@ -346,3 +346,15 @@ def worries(host: Host) -> list[ice.IceOutput]:
     """What the host has said about the peer's being there."""
     kinds = ice.Suspect | ice.Silent | ice.Alive | ice.Failed
     return [fact for _, fact in host.facts if isinstance(fact, kinds)]
+
+
+def behind_nat(seed: int) -> tuple[World, Host, Host, Nat]:
+    """A path between the controlling host, behind a NAT, and the controlled one."""
+    world = World(seed)
+    a, b = world.host("a", "192.168.0.2"), world.host("b", "203.0.113.9")
+    nat = Nat("198.51.100.1")
+    a.gateway = nat
+    meet(a, b)
+    assert secured(world, a, b)
+    world.run_until(world.now + 1.0)
+    return world, a, b, nat

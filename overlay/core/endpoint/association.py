@@ -49,7 +49,7 @@ class Ice(Protocol):
 
     def confirmed(
         self, nonce: bytes, remote: Address, local: Address | None, now: float
-    ) -> None: ...
+    ) -> bool: ...
 
     def handle_timeout(self, now: float) -> None: ...
 
@@ -105,6 +105,24 @@ class Association:
     """Records that came before our side of the path stood."""
     quiet_until: float = float("-inf")
     """Until then another record from where its datagrams go tells nothing new."""
+
+    def may_be_restarted_by(self, check: HalfOpenCheck) -> bool:
+        """Whether it was opened with the same dial token, and its dialler checks as a dialler."""
+        mine, its = self.claim, check.claim
+        if mine is None or not self.established or not isinstance(self.ice, LiteSession):
+            return False
+        return (mine.kind, mine.token_id) == (its.kind, its.token_id)
+
+    def likeness(self, check: HalfOpenCheck, pair: AddressPair) -> tuple[bool, bool, bool, LinkId]:
+        """Which of several it is, most likely: the largest.
+
+        The same attempt says all. Else one that is in doubt: why should another restart? Else one
+        from the same host, and the last that came in.
+        """
+        assert self.claim is not None
+        assert self.pair is not None
+        same_host = self.pair[0].host == pair[0].host
+        return self.claim.attempt == check.claim.attempt, self.doubtful, same_host, self.link
 
     @property
     def dialling(self) -> tuple[Address, ...]:
@@ -288,6 +306,7 @@ def begin_restart(association: Association, effect: Restart, random: Random, now
         random=random,
         now=now,
         timeout=effect.timeout,
+        secured=True,
     )
     association.restarting = Restarting(agent, effect)
     for candidate in effect.remote_candidates:

@@ -38,7 +38,7 @@ from overlay.core.endpoint.outputs import (
     Record,
     Send,
 )
-from overlay.core.endpoint.routes import Routes
+from overlay.core.endpoint.routes import Route, Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
     Adopt,
@@ -56,9 +56,14 @@ from overlay.core.events import (
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import HalfOpenCheck, LiteSession
+from overlay.core.ice.lite import (
+    GENERATIONS,
+    RESTART_PATIENCE,
+    HalfOpenCheck,
+    LiteSession,
+)
 from overlay.core.ice.outputs import AddressPair
-from overlay.core.limits import BoundedDict, HalfOpen
+from overlay.core.limits import HALF_OPEN_MAX, BoundedDict, HalfOpen, TokenBuckets
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
 
@@ -68,6 +73,9 @@ INBOUND_MAX = 1024
 """Associations that direct dials may make (guess)."""
 PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
+TRIES = 10.0
+"""Records a second that are tried on one association because its dialler may have restarted ICE,
+and as many at once (guess)."""
 HEARD_INTERVAL = 0.1
 """Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
 HEARTBEAT_BYTES = 128
@@ -100,6 +108,9 @@ class Endpoint:
         self._half_open = HalfOpen()
         self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
         self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
+        # Nonces that ask whether a dial is an older one, restarted; and how often that is tried.
+        self._restarts: BoundedDict[bytes, HalfOpenCheck] = BoundedDict(HALF_OPEN_MAX)
+        self._tries = TokenBuckets[LinkId](TRIES, TRIES)
         self._timers: Timers[LinkId] = Timers()
         self._next_link = 1
         self._hosts: tuple[Candidate, ...] = ()
@@ -252,8 +263,10 @@ class Endpoint:
         """The nonce of a `Confirm` has come back, encrypted, in a datagram between these two."""
         association = self._links.get(link)
         if association is not None:
+            check = self._restarts.pop(nonce, None)
             association.ice.acknowledged(now)
-            association.ice.confirmed(nonce, remote, local, now)
+            if association.ice.confirmed(nonce, remote, local, now) and check is not None:
+                self._on_restarted(association, check)
             self._settle(association)
 
     def established(self, link: LinkId, now: float) -> None:
@@ -375,6 +388,43 @@ class Endpoint:
             self._emit(self._strangers.serve(request, pair[0]), *pair)
         else:
             self._emit(self._strangers.answer_check(request, username, pair, now), *pair)
+            self._look_for_restart(username, pair, now)
+
+    def _look_for_restart(self, username: str, pair: AddressPair, now: float) -> None:
+        """A dial that we do not know may be one that we do, with ICE restarted (RFC 8445 §9).
+
+        It goes on with encrypted records and no ClientHello. Which of several associations with
+        its token it belongs to only decrypting shows, so one alone is asked and tried: the one of
+        the same attempt, else, when no ClientHello has come for a while, the likeliest. A HEARTBEAT
+        of that association goes there, and its answer is what proves the restart.
+        """
+        check = self._strangers.checks.get(username, now)
+        if check is None or pair not in check.pairs:
+            return
+        candidates = [each for each in self._links.values() if each.may_be_restarted_by(check)]
+        best = max(candidates, key=lambda each: each.likeness(check, pair), default=None)
+        if best is None or best.claim is None:
+            return
+        again = best.claim.attempt == check.claim.attempt
+        if not (again or now >= check.begun_at + RESTART_PATIENCE):
+            return
+        check.restarts = best.link
+        if isinstance(best.ice, LiteSession):
+            nonce = best.ice.ask_restarted(pair, now)
+            if nonce is not None:
+                self._restarts.put(nonce, check)
+            self._settle(best)
+
+    def _on_restarted(self, association: Association, check: HalfOpenCheck) -> None:
+        """It is the association's own dialler that has checked with these credentials."""
+        if isinstance(association.ice, LiteSession) and check.username not in self._names:
+            pairs = list(check.pairs)
+            self._strangers.checks.remove(check)
+            association.ice.restart(check.local)
+            for each in pairs:
+                self._routes.join(association, each)
+            names = (check.username, *association.names)
+            self._rename(association, names[:GENERATIONS])
 
     def _on_check(
         self, association: Association, request: stun.Message, pair: AddressPair, now: float
@@ -409,7 +459,7 @@ class Endpoint:
         route = self._routes.get(pair)
         if not is_plain(data):
             # No connection id (RFC 9146): of several associations at one pair, trying tells whose.
-            self._record(route.sealed if route else (), data, pair)
+            self._record(self._readers(route, pair, now), data, pair)
         elif is_alert(data):
             # Deviation: RFC 5246 §7.2.2 ends a handshake upon a fatal alert. Before keys stand
             # anybody can write one, so none is heard (RFC 6347 §4.1.2.7); a timeout ends it.
@@ -420,6 +470,16 @@ class Endpoint:
                 return
             if route is None or not route.keep(data):
                 self._record(route.plain(data) if route else (), data, pair)
+
+    def _readers(self, route: Route | None, pair: AddressPair, now: float) -> tuple[LinkId, ...]:
+        """Who may be able to read an encrypted record from there."""
+        sealed = route.sealed if route else ()
+        check = self._strangers.checks.at(pair, now)
+        if check is None or check.restarts is None or check.restarts in sealed:
+            return sealed
+        if check.restarts in self._links and self._tries.take(check.restarts, now):
+            return (*sealed, check.restarts)
+        return sealed
 
     def _on_client_hello(
         self, hello: ClientHello, data: bytes, pair: AddressPair, now: float

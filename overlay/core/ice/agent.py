@@ -55,7 +55,9 @@ class IceAgent:
         random: Random,
         now: float,
         timeout: float = 10.0,
+        secured: bool = False,
     ) -> None:
+        """`secured`: the association stands already, so encrypted nonces can prove addresses."""
         self.round_trip = RoundTrip()
         self._session = Session(controlling, local, random.getrandbits(64))
         self._random = random
@@ -70,7 +72,7 @@ class IceAgent:
         self._nomination = Nomination()
         self._rescues = 0
         self._outputs: list[IceOutput] = []
-        self._path = Path(self._outputs)
+        self._path = Path(self._outputs, secured=secured)
         self._confirmations = Confirmations(random, now)
 
     @property
@@ -145,15 +147,19 @@ class IceAgent:
             self._path.secured = True
             self._path.answered(now)
 
-    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> None:
-        """A nonce of ours has come back from there: the peer's end of the path has moved."""
+    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
+        """A nonce has come back from there: if it was sent there, the path runs there now.
+
+        Whether it was.
+        """
         if self._confirmations.returned(nonce, (remote, local), now) is None:
-            return
+            return False
         pair = self._check_list.learn(local, remote, 1)
         if pair is not None and self._state is AgentState.SELECTED:
             pair.seen_local = local or pair.seen_local
             self._move(pair, now)
             self._path.answered(now)
+        return True
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""

@@ -18,7 +18,7 @@ from overlay.core.limits import (
     BoundedDict,
     group_of,
 )
-from overlay.core.types import Address, IceCredentials, PathKind, Random
+from overlay.core.types import Address, IceCredentials, LinkId, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
 
 PAIRS_MAX = 4
@@ -26,6 +26,11 @@ PAIRS_MAX = 4
 NOMINATION_TIMEOUT = 3.0
 """Seconds in which a dialler nominates; one that does not is asking after an association that it
 believes in and that we have lost (guess)."""
+RESTART_PATIENCE = 1.0
+"""Seconds in which a dialler sends its ClientHello, as a rule. If none has come, and it holds the
+token of an association that we have, it may have restarted ICE on that (guess)."""
+GENERATIONS = 2
+"""Credentials under which one dialler may check: those of its last restart, and those before."""
 EXPIRED_MAX = 1024
 """Dials of which we know that they are over; the one unheard longest is forgotten (guess)."""
 
@@ -42,6 +47,8 @@ class HalfOpenCheck:
     """With whom it counts against the limit (`overlay.core.limits.group_of`)."""
     nominated: bool = False
     """It has said USE-CANDIDATE: it means to send a ClientHello."""
+    restarts: LinkId | None = None
+    """The one association that it may be going on with, instead of dialling anew."""
     pairs: dict[AddressPair, None] = field(default_factory=dict)
     """Where it checked from, the latest last."""
 
@@ -161,7 +168,8 @@ class LiteSession:
         self.local = local
         self.remote: IceCredentials | None = None  # a listener never learns the dialler's password
         self.round_trip = RoundTrip()
-        self._key = local.password.encode()
+        self._keys: BoundedDict[str, bytes] = BoundedDict(GENERATIONS)
+        self._keys.put(local.ufrag, local.password.encode())
         self._pair = pair
         self._outputs: list[IceOutput] = []
         self._watch = Watch(self._outputs, now)
@@ -172,9 +180,10 @@ class LiteSession:
     ) -> None:
         """Answer a check; one that is not authentic is ignored."""
         # Deviation: RFC 8489 §9.1.3 answers 401. Silence is enough: the peer knows the password.
-        if not message.integrity_ok(self._key):
+        key = self._keys.get((message.username or "").partition(":")[0])
+        if key is None or not message.integrity_ok(key):
             return
-        data, accepted = answer(message, self._key, remote)
+        data, accepted = answer(message, key, remote)
         self._outputs.append(SendStun(data, remote, local))
         if not accepted:
             return
@@ -189,12 +198,28 @@ class LiteSession:
         """An encrypted packet has acknowledged something of ours."""
         self._watch.answered(now)
 
-    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> None:
-        """A nonce of ours has come back from there; from another address it moves the path."""
+    def ask_restarted(self, pair: AddressPair, now: float) -> bytes | None:
+        """Ask there whether it is our dialler that has restarted ICE; the nonce, if it goes out."""
+        question = self._confirmations.ask_unproven(pair, now)
+        if question is None:
+            return None
+        self._outputs.append(question)
+        return question.nonce
+
+    def restart(self, local: IceCredentials) -> None:
+        """The dialler has restarted ICE, and checks with these credentials from now on."""
+        self.local = local
+        self._keys.put(local.ufrag, local.password.encode())
+
+    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
+        """A nonce has come back from there: if it was sent there, the path runs there now.
+
+        Whether it was.
+        """
         pair = (remote, local)
         seconds = self._confirmations.returned(nonce, pair, now)
         if seconds is None:
-            return
+            return False
         if pair != self._pair:
             self._pair = pair
             self._confirmations.clear()
@@ -204,6 +229,7 @@ class LiteSession:
             self._outputs.append(Selected(remote, local, PathKind.HOST))
         self.round_trip.measure(seconds, now)
         self._watch.answered(now)
+        return True
 
     def handle_timeout(self, now: float) -> None:
         """Ask when it is time, and judge the silence."""

@@ -81,10 +81,10 @@ class Watch:
 class Path:
     """The selected pair of an agent, and its watch."""
 
-    def __init__(self, outputs: list[IceOutput]) -> None:
+    def __init__(self, outputs: list[IceOutput], *, secured: bool) -> None:
         self.pair: CandidatePair | None = None  # None until the first nomination
         # Something encrypted has been acknowledged: from here on the strict rule moves the path.
-        self.secured = False
+        self.secured = secured
         self.watch: Watch | None = None  # None until the first nomination
         self._outputs = outputs
         self._route: tuple[Address, Address | None, PathKind] | None = None

@@ -56,7 +56,7 @@ def test_a_replayed_check_from_anywhere_moves_nothing(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["dialled", "negotiated"])
 @pytest.mark.parametrize("copies", [False, True], ids=["no records", "copied records"])
 @pytest.mark.parametrize("checks", ["no checks", "overtaking checks", "spoofed checks"])
-def test_for_each_check_from_a_wrong_place_one_heartbeat_goes_there_and_nothing_else(
+def test_spoofed_and_copied_checks_and_records_draw_one_heartbeat_a_check_and_nothing_else(
     kind: str, checks: str, copies: bool
 ) -> None:
     """Somebody between two peers copies what it sees, faster than it travels, or makes it up."""

@@ -144,6 +144,10 @@ class Shell:
         kinds = [type(each).__name__ for each in self.outputs]
         return [kind for kind in kinds if kind in {"LinkAlive", "LinkSilent"}]
 
+    def attempts(self) -> dict[LinkId, bytes]:
+        """The attempt of every link."""
+        return {each.link: each.attempt for each in self.secured()}
+
     def up(self) -> list[LinkId]:
         """Links whose handshake is complete."""
         return [link for link, dtls in self.dtls.items() if dtls.done]

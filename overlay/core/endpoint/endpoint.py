@@ -145,7 +145,7 @@ class Endpoint:
             case Restart():
                 self._restart(effect, now)
             case Adopt():
-                self._adopt(effect, now)
+                self._adopt(effect)
             case _:
                 assert_never(effect)
 
@@ -200,7 +200,7 @@ class Endpoint:
         for name in names:
             self._names[name] = association.link
 
-    def _adopt(self, effect: Adopt, now: float) -> None:
+    def _adopt(self, effect: Adopt) -> None:
         """The two exchange their ICE sessions; records of both may come in where the heir's runs.
 
         The donor has its path until it is hung up: what is under way on its channel arrives.

@@ -181,9 +181,11 @@ class Overlay:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
                 self._membership.renew_soon(now)
+                self._connecting.forgive_all(now)
             case Listening(addresses, advertised):
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
+                self._connecting.forgive_all(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
                 if link is not None:
@@ -241,6 +243,11 @@ class Overlay:
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
             self._on_presence(peer, "peer_up", now)
+        if isinstance(event, LinkAlive):
+            self._connecting.on_up(peer, event.link, now)
+            self._on_stuck(self._connecting.climb_again(now), now)
+        else:
+            self._on_stuck(self._connecting.climb(self._links.by_id[event.link], now), now)
 
     def _on_presence(self, peer: PeerId, news: str, now: float) -> None:
         """It has become a neighbour again, or has ceased to be one: tell the others and the log."""
@@ -277,7 +284,7 @@ class Overlay:
             return
         self._routing.add(peer, link.id, now)
         self._routing.on_round_trip(peer, link.rtt)
-        self._connecting.on_up(peer, link.id)
+        self._connecting.on_up(peer, link.id, now)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
@@ -292,6 +299,7 @@ class Overlay:
         if peer in self._kept:
             facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
+        self._on_stuck(self._connecting.climb_again(now), now)
         how, news = link.negotiated.value, "peer_moved" if was_up else "peer_up"
         self._context.report("info", news, peer=peer, negotiated=how, via=link.via)
 
@@ -394,6 +402,8 @@ class Overlay:
 
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         record = self._membership.add(data, bearer, now)
+        if record is not None:
+            self._connecting.forgive(PeerId(record.peer_id))
         for peer in self._book.evicted():
             self._neighbourhood.on_evicted(peer)
         return record
@@ -525,9 +535,7 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, Failure.SELF, text))
-        elif (
-            peer in self._links.by_peer and self._links.by_peer[peer].state is not LinkState.SILENT
-        ):
+        elif peer in self._links.by_peer and self._links.by_peer[peer].state is LinkState.UP:
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"

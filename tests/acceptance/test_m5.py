@@ -122,7 +122,8 @@ def addresses(link: str) -> list[list[str]]:
     """Of each member that an invite names."""
     shown = overlay("invite", "show", "-", "--json", stdin=link)
     assert shown.returncode == 0, shown.stderr
-    return [member["addresses"] for member in json.loads(shown.stdout)["members"]]
+    members = json.loads(shown.stdout)["members"]
+    return [[each["address"] for each in member["addresses"]] for member in members]
 
 
 # --- A. a link means that both are heard, and that data flows ------------------------------------

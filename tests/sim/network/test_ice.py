@@ -352,8 +352,10 @@ def test_a_peer_comes_up_only_after_it_was_down_or_silent() -> None:
             log.append((node.name, effect.event))
 
     world.observe(note)
-    for event in [LinkSuspect(view.link), LinkAlive(view.link)] * 4:
-        world.feed(nodes[0], event)
+    for _ in range(4):
+        world.feed(nodes[0], LinkSuspect(view.link))
+        world.run_for(0.5)
+        world.feed(nodes[0], LinkAlive(view.link))
         world.run_for(0.5)
     assert log == []
     arriving = cut(world)

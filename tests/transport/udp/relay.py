@@ -22,7 +22,6 @@ class Relay:
         self._sockets: list[SocketType] = []
         self._front: SocketType
         self._back: SocketType | None = None
-        self._back: SocketType
 
     async def start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery

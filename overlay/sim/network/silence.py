@@ -1,7 +1,8 @@
 """When the checks of a link would notice that nobody answers, and that somebody does again.
 
-A link is suspect 3.5 s after the last check that was answered, silent after 6 s and lost after
-60 s; where in the two seconds between checks the silence falls is drawn for each end.
+An end holds the other for suspect 3.5 s after its last check that was answered (as the controlling
+side does; the controlled one a second later), for silent after 6 s and for lost after 60 s. Where
+in the two seconds between checks the silence falls is drawn for each end.
 """
 
 from collections.abc import Callable

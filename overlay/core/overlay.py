@@ -226,31 +226,33 @@ class Overlay:
         peer = self._links.on_liveness(event)
         if peer is None:
             return
-        was_silent = peer not in self._routing.neighbours
         if not isinstance(event, LinkAlive):
             self._gossip.tree.on_loss(peer, now)
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
+            self._on_presence(peer, "peer_silent", now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
             self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
-        elif not was_silent:
+        elif peer in self._routing.neighbours:  # It was suspect, and not silent: no news to others.
             self._routing.on_alive(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
-        else:  # It is a neighbour again.
+        else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
+            self._on_presence(peer, "peer_up", now)
         if isinstance(event, LinkAlive):
             self._connecting.on_up(peer, event.link, now)
             self._on_stuck(self._connecting.climb_again(now), now)
         elif (link := self._links.by_id.get(event.link)) is not None:
             self._on_stuck(self._connecting.climb(link, now), now)
-        if isinstance(event, LinkSilent) or was_silent:
-            self._membership.tell_soon(now)
-            news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
-            self._context.report("info", news, peer=peer)
+
+    def _on_presence(self, peer: PeerId, news: str, now: float) -> None:
+        """It has become a neighbour again, or has ceased to be one: tell the others and the log."""
+        self._membership.tell_soon(now)
+        self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
         """A peer's fault ends its link, and no other."""
@@ -275,6 +277,7 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
+        was_up = peer in self._routing.neighbours
         if isinstance(fact, PeerUp) and not self._neighbourhood.uses.has_room():
             self._membership.welcome(link, now)  # It may dial those whose records it gets.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
@@ -297,8 +300,8 @@ class Overlay:
             facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
         self._on_stuck(self._connecting.climb_again(now), now)
-        how = link.negotiated.value
-        self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
+        how, news = link.negotiated.value, "peer_moved" if was_up else "peer_up"
+        self._context.report("info", news, peer=peer, negotiated=how, via=link.via)
 
     def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
         self._reflexive.forget(peer)

@@ -443,7 +443,7 @@ class Links:
             self.show_path(link, now)
 
     def show_path(self, link: Link, now: float) -> None:
-        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        """A link on another path has another round trip."""
         if link.peer is not None:
             self.ping(link, None, now)
 

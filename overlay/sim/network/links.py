@@ -282,7 +282,7 @@ class Network:
     def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         if end.gone:
             return
-        if end.held or end.node.group != end.other.node.group:
+        if end.held or not end.node.gets_from(end.other.node):
             end.held.append(message)
         elif message is None:
             self.lose(end, EndReason.CLOSED)
@@ -308,7 +308,7 @@ class Network:
         end.gone = True
         if end.other.gone:
             part(end)
-        elif node.group == end.other.node.group:
+        elif end.other.node.gets_from(node):
             self._send(end, None)
         else:
             self.silence.look(end.other)
@@ -345,7 +345,7 @@ class Network:
             self.silence.look(end.other)
 
     def on_partition(self) -> None:
-        """Groups have changed: some paths fall silent, others come back."""
+        """Other packets pass than before: some paths fall silent, others come back."""
         for node in self._nodes:
             for end in self.ends[node].values():
                 self.silence.look(end, within=CHECK_INTERVAL)
@@ -355,4 +355,4 @@ def _meets(one: SimNode, other: SimNode) -> bool:
     """Whether packets pass between two nodes and both answer them."""
     if not (one.alive and other.alive) or one.frozen or other.frozen:
         return False
-    return one.group == other.group
+    return one.gets_from(other) and other.gets_from(one)

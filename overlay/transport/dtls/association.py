@@ -171,16 +171,19 @@ class Dtls:
         """Encrypt into one record and transmit it; nothing happens unless connected."""
         if self.state is not DtlsState.CONNECTED:
             return
+        self._transmit(self.seal(plaintext))
+
+    def seal(self, plaintext: bytes) -> bytes:
+        """One record for whoever sends it himself; only while connected."""
         if self._records is not None:
-            self._transmit(self._records.seal(APPLICATION_DATA, plaintext))
-            return
+            return self._records.seal(APPLICATION_DATA, plaintext)
         try:
             self._ssl.send(plaintext)
             record = self._ssl.bio_read(_FLIGHT_BYTES)
         except SSL.Error as error:
             raise LocalProtocolError(f"cannot encrypt {len(plaintext)} bytes: {error}") from error
         self._last_sent = record
-        self._transmit(record)
+        return record
 
     def timeout(self) -> float | None:
         """Seconds until `handle_timeout` is due, or None."""

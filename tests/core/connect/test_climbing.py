@@ -7,8 +7,10 @@ import pytest
 from overlay.core.connect import connect
 from overlay.core.events import (
     Adopt,
+    Dial,
     Effect,
     Listening,
+    Restart,
 )
 from overlay.core.link.hello import HelloExchange
 from overlay.core.link.links import LinkState
@@ -17,6 +19,7 @@ from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
+from tests.sim.scenario.test_faults import mesh
 
 STEADY = Conditions(latency=(0.002, 0.005), jitter=0.0)
 INTERVAL = 0.2
@@ -147,3 +150,86 @@ def test_without_adoption_the_link_that_was_there_is_lost(monkeypatch: pytest.Mo
     world.run_for(15.0)
     assert link_of(one, other).state is LinkState.UP
     assert link_of(one, other).link != before
+
+
+# --- through the mesh ----------------------------------------------------------------------------
+
+
+def hidden_pair(world: World) -> tuple[TwoLans, SimNode, SimNode, SimNode]:
+    """Two nodes that dial nobody new, linked over the first LAN, and a common neighbour."""
+    lans = TwoLans(world)
+    common = world.spawn(auto=False, direct=False)
+    hidden = tuple(world.spawn(firewalled=True, auto=False, direct=False) for _ in range(2))
+    lans.plug(common, *hidden)
+    for node in hidden:
+        world.join(node, world.invite(common))
+        world.run_for(3.0)
+    one, other = hidden
+    request = world.connect(one, other)
+    world.run_until(lambda: request in one.results, within=10.0)
+    world.run_for(3.0)
+    assert link_of(one, other).facts_remote == other.address
+    return lans, common, one, other
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("end", [0, 1])
+def test_ice_is_restarted_through_the_mesh_where_nobody_can_dial(seed: int, end: int) -> None:
+    world = World(seed, STEADY, checked=True, fidelity="ice")
+    lans, _, one, other = hidden_pair(world)
+    before = link_of(one, other).link, link_of(other, one).link
+    restarts = effects_of(world, Restart)
+    lans.unplug((one, other)[end])
+    world.run_for(5.0)
+    for node, peer in ((one, other), (other, one)):
+        assert link_of(node, peer).state is LinkState.UP
+        assert link_of(node, peer).facts_remote.host.startswith("10.99.")
+    assert (link_of(one, other).link, link_of(other, one).link) == before
+    assert len(restarts) >= 2
+    world.run_for(70.0)
+    assert (link_of(one, other).link, link_of(other, one).link) == before
+
+
+def test_an_association_that_the_peer_does_not_know_gives_way_to_a_new_one() -> None:
+    """The peer has been restarted, which its neighbours learn by the answer to their offer."""
+    world = World(2, STEADY, checked=True, fidelity="ice")
+    _, common, one, other = hidden_pair(world)
+    before = link_of(one, other).link
+    restarts = effects_of(world, Restart)
+    world.crash(other)
+    world.restart(other)
+    world.join(other, world.invite(common))
+    world.run_for(10.0)
+    assert not restarts
+    assert link_of(one, other).state is LinkState.UP
+    assert link_of(one, other).link != before
+
+
+def test_both_ends_may_climb_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "STAGGER_CLIMB", 0.0)
+    for seed in range(12):
+        world = World(seed, STEADY, checked=True, fidelity="ice")
+        lans, one, other = two(world)
+        before = link_of(one, other).link, link_of(other, one).link
+        lans.unplug(one)
+        world.run_for(5.0)
+        told = publish(world, one, 5)
+        assert heard(other)[-5:] == told
+        world.run_for(20.0)
+        assert (link_of(one, other).link, link_of(other, one).link) == before
+        assert {link_of(one, other).state, link_of(other, one).state} == {LinkState.UP}
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+def test_a_link_that_flaps_is_climbed_beside_once_in_ten_seconds() -> None:
+    world = World(3, checked=True)
+    nodes = mesh(world, 8)
+    dials = effects_of(world, Dial)
+    for _ in range(60):
+        world.partition([nodes[:1]])
+        world.run_for(2.6)
+        world.heal()
+        world.run_for(0.4)
+    assert len(dials) <= 2 * 7 * (180 / connect.CLIMB_INTERVAL + 1)

@@ -317,7 +317,7 @@ class Connecting:
         walk = bool(attempts.waiting)
         timeout = WALKING_TIMEOUT if walk else ATTEMPT_TIMEOUT
         self._timers.set((Due.OFFER, attempts.peer), now + timeout)
-        facts = self.routing.send(offer, now, walk=walk, once=offer.ttl == CLIMB_TTL)
+        facts = self.routing.send(offer, now, walk=walk, beside=suspended is not None)
         return [
             peer
             for fact in facts

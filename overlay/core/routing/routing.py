@@ -158,14 +158,17 @@ class Routing:
     # --- requests of our own -----------------------------------------------------------------
 
     def send(
-        self, routed: Routed, now: float, *, walk: bool = True, once: bool = False
+        self, routed: Routed, now: float, *, walk: bool = True, beside: bool = False
     ) -> list[RoutingFact]:
-        """Send a request of our own. `walk`: if need be, sixteen times over; `once`: in one way."""
+        """Send a request of our own. `walk`: if need be, sixteen times over.
+
+        `beside`: to a neighbour in doubt, by others than itself; without walks in one way only.
+        """
         self.counters.sent += 1
-        own = self._own[routed.request] = OwnRequest(routed, walk, once)
+        own = self._own[routed.request] = OwnRequest(routed, walk, once=beside and not walk)
         self._timers.set((RETRY, routed.request), now + RETRY_AFTER)
         self._timers.set((OVER, routed.request), now + REQUEST_LIFE)
-        return self._attempt(own, None, now)
+        return self._attempt(own, _target(routed) if beside else None, now)
 
     def send_through(self, peer: PeerId, routed: Routed, now: float) -> None:
         """Send a request of our own with this first hop, and no second try."""

@@ -80,9 +80,9 @@ that the two seldom do the same at once."""
 CLIMB_INTERVAL = 10.0
 """Seconds (guess) between two rounds beside one link: one that flaps costs no more."""
 CLIMB_TTL = 2
-"""Messages that an offer to restart ICE may cost: to a neighbour that says it is linked to the peer,
-and from there. When a quarter of a mesh dies at once, each of its neighbours sends one (measured:
-with 16, the survivors sent twice as many messages in the first 15 s)."""
+"""Messages that an offer to restart ICE may cost: to a neighbour that says it is linked to the
+peer, and from there. When a quarter of a mesh dies at once, each of its neighbours sends one
+(measured: with 16, the survivors sent twice as many messages in the first 15 s)."""
 RESTART_INTERVAL = 1.0
 """Seconds between two restarts that one peer may ask of us (guess)."""
 ATTEMPT_TIMEOUT = 6.0

@@ -1,10 +1,13 @@
 """A dial and an offer to one peer race: the first that is verified wins, and the other leaves."""
 
+from typing import Any
+
 import pytest
 
 from overlay.core.connect import connect
 from overlay.core.connect.connect import ATTEMPT_FAILED
-from overlay.core.events import Dial, Effect, LinkLost, Prepare, Report, Resolved
+from overlay.core.events import Dial, Effect, Prepare, Report, Resolved
+from overlay.sim.network import port
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.node import SimNode
@@ -15,7 +18,7 @@ STEADY = Conditions(latency=(LATENCY, LATENCY), jitter=0.0)
 SHAKY = Conditions(latency=(0.005, 0.05), jitter=0.03, loss=0.02, reordering=0.1)
 
 
-def strangers(world: World, **settings: bool) -> tuple[SimNode, SimNode]:
+def strangers(world: World, **settings: Any) -> tuple[SimNode, SimNode]:
     """Two nodes that can be dialled, as their records say, and have a common neighbour alone."""
     common = world.spawn(auto=False)
     invite = world.invite(common)
@@ -80,10 +83,9 @@ def test_of_a_dial_and_an_offer_one_wins_and_the_other_leaves_nothing_behind(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_offer_does_not_wait_until_a_dial_has_timed_out(seed: int) -> None:
-    """Their records say that they can be dialled, and their firewalls know nothing of it."""
+    """Their records say that they can be dialled, and their firewalls know nothing of that."""
     world = World(seed, STEADY, checked=True, fidelity="ice")
-    one, other = strangers(world, advertised=True)
-    other.firewalled = True
+    one, other = strangers(world, advertised=True, firewalled=True)
     begun = noted(world)
     assert connected(world, (one, other)) <= connect.STAGGER_COMMAND + 20 * LATENCY
     assert [type(each) for each in begun] == [Dial, Prepare]
@@ -92,8 +94,7 @@ def test_an_offer_does_not_wait_until_a_dial_has_timed_out(seed: int) -> None:
 def test_without_the_race_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "STAGGER_COMMAND", 60.0)
     world = World(1, STEADY, checked=True, fidelity="ice")
-    one, other = strangers(world, advertised=True)
-    other.firewalled = True
+    one, other = strangers(world, advertised=True, firewalled=True)
     assert connected(world, (one, other)) > connect.DIAL_TIMEOUT
 
 
@@ -103,3 +104,17 @@ def test_a_dial_that_works_at_once_costs_the_mesh_nothing() -> None:
     begun = noted(world)
     connected(world, (one, other))
     assert [type(each) for each in begun] == [Dial]
+
+
+def test_without_names_the_two_kill_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listener cannot tell whose ClientHello it gets, and feeds it to the wrong handshake."""
+    monkeypatch.setattr(port, "attempt_name", lambda _: b"")
+    monkeypatch.setattr(connect, "STAGGER_COMMAND", 0.001)
+    slow = 0
+    for seed in range(12):
+        world = World(seed, STEADY, fidelity="ice")
+        one, other = strangers(world, advertised=True)
+        world.connect(one, other)
+        world.run_for(2.0)
+        slow += other.peer_id not in one.neighbours()
+    assert slow

@@ -131,6 +131,8 @@ def listening(addresses: list[str]) -> str:
             return "nowhere: no network interface has an address"
         case Reach.MACHINE:
             return f"{text} (loopback: only this machine can reach it)"
+        case Reach.LINK:
+            return f"{text} (link-local: only machines on the same cable or switch can reach it)"
         case Reach.NETWORK:
             return text
 

@@ -78,13 +78,23 @@ class Reach(IntEnum):
     """It has none."""
     MACHINE = 1
     """Loopback only."""
-    NETWORK = 2
+    LINK = 2
+    """Link-local ones at best (RFC 3927, RFC 4291 §2.5.6)."""
+    NETWORK = 3
 
 
 def reach_of(hosts: Iterable[str]) -> Reach:
     """From how far these addresses lead to us."""
-    reaches = (Reach.MACHINE if is_loopback(host) else Reach.NETWORK for host in hosts)
-    return max(reaches, default=Reach.NOWHERE)
+    return max(map(_reach_of, hosts), default=Reach.NOWHERE)
+
+
+def _reach_of(host: str) -> Reach:
+    address = parse(host)
+    if address is None:
+        return Reach.NOWHERE
+    if address.is_loopback:
+        return Reach.MACHINE
+    return Reach.LINK if address.is_link_local else Reach.NETWORK
 
 
 def is_loopback(host: str) -> bool:

@@ -94,5 +94,7 @@ def test_whatever_the_interfaces_are_the_rules_hold(
 def test_from_how_far_a_node_can_be_dialled() -> None:
     assert reach_of([]) is Reach.NOWHERE
     assert reach_of(["::1", "127.0.0.1"]) is Reach.MACHINE
-    assert reach_of(["::1", "fe80::1"]) is Reach.NETWORK
+    assert reach_of(["::1", "fe80::1"]) is reach_of(["169.254.7.7"]) is Reach.LINK
+    assert reach_of(["fe80::1", "2001:db8::1"]) is Reach.NETWORK
+    assert reach_of(["nowhere"]) is Reach.NOWHERE
     assert reach_of([LAN.host]) is Reach.NETWORK

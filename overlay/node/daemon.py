@@ -128,7 +128,7 @@ class Daemon:
                 async with trio.open_nursery() as commands:
                     commands.start_soon(self._serve_control, control)
                     await self._enter()
-                    commands.start_soon(self._invite_again)
+                    nursery.start_soon(self._invite_again)
                     await self.node.leaving.wait()
                     await self._leave()
                 nursery.cancel_scope.cancel()
@@ -185,9 +185,16 @@ class Daemon:
 
     async def _invite_again(self) -> None:
         """Announce an invite whenever newcomers can come from farther away than with the last."""
-        while self._reach < Reach.NETWORK:
-            self._reach = await self.node.reaches_beyond(self._reach)
-            if (made := await self._invitation()) is not None:
+        while self._reach < Reach.NETWORK and not self.node.leaving.is_set():
+            reach = await self.node.reaches_beyond(self._reach)
+            try:
+                made = await self._invitation()
+            except CommandFailed as error:  # The node is going, or has too much to do.
+                self._reach = reach
+                self._log.logger.warning("invite_failed", code=error.code, text=error.text)
+                continue
+            if made is not None:
+                self._reach = reach
                 told = {"event": "invite", "link": made.link, "expires_at": made.expires_at}
                 self._options.announce(told)
 

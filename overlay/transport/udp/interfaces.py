@@ -54,7 +54,10 @@ class Surroundings:
 
 
 def look_around() -> Surroundings:
-    """What the interfaces are now; takes about a millisecond. OSError: they cannot be read."""
+    """What the interfaces are now. OSError: they cannot be read.
+
+    Takes 0.2 ms with two of them, 10 ms with 80 (measured).
+    """
     hosts, zones = list[LocalHost](), dict[int, None]()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for adapter in ifaddr.get_adapters():

@@ -195,6 +195,8 @@ class Node:
         self.driver.emit(event)
         if isinstance(event, Listening):
             self._listening = event
+            told = {"addresses": ", ".join(self.addresses)}
+            self._given.report(Report("info", "listening", told))
             self._moved.set()
             self._moved = trio.Event()
 

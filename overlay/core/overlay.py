@@ -403,7 +403,7 @@ class Overlay:
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         record = self._membership.add(data, bearer, now)
         if record is not None:
-            self._connecting.forgive(PeerId(record.peer_id))
+            self._connecting.forgive(PeerId(record.peer_id), now)
         self._on_evicted(now)
         return record
 

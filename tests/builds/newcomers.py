@@ -1,21 +1,21 @@
-"""Newcomers by the dozen, in one process: library nodes that all join at once.
+"""Newcomers that all enter one network at the same moment, as library nodes of one process.
 
-``python -m tests.builds.newcomers COUNT``: the first line of stdin is the invite link; prints
-``{"event": "ready"}`` once COUNT nodes listen. A second line on stdin has all of them join; prints
-``{"event": "joined", "name", "seconds"}`` for each, counted from its join call, or ``failed`` with
-the text of the error. Ends, with goodbyes, when stdin is closed.
+``python -m tests.builds.newcomers DIRECTORY COUNT`` reads an invite link from stdin, opens COUNT
+nodes, prints ``{"event": "prepared"}`` and waits for a second line. Then all join at once; for each
+a line says how long that took from its call, in seconds: ``{"event": "joined", "seconds"}``, or why
+it failed: ``{"event": "failed", "text"}``. Lives until it is killed.
 """
 
 import json
 import sys
-from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import trio
 
 import overlay
-from overlay import api
 from overlay.errors import OverlayError
+from overlay.node.node import Node
 
 
 def say(event: dict[str, Any]) -> None:
@@ -24,35 +24,32 @@ def say(event: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def join(node: api.Node, link: str) -> None:
-    """One join, timed."""
-    began = trio.current_time()
-    try:
-        await node.join(link)
-    except OverlayError as error:
-        say({"event": "failed", "name": node.name, "text": str(error)})
-    else:
-        seconds = trio.current_time() - began
-        say({"event": "joined", "name": node.name, "seconds": seconds})
+async def live(directory: Path, link: str, begin: trio.Event, *, task_status: Any) -> None:
+    """One newcomer, for ever: open at once, it joins when told to."""
+    async with overlay.open_node(data_dir=directory, listen="127.0.0.1:0") as node:
+        assert isinstance(node, Node)
+        task_status.started()
+        await begin.wait()
+        called_at = trio.current_time()
+        try:
+            await node.join(link)
+        except OverlayError as error:
+            say({"event": "failed", "text": str(error)})
+        else:
+            say({"event": "joined", "seconds": trio.current_time() - called_at})
+        await trio.sleep_forever()
 
 
-async def main(count: int) -> None:
-    """Open them one after the other, join by all at once, and stay until nobody listens."""
-    link = sys.stdin.readline().strip()
-    async with AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(
-                overlay.open_node(listen="127.0.0.1:0", name=f"newcomer{number}")
-            )
-            for number in range(count)
-        ]
-        say({"event": "ready"})
+async def main(directory: Path, count: int) -> None:
+    """All at once, when told to."""
+    link, begin = sys.stdin.readline().strip(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            await nursery.start(live, directory / f"newcomer{number}", link, begin)
+        say({"event": "prepared"})
         await trio.to_thread.run_sync(sys.stdin.readline)
-        async with trio.open_nursery() as nursery:
-            for node in nodes:
-                nursery.start_soon(join, node, link)
-        await trio.to_thread.run_sync(sys.stdin.read)
+        begin.set()
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]))
+    trio.run(main, Path(sys.argv[1]), int(sys.argv[2]))

@@ -18,6 +18,9 @@ from overlay.core.types import (
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import GossipPart, Message
 
+JOIN_TIMEOUT = 30.0
+"""Seconds (guess) for which a join goes on while nobody answers, unless it is told otherwise."""
+
 # --- facts -------------------------------------------------------------------------------------
 
 
@@ -118,10 +121,12 @@ class Wakeup(msgspec.Struct, frozen=True, gc=False):
 
 
 class Join(msgspec.Struct, frozen=True, gc=False):
-    """Enter the network of an invite: dial all its members' addresses at once."""
+    """Enter the network of an invite: dial all its members' addresses at once, and again."""
 
     request: RequestId
     invite: InviteBody
+    timeout: float = JOIN_TIMEOUT
+    """Seconds for which it goes on while nobody answers."""
 
 
 class Recall(msgspec.Struct, frozen=True, gc=False):

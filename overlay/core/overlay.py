@@ -259,7 +259,7 @@ class Overlay:
                 case PeerDown(peer, code):
                     self._on_peer_down(peer, code, now)
                 case AttemptFailed(link_id, code, text):
-                    self._inviting.on_attempt_failed(link_id, code, text)
+                    self._inviting.on_attempt_failed(link_id, code, text, now)
                     stuck = self._connecting.on_attempt_failed(link_id, code, text, now)
                     self._on_stuck(stuck, now)
                 case _:

@@ -13,6 +13,7 @@ from typing import Any
 
 from overlay.core.context import Settings
 from overlay.core.events import (
+    JOIN_TIMEOUT,
     ClockSet,
     Connect,
     Deliver,
@@ -251,9 +252,9 @@ class World:
         body: InviteBody = result.value
         return body
 
-    def join(self, node: SimNode, invite: InviteBody) -> RequestId:
-        """Have a node join by an invite."""
-        return self.request(node, lambda r: Join(r, invite))
+    def join(self, node: SimNode, invite: InviteBody, timeout: float = JOIN_TIMEOUT) -> RequestId:
+        """Have a node join by an invite, for so many seconds."""
+        return self.request(node, lambda r: Join(r, invite, timeout))
 
     def connect(self, node: SimNode, peer: SimNode) -> RequestId:
         """Have a node open a link to a peer."""

@@ -400,7 +400,6 @@ def test_8_many_newcomers_at_once_all_get_in(crew: Crew, count: int) -> None:
     assert issuer.json("status")["internal_errors"] == 0
 
 
-@pending
 @netns
 def test_8_a_join_goes_on_until_its_time_is_up(crew: Crew, lan: Lan) -> None:
     """The issuer's firewall opens after seven seconds; what is refused for good ends at once."""

@@ -27,6 +27,7 @@ def print_status(status: dict[str, Any]) -> None:
         "network": plain(status["network"]),
         "listening on": ", ".join(status["listen"]),
         "links": str(status["links"]),
+        **({"recalling": status["recalling"]} if status.get("recalling") else {}),
         "up for": span(status["uptime"]),
         "signalling": signalling,
         "refused": ", ".join(f"{n} {why}" for why, n in status["refused"].items()) or "nothing",

@@ -25,7 +25,10 @@ JOIN_TIMEOUT = 30.0
 
 
 class ClockSet(msgspec.Struct, frozen=True, gc=False):
-    """Wall time is `wall` (Unix seconds) now; said at the start and whenever it jumps."""
+    """Wall time is `wall` (Unix seconds) now.
+
+    Said at the start, whenever it jumps, and when our process has stood still.
+    """
 
     wall: float
 

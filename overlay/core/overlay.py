@@ -56,6 +56,7 @@ from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.link_uses import UsesChanged
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
+from overlay.core.membership.recall import Recalling
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
@@ -104,6 +105,7 @@ class Overlay:
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
+        self._recalling = Recalling(context, self._links, book)
         self._connecting = Connecting(
             context, self._links, self._routing, book, self._reflexive, self._membership
         )
@@ -149,7 +151,14 @@ class Overlay:
         """A snapshot of counts."""
         tree, links = self._gossip.tree, self._links
         counters, refused = self._routing.counters, dict(links.refused)
-        return Status(len(links.by_peer), counters, refused, tree.payloads, tree.announcements)
+        return Status(
+            len(links.by_peer),
+            counters,
+            refused,
+            tree.payloads,
+            tree.announcements,
+            self._recalling.text(),
+        )
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""
@@ -181,9 +190,11 @@ class Overlay:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
                 self._membership.renew_soon(now)
+                self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
+                self._recalling.on_surroundings(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
                 if link is not None:
@@ -241,6 +252,7 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
         if not isinstance(event, LinkSuspect):
             self._membership.tell_soon(now)
+            self._recalling.on_links(now)
             news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
             self._context.report("info", news, peer=peer)
 
@@ -279,6 +291,8 @@ class Overlay:
         self._on_mapped(link, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
+            self._recalling.remember(peer, data)
+        self._recalling.on_links(now)
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         self._gossip.tree.on_moved(peer, link.id, now)
@@ -301,6 +315,7 @@ class Overlay:
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
         self._membership.tell_soon(now)
+        self._recalling.on_links(now)
         self._context.report("info", "peer_down", peer=peer, code=code)
 
     # --- messages ----------------------------------------------------------------------------
@@ -542,11 +557,22 @@ class Overlay:
         self._links.ping(link, command.request, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
-        opened = [self._membership.add(data, None, now) for data in records]
-        peers = [PeerId(record.peer_id) for record in opened if record is not None]
+        for data in reversed(records):  # The latest met is the last to be forgotten.
+            peer = self._book.owner(data)
+            if peer is not None and peer != self._context.peer_id:
+                self._recalling.remember(peer, data)
+        self._call(now)
+
+    def _call(self, now: float) -> None:
+        """A round of calls to members met before."""
+        for data in self._recalling.unread(now):
+            record = self._add_record(data, None, now)
+            if record is not None:
+                peer = PeerId(record.peer_id)
+                self._connecting.on_met([peer])
+                self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
+        peers = self._recalling.call(now)
         self._connecting.on_met(peers)
-        for peer in peers:
-            self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
         self._on_neighbours(self._neighbourhood.on_recalled(peers, now), now)
 
     # --- time --------------------------------------------------------------------------------
@@ -560,3 +586,5 @@ class Overlay:
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
+        if self._recalling.on_time(now):
+            self._call(now)

@@ -1,4 +1,4 @@
-"""A node: core, transport and memory around one loop, as programs and commands see it.
+"""One idea: a node is core, transport and memory around one loop, as programs see it.
 
 The composition that everything runs on: the daemon (`overlay.node.daemon`) adds a control socket
 and signals, the library (`overlay.node.library`) an ``async with``, tests a transport in memory.
@@ -240,6 +240,7 @@ class Node:
                 "delivered": counters.delivered,
                 "dropped": counters.dropped,
             },
+            "recalling": status.recalling or None,
             "refused": {str(code): count for code, count in status.refused.items()},
         }
 

@@ -275,7 +275,6 @@ def test_3_the_stream_of_a_killed_receiver_fails_soon_and_says_why(crew: Crew) -
                 process.kill()
 
 
-@pending
 def test_4_old_friends_are_called_until_one_answers(crew: Crew) -> None:
     """A clock 30 days behind at start, put right later; and friends who are all elsewhere."""
     suite("tests/sim", "recall")

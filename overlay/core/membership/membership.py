@@ -113,13 +113,12 @@ class Membership:
 
     def add(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
         """Take in a record and pass it on; returns it if it is newer than what we had."""
+        if self.book.owner(data) == self.context.peer_id:
+            return None  # Our own must not lead to a link.
         record = self.book.add(data, self.context.wall(now), self.links.by_peer)
         if record is None:
             return None
         peer = PeerId(record.peer_id)
-        if peer == self.context.peer_id:
-            self.book.forget(peer)  # It is our own, which must not lead to a link.
-            return None
         if self.knows_everybody(now):
             self._fresh[peer] = bearer
             self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)

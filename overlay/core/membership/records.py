@@ -171,6 +171,11 @@ class RecordBook:
         self._records[peer] = read
         return record
 
+    def refusal(self, data: bytes, wall: float) -> Refusal | str | None:
+        """Why this record would be refused now, if so; nothing is counted. Never raises."""
+        read = self._reader.read(data)
+        return read if isinstance(read, str) else read.refusal(self._network, wall, self._crypto)
+
     def expire(self, wall: float) -> list[PeerId]:
         """Forget every record that has expired; returns whose they were."""
         gone = [peer for peer, read in self._records.items() if read.record.expires_at <= wall]

@@ -50,8 +50,10 @@ from overlay.core.link.links import (
     PeerDown,
     PeerMoved,
     PeerUp,
+    TwinSeen,
 )
 from overlay.core.membership.basalt import Ask
+from overlay.core.membership.elsewhere import Elsewhere
 from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.link_uses import UsesChanged
 from overlay.core.membership.membership import Membership
@@ -105,6 +107,7 @@ class Overlay:
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
+        self._elsewhere = Elsewhere(context, book)
         self._recalling = Recalling(context, self._links, book)
         self._connecting = Connecting(
             context, self._links, self._routing, book, self._reflexive, self._membership
@@ -158,6 +161,7 @@ class Overlay:
             tree.payloads,
             tree.announcements,
             self._recalling.text(),
+            self._elsewhere.is_so,
         )
 
     def peers(self) -> list[PeerView]:
@@ -189,6 +193,7 @@ class Overlay:
         match event:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
+                self._elsewhere.on_clock(now)
                 self._membership.renew_soon(now)
                 self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):
@@ -270,6 +275,8 @@ class Overlay:
                     self._on_peer_up(fact, now)
                 case PeerDown(peer, code):
                     self._on_peer_down(peer, code, now)
+                case TwinSeen(_, link, record):
+                    self._context.emit(Transmit(link.id, m.Records([record])))
                 case AttemptFailed(link_id, code, text):
                     self._inviting.on_attempt_failed(link_id, code, text, now)
                     stuck = self._connecting.on_attempt_failed(link_id, code, text, now)
@@ -330,11 +337,21 @@ class Overlay:
             case m.Proof():
                 self._on_facts(self._links.on_proof(link, message, self._membership.own, now), now)
             case m.Goodbye():
+                self._on_goodbye(link, message, now)
                 self._on_facts(self._links.on_goodbye(link, message), now)
             case _ if link.peer is None:
                 self._misbehaved(link_id, "a message before the hello was done", now)
             case _:
                 self._on_peer_message(link, link.peer, message, now)
+
+    def _on_goodbye(self, link: Link, message: m.Goodbye, now: float) -> None:
+        """Who has preferred another node with our identity is shown a fresh record next time.
+
+        It passes that on to the other one, who so hears of us. A stranger's word does not count.
+        """
+        if message.code == GoodbyeCode.ELSEWHERE and (link.peer is not None or not link.inbound):
+            self._elsewhere.on_told(now)
+            self._membership.renew(now)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven who it is; the most frequent kinds come first."""
@@ -404,6 +421,9 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
     def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
+        if self._book.owner(data) == self._context.peer_id:
+            self._elsewhere.on_own_record(data, self._membership.sequences, now)
+            return None
         record = self._membership.add(data, bearer, now)
         for peer in self._book.evicted():
             self._neighbourhood.on_evicted(peer)
@@ -586,5 +606,6 @@ class Overlay:
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
+        self._elsewhere.on_time(now)
         if self._recalling.on_time(now):
             self._call(now)

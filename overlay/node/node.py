@@ -240,6 +240,7 @@ class Node:
                 "delivered": counters.delivered,
                 "dropped": counters.dropped,
             },
+            "identity_elsewhere": status.identity_elsewhere,
             "recalling": status.recalling or None,
             "refused": {str(code): count for code, count in status.refused.items()},
         }

@@ -138,6 +138,29 @@ class World:
             dial_key=crypto.token(32),
             **settings,
         )
+        return self._start(chosen, crypto, core, firewalled, advertised, group)
+
+    def clone(self, node: SimNode, *, boot: int = 0) -> SimNode:
+        """Start a copy of a node's data directory on another machine: its keys and its cache.
+
+        `boot`: the copy's, one more than the node's if it is not given.
+        """
+        boot = boot or node.settings.boot + 1
+        settings = dataclasses.replace(node.settings, boot=boot, sequence=boot << 20)
+        copy = self._start(settings, node.crypto, Overlay, node.firewalled, node.advertised, 0)
+        self.feed(copy, Recall(tuple(data for peer, data in node.cache.items())))
+        return copy
+
+    def _start(
+        self,
+        chosen: Settings,
+        crypto: StandInCrypto,
+        core: MakeCore,
+        firewalled: bool,
+        advertised: bool,
+        group: int,
+    ) -> SimNode:
+        index = len(self.nodes)
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
         node = SimNode(

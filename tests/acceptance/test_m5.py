@@ -335,7 +335,6 @@ def test_6_the_dead_are_dialled_less_and_less(crew: Crew) -> None:
     assert len(tried) <= 4, tried
 
 
-@pending
 def test_7_two_nodes_with_one_identity_both_say_so(crew: Crew) -> None:
     a = crew.node("a").up()
     b = crew.node("b").up(join=a.invite())

@@ -37,6 +37,11 @@ from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
 from overlay.errors import Failure
 
+DUPLICATE = Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
+ELSEWHERE = Refusal(
+    GoodbyeCode.ELSEWHERE,
+    "another node with your identity, of a newer boot, is linked to this one: stop one of the two",
+)
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
 GLARE_WINDOW = 5.0
@@ -200,7 +205,17 @@ class AttemptFailed:
     text: str
 
 
-LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class TwinSeen:
+    """An older process of a neighbour's identity lives as well, and shows this record."""
+
+    peer: PeerId
+    link: Link
+    """The neighbour's, which stands."""
+    record: bytes
+
+
+LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed | TwinSeen
 
 
 @dataclass(slots=True)
@@ -302,10 +317,11 @@ class Links:
         if isinstance(result, Refusal):
             return self._refuse(link, result)
         rival = self.by_peer.get(result.peer)
+        if rival is not None and result.boot < rival.boot:
+            seen = TwinSeen(result.peer, rival, result.record)
+            return [seen, *self._refuse(link, ELSEWHERE)]
         if rival is not None and not self._displaces(link, result, rival):
-            return self._refuse(
-                link, Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
-            )
+            return self._refuse(link, DUPLICATE)
         if link.inbound:
             self.context.emit(Transmit(link.id, link.hello.proof(record)))
         return [self._establish(link, result, rival, now)]
@@ -320,7 +336,8 @@ class Links:
         self.by_peer[result.peer] = link
         if rival is None:
             return PeerUp(result.peer, link, result.record)
-        self._close(rival, GoodbyeCode.DUPLICATE, "another link to this peer stands")
+        why = DUPLICATE if rival.boot == link.boot else ELSEWHERE
+        self._close(rival, why.code, why.text)
         return PeerMoved(result.peer, link, result.record)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
@@ -337,7 +354,7 @@ class Links:
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
         self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
-        if refusal.code is not GoodbyeCode.DUPLICATE:
+        if refusal.code not in (GoodbyeCode.DUPLICATE, GoodbyeCode.ELSEWHERE):
             self.context.report(
                 "warning", "hello_refused", code=refusal.code, text=refusal.text,
                 remote=str(link.facts.remote),

@@ -59,6 +59,7 @@ class Membership:
     own: bytes = b""
     """Our record as it was last signed."""
     _sequence: int = 0
+    _first: int = 0  # the first sequence number of this life
     # Whose records are to be passed on, and who brought each.
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
@@ -78,6 +79,7 @@ class Membership:
         day = int(wall // DAY)
         sequence = max(self._sequence, context.settings.sequence) + 1
         self._sequence = max(sequence, int(wall * 1000))
+        self._first = self._first or self._sequence
         record = Record(
             network=context.settings.network,
             peer_id=context.peer_id,
@@ -97,6 +99,11 @@ class Membership:
         self._fresh[context.peer_id] = None
         self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
         self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
+
+    @property
+    def sequences(self) -> range:
+        """The sequence numbers of this life."""
+        return range(self._first, self._sequence + 1)
 
     def renew_soon(self, now: float) -> None:
         """Renew shortly: changes often come several at once."""
@@ -187,7 +194,8 @@ class Membership:
             chunk: list[bytes] = []
             for peer, bearer in fresh.items():
                 data = self.own if peer == self.context.peer_id else self.book.bytes_of(peer)
-                if data and link.peer not in (peer, bearer):
+                # Its owner, too, hears of one that has come from elsewhere: perhaps from a copy.
+                if data and link.peer != (bearer or peer):
                     chunk.append(data)
             for start in range(0, len(chunk), RECORDS_PER_MESSAGE):
                 part = chunk[start : start + RECORDS_PER_MESSAGE]

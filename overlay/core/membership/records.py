@@ -206,6 +206,11 @@ class RecordBook:
         """Whose records we hold, longest known first."""
         return list(self._records)
 
+    def read(self, data: bytes) -> Record | None:
+        """What these bytes say, checked or not; None if they say nothing."""
+        read = self._reader.read(data)
+        return None if isinstance(read, str) else read.record
+
     def owner(self, data: bytes) -> PeerId | None:
         """Whose record these bytes claim to be."""
         read = self._reader.read(data)

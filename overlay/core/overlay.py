@@ -102,7 +102,9 @@ class Overlay:
         self._links = Links(context)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
+        self._neighbourhood = Neighbourhood(
+            context, self._record_of, book.owner, book.prefix_of, self._knows_everybody
+        )
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
@@ -439,6 +441,9 @@ class Overlay:
         """A member's record as it was signed, or our own."""
         return self._membership.own if peer == self._context.peer_id else self._book.bytes_of(peer)
 
+    def _knows_everybody(self, now: float) -> bool:
+        return self._membership.knows_everybody(now)
+
     # --- the neighbourhood ---------------------------------------------------------------------
 
     def _on_neighbours(self, facts: list[NeighbourFact], now: float) -> None:
@@ -467,6 +472,10 @@ class Overlay:
                     assert_never(fact)
 
     def _on_request_arrived(self, routed: Routed, via: PeerId, now: float) -> None:
+        self._answer(routed, via, now)
+        self._routing.acknowledge(routed.request)  # Unless a reply has said as much.
+
+    def _answer(self, routed: Routed, via: PeerId, now: float) -> None:
         match routed:
             case m.Offer():
                 self._connecting.on_offer(routed, via, now)

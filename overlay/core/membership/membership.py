@@ -25,6 +25,9 @@ from overlay.core.wire.messages import Neighbours, Records
 
 TELL_DELAY = 0.05
 """Seconds (guess) for which records that have come wait, so that many go in one message."""
+TELL_INTERVAL = 0.5
+"""Seconds (guess) between two times that records are passed on: of forty newcomers at once, each has
+its record renewed several times, and each time all would tell it to all."""
 DIGEST_DELAY = 1.0
 """Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0
@@ -63,6 +66,7 @@ class Membership:
     # Whose records are to be passed on, and who brought each.
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
+    _passed_on_at: float = -TELL_INTERVAL  # when records were last passed on
     _many_until: float = 0.0  # until then we do not expect to know every member (`MANY_FOR`)
     _timers: Timers[Timer] = field(init=False)
 
@@ -97,7 +101,7 @@ class Membership:
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))
         self._fresh[context.peer_id] = None
-        self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
+        self._tell_records_soon(now)
         self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
 
     @property
@@ -128,7 +132,7 @@ class Membership:
         peer = PeerId(record.peer_id)
         if self.knows_everybody(now):
             self._fresh[peer] = bearer
-            self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
+            self._tell_records_soon(now)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
@@ -188,7 +192,13 @@ class Membership:
         if waits:
             self._timers.set(Timer.TELL_DIGEST, self._told_at + DIGEST_INTERVAL)
 
-    def _tell_records(self) -> None:
+    def _tell_records_soon(self, now: float) -> None:
+        if Timer.TELL_RECORDS not in self._timers:
+            at = max(now + TELL_DELAY, self._passed_on_at + TELL_INTERVAL)
+            self._timers.set(Timer.TELL_RECORDS, at)
+
+    def _tell_records(self, now: float) -> None:
+        self._passed_on_at = now
         fresh, self._fresh = self._fresh, {}
         for link in self.links.alive():
             chunk: list[bytes] = []
@@ -210,7 +220,7 @@ class Membership:
                 case Timer.RENEW:
                     self.renew(now)
                 case Timer.TELL_RECORDS:
-                    self._tell_records()
+                    self._tell_records(now)
                 case Timer.TELL_DIGEST:
                     self._tell_digest(now)
                 case _:

@@ -65,6 +65,7 @@ class Acknowledging(RTCSctpTransport):
         self._loop = self._clock = clock
         self._rto = RTO_INITIAL
         self.over = False  # the peer ended the association, or it never came about
+        self.acknowledged = False  # the peer has acknowledged something new; who reads resets it
         self._peer_rwnd = USERDATA_MAX_LENGTH
         self._resend = False  # something in flight is marked to be sent again
         self._sack_owed = 0  # bytes of packets that no SACK has gone out for
@@ -101,6 +102,8 @@ class Acknowledging(RTCSctpTransport):
         if gaps:
             beyond, lost = self._on_gaps(cumulative, gaps)
             size += beyond
+        if size:
+            self.acknowledged = True
         if self._fast_recovery_exit is None:
             if done and full:
                 self._widen(size)

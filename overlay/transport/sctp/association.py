@@ -16,6 +16,7 @@ from aiortc.rtcsctptransport import (
     Chunk,
     DataChunk,
     ForwardTsnChunk,
+    HeartbeatAckChunk,
     InitChunk,
     RTCSctpCapabilities,
     RTCSctpTransport,
@@ -37,9 +38,12 @@ from overlay.transport.sctp.packets import (
     UNORDERED,
     WHOLE,
     Bundle,
+    HeartbeatKind,
     OutboundData,
+    heartbeat,
     is_for,
     read_chunks,
+    read_heartbeat_ack,
 )
 from overlay.transport.sctp.timers import RTO_MAX, Clock
 
@@ -85,6 +89,7 @@ class Sctp(Acknowledging):
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
         self.unsent = 0  # bytes queued that have not been sent once
+        self.confirmed: list[bytes] = []  # nonces of ours that have come back; take them out
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
         self._ends_soon = False
@@ -153,6 +158,13 @@ class Sctp(Acknowledging):
         """Send what the congestion window lets through."""
         self._send_queued()
 
+    def heartbeat(self, kind: HeartbeatKind, nonce: bytes, size: int = 0) -> bytes:
+        """A packet that the peer answers with the same 8-byte nonce (RFC 9260 §8.3); send it.
+
+        `size`: bytes to which it is padded (RFC 4820), a multiple of 4.
+        """
+        return heartbeat(self._remote_verification_tag, kind, nonce, size)
+
     def end_soon(self) -> None:
         """We wait for the last acknowledgement: from now on each chunk asks for it (RFC 7053)."""
         self._ends_soon = True
@@ -193,9 +205,18 @@ class Sctp(Acknowledging):
         elif isinstance(chunk, ForwardTsnChunk):
             if self._last_received_tsn is None:
                 return  # no INIT yet: out of the blue (RFC 9260 §8.4)
+        elif isinstance(chunk, HeartbeatAckChunk):
+            self._on_heartbeat_ack(chunk)
+            return
         elif isinstance(chunk, ShutdownChunk):
             self.over = True
         await super()._receive_chunk(chunk)
+
+    def _on_heartbeat_ack(self, chunk: HeartbeatAckChunk) -> None:
+        answer = read_heartbeat_ack(chunk.params)
+        if answer is not None and answer[0] == HeartbeatKind.PATH:
+            self.acknowledged = True
+            self.confirmed.append(answer[1])
 
     def _may_begin(self, init: InitChunk) -> bool:
         """A late duplicate of the INIT must not rewind an association in use (RFC 9260 §5.2.2)."""

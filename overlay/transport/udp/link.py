@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind, is_chosen_by_core
@@ -27,8 +28,11 @@ from overlay.transport.sctp.association import (
     LOW_WATER,
     Sctp,
 )
+from overlay.transport.sctp.packets import HeartbeatKind
 from overlay.transport.streams import LinkStreams, OnStream
 
+HEARD_INTERVAL = 0.1
+"""Seconds: the host is told at most this often that the peer hears us (guess)."""
 GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
 theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
@@ -62,6 +66,14 @@ class Host(Protocol):
         """Call `link.gathered` after `GATHER_INTERVAL` at most."""
         ...
 
+    def acknowledged(self, link: "Link") -> None:
+        """The peer has acknowledged something of ours: we are heard. At most every 0.1 s."""
+        ...
+
+    def confirmed(self, link: "Link", nonce: bytes, remote: Address, local: Address | None) -> None:
+        """What `Link.confirm` sent has come back, in a datagram between these addresses."""
+        ...
+
     def link_opened(self, link: "Link") -> None: ...
     def link_closed(self, link: "Link") -> None:
         """The link's task is about to end; forget it."""
@@ -89,12 +101,14 @@ class Link:
             self._send_datagram,
             expected=secure.fingerprint,
             cookie_exchanged=secure.cookie_exchanged,
+            name=attempt_name(secure.attempt),
         )
         self._sctp: Sctp | None = None
         self._outbox = Outbox()
         self._streams: LinkStreams | None = None
         self._hanging_up = False
         self._flush_is_due = False
+        self._heard_until = 0.0  # until then the host knows that the peer hears us
         self._gathers_until = 0.0  # patient messages wait for others until then
         self._is_gathering = False
         # Frames of streams have gone since whoever waits for room was told.
@@ -164,8 +178,8 @@ class Link:
 
     # --- datagrams -------------------------------------------------------------------------------
 
-    def receive(self, datagram: bytes) -> bool:
-        """Handle a DTLS record; whether it was for this association and genuine."""
+    def receive(self, datagram: bytes, remote: Address, local: Address | None) -> bool:
+        """Handle a DTLS record that came from `remote` to `local`; whether it was genuine."""
         if self.reason is not None:
             return False
         try:
@@ -173,6 +187,8 @@ class Link:
             if plaintexts is None:
                 return False
             self._on_plaintexts(plaintexts)
+            if self._sctp is not None and self._sctp.acknowledged:
+                self._on_acknowledged(self._sctp, remote, local)
         except RemoteProtocolError as error:
             log.info("link %d: the peer broke the protocol: %s", self.id, error)
             self.end(EndReason.PROTOCOL)
@@ -196,6 +212,16 @@ class Link:
             self.end(self._dtls.failure if not self.is_open else EndReason.BROKEN)
         elif self._dtls.state is DtlsState.CLOSED:
             self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
+
+    def _on_acknowledged(self, sctp: Sctp, remote: Address, local: Address | None) -> None:
+        """Something of ours has arrived: tell the host of it."""
+        sctp.acknowledged = False
+        now = self._host.now()
+        if now >= self._heard_until:
+            self._heard_until = now + HEARD_INTERVAL
+            self._host.acknowledged(self)
+        while sctp.confirmed:
+            self._host.confirmed(self, sctp.confirmed.pop(), remote, local)
 
     def _send_datagram(self, data: bytes) -> None:
         self._host.send_datagram(data, self.remote, self.local)
@@ -396,6 +422,15 @@ class Link:
         changed = (self.remote, self.local, self.path) != (remote, local, path)
         self.remote, self.local, self.path = remote, local, path
         return changed
+
+    def confirm(self, nonce: bytes, remote: Address, local: Address | None) -> None:
+        """Ask by HEARTBEAT, beside the path, whether the peer is at `remote`; 8 bytes of nonce.
+
+        Nothing is queued or repeated. `Host.confirmed` follows when the nonce comes back.
+        """
+        if self._sctp is not None and self.is_open and self.reason is None:
+            packet = self._sctp.heartbeat(HeartbeatKind.PATH, nonce)
+            self._host.send_datagram(self._dtls.seal(packet), remote, local)
 
     def suspend(self) -> None:
         """The path has fallen silent: streams wait with it."""

@@ -15,9 +15,18 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Ended,
+    EndpointOutput,
+    Move,
+    Record,
+    Secure,
+    Send,
+)
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -31,6 +40,7 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
     Transmit,
     Unsent,
 )
@@ -151,13 +161,16 @@ class UdpTransport:
                 self._guarded(self._perform, effect)
                 self._rearm()
 
-    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
+    def _perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Hangup | Admit
+    ) -> None:
         if isinstance(effect, Hangup):
             self._hang_up(effect.link)
+        elif isinstance(effect, Admit):
+            if (link := self._links.get(effect.link)) is not None:
+                link.admit()
         else:
             self._endpoint.perform(effect, trio.current_time())
-            if isinstance(effect, Admit) and (link := self._links.get(effect.link)) is not None:
-                link.admit()
         self._perform_outputs()
 
     async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
@@ -181,7 +194,7 @@ class UdpTransport:
             bytes_in=found.bytes_in,
             bytes_out=found.bytes_out,
             queued=found.queued,
-            rtt=self._endpoint.rtt(link) or found.rtt,
+            rtt=self._endpoint.rtt(link, trio.current_time()) or found.rtt,
             remote=facts.remote,
             local=facts.local,
             path=facts.path,
@@ -251,7 +264,7 @@ class UdpTransport:
         now = trio.current_time()
         link_id = self._endpoint.association_of(data, remote, local)
         link = self._links.get(link_id) if link_id is not None else None
-        if link is not None and link.receive(data):
+        if link is not None and link.receive(data, remote, local):
             self._endpoint.decrypted(link.id, remote, now)
         else:
             self._endpoint.receive(data, remote, local, now)
@@ -276,6 +289,8 @@ class UdpTransport:
                 self.send_datagram(output.data, output.remote, output.local)
             case Record():
                 self._feed(output)
+            case Confirm(link, nonce, remote, local):
+                self._links[link].confirm(nonce, remote, local)
             case Secure():
                 self._secure(output)
             case Move():
@@ -305,7 +320,7 @@ class UdpTransport:
     def _feed(self, record: Record) -> None:
         for link_id in record.links:
             link = self._links.get(link_id)
-            if link is not None and link.receive(record.data):
+            if link is not None and link.receive(record.data, record.remote, record.local):
                 if link.is_secure:
                     self._endpoint.decrypted(link_id, record.remote, trio.current_time())
                 return
@@ -360,6 +375,14 @@ class UdpTransport:
         links, self._gathering = self._gathering, []
         for link in links:
             link.gathered()
+
+    def acknowledged(self, link: Link) -> None:
+        """The peer has acknowledged something of ours."""
+        self._endpoint.acknowledged(link.id, trio.current_time())
+
+    def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
+        """What a `Confirm` asked has come back."""
+        self._endpoint.confirmed(link.id, nonce, remote, local, trio.current_time())
 
     def link_opened(self, link: Link) -> None:
         """DTLS and SCTP stand: the endpoint no longer counts it as half-open."""

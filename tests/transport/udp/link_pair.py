@@ -30,6 +30,11 @@ class Host:
         self.pongs: dict[int, float] = {}
         """When each pong came."""
         self.other: Host | None = None
+        self.heard_from = THERE  # where all datagrams come from
+        self.is_lost_on_the_way = False  # whether nothing that is sent arrives
+        self.sent_to: list[Address] = []
+        self.acknowledged_at: list[float] = []
+        self.confirmations: list[tuple[bytes, Address, Address | None]] = []
         secure = Secure(
             link=LinkId(0),
             inbound=role == "server",
@@ -56,10 +61,19 @@ class Host:
 
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         assert self.other is not None
+        self.sent_to.append(remote)
+        if self.is_lost_on_the_way:
+            return
         self.wire.carry(self.other.receive, data)
 
     def receive(self, data: bytes) -> None:
-        self.link.receive(data)
+        self.link.receive(data, self.heard_from, self.link.local)
+
+    def acknowledged(self, link: Link) -> None:
+        self.acknowledged_at.append(self.wire.time)
+
+    def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
+        self.confirmations.append((nonce, remote, local))
 
     def emit(self, event: Event) -> None:
         match event:

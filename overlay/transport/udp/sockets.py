@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 
 import ifaddr
@@ -26,11 +27,17 @@ BURST = 64
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
 _IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)
+# How Linux sends what may be too large for the path (ip(7), ipv6(7)).
+_MTU_DISCOVER = {False: (socket.IPPROTO_IP, 10), True: (socket.IPPROTO_IPV6, 23)}  # by `is_ipv6`
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
+_IPV6_MTU = 24
+_IPV6_LEAST = 1280
 _IN_PKTINFO = struct.Struct("=i4s4s")
 _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _MAX_KNOWN_LOCALS = 256
 
+IS_LINUX = sys.platform == "linux"
 OnDatagram = Callable[[bytes, Address, Address | None], None]
 
 log = logging.getLogger("overlay.transport")
@@ -62,6 +69,9 @@ class UdpSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         if self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if IS_LINUX:
+                # IPv6 cuts at the source, and every path carries this much (RFC 8200 §5).
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, _IPV6_LEAST)
         if self._wildcard and self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         elif self._wildcard:
@@ -135,6 +145,26 @@ class UdpSocket:
         except OSError as error:
             if error.errno not in _UNREACHABLE:
                 log.debug("sending to %s: %s", remote, error)
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""
+        self._send_as(_PMTUDISC_PROBE, data, remote, local)
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send so that routers may cut it (IPv4: without DF)."""
+        self._send_as(_PMTUDISC_DONT, data, remote, local)
+
+    def _send_as(self, mode: int, data: bytes, remote: Address, local: Address | None) -> None:
+        if not IS_LINUX:  # elsewhere nothing goes with DF: all arrives, and probes say little
+            self.send(data, remote, local)
+            return
+        level, option = _MTU_DISCOVER[self.is_ipv6]
+        usual = self._socket.getsockopt(level, option)
+        self._socket.setsockopt(level, option, mode)
+        try:
+            self.send(data, remote, local)
+        finally:
+            self._socket.setsockopt(level, option, usual)
 
     def _info(self, host: str) -> list[tuple[int, int, bytes]]:
         info = self._ancillary.get(host)

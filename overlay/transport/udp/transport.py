@@ -246,6 +246,20 @@ class UdpTransport:
                 socket.send(data, remote, local)
                 return
 
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that is to arrive whole or not at all."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_probe(data, remote, local)
+                return
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that routers may cut."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_in_fragments(data, remote, local)
+                return
+
     # --- what the endpoint says -------------------------------------------------------------------
 
     def _perform_outputs(self) -> None:
@@ -264,8 +278,11 @@ class UdpTransport:
                 self._move(output)
             case DialFailed() | LinkLost():
                 self._end(output)
-            case Mapped() | LinkSuspect():
+            case Mapped():
                 self._emit(output)
+            case LinkSuspect():
+                self._emit(output)
+                self._links[output.link].suspect()
             case LinkSilent():
                 self._emit(output)
                 self._links[output.link].suspend()

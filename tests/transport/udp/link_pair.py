@@ -66,6 +66,13 @@ class Host:
             return
         self.wire.carry(self.other.receive, data)
 
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        self.send_datagram(data, remote, local)
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        assert self.other is not None
+        self.wire.carry(self.other.receive, data, may_be_cut=True)
+
     def receive(self, data: bytes) -> None:
         self.link.receive(data, self.heard_from, self.link.local)
 

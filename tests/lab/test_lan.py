@@ -10,6 +10,10 @@ import pytest
 from tests.lab.lan import Host, Lan
 from tests.lab.namespaces import Namespace, why_unavailable
 from tests.lab.nodes import ROOT, environment
+from tests.lab.router import Routed
+
+IP_MTU_DISCOVER, MAY_FRAGMENT, DONT_FRAGMENT = 10, 0, 2
+"""ip(7): what Python's socket module does not name."""
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("ip", "nft", "unshare")]
 
@@ -63,6 +67,37 @@ def test_a_host_without_rules_of_its_own_sees_no_other_network(lan: Lan) -> None
     with Namespace() as island, island.call(socket.socket) as alone:
         with pytest.raises(OSError, match="unreachable"):
             alone.connect((host.address, 7))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_narrow_leg_swallows_large_packets_in_silence(lan: Lan, family: int) -> None:
+    """Both ways; in IPv4 what may be fragmented gets through (RFC 791 §2.3)."""
+    is_ipv4 = family == socket.AF_INET
+    level, option = (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, 23)
+    with Routed() as routed:
+        hosts = routed.host(routed.near), routed.host(routed.far)
+        addresses = [host.address for host in hosts] if is_ipv4 else ["fd77:0::1", "fd77:1::1"]
+        ports = [host.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) for host in hosts]
+        for each, address in zip(ports, addresses, strict=True):
+            each.bind((address, 7))
+            each.settimeout(0.3)
+            each.setsockopt(level, option, DONT_FRAGMENT)
+        routed.narrow(1280)
+        for sender, receiver, target in (
+            (ports[0], ports[1], addresses[1]),
+            (ports[1], ports[0], addresses[0]),
+        ):
+            sender.sendto(bytes(1200), (target, 7))
+            assert len(receiver.recv(2000)) == 1200
+            sender.sendto(bytes(1260), (target, 7))
+            with pytest.raises(TimeoutError):
+                receiver.recv(2000)
+            if is_ipv4:
+                sender.setsockopt(level, option, MAY_FRAGMENT)
+                sender.sendto(bytes(1260), (target, 7))
+                assert len(receiver.recv(2000)) == 1260
+        for each in ports:
+            each.close()
 
 
 OWNER = """

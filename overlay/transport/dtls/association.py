@@ -211,7 +211,11 @@ class Dtls:
         return self._ssl.DTLSv1_get_timeout() if self.state is DtlsState.CONNECTING else None
 
     def handle_timeout(self) -> None:
-        """Send the last flight again (RFC 6347 §4.2.4), after two time-outs in small datagrams."""
+        """If it is due, send the last flight again (RFC 6347 §4.2.4): the second time in small
+        datagrams, and so whatever follows.
+        """
+        if self._ssl.DTLSv1_get_timeout() != 0:
+            return
         self._timeouts += 1
         if self._timeouts == SMALL_AFTER:
             self._most = LEAST_DATAGRAM_BYTES
@@ -235,6 +239,9 @@ class Dtls:
     def _receive_flight(self, datagram: bytes) -> list[bytes] | None:
         if self._listening and not self._accept(datagram):
             return None
+        self.handle_timeout()  # else OpenSSL does it while it reads, and nobody counts it
+        if self.state is DtlsState.FAILED:
+            return []
         before = self._ssl.get_state_string()
         self._note_numbers(datagram)
         self._ssl.bio_write(datagram)

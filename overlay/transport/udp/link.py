@@ -1,4 +1,4 @@
-"""One link: DTLS, SCTP, its queues and its life, from the first handshake byte to the last event.
+"""One idea: a link, its DTLS, SCTP, queues and life, from its first handshake byte to its end.
 
 Bytes are handled synchronously where they arrive; the link's one task (`Link.run`) owns what takes
 time: the handshake's deadline, and the end, which is an event with a reason.
@@ -12,6 +12,7 @@ import trio
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind, is_chosen_by_core
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
@@ -55,6 +56,9 @@ class Host(Protocol):
     credentials: Credentials
     internal_errors: int
     on_stream: OnStream | None
+    path_sizes: BoundedDict[str, int]
+    """Bytes of a packet that the path to an IP address has last been found to carry, if fewer were
+    sent there than elsewhere: its next link begins with small packets."""
 
     @property
     def receive_window(self) -> int:
@@ -230,7 +234,7 @@ class Link:
         overhead = self._dtls.overhead
         most = min(PACKET_BYTES, (IPV6_BYTES - overhead) // 4 * 4)
         mtu = PathMtu(self._least, most, path=self.remote)
-        if self._dtls.is_small:
+        if self._dtls.is_small or self._host.path_sizes.get(self.remote.host, most) < most:
             mtu.begin_small(self._host.now())
         self._sctp = Sctp(self._dtls, self, self, mtu, self._host.receive_window)
         self._sctp.begin()
@@ -251,6 +255,7 @@ class Link:
 
     def resized(self, size: int) -> None:
         """For SCTP: see `overlay.transport.sctp.sizing.Path`."""
+        self._host.path_sizes.put(self.remote.host, size)
         log.info("link %d: packets of %d bytes from now on, to %s", self.id, size, self.remote)
 
     def _on_acknowledged(self, sctp: Sctp, remote: Address, local: Address | None) -> None:

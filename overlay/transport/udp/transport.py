@@ -34,6 +34,7 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, LinkId, Random
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
@@ -44,6 +45,9 @@ from overlay.transport.interface import LinkDescription, LinkStatistics, Startin
 from overlay.transport.streams import MeshStream, OnStream
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
 from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
+
+PATH_SIZES_MAX = 256
+"""Addresses remembered because their paths have carried small packets only (guess)."""
 
 log = logging.getLogger("overlay.transport")
 
@@ -70,6 +74,7 @@ class UdpTransport:
         self.internal_errors = 0
         self.credentials = Credentials(certificate)
         self.on_stream: OnStream | None = None
+        self.path_sizes: BoundedDict[str, int] = BoundedDict(PATH_SIZES_MAX)
         self._listen_on = listen
         self._advertise = advertise
         self._endpoint = Endpoint(

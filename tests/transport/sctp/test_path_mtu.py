@@ -1,4 +1,4 @@
-"""The search for a packet's size: a machine on simulated paths, then whole associations on a wire."""
+"""The search for a packet's size: a machine on simulated paths, then associations on a wire."""
 
 from random import Random
 
@@ -349,7 +349,7 @@ async def test_a_small_path_that_also_loses_packets_delivers_all(loop: None, see
 
 
 async def test_an_old_acknowledgement_does_not_tell_of_the_window(loop: None) -> None:
-    wire, alice, bob = up()
+    wire, alice, _ = up()
     say(alice, b"x")
     assert wire.run(lambda: alice.association.idle)
     window = alice.association._peer_rwnd

@@ -16,7 +16,6 @@ from overlay.transport.sctp.packets import PACKET_BYTES
 from overlay.transport.sctp.path_mtu import PathMtu
 from tests.transport.dtls.certificates import credentials
 
-
 IP_AND_UDP = 28
 LEAST = 508
 """Bytes of an SCTP packet that an IPv4 path of 576 carries."""

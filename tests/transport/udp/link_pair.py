@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import Event, Received
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, LinkId, PathKind
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Ping, Pong
@@ -25,6 +26,7 @@ class Host:
         self.credentials = credentials(name)
         self.internal_errors = 0
         self.on_stream: OnStream | None = self._on_stream
+        self.path_sizes: BoundedDict[str, int] = BoundedDict(8)
         self.receive_window = RECEIVE_WINDOW
         self.streams: list[MeshStream] = []
         self.pongs: dict[int, float] = {}

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.black_box import QUIET, failed_up, next_event, one_line_error, suite
+from tests.lab.endurance import Endurance
 from tests.lab.lan import Lan
 from tests.lab.namespaces import Namespace, why_unavailable
 from tests.lab.nodes import (
     OVERLAY,
     ROOT,
     Crew,
-    Failed,
     Node,
     Process,
     heard,
@@ -122,7 +122,8 @@ def addresses(link: str) -> list[list[str]]:
     """Of each member that an invite names."""
     shown = overlay("invite", "show", "-", "--json", stdin=link)
     assert shown.returncode == 0, shown.stderr
-    return [member["addresses"] for member in json.loads(shown.stdout)["members"]]
+    members = json.loads(shown.stdout)["members"]
+    return [[each["address"] for each in member["addresses"]] for member in members]
 
 
 # --- A. a link means that both are heard, and that data flows ------------------------------------
@@ -677,10 +678,22 @@ def test_16_a_tree_heals_before_anybody_notices() -> None:
 # --- all of it, for half an hour -----------------------------------------------------------------
 
 
-@pending
 @netns
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seconds", [25.0, pytest.param(1800.0, marks=pytest.mark.soak)])
 def test_nothing_is_lost_at_nodes_that_stay(crew: Crew, lan: Lan, seconds: float) -> None:
     """Eight nodes: one killed every 10 s, one interface gone, one link deaf one way, and so on."""
-    raise Failed("not built yet")
+    with Lan("10.78.0.0/24") as second:
+        outcome = Endurance(crew, (lan, second)).run(seconds)
+    assert len(outcome.sent) >= 4 * seconds
+    assert outcome.kills >= seconds // 10 - 1
+    assert outcome.lost() == {}
+    assert outcome.doubled() == {}
+    assert set(outcome.internal_errors.values()) == {0}
+    if seconds > 300:
+        for name, memory in outcome.memory.items():
+            third = len(memory) // 3
+            before, after = memory[third : 2 * third], memory[2 * third :]
+            assert statistics.median(after) <= 1.05 * statistics.median(before), name
+        for name, counts in outcome.descriptors.items():
+            assert max(counts[len(counts) // 2 :]) <= max(counts[: len(counts) // 2]) + 2, name

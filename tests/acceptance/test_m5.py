@@ -20,7 +20,7 @@ import pytest
 
 from tests.acceptance.black_box import QUIET, failed_up, next_event, one_line_error, suite
 from tests.lab.endurance import Endurance
-from tests.lab.lan import Lan
+from tests.lab.lan import Host, Lan
 from tests.lab.namespaces import Namespace, why_unavailable
 from tests.lab.nodes import (
     OVERLAY,
@@ -334,7 +334,7 @@ from overlay.errors import OverlayError
 
 async def main():
     link = sys.stdin.readline()
-    async with overlay.open_node(name="sender", listen="127.0.0.1:0", join=link) as node:
+    async with overlay.open_node(name="sender", listen=sys.argv[1], join=link) as node:
         while not any(peer.name == "receiver" for peer in node.peers()):
             await trio.sleep(0.05)
         stream = await node.open_stream("receiver", "data")
@@ -353,7 +353,7 @@ RECEIVER = """
 import sys, trio, overlay
 
 async def main():
-    async with overlay.open_node(name="receiver", listen="127.0.0.1:0") as node:
+    async with overlay.open_node(name="receiver", listen=sys.argv[1]) as node:
         async with node.accept_streams("data") as arriving:
             print((await node.invite()).link, flush=True)
             async with await anext(arriving) as stream:
@@ -364,13 +364,26 @@ trio.run(main)
 """
 
 
-@pending
-def test_3_the_stream_of_a_killed_receiver_fails_soon_and_says_why(crew: Crew) -> None:
-    receiver = Process([sys.executable, "-c", RECEIVER])
+def test_3_the_stream_of_a_killed_receiver_fails_soon_and_says_why() -> None:
+    fails_soon(None, None)
+
+
+@netns
+def test_3_so_does_one_to_another_host_from_behind_a_firewall(lan: Lan) -> None:
+    fails_soon(lan.host(firewall=None), lan.host())
+
+
+def fails_soon(there: Host | None, here: Host | None) -> None:
+    """Kill the receiver on one host and see the sender on the other fail."""
+    at_there, at_here = (host.address if host else "127.0.0.1" for host in (there, here))
+    enter = there.enter if there else None
+    receiver = Process([sys.executable, "-c", RECEIVER, f"{at_there}:0"], enter=enter)
     sender = None
     try:
         link = receiver.out.next(30.0)
-        sender = Process([sys.executable, "-c", STREAMER], stdin=link)
+        enter = here.enter if here else None
+        argv = [sys.executable, "-c", STREAMER, f"{at_here}:0"]
+        sender = Process(argv, enter=enter, stdin=link)
         next_event(sender, "open", 30.0)
         receiver.kill()
         killed_at = time.monotonic()

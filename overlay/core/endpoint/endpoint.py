@@ -30,6 +30,7 @@ from overlay.core.endpoint.dtls_cookie import (
     parse_client_hello,
 )
 from overlay.core.endpoint.outputs import Description, EndpointOutput, Move, Record, Send
+from overlay.core.endpoint.refusals import Refusals
 from overlay.core.endpoint.routes import Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
@@ -87,6 +88,8 @@ class Endpoint:
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()
+        self._refusals = Refusals()
+        self._judged_at = 0.0  # when silence was last judged
         self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
         self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
         self._timers: Timers[LinkId] = Timers()
@@ -179,6 +182,11 @@ class Endpoint:
         association.ice.heard(association.pair[0], now)
         self._settle(association)
 
+    def refused(self, remote: Address, now: float) -> None:
+        """The host at `remote` has said that nobody listens at that port (RFC 1122 §3.2.2.1)."""
+        for link in self._refusals.on_refused(remote, now):
+            self._lose(self._links[link], EndReason.GONE)
+
     def close(self, link: LinkId) -> None:
         """Forget it, known or not; nothing more is said of it (a `Record` may still name it)."""
         association = self._links.get(link)
@@ -230,6 +238,7 @@ class Endpoint:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
+        self._judged_at = now
         for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
@@ -438,9 +447,10 @@ class Endpoint:
                 case ice.Suspect():
                     self._outputs.append(LinkSuspect(association.link))
                 case ice.Alive():
+                    self._refusals.on_heard(association.link)
                     self._outputs.append(LinkAlive(association.link))
                 case ice.Silent():
-                    self._outputs.append(LinkSilent(association.link))
+                    self._on_silent(association)
                 case _:
                     assert_never(output)
             if association.link not in self._links:
@@ -449,6 +459,13 @@ class Endpoint:
         if due is not None and due != association.due:
             association.due = due
             self._timers.set(association.link, due)
+
+    def _on_silent(self, association: Association) -> None:
+        assert association.pair is not None
+        if self._refusals.on_silent(association.link, association.pair[0], self._judged_at):
+            self._lose(association, EndReason.GONE)
+        else:
+            self._outputs.append(LinkSilent(association.link))
 
     def _send(
         self, association: Association, output: ice.SendStun, pair: AddressPair | None
@@ -486,10 +503,11 @@ class Endpoint:
         self._names[association.name] = association.link
 
     def _lose(self, association: Association, reason: EndReason) -> None:
-        """The association has ended; `reason` is of an attempt, a link is simply broken."""
+        """The association has ended; `reason` is of an attempt, a link is broken if not gone."""
         self._forget(association)
         if association.established:
-            self._outputs.append(LinkLost(association.link, EndReason.BROKEN))
+            why = EndReason.GONE if reason is EndReason.GONE else EndReason.BROKEN
+            self._outputs.append(LinkLost(association.link, why))
         else:
             self._outputs.append(DialFailed(association.link, reason))
 
@@ -498,6 +516,7 @@ class Endpoint:
         del self._names[association.name]
         self._prepared.pop(association.link, None)
         self._timers.stop(association.link)
+        self._refusals.on_heard(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)
         if isinstance(association.ice, LiteSession):

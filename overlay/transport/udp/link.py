@@ -164,7 +164,8 @@ class Link:
     def _close(self) -> None:
         streams, self._streams = self._streams, None
         if streams is not None:
-            streams.lose()
+            ours = self._hanging_up or self.reason is None
+            streams.lose(EndReason.CANCELLED if ours else self._why)
         sctp, self._sctp = self._sctp, None  # no cycle keeps OpenSSL's 60 KiB until a collection
         if sctp is not None:
             sctp.abort()
@@ -174,10 +175,15 @@ class Link:
         if self.reason is None or self._hanging_up:
             return
         if self.is_open:
-            timed_out = self.reason is EndReason.TIMEOUT
-            self._host.emit(LinkLost(self.id, EndReason.BROKEN if timed_out else self.reason))
+            self._host.emit(LinkLost(self.id, self._why))
         elif is_chosen_by_core(self.id):
             self._host.emit(DialFailed(self.id, self.reason))
+
+    @property
+    def _why(self) -> EndReason:
+        """Why an open link has ended."""
+        assert self.reason is not None
+        return EndReason.BROKEN if self.reason is EndReason.TIMEOUT else self.reason
 
     def end(self, reason: EndReason) -> None:
         """End at once; the first reason counts."""

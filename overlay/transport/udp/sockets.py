@@ -37,8 +37,16 @@ _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _MAX_KNOWN_LOCALS = 256
 
+# Errors of datagrams sent earlier, as ICMP tells them (ip(7), IP_RECVERR; sock_extended_err).
+_RECVERR = {False: (socket.IPPROTO_IP, 11), True: (socket.IPPROTO_IPV6, 25)}  # by `is_ipv6`
+_MSG_ERRQUEUE = 0x2000
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_ERROR_ANCILLARY_BYTES = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28) + _ANCILLARY_BYTES
+_PORT_UNREACHABLE = {(2, 3, 3), (3, 1, 4)}
+"""Origin, type and code: of ICMP (RFC 792) and of ICMPv6 (RFC 4443 §3.1)."""
 IS_LINUX = sys.platform == "linux"
 OnDatagram = Callable[[bytes, Address, Address | None], None]
+OnRefused = Callable[[Address], None]
 
 log = logging.getLogger("overlay.transport")
 
@@ -72,6 +80,8 @@ class UdpSocket:
             if IS_LINUX:
                 # IPv6 cuts at the source, and every path carries this much (RFC 8200 §5).
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, _IPV6_LEAST)
+        if IS_LINUX:
+            sock.setsockopt(*_RECVERR[self.is_ipv6], 1)
         if self._wildcard and self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         elif self._wildcard:
@@ -89,23 +99,44 @@ class UdpSocket:
     def is_ipv6(self) -> bool:
         return self._family == socket.AF_INET6
 
-    async def read(self, on_datagram: OnDatagram, after_burst: Callable[[], None]) -> None:
-        """Hand on every datagram, for ever; `after_burst` once after each batch of them."""
+    async def read(
+        self, on_datagram: OnDatagram, after_burst: Callable[[], None], on_refused: OnRefused
+    ) -> None:
+        """Hand on every datagram, for ever; `after_burst` once after each batch of them.
+
+        `on_refused`: the host of this address says that nobody listens at that port there.
+        """
         receive = self._receive_with_info if self._wildcard else self._receive
         while True:
             await trio.lowlevel.wait_readable(self._socket.fileno())
-            for _ in range(BURST):
+            for count in range(BURST):
                 try:
                     received = receive()
                 except BlockingIOError:
+                    if not count:
+                        self._read_errors(on_refused)  # they wake us, too
                     break
                 except OSError as error:
                     # An ICMP error for something sent earlier: says nothing about this socket.
                     log.debug("receiving: %s", error)
+                    self._read_errors(on_refused)
                     continue
                 if received is not None:
                     on_datagram(*received)
             after_burst()
+
+    def _read_errors(self, on_refused: OnRefused) -> None:
+        """What ICMP messages say of datagrams that we have sent."""
+        for _ in range(BURST if IS_LINUX else 0):
+            try:
+                _, ancillary, _, remote = self._socket.recvmsg(
+                    0, _ERROR_ANCILLARY_BYTES, _MSG_ERRQUEUE
+                )
+            except OSError:
+                return  # no more
+            for level, kind, data in ancillary:
+                if (level, kind) == _RECVERR[self.is_ipv6] and _is_refusal(data, remote[0]):
+                    on_refused(Address(remote[0], remote[1]))
 
     def _receive(self) -> tuple[bytes, Address, Address | None] | None:
         data, remote = self._socket.recvfrom(DATAGRAM_BYTES)
@@ -133,7 +164,9 @@ class UdpSocket:
             self._locals[info] = host
         return Address(host, self.address.port)
 
-    def send(self, data: bytes, remote: Address, local: Address | None) -> None:
+    def send(
+        self, data: bytes, remote: Address, local: Address | None, *, is_last_try: bool = False
+    ) -> None:
         """Send, from `local` if we have several; what cannot be sent now is lost, as on any net."""
         try:
             if self._wildcard and local is not None:
@@ -143,7 +176,9 @@ class UdpSocket:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno not in _UNREACHABLE:
+            if not is_last_try:  # Linux tells here of the error of another one, too (ip(7))
+                self.send(data, remote, local, is_last_try=True)
+            elif error.errno not in _UNREACHABLE:
                 log.debug("sending to %s: %s", remote, error)
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
@@ -181,6 +216,17 @@ class UdpSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _is_refusal(data: bytes, host: str) -> bool:
+    """Whether this error is the host's own word that it has no such port."""
+    _, origin, kind, code, _, _, _ = _EXTENDED_ERROR.unpack_from(data)
+    if (origin, kind, code) not in _PORT_UNREACHABLE:
+        return False
+    offender = data[_EXTENDED_ERROR.size :]
+    if ":" in host:
+        return offender[8:24] == socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return offender[4:8] == socket.inet_aton(host)
 
 
 _UNREACHABLE = {

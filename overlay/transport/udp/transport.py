@@ -114,7 +114,9 @@ class UdpTransport:
                     self._emit = emit
                     self._announce()
                     for socket in self._sockets:
-                        nursery.start_soon(socket.read, self._on_datagram, self._rearm)
+                        nursery.start_soon(
+                            socket.read, self._on_datagram, self._rearm, self._on_refused
+                        )
                     nursery.start_soon(self._keep_time)
                     task_status.started()
         finally:
@@ -233,6 +235,10 @@ class UdpTransport:
 
     def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         self._guarded(self._sort, data, remote, local)
+
+    def _on_refused(self, remote: Address) -> None:
+        self._guarded(self._endpoint.refused, remote, trio.current_time())
+        self._guarded(self._perform_outputs)
 
     def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()

@@ -118,7 +118,7 @@ class LinksSection(Table, frozen=True, kw_only=True):
             description="Links that this node keeps, and two more for others that reach far by "
             "them; any beyond are guests, which leave after `links.guests`. More links spread load "
             "and survive more failures, each costs "
-            "about 100 KiB and a check every 2 s.",
+            "about 100 KiB and five small questions in six seconds.",
             extra={"source": "guess"},
         ),
     ] = 12

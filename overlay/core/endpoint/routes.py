@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from overlay.core.endpoint.association import Association
-from overlay.core.ice.lite import PAIRS_MAX, AddressPair
+from overlay.core.ice.lite import PAIRS_MAX
+from overlay.core.ice.outputs import AddressPair
 from overlay.core.types import LinkId
 
 EARLY_MAX = 4

@@ -60,10 +60,6 @@ class CandidatePair:
     """When the last check went out."""
     answered_at: float = float("-inf")
     """When a check on it was last answered."""
-    proven: bool = False
-    """The peer has proven itself there, by a check or an answer, since the path last moved."""
-    heard: bool = False
-    """And after that an encrypted packet came from there."""
 
     @property
     def prflx_priority(self) -> int:

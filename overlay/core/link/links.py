@@ -2,7 +2,12 @@
 
 A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
 Where two come about at once (glare), both ends must keep the same one: they compare what both know,
-the boots of their peers and the names of the two attempts.
+the boots of their peers and the names of the two attempts. Of two by the same dialler, the first
+whose proof holds stands.
+
+A dialler that has a link to the peer already, suspect or silent, names it in its proof. If the
+listener has that link, too, it is not displaced: it goes on over the path that the new link has
+found (`Adopt`), with its streams and all, and the new link is hung up.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +16,7 @@ from enum import StrEnum
 from overlay.core.context import Context
 from overlay.core.events import (
     Admit,
+    Adopt,
     Hangup,
     LinkAlive,
     LinkOpened,
@@ -37,6 +43,7 @@ from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
 from overlay.errors import Failure
 
+DUPLICATE = Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
 GLARE_WINDOW = 5.0
@@ -138,6 +145,8 @@ class Link:
     rtt: float | None = None
     mapped: Address | None = None
     """Where the peer's end of the path sees us."""
+    adopted: tuple[bytes, float] | None = None
+    """The attempt of the link whose path it has taken over, and when."""
     told: tuple[PeerId, ...] | None = None
     """The neighbours of ours that the peer was last told of."""
 
@@ -290,8 +299,15 @@ class Links:
         if refusal is not None:
             return self._refuse(link, refusal)
         if not link.inbound:
+            rival = self.by_peer.get(link.expected.peer) if link.expected else None
+            if rival is not None and rival.state is LinkState.UP:
+                return self._refuse(link, DUPLICATE)  # Another attempt has been faster.
             link.asked_at = now
-            self.context.emit(Transmit(link.id, link.hello.proof(record)))
+            resumes = b""
+            if rival is not None:
+                resumes = rival.facts.attempt
+                self.context.emit(Adopt(rival.id, link.id, asked=True))
+            self.context.emit(Transmit(link.id, link.hello.proof(record, resumes)))
         return []
 
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
@@ -302,13 +318,31 @@ class Links:
         if isinstance(result, Refusal):
             return self._refuse(link, result)
         rival = self.by_peer.get(result.peer)
+        if rival is not None and rival.facts.attempt == result.resumes:
+            return self._resume(rival, link, link.hello, record, now)
         if rival is not None and not self._displaces(link, result, rival):
-            return self._refuse(
-                link, Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
-            )
+            return self._refuse(link, DUPLICATE)
         if link.inbound:
             self.context.emit(Transmit(link.id, link.hello.proof(record)))
         return [self._establish(link, result, rival, now)]
+
+    def _resume(
+        self, link: Link, path: Link, hello: HelloExchange, record: bytes, now: float
+    ) -> list[LinkFact]:
+        """Both ends know of an older link: it goes on over the path of the one just proven.
+
+        Where each end has found a path, both take that of the lower attempt. The dialler, whom the
+        listener's proof reaches last, hangs up.
+        """
+        before, at = link.adopted or (b"", 0.0)
+        if not before or now - at > GLARE_WINDOW or path.facts.attempt < before:
+            link.adopted = path.facts.attempt, now
+            self.context.emit(Adopt(link.id, path.id))
+        path.hello = None
+        if not path.inbound:
+            return self.end(path, DUPLICATE.code, DUPLICATE.text)
+        self.context.emit(Transmit(path.id, hello.proof(record, link.facts.attempt)))
+        return []
 
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
@@ -320,19 +354,22 @@ class Links:
         self.by_peer[result.peer] = link
         if rival is None:
             return PeerUp(result.peer, link, result.record)
-        self._close(rival, GoodbyeCode.DUPLICATE, "another link to this peer stands")
+        self._close(rival, DUPLICATE.code, DUPLICATE.text)
         return PeerMoved(result.peer, link, result.record)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
         """Whether a new link replaces a peer's old one; both ends must decide alike.
 
         A newer boot of the peer wins. A peer that dials again long after its link stood has
-        lost it. Otherwise both were made at once, and the lower attempt wins.
+        lost it. Otherwise both were made at once, and the lower attempt wins; of two by the same
+        dialler the older one, for its listener decides alone.
         """
         if new.boot != old.boot:
             return new.boot > old.boot
         if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state is LinkState.SILENT:
             return True
+        if link.inbound == old.inbound:
+            return False
         return link.facts.attempt < old.facts.attempt
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
@@ -406,7 +443,7 @@ class Links:
             self.show_path(link, now)
 
     def show_path(self, link: Link, now: float) -> None:
-        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        """A link on another path has another round trip."""
         if link.peer is not None:
             self.ping(link, None, now)
 

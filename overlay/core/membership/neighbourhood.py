@@ -159,9 +159,11 @@ class Neighbourhood:
             self.passive.on_record(peer)
         return self._done(self.ring.on_known(peer, now), now)
 
-    def on_evicted(self, peer: PeerId) -> None:
-        """The book of records had no room for a member's."""
+    def on_evicted(self, peer: PeerId, now: float) -> None:
+        """The book of records had no room for a member's, or has forgotten it."""
         self.views.forget(peer)
+        if peer not in self.ring.linked:
+            self.ring.forget(peer, now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
         """Peers met before this node was restarted."""

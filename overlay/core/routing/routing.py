@@ -186,7 +186,7 @@ class Routing:
         base = own.routed.request
         if isinstance(own.routed, Locate):
             return []  # The ring asks again anyway.
-        if isinstance(own.routed, Offer) and own.routed.target in self.neighbours:
+        if isinstance(own.routed, Offer) and self.lookahead.is_sure(PeerId(own.routed.target)):
             self._forget_own(base)  # It is linked meanwhile: there is nothing to negotiate.
             return []
         last = ATTEMPTS_MAX if own.walk else WALK
@@ -255,15 +255,18 @@ class Routing:
 
     def _on_answered(self, base: bytes) -> None:
         """Whatever else comes of our request is late."""
+        if base in self._own:
+            self.call_off(base)
+            self.counters.delivered += 1
+
+    def call_off(self, base: bytes) -> None:
+        """Nobody waits for an answer to a request of ours any more."""
         own = self._own.get(base)
-        if own is None:
-            return
-        for attempt in range(own.attempt + 1):
+        for attempt in range(own.attempt + 1) if own is not None else ():
             request = self._requests.get(attempt_of(base, attempt))
             if request is not None:
                 request.answered = True
         self._forget_own(base)
-        self.counters.delivered += 1
 
     def _forget_own(self, base: bytes) -> None:
         self._own.pop(base, None)
@@ -341,7 +344,9 @@ class Routing:
             return []
         spent = max(1, request.handed - message.left) if request.acknowledged else 1
         request.vain = tuple(dict.fromkeys((*request.vain, *message.vain)))
-        return self._next_best(request, now, message.code, spent=spent)
+        # A peer that gives up for want of an acknowledgement gives up all the same.
+        code = BounceCode.NO_ROUTE if message.code == BounceCode.NO_ACK else message.code
+        return self._next_best(request, now, code, spent=spent)
 
     def _take_charge(self, request: Request, now: float) -> list[RoutingFact]:
         self._remember(request, now)

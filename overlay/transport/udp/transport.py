@@ -15,9 +15,18 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Ended,
+    EndpointOutput,
+    Move,
+    Record,
+    Secure,
+    Send,
+)
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -31,6 +40,7 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
     Transmit,
     Unsent,
 )
@@ -140,13 +150,16 @@ class UdpTransport:
                 self._guarded(self._perform, effect)
                 self._rearm()
 
-    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
+    def _perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Hangup | Admit
+    ) -> None:
         if isinstance(effect, Hangup):
             self._hang_up(effect.link)
+        elif isinstance(effect, Admit):
+            if (link := self._links.get(effect.link)) is not None:
+                link.admit()
         else:
             self._endpoint.perform(effect, trio.current_time())
-            if isinstance(effect, Admit) and (link := self._links.get(effect.link)) is not None:
-                link.admit()
         self._perform_outputs()
 
     async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
@@ -170,7 +183,7 @@ class UdpTransport:
             bytes_in=found.bytes_in,
             bytes_out=found.bytes_out,
             queued=found.queued,
-            rtt=self._endpoint.rtt(link) or found.rtt,
+            rtt=self._endpoint.rtt(link, trio.current_time()) or found.rtt,
             remote=facts.remote,
             local=facts.local,
             path=facts.path,
@@ -283,6 +296,8 @@ class UdpTransport:
                 self.send_datagram(output.data, output.remote, output.local)
             case Record():
                 self._feed(output)
+            case Confirm(link, nonce, remote, local):
+                self._links[link].confirm(nonce, remote, local)
             case Secure():
                 self._secure(output)
             case Move():
@@ -372,10 +387,12 @@ class UdpTransport:
             link.gathered()
 
     def acknowledged(self, link: Link) -> None:
-        """The endpoint does not ask for it yet."""
+        """The peer has acknowledged something of ours."""
+        self._endpoint.acknowledged(link.id, trio.current_time())
 
     def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
-        """The endpoint has not asked for it yet."""
+        """What a `Confirm` asked has come back."""
+        self._endpoint.confirmed(link.id, nonce, remote, local, trio.current_time())
 
     def link_opened(self, link: Link) -> None:
         """DTLS and SCTP stand: the endpoint no longer counts it as half-open."""

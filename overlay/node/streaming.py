@@ -158,7 +158,7 @@ class Streaming:
                 except StreamReset as error:
                     raise _failure(error, protocol) from None
                 except trio.BrokenResourceError as error:
-                    text = f"no reply, and none will come on this link: {error}; ask again"
+                    text = f"no reply will come over this link: {error}"
                     raise CommandFailed(Failure.BROKEN, text) from None
         raise CommandFailed(Failure.TIMEOUT, f"no reply within {timeout:g} s")
 

@@ -56,6 +56,7 @@ PINGS_MAX = 256
 """Pings that wait for their pongs; of more, the oldest is given up."""
 PING_TIMEOUT = 10.0
 """Seconds (guess)."""
+UNANSWERED = f"the peer did not answer within {PING_TIMEOUT:g} s"
 
 
 class LinkState(StrEnum):
@@ -405,6 +406,8 @@ class Links:
         if link is None:
             return []
         self._drop(link)
+        for token in [token for token, ping in self._pings.items() if ping.link == link_id]:
+            self._give_up(token, Failure.BROKEN, f"the link to the peer has ended ({reason})")
         return self._ended(link, reason, f"the link was lost ({reason})")
 
     def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
@@ -458,7 +461,7 @@ class Links:
         """Ask for a pong, for a command or to know the round trip."""
         token = int.from_bytes(self.context.crypto.token(7), "big")
         while len(self._pings) >= PINGS_MAX:
-            self._give_up(next(iter(self._pings)))
+            self._give_up(next(iter(self._pings)), Failure.TIMEOUT, UNANSWERED)
         self._pings[token] = _Ping(link.id, now, request)
         self._ping_timers.set(token, now + PING_TIMEOUT)
         self.context.emit(Transmit(link.id, Ping(token)))
@@ -474,18 +477,17 @@ class Links:
         if ping.request is not None:
             self.context.emit(Resolved(ping.request, link.rtt))
 
-    def _give_up(self, token: int) -> None:
+    def _give_up(self, token: int, code: Failure, text: str) -> None:
         ping = self._pings.pop(token)
         self._ping_timers.stop(token)
         if ping.request is not None:
-            text = f"the peer did not answer within {PING_TIMEOUT:g} s"
-            self.context.emit(Rejected(ping.request, Failure.TIMEOUT, text))
+            self.context.emit(Rejected(ping.request, code, text))
 
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
         for token in self._ping_timers.pop_due(now):
-            self._give_up(token)
+            self._give_up(token, Failure.TIMEOUT, UNANSWERED)
         for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal(GoodbyeCode.TIMEOUT, "the hello took too long"))

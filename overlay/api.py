@@ -154,7 +154,8 @@ class Stream(trio.abc.HalfCloseableStream):
     """A reliable stream of bytes in both directions to a peer: a trio stream.
 
     Flow control goes end to end: `send_all` waits for a peer that does not read, and nobody else
-    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError).
+    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError, whose
+    text says why). While the link is silent, a minute at most, the stream waits.
     """
 
     peer_id: str

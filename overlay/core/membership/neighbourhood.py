@@ -32,6 +32,9 @@ from overlay.core.routing.ring import (
 from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import messages as m
 
+ABSENT = {EndReason.BROKEN, EndReason.GONE}
+"""Ends of links after which their peer is nowhere to be found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overstayed:
@@ -127,7 +130,7 @@ class Neighbourhood:
         self.uses.on_unlinked(peer)
         if code == GoodbyeCode.LEAVE:
             self.views.forget(peer)
-        self._take(self.views.on_unlinked(peer, now, absent=code == EndReason.BROKEN), now)
+        self._take(self.views.on_unlinked(peer, now, absent=code in ABSENT), now)
         self._take(self.ring.on_unlinked(peer, now), now)
         if code == GoodbyeCode.LEAVE:
             self.ring.forget(peer, now)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from overlay.core.connect import connect
+from overlay.core.connect import attempts
 from overlay.core.ice import states as ice_states
 from overlay.core.link import links
 from overlay.core.stream import states as stream_states
@@ -28,7 +28,7 @@ class Machine:
 
 MACHINES = {
     "link": Machine(links.LinkState, links.TRANSITIONS),
-    "climb": Machine(connect.Step, connect.STEPS),  # programs read this name
+    "climb": Machine(attempts.Step, attempts.STEPS),  # programs read this name
     "sending": Machine(stream_states.Sending, stream_states.SENDING),
     "receiving": Machine(
         stream_states.Receiving,

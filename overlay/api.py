@@ -154,7 +154,8 @@ class Stream(trio.abc.HalfCloseableStream):
     """A reliable stream of bytes in both directions to a peer: a trio stream.
 
     Flow control goes end to end: `send_all` waits for a peer that does not read, and nobody else
-    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError).
+    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError, whose
+    text says why). While the link is silent, a minute at most, the stream waits.
     """
 
     peer_id: str
@@ -186,7 +187,7 @@ class Node(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others on our own networks reach it."""
+        """Where others on our own networks reach it now, best first; none without a network."""
         ...
 
     def status(self) -> Mapping[str, Any]:
@@ -198,7 +199,10 @@ class Node(Protocol):
         ...
 
     async def invite(self, *, expires: float | None = None, members: int | None = None) -> Invite:
-        """A link that lets others in for `expires` seconds and names up to `members` members."""
+        """A link that lets others in for `expires` seconds and names up to `members` members.
+
+        CommandFailed ``no_address``: the node has none that a link could name.
+        """
         ...
 
     async def join(self, link: str, *, timeout: float = 30.0) -> None:

@@ -258,6 +258,36 @@ class Negotiate(msgspec.Struct, frozen=True, gc=False):
     timeout: float
 
 
+class Restart(msgspec.Struct, frozen=True, gc=False):
+    """Restart ICE on the association of this link (RFC 8445 §9); DTLS, SCTP and streams go on.
+
+    A new path is said by `PathMoved` and `LinkAlive`; without one the association stays as it is.
+    """
+
+    link: LinkId
+    controlling: bool
+    """The end that has asked for it."""
+    local: IceCredentials
+    remote: IceCredentials
+    candidates: tuple[Candidate, ...]
+    """Ours, as offered or answered."""
+    remote_candidates: tuple[Candidate, ...]
+    timeout: float
+
+
+class Adopt(msgspec.Struct, frozen=True, gc=False):
+    """Let the path of another link to the same peer, whose hello holds, carry this association.
+
+    `LinkAlive` follows. The other link keeps its channel until it is hung up.
+    """
+
+    link: LinkId
+    path: LinkId
+    """The link whose path it is."""
+    asked: bool = False
+    """The peer has only been asked: hear there what it may send at once, and go on as before."""
+
+
 class Transmit(msgspec.Struct, frozen=True, gc=False):
     """Send a control message; a link whose queue is full is aborted (`LinkLost`, ``overflow``)."""
 
@@ -324,6 +354,8 @@ Effect = (
     Dial
     | Prepare
     | Negotiate
+    | Restart
+    | Adopt
     | Transmit
     | Admit
     | Hangup

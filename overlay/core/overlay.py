@@ -197,10 +197,12 @@ class Overlay:
                 self._context.set_wall(wall, now)
                 self._elsewhere.on_clock(now)
                 self._membership.renew_soon(now)
+                self._connecting.forgive_all(now)
                 self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
+                self._connecting.forgive_all(now)
                 self._recalling.on_surroundings(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
@@ -247,21 +249,29 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
+            self._on_presence(peer, "peer_silent", now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
             self._gossip.tree.on_doubt(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
-        elif peer in self._routing.neighbours:  # It was suspect, and not silent.
+        elif peer in self._routing.neighbours:  # It was suspect, and not silent: no news to others.
             self._routing.on_alive(peer)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=False), now)
         else:  # It was silent: it is a neighbour again.
             self._routing.add(peer, event.link, now)
             self._on_neighbours(self._neighbourhood.on_heard_again(peer, event.link, now), now)
-        if not isinstance(event, LinkSuspect):
-            self._membership.tell_soon(now)
-            self._recalling.on_links(now)
-            news = "peer_silent" if isinstance(event, LinkSilent) else "peer_up"
-            self._context.report("info", news, peer=peer)
+            self._on_presence(peer, "peer_up", now)
+        if isinstance(event, LinkAlive):
+            self._connecting.on_up(peer, event.link, now)
+            self._on_stuck(self._connecting.climb_again(now), now)
+        elif (link := self._links.by_id.get(event.link)) is not None:
+            self._on_stuck(self._connecting.climb(link, now), now)
+
+    def _on_presence(self, peer: PeerId, news: str, now: float) -> None:
+        """It has become a neighbour again, or has ceased to be one: tell the others and the log."""
+        self._membership.tell_soon(now)
+        self._recalling.on_links(now)
+        self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
         """A peer's fault ends its link, and no other."""
@@ -288,13 +298,14 @@ class Overlay:
 
     def _on_peer_up(self, fact: PeerUp | PeerMoved, now: float) -> None:
         peer, link = fact.peer, fact.link
+        was_up = peer in self._routing.neighbours
         if isinstance(fact, PeerUp) and not self._neighbourhood.uses.has_room():
             self._membership.welcome(link, now)  # It may dial those whose records it gets.
             self._on_facts([*self._links.end(link, *FULL), AttemptFailed(link.id, *FULL)], now)
             return
         self._routing.add(peer, link.id, now)
         self._routing.on_round_trip(peer, link.rtt)
-        self._connecting.on_up(peer, link.id)
+        self._connecting.on_up(peer, link.id, now)
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
@@ -311,8 +322,9 @@ class Overlay:
         if peer in self._kept:
             facts += around.keep(peer, now)
         self._on_neighbours(facts, now)
-        how = link.negotiated.value
-        self._context.report("info", "peer_up", peer=peer, negotiated=how, via=link.via)
+        self._on_stuck(self._connecting.climb_again(now), now)
+        how, news = link.negotiated.value, "peer_moved" if was_up else "peer_up"
+        self._context.report("info", news, peer=peer, negotiated=how, via=link.via)
 
     def _on_peer_down(self, peer: PeerId, code: str, now: float) -> None:
         self._reflexive.forget(peer)
@@ -325,7 +337,7 @@ class Overlay:
         self._on_routing(routed, now)
         self._membership.tell_soon(now)
         self._recalling.on_links(now)
-        self._context.report("info", "peer_down", peer=peer, code=code)
+        self._context.report("info", "peer_down", peer=peer, reason=code)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -422,14 +434,22 @@ class Overlay:
             self._routing.on_news(self._book.owner(data), bearer, now)
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
-    def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
+    def _add_record(
+        self, data: bytes, bearer: PeerId | None, now: float, *, recalled: bool = False
+    ) -> Record | None:
         if self._book.owner(data) == self._context.peer_id:
             self._elsewhere.on_own_record(data, self._membership.sequences, now)
             return None
-        record = self._membership.add(data, bearer, now)
-        for peer in self._book.evicted():
-            self._neighbourhood.on_evicted(peer)
+        record = self._membership.add(data, bearer, now, recalled=recalled)
+        if record is not None:
+            self._connecting.forgive(PeerId(record.peer_id))
+        self._on_evicted(now)
         return record
+
+    def _on_evicted(self, now: float) -> None:
+        """Members whose records we hold no longer are wanted by nobody."""
+        for peer in self._book.evicted():
+            self._neighbourhood.on_evicted(peer, now)
 
     def _introduce(self, data: bytes, now: float) -> PeerId | None:
         """Whose record this is, if it holds."""
@@ -527,7 +547,9 @@ class Overlay:
                 peers = [peer for peer in introduced if peer is not None]
                 self._neighbourhood.on_sampled(peers, sent)
             case Overstayed(peer):
-                if (link := self._links.by_peer.get(peer)) is not None:
+                link = self._links.by_peer.get(peer)
+                # What is silent serves nothing for now, and has a minute to come back; later again.
+                if link is not None and link.state is not LinkState.SILENT:
                     self._on_facts(self._links.end(link, GoodbyeCode.UNNEEDED, UNNEEDED), now)
             case UsesChanged():
                 self._membership.tell_soon(now)
@@ -565,9 +587,7 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, Failure.SELF, text))
-        elif (
-            peer in self._links.by_peer and self._links.by_peer[peer].state is not LinkState.SILENT
-        ):
+        elif peer in self._links.by_peer and self._links.by_peer[peer].state is LinkState.UP:
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"
@@ -595,13 +615,13 @@ class Overlay:
     def _call(self, now: float) -> None:
         """A round of calls to members met before."""
         for data in self._recalling.unread(now):
-            record = self._add_record(data, None, now)
+            record = self._add_record(data, None, now, recalled=True)
             if record is not None:
                 peer = PeerId(record.peer_id)
                 self._connecting.on_met([peer])
                 self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
         peers = self._recalling.call(now)
-        self._connecting.on_met(peers)
+        self._connecting.on_recalled(peers)
         self._on_neighbours(self._neighbourhood.on_recalled(peers, now), now)
 
     # --- time --------------------------------------------------------------------------------
@@ -610,7 +630,8 @@ class Overlay:
         self._on_facts(self._links.on_time(now), now)
         self._on_stuck(self._connecting.on_time(now), now)
         self._on_routing(self._routing.on_time(now), now)
-        self._membership.on_time(now)
+        if self._membership.on_time(now):
+            self._on_evicted(now)
         self._on_neighbours(self._neighbourhood.on_time(now), now)
         self._gossip.on_time(now)
         self._tracing.on_time(now)

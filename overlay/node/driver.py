@@ -17,6 +17,7 @@ import trio
 from overlay.api import Message
 from overlay.core.events import (
     Admit,
+    Adopt,
     ClockSet,
     Deliver,
     Dial,
@@ -32,6 +33,7 @@ from overlay.core.events import (
     Remember,
     Report,
     Resolved,
+    Restart,
     Transmit,
     Wakeup,
 )
@@ -247,7 +249,7 @@ class Driver:
     def _perform(self, effect: Effect) -> None:
         """Never awaits."""
         match effect:
-            case Transmit() | Dial() | Prepare() | Negotiate():
+            case Transmit() | Dial() | Prepare() | Negotiate() | Restart() | Adopt():
                 self._transport.perform(effect)
             case Admit(link, peer):
                 self._transport.perform(effect)

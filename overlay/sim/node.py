@@ -29,6 +29,8 @@ class SimNode:
     frozen: bool = False
     group: int = 0
     """Packets pass within a group only (`World.partition`)."""
+    deaf_to: "tuple[SimNode, ...]" = ()
+    """Whose packets do not reach it, though its own reach them (`World.deafen`)."""
     clock_offset: float = 0.0
     """Seconds that its wall clock is ahead of the world's."""
     backlog: list[Event] = field(default_factory=list)
@@ -51,6 +53,10 @@ class SimNode:
     def peer_id(self) -> PeerId:
         """The node's peer id."""
         return self.crypto.peer_id
+
+    def gets_from(self, sender: "SimNode") -> bool:
+        """Whether packets of that node arrive here."""
+        return self.group == sender.group and sender not in self.deaf_to
 
     def wall(self, now: float) -> float:
         """What its wall clock says at this virtual second, Unix seconds."""

@@ -257,6 +257,11 @@ class World:
         """Packets pass between all again."""
         self.partition([])
 
+    def deafen(self, node: SimNode, *senders: SimNode) -> None:
+        """From now on the node gets no packets from these, and from all others it does."""
+        node.deaf_to = senders
+        self.network.on_partition()
+
     # --- commands ----------------------------------------------------------------------------
 
     def request(self, node: SimNode, make: Callable[[RequestId], Event]) -> RequestId:

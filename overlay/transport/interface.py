@@ -6,11 +6,21 @@ from typing import Any, Protocol
 
 import trio
 
-from overlay.core.events import Admit, Dial, Event, Hangup, Negotiate, Prepare, Transmit
+from overlay.core.events import (
+    Admit,
+    Adopt,
+    Dial,
+    Event,
+    Hangup,
+    Negotiate,
+    Prepare,
+    Restart,
+    Transmit,
+)
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
 from overlay.transport.streams import MeshStream, OnStream
 
-TransportEffect = Dial | Prepare | Negotiate | Transmit | Admit | Hangup
+TransportEffect = Dial | Prepare | Negotiate | Restart | Adopt | Transmit | Admit | Hangup
 """The effects of the core that a transport performs."""
 
 

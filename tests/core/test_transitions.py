@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from overlay.core.connect.connect import STEPS, Step, StepEvent
+from overlay.core.connect.attempts import STEPS, Step, StepEvent
 from overlay.core.events import LinkAlive, LinkSilent, LinkSuspect, Rejected, Resolved
 from overlay.core.ice import outputs as ice
 from overlay.core.ice.states import (
@@ -158,7 +158,6 @@ def test_a_dial_that_cannot_be_made_is_followed_by_an_offer() -> None:
 def test_without_its_entry_no_offer_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     for outcome in (StepEvent.UNREACHABLE, StepEvent.FAILED):
         monkeypatch.setitem(STEPS[Step.DIAL], outcome, Step.REST)
-    monkeypatch.setitem(STEPS[Step.REST], StepEvent.BEGIN_BY_OFFER, Step.DIAL)
     assert isinstance(connecting_through_the_middle(), Rejected)
 
 

@@ -34,6 +34,10 @@ JOIN_REST_FIRST, JOIN_REST_MAX = 0.5, 4.0
 """Seconds (guess) between two rounds of a join's dials, twice as many after each, at most."""
 JOINING = "joining"
 """The report that a join goes on."""
+NO_ADDRESS = (
+    "this node has no address that an invite could name: no network interface of this machine is "
+    "up and has one; connect the machine to a network, then ask again"
+)
 # Why a join failed for good, the most telling first.
 _TELLING = (
     *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
@@ -104,7 +108,10 @@ class Inviting:
 
     def make(self, command: MakeInvite, now: float) -> None:
         """Sign the grant, ask neighbours for tokens, resolve when they came or after a second."""
-        context, crypto = self.context, self.context.crypto
+        context, crypto, addresses = self.context, self.context.crypto, self.reflexive.entries()
+        if not addresses:
+            context.emit(Rejected(command.request, Failure.NO_ADDRESS, NO_ADDRESS))
+            return
         seed, invite_id = crypto.token(32), crypto.token(8)
         expires_at = int(context.wall(now) + command.expires_in)
         grant = Grant(
@@ -118,7 +125,7 @@ class Inviting:
         )
         signed = invite.make_grant(grant, crypto)
         token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
-        ours = InviteMember(context.peer_id, crypto.fingerprint, token, self.reflexive.entries())
+        ours = InviteMember(context.peer_id, crypto.fingerprint, token, addresses)
         making = _Making(command.request, signed, seed, {}, [ours])
         for link in self._dialable_neighbours()[: min(command.members, MEMBERS_MAX) - 1]:
             assert link.peer is not None
@@ -136,7 +143,7 @@ class Inviting:
         chosen = []
         for link in self.links.alive():
             record = self.book.get(link.peer) if link.peer else None
-            if record and self.reflexive.dialable(record.addresses, claimed=False):
+            if record and self.reflexive.worth_naming(record.addresses):
                 chosen.append(link)
         self.context.random.shuffle(chosen)
         return chosen
@@ -162,11 +169,7 @@ class Inviting:
             del making.asked[message.request]
             record = self.book.get(peer)
             if record is not None and len(message.token) == 16:
-                addresses = [
-                    entry
-                    for entry in record.addresses
-                    if self.reflexive.dialable([entry], claimed=False)
-                ]
+                addresses = self.reflexive.worth_naming(record.addresses)
                 member = InviteMember(peer, record.fingerprint, message.token, addresses)
                 making.members.append(member)
             if not making.asked:

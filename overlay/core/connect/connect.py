@@ -1,10 +1,19 @@
-"""One idea: how a node comes from a peer id to a link, one step after another.
+"""One idea: how a node comes from a peer id to a link that is up, one round after another.
 
-A peer is dialled where its record says; else an offer goes to it through the mesh, and both ends
-check paths to each other (ICE, RFC 8445); else even addresses are dialled that nobody has seen to
-be the peer's own. `STEPS` says which step follows when one has failed. A step that cannot be taken
-(nothing to dial, nobody who could pass an offer on) counts as failed, for the reason that the last
-one failed for. A link to the peer ends all attempts at once, whoever made it.
+A peer is dialled where its record says. A moment later an offer goes to it through the mesh, and
+both ends check paths to each other (ICE, RFC 8445): dial and offer race, as connections do in RFC
+8305. When both have failed, even addresses are dialled that nobody has seen to be the peer's own.
+`STEPS` says what follows what. A step that cannot be taken (nothing to dial, nobody who could pass
+an offer on) counts as failed, for the reason that the last one failed for. Whatever makes the link
+to the peer a link that is up ends the round, and calls off all that it had begun.
+
+A round that has come to nothing is followed by a rest, twice as long each time, whoever asks for
+the peer; only a user's command may begin one sooner. Word from the peer itself (a newer record, an
+offer, a link) ends the rest, and so does a change of our own surroundings.
+
+A link that is suspect or silent is no link that is up: a round begins beside it at once. Its
+offer asks to restart ICE on the association that is there (RFC 8445 §9), and a dial that succeeds
+hands its path over to that association (`overlay.core.link.links`), so that streams go on.
 
 The other end of an offer is here, too: what it accepts is one more attempt to reach the offerer.
 An offer has us send checks to addresses that somebody else has named, so `offers` checks it before
@@ -12,9 +21,9 @@ anything is sent anywhere, and each peer has at most one that we answer.
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import assert_never
 
+from overlay.core.connect.attempts import STEPS, Attempts, Due, Offering, Step, StepEvent
 from overlay.core.connect.offers import (
     OFFER_LIFE,
     Declined,
@@ -29,8 +38,9 @@ from overlay.core.connect.offers import (
     to_entries,
 )
 from overlay.core.context import Context
-from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved
-from overlay.core.link.links import Expected, Links
+from overlay.core.events import Dial, Hangup, Negotiate, Prepare, Rejected, Resolved, Restart
+from overlay.core.limits import BoundedDict
+from overlay.core.link.links import GLARE_WINDOW, Expected, Link, Links, LinkState
 from overlay.core.membership.link_uses import GUESTS_MAX
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.prekeys import sealing_key
@@ -58,17 +68,42 @@ from overlay.errors import Failure
 
 DIAL_TIMEOUT = 5.0
 """Seconds (guess) that a dial gets, whichever of its addresses answers."""
+STAGGER = 0.25
+"""Seconds from a dial to the offer beside it: the Connection Attempt Delay that RFC 8305 §5
+recommends. A dial that works is then mostly done, and costs the mesh nothing."""
+STAGGER_COMMAND = 0.05
+"""The same when a user waits (guess): longer than a dial within a LAN takes, and what it may cost
+an offer that is needed is not noticed."""
+STAGGER_CLIMB = 0.5
+"""Seconds (guess) by which the end that was dialled seeks another path later than its dialler, so
+that the two seldom do the same at once."""
+CLIMB_INTERVAL = 10.0
+"""Seconds (guess) between two rounds beside one link: one that flaps costs no more."""
+CLIMB_TTL = 2
+"""Messages that an offer to restart ICE may cost: to a neighbour that says it is linked to the
+peer, and from there. When a quarter of a mesh dies at once, each of its neighbours sends one
+(measured: with 16, the survivors sent twice as many messages in the first 15 s)."""
+RESTART_INTERVAL = 1.0
+"""Seconds between two restarts that one peer may ask of us (guess)."""
 ATTEMPT_TIMEOUT = 6.0
-"""Seconds (guess) from an offer to its open link before it counts as failed."""
+"""Seconds (guess) from an offer to its answer, and from there to its open link."""
+WALKING_TIMEOUT = 11.0
+"""The same (guess) for an offer that is worth walks and a seek: two tries of 2.5 s, four seconds of
+walks, two for the seek (`overlay.core.routing.routing`)."""
 ICE_TIMEOUT = 10.0
 """Seconds (guess) after which ICE must have failed: RFC 8445 leaves it open."""
 COMMAND_TIMEOUT = 12.0
 """Seconds (guess) that a command to connect keeps trying."""
 COMMAND_RETRY = 2.0
 """Seconds (guess) of rest at most while a command waits."""
-BACKOFF_FIRST, BACKOFF_MAX = 1.0, 60.0
-"""Seconds (guess) of rest after the first failure, twice as many after each other one, at most."""
+BACKOFF_FIRST, BACKOFF_MAX = 2.0, 300.0
+"""Seconds (guess) of rest after the first round in vain, twice as many after each other one, at
+most: who has died draws ten rounds from a node in its first ten minutes, whoever wants it."""
 DOUBLINGS_MAX = 8
+FORGIVE_AFTER = 3
+"""Rounds in vain after which a peer that is linked again means that a partition is over (guess)."""
+FORGIVE_INTERVAL = 60.0
+"""Seconds (guess) between two times that everybody's rest ends early for that."""
 ADDRESSES_MAX = 8
 """Addresses that one dial goes to: as many as an offer has candidates."""
 PEERS_MAX = 1024
@@ -76,95 +111,7 @@ PEERS_MAX = 1024
 ANSWERING_MAX = 64
 """Offers that we are answering at once; more are declined as busy."""
 ATTEMPT_FAILED = "attempt_failed"
-"""The report on each attempt that came to nothing; programs hear of it, too."""
-
-
-class Step(StrEnum):
-    """What is being tried."""
-
-    REST = "rest"
-    """Nothing; a command that waits, or the need for neighbours, begins anew after a while."""
-    DIAL = "dial"
-    """The addresses in the peer's record that somebody has seen to be its own."""
-    OFFER = "offer"
-    """An offer through the mesh, and the checks of both ends that its answer begins."""
-    LAST_RESORT = "last resort"
-    """Even the addresses that the peer's record merely claims."""
-
-
-class StepEvent(StrEnum):
-    """What leads from one step to the next."""
-
-    BEGIN = "begin, after an even number of failures"
-    BEGIN_BY_OFFER = "begin, after an odd number"
-    UNREACHABLE = "unreachable"
-    FAILED = "failed otherwise"
-
-
-STEPS: dict[Step, dict[StepEvent, Step]] = {
-    Step.REST: {
-        StepEvent.BEGIN: Step.DIAL,
-        StepEvent.BEGIN_BY_OFFER: Step.OFFER,
-        # An attempt of the peer's own, or by an invite, has come to nothing.
-        StepEvent.UNREACHABLE: Step.LAST_RESORT,
-        StepEvent.FAILED: Step.REST,
-    },
-    Step.DIAL: {
-        StepEvent.UNREACHABLE: Step.OFFER,
-        StepEvent.FAILED: Step.OFFER,
-    },
-    Step.OFFER: {
-        StepEvent.UNREACHABLE: Step.LAST_RESORT,
-        StepEvent.FAILED: Step.REST,
-    },
-    Step.LAST_RESORT: {
-        StepEvent.UNREACHABLE: Step.REST,
-        StepEvent.FAILED: Step.REST,
-    },
-}
-
-
-class Due(StrEnum):
-    """What falls due towards a peer."""
-
-    GIVE_UP = "give up"  # a command has waited long enough
-    OFFER = "offer"  # our offer should have become a link
-    RETRY = "retry"  # the rest is over
-
-
-@dataclass(slots=True)
-class Offering:
-    """An offer of ours that waits for its answer, or for its link to open."""
-
-    link: LinkId
-    request: bytes
-    attempt: bytes
-    local: IceCredentials
-    candidates: tuple[Candidate, ...]
-    digest: bytes
-    answered: bool = False
-
-
-@dataclass(slots=True)
-class Attempts:
-    """All that is under way towards one peer."""
-
-    peer: PeerId
-    waiting: list[tuple[RequestId, float]] = field(default_factory=list)
-    """Commands and when each gives up."""
-    dials: dict[LinkId, None] = field(default_factory=dict)
-    answering: LinkId | None = None
-    """ICE started as the answerer of the peer's offer."""
-    offering: Offering | None = None
-    failures: int = 0
-    last: tuple[str, str] = (Failure.UNREACHABLE, "no way to this peer is known")
-    """The code and the text of the latest failure."""
-    step: Step = Step.REST
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self.dials) or self.offering is not None or self.answering is not None
+"""The report on each round that came to nothing; programs hear of it, too."""
 
 
 @dataclass(slots=True)
@@ -184,6 +131,10 @@ class Connecting:
     # Peers whom an invite or the cache named: they may be dialled even if others may not.
     _met: dict[PeerId, None] = field(default_factory=dict)
     _by_request: dict[bytes, PeerId] = field(default_factory=dict)
+    # When a round beside each link began, and when each peer last had us restart ICE.
+    _climbed: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
+    _restarted: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
+    _forgiven_at: float = float("-inf")
     _offers: OfferReader = field(init=False)
     _timers: Timers[tuple[Due, PeerId]] = field(init=False)
 
@@ -202,13 +153,50 @@ class Connecting:
         self._timers.set((Due.GIVE_UP, peer), attempts.waiting[0][1])
 
     def start(self, peer: PeerId, now: float) -> list[PeerId]:
-        """Take the first step that can be taken, unless something is under way."""
-        attempts = self._attempts(peer)
-        if attempts.busy or peer in self.links.by_peer:
+        """Begin a round, unless one is under way or the peer rests; a command need not wait."""
+        if self._is_up(peer):
             return []
-        begin = StepEvent.BEGIN_BY_OFFER if attempts.failures % 2 else StepEvent.BEGIN
-        attempts.step = STEPS[Step.REST][begin]
+        attempts = self._attempts(peer)
+        if attempts.busy:
+            return []
+        if now < attempts.retry_at and not attempts.waiting:
+            return [peer]
+        return self._begin(attempts, now)
+
+    def climb(self, link: Link, now: float) -> list[PeerId]:
+        """A link is suspect or silent: look for another path beside it, its dialler at once."""
+        peer = link.peer
+        assert peer is not None
+        if now < self._climbed.get(peer, -CLIMB_INTERVAL) + CLIMB_INTERVAL:
+            return []
+        attempts = self._attempts(peer)
+        if attempts.busy:
+            return []
+        if link.inbound:
+            self._timers.set((Due.CLIMB, peer), now + STAGGER_CLIMB)
+            return []
+        return self._climb(attempts, now)
+
+    def _climb(self, attempts: Attempts, now: float) -> list[PeerId]:
+        if attempts.busy or self._is_up(attempts.peer):
+            return []
+        self._climbed.put(attempts.peer, now)
+        return self._begin(attempts, now)
+
+    def climb_again(self, now: float) -> list[PeerId]:
+        """A link is up again: others that are not may have a way through it."""
+        doubtful = [link for link in self.links.by_peer.values() if link.state is not LinkState.UP]
+        return [peer for link in doubtful for peer in self.climb(link, now)]
+
+    def _begin(self, attempts: Attempts, now: float) -> list[PeerId]:
+        attempts.step = STEPS[Step.REST][StepEvent.BEGIN]
+        attempts.tried, attempts.undeliverable = (), False
         return self._take(attempts, now)
+
+    def _is_up(self, peer: PeerId) -> bool:
+        """Whether there is a link to this peer that nobody doubts."""
+        link = self.links.by_peer.get(peer)
+        return link is not None and link.state is LinkState.UP
 
     def _attempts(self, peer: PeerId) -> Attempts:
         """The peer's attempts, new or old; of too many, the longest idle are forgotten."""
@@ -225,14 +213,18 @@ class Connecting:
 
     def _next_step(self, attempts: Attempts, now: float) -> list[PeerId]:
         """A step has failed with nothing else under way: take the next one at once."""
-        if attempts.peer in self.links.by_peer:
+        if self._is_up(attempts.peer):
             return []
-        if attempts.step is Step.DIAL and not self.routing.neighbours:
+        if attempts.step is Step.DIAL and not self._is_heard():
             attempts.step = Step.OFFER  # Nobody could pass it on: it counts as tried.
         return self._after_failure(attempts, now)
 
+    def _is_heard(self) -> bool:
+        """Whether there is a neighbour, not in doubt, that could pass an offer on."""
+        return len(self.routing.neighbours) > len(self.routing.lookahead.doubted)
+
     def _after_failure(self, attempts: Attempts, now: float) -> list[PeerId]:
-        unreachable = attempts.last[0] == Failure.UNREACHABLE
+        unreachable = attempts.undeliverable or attempts.last[0] == Failure.UNREACHABLE
         event = StepEvent.UNREACHABLE if unreachable else StepEvent.FAILED
         attempts.step = STEPS[attempts.step][event]
         return self._take(attempts, now)
@@ -241,14 +233,20 @@ class Connecting:
         """Take the step that it is at, or the first that can be taken after it."""
         match attempts.step:
             case Step.REST:
+                self._rest(attempts, now)
                 return [attempts.peer]
-            case Step.OFFER if self.context.settings.offers:
+            case Step.OFFER if self.context.settings.offers and self._may_offer(attempts, now):
                 return self._offer(attempts, now)
             case Step.OFFER:
                 return self._after_failure(attempts, now)
             case Step.DIAL | Step.LAST_RESORT:
-                taken = self._dial_record(attempts, claimed=attempts.step is Step.LAST_RESORT)
-                return [] if taken else self._after_failure(attempts, now)
+                claimed = attempts.step is Step.LAST_RESORT
+                if not self._dial_record(attempts, claimed=claimed):
+                    return self._after_failure(attempts, now)
+                if not claimed:
+                    stagger = STAGGER_COMMAND if attempts.waiting else STAGGER
+                    self._timers.set((Due.BESIDE, attempts.peer), now + stagger)
+                return []
             case _:
                 assert_never(attempts.step)
 
@@ -263,10 +261,14 @@ class Connecting:
         record, met = self.book.get(peer), peer in self._met
         if record is None or record.token is None or not (met or self.context.settings.direct):
             return False
-        everything = claimed or met or not self.routing.neighbours
-        addresses = self.reflexive.dialable(record.addresses, claimed=everything)
+        # Whom we are linked to has been at these addresses lately.
+        linked = peer in self.links.by_peer
+        everything = claimed or met or linked or not self.routing.neighbours
+        dialable = self.reflexive.dialable(record.addresses, claimed=everything)
+        addresses = [address for address in dialable if address not in attempts.tried]
         if not addresses:
             return False
+        attempts.tried += tuple(addresses)
         token = record.token
         claim = (token.kind, token.token_id, token.expires_at)
         expected = Expected(peer, Negotiated.CACHE if met else Negotiated.DIRECT, inbound=False)
@@ -310,8 +312,12 @@ class Connecting:
     # --- offers of ours --------------------------------------------------------------------------
 
     def _offer(self, attempts: Attempts, now: float) -> list[PeerId]:
-        offer = self._make_offer(attempts, now)
-        facts = self.routing.send(offer, now, walk=bool(attempts.waiting))
+        suspended = self.links.by_peer.get(attempts.peer)
+        offer = self._make_offer(attempts, suspended.facts.attempt if suspended else b"", now)
+        walk = bool(attempts.waiting)
+        timeout = WALKING_TIMEOUT if walk else ATTEMPT_TIMEOUT
+        self._timers.set((Due.OFFER, attempts.peer), now + timeout)
+        facts = self.routing.send(offer, now, walk=walk, beside=suspended is not None)
         return [
             peer
             for fact in facts
@@ -319,7 +325,14 @@ class Connecting:
             for peer in self.on_undeliverable(fact.request, fact.code, now)
         ]
 
-    def _make_offer(self, attempts: Attempts, now: float) -> Offer:
+    def _may_offer(self, attempts: Attempts, now: float) -> bool:
+        """Whether an offer is worth its price: beside a link only if a neighbour knows the way."""
+        if attempts.waiting or attempts.peer not in self.links.by_peer:
+            return True
+        return self.routing.is_near(attempts.peer, now)
+
+    def _make_offer(self, attempts: Attempts, restarts: bytes, now: float) -> Offer:
+        """`restarts`: the attempt of the association that the peer may still know, or nothing."""
         peer, crypto, wall = attempts.peer, self.context.crypto, self.context.wall(now)
         prekey = sealing_key(peer, self.book.get(peer), wall, crypto)
         request, attempt = new_request(crypto), crypto.token(16)
@@ -332,19 +345,23 @@ class Connecting:
             attempt=attempt,
             boot=self.context.settings.boot,
             expires_at=int(wall + OFFER_LIFE),
-            ttl=OFFER_TTL,
+            ttl=CLIMB_TTL if restarts and not attempts.waiting else OFFER_TTL,
             fingerprint=crypto.fingerprint,
             ufrag=local.ufrag,
             password=local.password,
             candidates=to_entries(candidates),
             record=self.membership.own,
+            restarts=restarts,
         )
         offer, digest = seal_offer(self.context, body, prekey)
         link = self.links.new_id()
-        attempts.offering = Offering(link, request, attempt, local, candidates, digest)
+        offering = Offering(link, request, attempt, local, candidates, digest, restarts)
+        attempts.offering = offering
         self._by_request[request] = peer
-        self._timers.set((Due.OFFER, peer), now + ATTEMPT_TIMEOUT)
-        self.context.emit(Prepare(link, local, attempt, candidates))
+        if restarts:
+            offering.known = False  # Nobody can say yet which association these credentials are of.
+        else:
+            self.context.emit(Prepare(link, local, attempt, candidates))
         return offer
 
     def on_answer(self, answer: Answer, via: PeerId, now: float) -> list[PeerId]:
@@ -360,14 +377,40 @@ class Connecting:
             )
             return []
         if body.accepted:
-            self._start_ice(attempts.peer, attempts.offering, body, via)
-            return []
+            self._timers.set((Due.OFFER, attempts.peer), now + ATTEMPT_TIMEOUT)
+            return self._on_accepted(attempts, attempts.offering, body, via, now)
         self._abandon(attempts)
         text = f"the peer declined: {body.reason[:80]}"
         return self._failed(attempts, Failure.REFUSED, text, now)
 
-    def _start_ice(self, peer: PeerId, offering: Offering, body: AnswerBody, via: PeerId) -> None:
+    def _on_accepted(
+        self, attempts: Attempts, offering: Offering, body: AnswerBody, via: PeerId, now: float
+    ) -> list[PeerId]:
+        """The peer has restarted the association, or does not know it and wants another."""
         offering.answered = True
+        link = self.links.by_peer.get(attempts.peer)
+        if not body.restarted:
+            self._start_ice(attempts.peer, offering, body, via)
+        elif link is None or link.facts.attempt != offering.restarts:
+            self._abandon(attempts)
+            text = "the link was lost before it could be restarted"
+            return self._failed(attempts, Failure.TIMEOUT, text, now)
+        else:
+            self.context.emit(
+                Restart(
+                    link=link.id,
+                    controlling=True,
+                    local=offering.local,
+                    remote=IceCredentials(body.ufrag, body.password),
+                    candidates=offering.candidates,
+                    remote_candidates=to_candidates(body.candidates),
+                    timeout=ICE_TIMEOUT,
+                )
+            )
+        return []
+
+    def _start_ice(self, peer: PeerId, offering: Offering, body: AnswerBody, via: PeerId) -> None:
+        offering.known = True
         expected = Expected(peer, Negotiated.MESH, inbound=False, via=via, hops=body.hops)
         self.links.expect(offering.link, expected)
         self.context.emit(
@@ -390,6 +433,7 @@ class Connecting:
         if attempts is None:
             return []
         self._abandon(attempts)
+        attempts.undeliverable = True
         text = f"no neighbour could pass it on ({code})"
         return self._failed(attempts, Failure.UNREACHABLE, text, now)
 
@@ -420,16 +464,21 @@ class Connecting:
     def _answer(
         self, opened: OpenedOffer, via: PeerId, hops: int, sender: Record, now: float
     ) -> None:
-        """Accept and start ICE, or decline; say nothing when our own offer stands (glare)."""
+        """Accept and start ICE, or decline; say nothing when it is late, or ours stands (glare)."""
         peer, body = PeerId(opened.body.sender), opened.body
         prekey = sealing_key(peer, sender, self.context.wall(now), self.context.crypto)
-        if self._wins_glare(peer, body.attempt):
+        if self._wins_glare(peer, body.attempt) or self._is_late(body, now):
             return
         attempts = self._attempts(peer)
+        attempts.failures, attempts.retry_at = 0, 0.0
         self._abandon(attempts)
-        declined = self._why_declined()
+        link = self.links.by_peer.get(peer)
+        known = link if link is not None and link.facts.attempt == body.restarts else None
+        declined = self._why_declined(peer, known, now)
         local, candidates = IceCredentials("", ""), self.reflexive.candidates()
-        if declined is None:
+        if declined is None and known is not None:
+            local = self._restart(known, body, candidates, now)
+        elif declined is None:
             local = self._accept(attempts, body, candidates, via, hops)
         answer = AnswerBody(
             network=self.context.settings.network,
@@ -445,15 +494,45 @@ class Connecting:
             ufrag=local.ufrag,
             password=local.password,
             candidates=to_entries(candidates) if declined is None else [],
+            restarted=declined is None and known is not None,
         )
         self.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
 
-    def _why_declined(self) -> Declined | None:
-        """Why no more offers can be accepted now, if so."""
+    def _is_late(self, body: OfferBody, now: float) -> bool:
+        """Whether a dial has overtaken this offer: the link to its sender has just come up."""
+        link = self.links.by_peer.get(PeerId(body.sender))
+        if link is None or link.state is not LinkState.UP or body.restarts:
+            return False
+        return link.boot == body.boot and now - link.opened_at < GLARE_WINDOW
+
+    def _why_declined(self, peer: PeerId, known: Link | None, now: float) -> Declined | None:
+        """Why no more offers can be accepted now, if so; `known`: of the link to be restarted."""
+        if known is not None:
+            recent = now < self._restarted.get(peer, -RESTART_INTERVAL) + RESTART_INTERVAL
+            return Declined.BUSY if recent else None
         if len(self.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX:
             return Declined.FULL
         answering = sum(1 for each in self.by_peer.values() if each.answering is not None)
         return Declined.BUSY if answering >= ANSWERING_MAX else None
+
+    def _restart(
+        self, link: Link, body: OfferBody, candidates: tuple[Candidate, ...], now: float
+    ) -> IceCredentials:
+        """Restart ICE as the answerer; returns our credentials for the answer."""
+        self._restarted.put(PeerId(body.sender), now)
+        local = new_credentials(self.context)
+        self.context.emit(
+            Restart(
+                link=link.id,
+                controlling=False,
+                local=local,
+                remote=IceCredentials(body.ufrag, body.password),
+                candidates=candidates,
+                remote_candidates=to_candidates(body.candidates),
+                timeout=ICE_TIMEOUT,
+            )
+        )
+        return local
 
     def _accept(
         self,
@@ -495,11 +574,13 @@ class Connecting:
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def on_up(self, peer: PeerId, link: LinkId) -> None:
-        """The peer is linked: whatever else was under way is called off, who waits is told."""
+    def on_up(self, peer: PeerId, link: LinkId, now: float) -> None:
+        """The link is up: whatever else was under way is called off, who waits is told."""
         attempts = self.by_peer.get(peer)
         if attempts is None:
             return
+        if attempts.failures >= FORGIVE_AFTER and now >= self._forgiven_at + FORGIVE_INTERVAL:
+            self.forgive_all(now)
         for other in [*attempts.dials, attempts.answering]:
             if other is not None and other != link and other not in self.links.by_id:
                 self._hangup(other, EndReason.CANCELLED)
@@ -515,10 +596,13 @@ class Connecting:
 
     def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> list[PeerId]:
         """A dial or a negotiation has come to nothing."""
+        overtaken = code in (GoodbyeCode.DUPLICATE, EndReason.GLARE)
         for attempts in self.by_peer.values():
             offering = attempts.offering
             if link in attempts.dials:
                 del attempts.dials[link]
+                # Another dial may be on its way to the same address, to whatever peer.
+                overtaken = code == GoodbyeCode.DUPLICATE
             elif attempts.answering == link:
                 attempts.answering = None
             elif offering is not None and offering.link == link:
@@ -526,7 +610,12 @@ class Connecting:
                 attempts.offering = None
             else:
                 continue
-            return self._failed(attempts, code, text, now)
+            if not overtaken:
+                return self._failed(attempts, code, text, now)
+            # No failure: the link that it doubles stands, or is about to.
+            if attempts.waiting and not attempts.busy:
+                self._timers.set((Due.RETRY, attempts.peer), now + COMMAND_RETRY)
+            return []
         return []
 
     def call_off(self, peer: PeerId, link: LinkId) -> None:
@@ -541,28 +630,44 @@ class Connecting:
         offering = attempts.offering
         if offering is not None:
             self._by_request.pop(offering.request, None)
+            self.routing.call_off(offering.request)
             attempts.offering = None
-            self._hangup(offering.link, EndReason.CANCELLED)
+            if offering.known:
+                self._hangup(offering.link, EndReason.CANCELLED)
 
     def _failed(self, attempts: Attempts, code: str, text: str, now: float) -> list[PeerId]:
         """An attempt has come to nothing: take the next step, unless another is under way."""
-        rests = self._rests(attempts, code, text, now)
-        # A duplicate is no failure: the link that it doubles stands, or is about to.
-        return self._next_step(attempts, now) if rests and code != GoodbyeCode.DUPLICATE else []
-
-    def _rests(self, attempts: Attempts, code: str, text: str, now: float) -> bool:
-        """Note a failure; with nothing else under way, whether so, rest longer than last time."""
         attempts.last = (code, text)
+        return [] if attempts.busy else self._next_step(attempts, now)
+
+    def _rest(self, attempts: Attempts, now: float) -> None:
+        """A round has come to nothing: rest longer than after the last one."""
+        code, text = attempts.last
         self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
-        if attempts.busy:
-            return False
         delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2**attempts.failures)
+        delay *= self.context.random.uniform(0.75, 1.25)
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
+        attempts.retry_at, attempts.undeliverable = now + delay, False
         if attempts.waiting:
-            delay = min(delay, COMMAND_RETRY)
-        at = now + delay * self.context.random.uniform(0.75, 1.25)
-        self._timers.set((Due.RETRY, attempts.peer), at)
-        return True
+            self._timers.set((Due.RETRY, attempts.peer), now + min(delay, COMMAND_RETRY))
+
+    def forgive(self, peer: PeerId) -> None:
+        """Word of a peer has come from itself: it need not rest."""
+        attempts = self.by_peer.get(peer)
+        if attempts is not None:
+            attempts.failures, attempts.retry_at = 0, 0.0
+
+    def on_recalled(self, peers: list[PeerId]) -> None:
+        """Nobody is linked, and these are called; recall rests by itself."""
+        self.on_met(peers)
+        for attempts in filter(None, map(self.by_peer.get, peers)):
+            attempts.retry_at = 0.0
+
+    def forgive_all(self, now: float) -> None:
+        """Our surroundings have changed, or a partition is over: nobody need rest any longer."""
+        self._forgiven_at = now
+        for attempts in self.by_peer.values():
+            attempts.retry_at = 0.0
 
     def _hangup(self, link: LinkId, reason: EndReason) -> None:
         self.links.forget(link)
@@ -579,33 +684,51 @@ class Connecting:
         """Time out what takes too long; try again for the commands that wait."""
         retry: list[PeerId] = []
         failed: list[Attempts] = []
+        beside: list[Attempts] = []
+        climbing: list[Attempts] = []
         for due, peer in self._timers.pop_due(now):
             attempts = self.by_peer[peer]
             match due:
                 case Due.RETRY:
                     retry.append(peer)
+                case Due.BESIDE:
+                    beside.append(attempts)
+                case Due.CLIMB:
+                    climbing.append(attempts)
                 case Due.GIVE_UP:
                     self._give_up(attempts, now)
                 case Due.OFFER:
-                    if self._is_overdue(attempts, now):
+                    if self._is_overdue(attempts):
                         failed.append(attempts)
                 case _:
                     assert_never(due)
         stuck = [peer for each in failed for peer in self._next_step(each, now)]
+        stuck += [peer for each in beside for peer in self._offer_beside(each, now)]
+        stuck += [peer for each in climbing for peer in self._climb(each, now)]
         for peer in retry:
             waits = self.by_peer.get(peer)
             if waits is not None and waits.waiting:
                 stuck += self.start(peer, now)
         return stuck
 
-    def _is_overdue(self, attempts: Attempts, now: float) -> bool:
-        """Call off an offer that has not become a link; whether nothing else is under way."""
+    def _offer_beside(self, attempts: Attempts, now: float) -> list[PeerId]:
+        """The dial has not been answered in a moment: the offer need not wait for its end."""
+        if not attempts.dials or attempts.step is not Step.DIAL or not self._is_heard():
+            return []
+        if not self.context.settings.offers or not self._may_offer(attempts, now):
+            return []
+        attempts.step = STEPS[Step.DIAL][StepEvent.SLOW]
+        return self._take(attempts, now)
+
+    def _is_overdue(self, attempts: Attempts) -> bool:
+        """Call off an offer that came to nothing in time; whether nothing else is under way."""
         offering = attempts.offering
         if offering is None or offering.link in self.links.by_id:
             return False
         self._abandon(attempts)
         text = "no path between the two worked" if offering.answered else "no answer came back"
-        return self._rests(attempts, Failure.TIMEOUT, text, now)
+        attempts.last = (Failure.TIMEOUT, text)
+        return not attempts.busy
 
     def _give_up(self, attempts: Attempts, now: float) -> None:
         for request, at in attempts.waiting:

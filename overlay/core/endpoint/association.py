@@ -12,14 +12,16 @@ from overlay.core.endpoint.dtls_cookie import (
     ONLY_OF_CLIENTS,
     ONLY_OF_SERVERS,
     SERVER_GREETINGS,
+    attempt_name,
     handshake_type,
 )
 from overlay.core.endpoint.outputs import Secure
-from overlay.core.events import Dial, Negotiate, Prepare
+from overlay.core.events import Dial, Negotiate, Prepare, Restart
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
-from overlay.core.ice.outputs import IceOutput
+from overlay.core.ice.lite import HalfOpenCheck, LiteSession
+from overlay.core.ice.outputs import AddressPair, IceOutput
+from overlay.core.ice.path import RoundTrip
 from overlay.core.limits import HALF_OPEN_TIMEOUT, BoundedDict
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
@@ -38,13 +40,17 @@ class Ice(Protocol):
     def remote(self) -> IceCredentials | None: ...
 
     @property
-    def rtt(self) -> float | None: ...
+    def round_trip(self) -> RoundTrip: ...
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float
     ) -> None: ...
 
-    def heard(self, remote: Address, now: float) -> None: ...
+    def acknowledged(self, now: float) -> None: ...
+
+    def confirmed(
+        self, nonce: bytes, remote: Address, local: Address | None, now: float
+    ) -> bool: ...
 
     def handle_timeout(self, now: float) -> None: ...
 
@@ -73,8 +79,10 @@ class Association:
     remote_candidates: tuple[Candidate, ...] = ()
     started: bool = True
     """False while only prepared."""
-    name: str = ""
-    """The whole USERNAME of a direct dial that comes in, our user fragment otherwise."""
+    names: tuple[str, ...] = ()
+    """What checks call it: the whole USERNAME of a direct dial that comes in, else our fragment."""
+    restarting: "Restarting | None" = None
+    """A restart of ICE that looks for another path."""
     due: float | None = None
     """The deadline that is set for it."""
     pair: AddressPair | None = None
@@ -82,6 +90,8 @@ class Association:
     path: PathKind = PathKind.HOST
     secured: bool = False
     established: bool = False
+    doubtful: bool = False
+    """Said to be suspect or silent, and not to be alive again."""
     mapped: Address | None = None
     """Our address as the peer sees it, told once the link is established."""
     hello_random: bytes = b""
@@ -95,7 +105,25 @@ class Association:
     early: list[bytes] = field(default_factory=list)
     """Records that came before our side of the path stood."""
     quiet_until: float = float("-inf")
-    """Records decrypted before this instant tell the agent nothing that it does not know."""
+    """Until then another record from where its datagrams go tells nothing new."""
+
+    def may_be_restarted_by(self, check: HalfOpenCheck) -> bool:
+        """Whether it was opened with the same dial token, and its dialler checks as a dialler."""
+        mine, its = self.claim, check.claim
+        if mine is None or not self.established or not isinstance(self.ice, LiteSession):
+            return False
+        return (mine.kind, mine.token_id) == (its.kind, its.token_id)
+
+    def likeness(self, check: HalfOpenCheck, pair: AddressPair) -> tuple[bool, bool, bool, LinkId]:
+        """Which of several it is, most likely: the largest.
+
+        The same attempt says all. Else one that is in doubt: why should another restart? Else one
+        from the same host, and the last that came in.
+        """
+        assert self.claim is not None
+        assert self.pair is not None
+        same_host = self.pair[0].host == pair[0].host
+        return self.claim.attempt == check.claim.attempt, self.doubtful, same_host, self.link
 
     @property
     def dialling(self) -> tuple[Address, ...]:
@@ -103,6 +131,10 @@ class Association:
         if not self.direct or self.inbound or self.established:
             return ()
         return tuple(candidate.address for candidate in self.remote_candidates)
+
+    def goes_by(self, name: bytes) -> bool:
+        """Whether a ClientHello of this name may be for it; empty: it does not say whose it is."""
+        return not name or attempt_name(self.attempt) == name
 
     def takes(self, data: bytes) -> bool:
         """Whether this plain record can belong to its handshake.
@@ -118,8 +150,20 @@ class Association:
 
     def next_deadline(self) -> float | None:
         """When it wants to be looked at."""
-        deadlines = (self.deadline, self.ice.next_deadline())
+        deadlines = (self.deadline, *(agent.next_deadline() for agent in self.agents))
         return min((each for each in deadlines if each is not None), default=None)
+
+    @property
+    def agents(self) -> "tuple[Ice, ...]":
+        """Whoever answers checks for it: the agent of its path, and one that restarts."""
+        return (self.ice,) if self.restarting is None else (self.ice, self.restarting.agent)
+
+    def agent_of(self, username: str) -> Ice:
+        """Whom a check with this USERNAME is for."""
+        restarting = self.restarting
+        if restarting is None or username.partition(":")[0] != restarting.agent.local.ufrag:
+            return self.ice
+        return restarting.agent
 
     def validate(self, remote: Address) -> None:
         """`remote` was signalled, or has proven that it receives what we send there."""
@@ -180,7 +224,7 @@ def begin_dial(
         direct=True,
         candidates=hosts,
         remote_candidates=targets,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     for address in effect.addresses:
         association.validate(address)
@@ -206,7 +250,7 @@ def begin_prepare(effect: Prepare, random: Random, now: float) -> tuple[IceAgent
         deadline=None,
         candidates=effect.candidates,
         started=False,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     return agent, association
 
@@ -230,7 +274,7 @@ def begin_negotiate(effect: Negotiate, random: Random, now: float) -> tuple[IceA
         fingerprint=effect.fingerprint,
         deadline=None,
         candidates=effect.candidates,
-        name=effect.local.ufrag,
+        names=(effect.local.ufrag,),
     )
     return agent, association
 
@@ -246,12 +290,64 @@ def start(association: Association, agent: IceAgent, effect: Negotiate, now: flo
     agent.start(effect.remote, effect.remote_candidates, now)
 
 
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """A restart under way: a second agent beside that of the path."""
+
+    agent: IceAgent
+    effect: Restart
+
+
+def begin_restart(association: Association, effect: Restart, random: Random, now: float) -> None:
+    """Let a full agent look for a path with fresh credentials (RFC 8445 §9).
+
+    That of the path goes on as before, whatever kind it is of: so a restart that fails has changed
+    nothing, and a LiteSession, which cannot check, needs no other treatment.
+    """
+    agent = IceAgent(
+        controlling=effect.controlling,
+        local=effect.local,
+        candidates=effect.candidates,
+        random=random,
+        now=now,
+        timeout=effect.timeout,
+        secured=True,
+    )
+    association.restarting = Restarting(agent, effect)
+    for candidate in effect.remote_candidates:
+        association.validate(candidate.address)
+    agent.start(effect.remote, effect.remote_candidates, now)
+
+
+def take_over(association: Association) -> tuple[str, ...]:
+    """Replace the agent of the path by the one that restarts; returns what checks call it now."""
+    assert association.restarting is not None
+    agent, effect = association.restarting.agent, association.restarting.effect
+    association.restarting = None
+    association.ice = agent
+    association.candidates = effect.candidates
+    association.remote_candidates = effect.remote_candidates
+    return (effect.local.ufrag,)
+
+
+def exchange_ice(one: Association, other: Association) -> None:
+    """Each gets the other's agent, with what belongs to it: name, candidates, targets, mapping."""
+    one.ice, other.ice = other.ice, one.ice
+    one.names, other.names = other.names, one.names
+    one.candidates, other.candidates = other.candidates, one.candidates
+    one.remote_candidates, other.remote_candidates = other.remote_candidates, one.remote_candidates
+    one.targets, other.targets = other.targets, one.targets
+    one.mapped, other.mapped = other.mapped, one.mapped
+    one.path, other.path = other.path, one.path
+
+
 def accept(
     link: LinkId,
     check: HalfOpenCheck,
     hello_random: bytes,
     pair: AddressPair,
     hosts: tuple[Candidate, ...],
+    random: Random,
     now: float,
 ) -> Association:
     """The listener's side of a direct dial whose cookie was valid."""
@@ -260,7 +356,7 @@ def accept(
     dialler = Candidate("prflx", pair[0], candidate_priority("host"))
     return Association(
         link=link,
-        ice=LiteSession(check.local, pair, now),
+        ice=LiteSession(check.local, pair, random, now),
         attempt=check.claim.attempt,
         inbound=True,
         dtls_role="server",
@@ -270,6 +366,6 @@ def accept(
         claim=check.claim,
         candidates=hosts,
         remote_candidates=(dialler,),
-        name=check.username,
+        names=(check.username,),
         hello_random=hello_random,
     )

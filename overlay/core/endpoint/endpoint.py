@@ -5,8 +5,9 @@ addresses. Three kinds of talk share the port: full ICE (our own dials, and what
 negotiate), direct dials that come in (ICE-lite, opened by a token), and plain STUN. The rules that
 hold whatever anybody sends:
 
-1. A check, spoofed or replayed, never redirects an association: its records go on to where they
-   went until a record from a freshly checked address has decrypted.
+1. A check, spoofed or replayed, never redirects an association, and neither does a copied record:
+   its records go on to where they went until a nonce has come back from a freshly checked address
+   that was sent there encrypted.
 2. Nothing but bounded table lines is kept for who has not proven that it receives at its address;
    it gets no more than three times the bytes that it sent.
 3. Nothing established is displaced here: a new association on the same addresses stands beside it
@@ -24,16 +25,25 @@ from overlay.core.endpoint import association as associations
 from overlay.core.endpoint.association import Association
 from overlay.core.endpoint.dtls_cookie import (
     ClientHello,
+    attempt_name,
     is_alert,
     is_plain,
     is_record,
     parse_client_hello,
 )
-from overlay.core.endpoint.outputs import Description, EndpointOutput, Move, Record, Send
-from overlay.core.endpoint.routes import Routes
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Description,
+    EndpointOutput,
+    Move,
+    Record,
+    Send,
+)
+from overlay.core.endpoint.refusals import Refusals
+from overlay.core.endpoint.routes import Route, Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
-    Admit,
+    Adopt,
     Dial,
     DialFailed,
     LinkAlive,
@@ -43,12 +53,19 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    Restart,
 )
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import AddressPair, HalfOpenCheck, LiteSession
-from overlay.core.limits import BoundedDict, HalfOpen
+from overlay.core.ice.lite import (
+    GENERATIONS,
+    RESTART_PATIENCE,
+    HalfOpenCheck,
+    LiteSession,
+)
+from overlay.core.ice.outputs import AddressPair
+from overlay.core.limits import HALF_OPEN_MAX, BoundedDict, HalfOpen, TokenBuckets
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
 
@@ -58,9 +75,13 @@ INBOUND_MAX = 1024
 """Associations that direct dials may make (guess)."""
 PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
+TRIES = 10.0
+"""Records a second that are tried on one association because its dialler may have restarted ICE,
+and as many at once (guess)."""
 HEARD_INTERVAL = 0.1
-"""Seconds: an agent is told at most this often that a link is heard, which is as fine as liveness
-needs it (guess)."""
+"""Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
+HEARTBEAT_BYTES = 128
+"""What an encrypted HEARTBEAT with its nonce takes at most, for what an address may be sent."""
 FAILURES = {
     ice.Failure.TIMEOUT: EndReason.TIMEOUT,
     ice.Failure.SILENT: EndReason.TIMEOUT,
@@ -87,8 +108,13 @@ class Endpoint:
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()
+        self._refusals = Refusals()
+        self._judged_at = 0.0  # when silence was last judged
         self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
         self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
+        # Nonces that ask whether a dial is an older one, restarted; and how often that is tried.
+        self._restarts: BoundedDict[bytes, HalfOpenCheck] = BoundedDict(HALF_OPEN_MAX)
+        self._tries = TokenBuckets[LinkId](TRIES, TRIES)
         self._timers: Timers[LinkId] = Timers()
         self._next_link = 1
         self._hosts: tuple[Candidate, ...] = ()
@@ -106,7 +132,7 @@ class Endpoint:
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Admit, now: float) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt, now: float) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
         A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
@@ -120,8 +146,10 @@ class Endpoint:
                 self._add(association)
             case Negotiate():
                 self._negotiate(effect, now)
-            case Admit():
-                self._admit(effect.link, now)
+            case Restart():
+                self._restart(effect, now)
+            case Adopt():
+                self._adopt(effect)
             case _:
                 assert_never(effect)
 
@@ -144,17 +172,79 @@ class Endpoint:
         associations.start(association, agent, effect, now)
         self._settle(association)
 
-    def _admit(self, link: LinkId, now: float) -> None:
-        """The hello has shown an overlay node: it checks every 2 s, so 6 s of silence mean down."""
-        association = self._links.get(link)
-        if association is not None and isinstance(association.ice, LiteSession):
-            association.ice.admit(now)
-            self._settle(association)
+    def _restart(self, effect: Restart, now: float) -> None:
+        """Check anew beside the path, which stays until the restart has found another."""
+        association = self._links.get(effect.link)
+        if association is None or not association.established:
+            return
+        self._call_off(association)
+        associations.begin_restart(association, effect, self._random, now)
+        self._names[effect.local.ufrag] = association.link
+        self._settle(association)
+
+    def _call_off(self, association: Association) -> None:
+        """A restart has failed, or another begins: the association stays as it is."""
+        if association.restarting is not None:
+            self._names.pop(association.restarting.agent.local.ufrag, None)
+            association.restarting = None
+
+    def _take_over(self, association: Association) -> None:
+        """From now on the association is what its restarted agent says."""
+        self._rename(association, associations.take_over(association))
+
+    def _rename(self, association: Association, names: tuple[str, ...]) -> None:
+        """Checks for these names are its own from now on, and for its older ones no more."""
+        for name in association.names:
+            if name not in names:
+                self._names.pop(name, None)
+                if ":" in name:
+                    # A direct dial's: refused, so that its dialler learns that this is over.
+                    self._strangers.checks.expire(name)
+        association.names = names
+        for name in names:
+            self._names[name] = association.link
+
+    def _adopt(self, effect: Adopt) -> None:
+        """The two exchange their ICE sessions; records of both may come in where the heir's runs.
+
+        The donor has its path until it is hung up: what is under way on its channel arrives.
+        """
+        heir, donor = self._links.get(effect.link), self._links.get(effect.path)
+        if heir is None or donor is None or donor.pair is None or not heir.established:
+            return
+        for pair in list(donor.pairs):
+            self._routes.join(heir, pair)
+        if effect.asked:
+            return
+        for association in (heir, donor):
+            self._call_off(association)
+        associations.exchange_ice(heir, donor)
+        for association in (heir, donor):
+            for name in association.names:
+                self._names[name] = association.link
+        self._asked.update(
+            {
+                transaction: (heir.link, remote)
+                for transaction, (link, remote) in self._asked.items()
+                if link == donor.link
+            }
+        )
+        self._follow(heir, donor.pair)
+        self._outputs.append(Move(heir.link, *donor.pair, heir.path))
+        heir.doubtful = False
+        self._outputs.append(LinkAlive(heir.link))
+        if heir.mapped is not None:
+            self._outputs.append(Mapped(heir.link, heir.mapped))
+        self._settle(heir)
+        self._settle(donor)
 
     # --- what the shell has done ------------------------------------------------------------------
 
     def decrypted(self, link: LinkId, remote: Address, now: float) -> None:
-        """A record from `remote` has decrypted to something on this link."""
+        """A record from `remote` has decrypted to something on this link.
+
+        It shows that we hear the peer, and neither that the peer hears us nor where it is.
+        """
         association = self._links.get(link)
         if association is None or association.pair is None:
             return
@@ -162,8 +252,28 @@ class Endpoint:
             return
         association.quiet_until = now + HEARD_INTERVAL
         self._routes.prefer(association, association.pair)
-        association.ice.heard(remote, now)
-        self._settle(association)
+
+    def acknowledged(self, link: LinkId, now: float) -> None:
+        """An encrypted packet has acknowledged something of ours: a SACK, a HEARTBEAT ACK.
+
+        The shell says so every 0.1 s at most, which is as fine as liveness needs it.
+        """
+        association = self._links.get(link)
+        if association is not None:
+            association.ice.acknowledged(now)
+            self._settle(association)
+
+    def confirmed(
+        self, link: LinkId, nonce: bytes, remote: Address, local: Address | None, now: float
+    ) -> None:
+        """The nonce of a `Confirm` has come back, encrypted, in a datagram between these two."""
+        association = self._links.get(link)
+        if association is not None:
+            check = self._restarts.pop(nonce, None)
+            association.ice.acknowledged(now)
+            if association.ice.confirmed(nonce, remote, local, now) and check is not None:
+                self._on_restarted(association, check)
+            self._settle(association)
 
     def established(self, link: LinkId, now: float) -> None:
         """DTLS and SCTP stand: no longer half-open; `LinkSuspect` and its like may follow."""
@@ -176,8 +286,14 @@ class Endpoint:
         self._routes.arrange(association)
         if association.mapped is not None:
             self._outputs.append(Mapped(link, association.mapped))
-        association.ice.heard(association.pair[0], now)
+        association.ice.acknowledged(now)
         self._settle(association)
+
+    def refused(self, remote: Address, now: float) -> None:
+        """The host at `remote` has said that nobody listens at that port (RFC 1122 §3.2.2.1)."""
+        for link in self._refusals.on_refused(remote, now):
+            if self._links[link].restarting is None:
+                self._lose(self._links[link], EndReason.GONE)
 
     def close(self, link: LinkId) -> None:
         """Forget it, known or not; nothing more is said of it (a `Record` may still name it)."""
@@ -202,10 +318,10 @@ class Endpoint:
             return None
         return route.only
 
-    def rtt(self, link: LinkId) -> float | None:
-        """The round trip in seconds that checks have measured; a listener measures none."""
+    def rtt(self, link: LinkId, now: float) -> float | None:
+        """The round trip in seconds that questions have measured; None: not lately."""
         association = self._links.get(link)
-        return None if association is None else association.ice.rtt
+        return None if association is None else association.ice.round_trip.fresh(now)
 
     def description(self, link: LinkId) -> Description | None:
         """Both sides' credentials (a listener never learns the dialler's) and candidates."""
@@ -230,6 +346,7 @@ class Endpoint:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
+        self._judged_at = now
         for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
@@ -238,7 +355,8 @@ class Endpoint:
             if association.deadline is not None and now >= association.deadline:
                 self._lose(association, EndReason.TIMEOUT)
             else:
-                association.ice.handle_timeout(now)
+                for agent in association.agents:
+                    agent.handle_timeout(now)
                 self._settle(association)
 
     def receive(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
@@ -283,17 +401,56 @@ class Endpoint:
             self._emit(self._strangers.serve(request, pair[0]), *pair)
         else:
             self._emit(self._strangers.answer_check(request, username, pair, now), *pair)
+            self._look_for_restart(username, pair, now)
+
+    def _look_for_restart(self, username: str, pair: AddressPair, now: float) -> None:
+        """A dial that we do not know may be one that we do, with ICE restarted (RFC 8445 §9).
+
+        It goes on with encrypted records and no ClientHello. Which of several associations with
+        its token it belongs to only decrypting shows, so one alone is asked and tried: the one of
+        the same attempt, else, when no ClientHello has come for a while, the likeliest. A HEARTBEAT
+        of that association goes there, and its answer is what proves the restart.
+        """
+        check = self._strangers.checks.get(username, now)
+        if check is None or pair not in check.pairs:
+            return
+        candidates = [each for each in self._links.values() if each.may_be_restarted_by(check)]
+        best = max(candidates, key=lambda each: each.likeness(check, pair), default=None)
+        if best is None or best.claim is None:
+            return
+        again = best.claim.attempt == check.claim.attempt
+        if not (again or now >= check.begun_at + RESTART_PATIENCE):
+            return
+        check.restarts = best.link
+        if isinstance(best.ice, LiteSession):
+            nonce = best.ice.ask_restarted(pair, now)
+            if nonce is not None:
+                self._restarts.put(nonce, check)
+            self._settle(best)
+
+    def _on_restarted(self, association: Association, check: HalfOpenCheck) -> None:
+        """It is the association's own dialler that has checked with these credentials."""
+        if isinstance(association.ice, LiteSession) and check.username not in self._names:
+            pairs = list(check.pairs)
+            self._strangers.checks.remove(check)
+            association.ice.restart(check.local)
+            for each in pairs:
+                self._routes.join(association, each)
+            names = (check.username, *association.names)
+            self._rename(association, names[:GENERATIONS])
 
     def _on_check(
         self, association: Association, request: stun.Message, pair: AddressPair, now: float
     ) -> None:
         """A check that names this association, genuine or not."""
-        if self._answered.get(request.transaction_id, pair) != pair:
+        seen_at = self._answered.get(request.transaction_id, pair)
+        if pair not in (seen_at, association.pair):
             # RFC 8445 §19.2: a check's integrity does not cover the address that it came from, so
-            # whoever has seen one could repeat it from anywhere.
+            # whoever has seen one could repeat it from anywhere. Where the path runs it is answered
+            # all the same: a copy that overtakes must not silence the peer's own.
             self.counters["replayed"] += 1
             return
-        association.ice.receive(request, *pair, now)
+        association.agent_of(request.username or "").receive(request, *pair, now)
         self._settle(association, pair)
 
     def _on_response(self, response: stun.Message, pair: AddressPair, now: float) -> None:
@@ -305,7 +462,9 @@ class Endpoint:
             return
         association.validate(asked)  # only who received our check knows its transaction id
         self._routes.join(association, pair)
-        association.ice.receive(response, *pair, now)
+        for agent in association.agents:
+            if isinstance(agent, IceAgent):  # who did not ask knows no such transaction
+                agent.receive(response, *pair, now)
         self._settle(association, pair)
 
     def _on_record(self, data: bytes, pair: AddressPair, now: float) -> None:
@@ -313,7 +472,7 @@ class Endpoint:
         route = self._routes.get(pair)
         if not is_plain(data):
             # No connection id (RFC 9146): of several associations at one pair, trying tells whose.
-            self._record(route.sealed if route else (), data, pair)
+            self._record(self._readers(route, pair, now), data, pair)
         elif is_alert(data):
             # Deviation: RFC 5246 §7.2.2 ends a handshake upon a fatal alert. Before keys stand
             # anybody can write one, so none is heard (RFC 6347 §4.1.2.7); a timeout ends it.
@@ -322,21 +481,35 @@ class Endpoint:
             hello = parse_client_hello(data)
             if hello is not None and self._on_client_hello(hello, data, pair, now):
                 return
-            if route is None or not route.keep(data):
-                self._record(route.plain(data) if route else (), data, pair)
+            name = hello.name if hello is not None else b""
+            if route is None or not route.keep(data, name):
+                self._record(route.plain(data, name) if route else (), data, pair)
+
+    def _readers(self, route: Route | None, pair: AddressPair, now: float) -> tuple[LinkId, ...]:
+        """Who may be able to read an encrypted record from there."""
+        sealed = route.sealed if route else ()
+        check = self._strangers.checks.at(pair, now)
+        if check is None or check.restarts is None or check.restarts in sealed:
+            return sealed
+        if check.restarts in self._links and self._tries.take(check.restarts, now):
+            return (*sealed, check.restarts)
+        return sealed
 
     def _on_client_hello(
         self, hello: ClientHello, data: bytes, pair: AddressPair, now: float
     ) -> bool:
         """Take a ClientHello for a direct dial; False when an association that we have wants it."""
-        check = self._strangers.checks.at(pair, now)
+        checks = self._strangers.checks.all_at(pair, now)
+        if hello.name:
+            checks = [each for each in checks if attempt_name(each.claim.attempt) == hello.name]
+        check = checks[0] if checks else None
         members = [each for each in self._routes.members(pair) if not each.established]
         # RFC 6347 §4.2.1: a client repeats its ClientHello with the same random.
         if check is None or any(each.hello_random == hello.random for each in members):
             return False
         rivals = [each for each in members if not isinstance(each.ice, LiteSession)]
         # A negotiated handshake that waits for a ClientHello here, and would win against this dial.
-        if any(
+        if not hello.name and any(
             each.dtls_role == "server" and each.attempt <= check.claim.attempt for each in rivals
         ):
             return False
@@ -346,7 +519,7 @@ class Endpoint:
         verify = self._strangers.greet(hello, pair[0], now)
         if verify is not None:
             self._emit(verify, *pair)
-        elif self._wins(check.claim.attempt, pair, inbound=True):
+        elif self._wins(check.claim.attempt, pair, "server", hello):
             self._open(check, hello, data, pair, now)
         return True
 
@@ -365,7 +538,9 @@ class Endpoint:
         self._next_link += 2
         checked = list(check.pairs)
         self._strangers.checks.remove(check)
-        association = associations.accept(link, check, hello.random, pair, self._hosts, now)
+        association = associations.accept(
+            link, check, hello.random, pair, self._hosts, self._random, now
+        )
         self._add(association)
         for each in checked:
             self._routes.join(association, each)
@@ -373,16 +548,24 @@ class Endpoint:
         self._record((link,), data, pair)
         self._settle(association)
 
-    def _wins(self, attempt: bytes, pair: AddressPair, *, inbound: bool) -> bool:
-        """Glare: of the handshakes under way on one pair of addresses the lower attempt wins.
+    def _wins(
+        self, attempt: bytes, pair: AddressPair, role: str, hello: ClientHello | None = None
+    ) -> bool:
+        """Glare: whether this attempt goes on, of the handshakes under way on a pair of addresses.
 
-        Both ends hold the same attempts and so decide alike. Of two direct dials that come
-        in, the newer wins: its dialler has sent a fresh ClientHello and so dropped the older.
+        Of two that the two ends have begun, the lower attempt: both hold the same attempts and so
+        decide alike. Of two that one end has begun, the first whose path that end has found: the
+        other end knows it by the ClientHello (`hello`, of a direct dial), which names its attempt.
+        Of two direct dials that come in, the newer, for its dialler has dropped the older.
         """
         rivals = self._routes.opening_at(pair)
         for rival in rivals:
-            older_dial = inbound and isinstance(rival.ice, LiteSession)
-            if not older_dial and rival.attempt <= attempt:
+            older_dial = hello is not None and isinstance(rival.ice, LiteSession)
+            if rival.dtls_role == role and (hello is None or hello.name):
+                stands = hello is None
+            else:
+                stands = not older_dial and rival.attempt <= attempt
+            if stands:
                 self.counters["glare"] += 1
                 return False
         for rival in rivals:
@@ -407,7 +590,8 @@ class Endpoint:
         if association.secured:
             self._follow(association, pair)
             self._outputs.append(Move(association.link, *pair, selected.path))
-        elif self._wins(association.attempt, pair, inbound=False):
+            self._revive(association)
+        elif self._wins(association.attempt, pair, association.dtls_role):
             self._secure(association, pair)
         else:
             self._lose(association, EndReason.GLARE)
@@ -420,35 +604,69 @@ class Endpoint:
         self._routes.arrange(association)
 
     def _settle(self, association: Association, pair: AddressPair | None = None) -> None:
-        """Do what its agent wants, after a datagram from `pair` or without one; set its timer."""
-        for output in association.ice.take():
-            match output:
-                case ice.SendStun():
-                    self._send(association, output, pair)
-                case ice.Selected():
-                    self._on_selected(association, output)
-                case ice.Failed(reason):
-                    self._lose(association, FAILURES[reason])
-                case ice.Mapped(address):
-                    association.mapped = address
-                    if association.established:
-                        self._outputs.append(Mapped(association.link, address))
-                case _ if not association.established:
-                    pass  # liveness says nothing before there is a link
-                case ice.Suspect():
-                    self._outputs.append(LinkSuspect(association.link))
-                case ice.Alive():
-                    self._outputs.append(LinkAlive(association.link))
-                case ice.Silent():
-                    self._outputs.append(LinkSilent(association.link))
-                case _:
-                    assert_never(output)
-            if association.link not in self._links:
-                return
+        """Do what its agents want, after a datagram from `pair` or without one; set its timer."""
+        for agent in association.agents:
+            for output in agent.take():
+                restarts = agent is not association.ice
+                if restarts and isinstance(output, ice.Failed):
+                    self._call_off(association)
+                    continue
+                if restarts and isinstance(output, ice.Selected):
+                    self._take_over(association)
+                self._on_output(association, output, pair)
+                if association.link not in self._links:
+                    return
         due = association.next_deadline()
         if due is not None and due != association.due:
             association.due = due
             self._timers.set(association.link, due)
+
+    def _on_output(
+        self, association: Association, output: ice.IceOutput, pair: AddressPair | None
+    ) -> None:
+        match output:
+            case ice.SendStun():
+                self._send(association, output, pair)
+            case ice.Selected():
+                self._on_selected(association, output)
+            case ice.Failed(reason):
+                if association.restarting is None:
+                    self._lose(association, FAILURES[reason])
+                else:
+                    self._take_over(association)  # and live or die by what it finds
+            case ice.Mapped(address):
+                association.mapped = address
+                if association.established:
+                    self._outputs.append(Mapped(association.link, address))
+            case _ if not association.established:
+                pass  # before there is a link nothing is said of liveness, or asked by SCTP
+            case ice.Confirm():
+                self._confirm(association, output)
+            case ice.Alive():
+                self._revive(association)
+            case ice.Suspect():
+                association.doubtful = True
+                self._outputs.append(LinkSuspect(association.link))
+            case ice.Silent():
+                self._on_silent(association)
+            case _:
+                assert_never(output)
+
+    def _revive(self, association: Association) -> None:
+        """It is heard again, or has been given another path."""
+        self._refusals.on_heard(association.link)
+        if association.doubtful:
+            association.doubtful = False
+            self._outputs.append(LinkAlive(association.link))
+
+    def _on_silent(self, association: Association) -> None:
+        assert association.pair is not None
+        refused = self._refusals.on_silent(association.link, association.pair[0], self._judged_at)
+        if refused and association.restarting is None:
+            self._lose(association, EndReason.GONE)
+        else:
+            association.doubtful = True
+            self._outputs.append(LinkSilent(association.link))
 
     def _send(
         self, association: Association, output: ice.SendStun, pair: AddressPair | None
@@ -463,6 +681,16 @@ class Endpoint:
         if data[:2] == _REQUEST:
             self._asked.put(transaction_id, (association.link, remote))
         self._emit(data, remote, output.local, validated=remote in association.targets)
+
+    def _confirm(self, association: Association, question: ice.Confirm) -> None:
+        """A question of an agent that only the association can carry."""
+        remote = question.remote
+        if remote in association.targets or self._strangers.allowance.spend(
+            remote, HEARTBEAT_BYTES
+        ):
+            self._outputs.append(Confirm(association.link, question.nonce, remote, question.local))
+        else:
+            self.counters["unverified"] += 1
 
     def _emit(
         self, data: bytes, remote: Address, local: Address | None, *, validated: bool = False
@@ -481,25 +709,25 @@ class Endpoint:
 
     def _add(self, association: Association) -> None:
         assert association.link not in self._links, "begun twice"
-        assert association.name not in self._names, "credentials are for one attempt"
+        assert not self._names.keys() & set(association.names), "credentials are for one attempt"
         self._links[association.link] = association
-        self._names[association.name] = association.link
+        self._rename(association, association.names)
 
     def _lose(self, association: Association, reason: EndReason) -> None:
-        """The association has ended; `reason` is of an attempt, a link is simply broken."""
+        """The association has ended; `reason` is of an attempt, a link is broken if not gone."""
         self._forget(association)
         if association.established:
-            self._outputs.append(LinkLost(association.link, EndReason.BROKEN))
+            why = EndReason.GONE if reason is EndReason.GONE else EndReason.BROKEN
+            self._outputs.append(LinkLost(association.link, why))
         else:
             self._outputs.append(DialFailed(association.link, reason))
 
     def _forget(self, association: Association) -> None:
         del self._links[association.link]
-        del self._names[association.name]
+        self._call_off(association)
+        self._rename(association, ())
         self._prepared.pop(association.link, None)
         self._timers.stop(association.link)
+        self._refusals.on_heard(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)
-        if isinstance(association.ice, LiteSession):
-            # Its further checks are refused, so that the dialler learns that it is over.
-            self._strangers.checks.expire(association.name)

@@ -1,8 +1,8 @@
 """What comes out of the endpoint: work for its shell, and facts in the core's own words.
 
-The shell performs `Send`, `Secure`, `Record` and `Move`; all else is an event for the core. `Move`
-is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before the core
-has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
+The shell performs `Send`, `Confirm`, `Secure`, `Record` and `Move`; all else is an event for the
+core. `Move` is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before
+the core has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,19 @@ class Send:
     remote: Address
     local: Address | None
     """The local address to send from; None: whichever the routing table chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Send an SCTP HEARTBEAT with this nonce, encrypted, to this address, beside the path.
+
+    It is neither queued nor sent again. `Endpoint.confirmed` is called when its ACK comes.
+    """
+
+    link: LinkId
+    nonce: bytes
+    remote: Address
+    local: Address | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,7 @@ Ended = DialFailed | LinkLost
 are odd) before it is open: its `DialFailed` is for the shell alone."""
 
 EndpointOutput = (
-    Send | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | Ended
+    Send | Confirm | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | Ended
 )
 
 Description = tuple[

@@ -12,7 +12,8 @@ from overlay.core.endpoint.dtls_cookie import (
     make_cookie,
 )
 from overlay.core.ice import stun
-from overlay.core.ice.lite import AddressPair, HalfOpenChecks, answer, new_check
+from overlay.core.ice.lite import HalfOpenChecks, answer, new_check
+from overlay.core.ice.outputs import AddressPair
 from overlay.core.limits import BURST, RATE, SOURCES_MAX, Allowance, TokenBuckets, source_of
 from overlay.core.types import Address, IceCredentials
 from overlay.core.wire import dial_tokens as dial

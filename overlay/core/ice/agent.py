@@ -4,12 +4,12 @@ Each side knows the other's candidates, and the agent checks all candidate pairs
 from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
 controlling agent nominates the best valid pair. From then on the agent watches that path.
 
+A restart (RFC 8445 §9) is another agent, which looks for a path while this one keeps its own.
+
 Deviation: in RFC 8445 only a restart changes an established path (§9). Ours moves by one rule. Our
-own end moves when a check from another of our addresses is answered. The peer's end moves when
-three things have happened at its new address: an authenticated check or answer came from there, a
-check of ours was answered there, and after that an encrypted packet from there was decrypted
-(`IceAgent.heard`). So send the peer something encrypted after each `Selected` and `Mapped` of an
-established path.
+own end moves when a check from another of our addresses is answered. The peer's end moves when an
+authenticated check has come from its new address, and then a nonce that we have sent there,
+encrypted, comes back from there (`overlay.core.ice.confirming`).
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,9 @@ from random import Random
 from overlay.core.ice import stun
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
+from overlay.core.ice.confirming import Confirmations
 from overlay.core.ice.outputs import Failed, Failure, IceOutput, SendStun
-from overlay.core.ice.path import Path
+from overlay.core.ice.path import Path, RoundTrip
 from overlay.core.ice.session import Session
 from overlay.core.ice.states import AGENT, AgentEvent, AgentState, PairEvent, PairState
 from overlay.core.types import Address, Candidate, IceCredentials
@@ -54,12 +55,13 @@ class IceAgent:
         random: Random,
         now: float,
         timeout: float = 10.0,
+        secured: bool = False,
     ) -> None:
-        self.rtt: float | None = None  # smoothed round trip, seconds
+        """`secured`: the association stands already, so encrypted nonces can prove addresses."""
+        self.round_trip = RoundTrip()
         self._session = Session(controlling, local, random.getrandbits(64))
         self._random = random
         self._timeout = timeout
-        self._candidates = tuple(candidates)
         self._check_list = CheckList(controlling, candidates)
         self._transactions = Transactions()
         self._pacer = Pacer(now)
@@ -70,7 +72,8 @@ class IceAgent:
         self._nomination = Nomination()
         self._rescues = 0
         self._outputs: list[IceOutput] = []
-        self._path = Path(self._outputs)
+        self._path = Path(self._outputs, secured=secured)
+        self._confirmations = Confirmations(random, now)
 
     @property
     def controlling(self) -> bool:
@@ -104,44 +107,13 @@ class IceAgent:
 
         `remote_lite`: the peer is ICE-lite, so we control and nominate with the first check.
         """
-        assert self.remote is None, "started twice: a further exchange is a restart"
-        self._remote_lite = remote_lite
-        self._begin(remote, candidates, now)
-
-    def restart(
-        self,
-        local: IceCredentials,
-        remote: IceCredentials,
-        candidates: Sequence[Candidate],
-        now: float,
-        *,
-        local_candidates: Sequence[Candidate] | None = None,
-    ) -> None:
-        """Check anew with fresh credentials (RFC 8445 §9); the path stays until one is nominated.
-
-        `candidates` are the peer's; `local_candidates` ours, when those have changed.
-        """
-        self._session.restart(local)
-        if local_candidates is not None:
-            self._candidates = tuple(local_candidates)
-        self._check_list = CheckList(self.controlling, self._candidates)
-        self._transactions.clear()
-        self._early.clear()
-        self._begin(remote, candidates, now)
-
-    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
-        """A further candidate of the peer's; of no use once the path stands."""
-        if self._state.is_checking and not self._state.is_failed:
-            self._check_list.add_remote(candidate)
-            self._send_due(now)
-
-    def _begin(self, remote: IceCredentials, candidates: Sequence[Candidate], now: float) -> None:
+        assert self.remote is None, "started twice: a restart is another agent's"
         if self._state.is_failed:
             return
+        self._remote_lite = remote_lite
         self._session.remote = remote
         self._on(AgentEvent.START)
         self._deadline = now + self._timeout
-        self._nomination.withdraw()
         for candidate in candidates:
             self._check_list.add_remote(candidate)
         early, self._early = self._early, {}
@@ -149,6 +121,12 @@ class IceAgent:
             self._on_check(address, local, priority, use_candidate, now)
         self._pacer.at = now
         self._send_due(now)
+
+    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
+        """A further candidate of the peer's; of no use once the path stands."""
+        if self._state.is_checking and not self._state.is_failed:
+            self._check_list.add_remote(candidate)
+            self._send_due(now)
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -163,31 +141,44 @@ class IceAgent:
         elif message.message_class is not stun.MessageClass.INDICATION:
             self._on_response(message, remote, local, now)
 
-    def heard(self, remote: Address, now: float) -> None:
-        """A packet from `remote` was decrypted: the peer is alive, and confirms a new address."""
-        path = self._path
-        if path.pair is None or self._state.is_failed:
-            return
-        path.secured = True
-        path.heard(now)
-        if remote != path.pair.remote and not self._state.is_checking:
-            self._on_packet_from_elsewhere(remote, now)
+    def acknowledged(self, now: float) -> None:
+        """An encrypted packet has acknowledged something of ours: the peer is alive."""
+        if self._path.pair is not None and not self._state.is_failed:
+            self._path.secured = True
+            self._path.answered(now)
+
+    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
+        """A nonce has come back from there: if it was sent there, the path runs there now.
+
+        Whether it was.
+        """
+        if self._confirmations.returned(nonce, (remote, local), now) is None:
+            return False
+        pair = self._check_list.learn(local, remote, 1)
+        if pair is not None and self._state is AgentState.SELECTED:
+            pair.seen_local = local or pair.seen_local
+            self._move(pair, now)
+            self._path.answered(now)
+        return True
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
         if self._state.is_failed:
             return
-        self._path.forgive(self.next_deadline(), now)
+        watch = self._path.watch
+        if watch is not None:
+            watch.forgive(self.next_deadline(), now)
         if self._state.is_checking and now >= self._deadline:
-            self._give_up_checking()
+            self._end(Failure.TIMEOUT)
         grace_at = self._nomination.grace_at
         if grace_at is not None and now >= grace_at:
             self._consider_nomination(now)
         self._send_due(now)
-        if self._path.check_due(self.controlling, now):
-            self._probe(now)
-        if not self._path.judge(now):
-            self._end(Failure.SILENT, AgentEvent.FAIL)
+        if watch is not None:
+            if watch.question_due(now, controlling=self.controlling):
+                self._probe(now)
+            if not watch.judge(now):
+                self._end(Failure.SILENT)
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called; None: not before something else happens."""
@@ -203,9 +194,8 @@ class IceAgent:
         resend = self._transactions.next_resend()
         if resend is not None:
             deadlines.append(max(resend.resend_at, self._pacer.at))
-        watch = self._path.next_deadline(self.controlling)
-        if watch is not None:
-            deadlines.append(watch)
+        if self._path.watch is not None:
+            deadlines.append(self._path.watch.next_deadline(controlling=self.controlling))
         return min(deadlines, default=None)
 
     def take(self) -> list[IceOutput]:
@@ -234,7 +224,6 @@ class IceAgent:
         else:
             # RFC 8445 §7.3.1.2: the answer names the address that the check came from.
             self._answer(stun.binding_success(request, remote), key, remote, local)
-            self._path.heard(now)
             self._on_check(remote, local, request.priority, request.use_candidate, now)
 
     def _answer(
@@ -261,11 +250,15 @@ class IceAgent:
             return
         # RFC 8445 §7.3.1.5: USE-CANDIDATE of the controlling peer nominates the pair.
         pair.nominated |= use_candidate and not self.controlling
+        watch = self._path.watch
         if pair is self._path.pair:
-            return
-        if not self._state.is_checking:
-            pair.proven = True
-        if pair.state is PairState.SUCCEEDED:
+            if watch is not None and watch.asks_back(now):
+                self._check(pair, now, 0)
+        elif self._path.secured and not self._state.is_checking:
+            question = self._confirmations.ask_unproven((remote, local), now)
+            if question is not None:
+                self._outputs.append(question)
+        elif pair.state is PairState.SUCCEEDED:
             self._follow(pair, now)
         else:
             self._trigger(pair, now)  # RFC 8445 §7.3.1.4
@@ -310,7 +303,7 @@ class IceAgent:
             rescue=rescue,
             sends_left=sends_left,
             sent_at=now,
-            rto=RTO if self.rtt is None else max(RTO, 1.5 * self.rtt),
+            rto=max(RTO, 1.5 * (self.round_trip.seconds or 0.0)),
         )
         self._transactions.add(transaction, now)
         pair.on(PairEvent.CHECKED)
@@ -356,7 +349,7 @@ class IceAgent:
         if not error and response.mapped_address is None:
             return
         self._transactions.remove(transaction)
-        self._path.heard(now)
+        self._path.answered(now)
         if error:
             self._on_error(transaction, response.error_code, now)
         else:
@@ -386,15 +379,13 @@ class IceAgent:
         pair.on(PairEvent.ANSWERED)
         pair.answered_at = now
         if transaction.sends == 1:  # RFC 6298 §3: nobody knows which of several was answered
-            sample = now - transaction.sent_at
-            self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
+            self.round_trip.measure(now - transaction.sent_at, now)
         if pair is self._path.pair:
             self._path.announce(self._check_list.kind_of(pair))
         elif not self._state.is_checking:
-            pair.proven = True
             selected = self._path.pair
             if transaction.rescue and selected and selected.answered_at < transaction.sent_at:
-                self._select(pair, now)
+                self._move(pair, now)
             else:
                 self._follow(pair, now)
         elif transaction.nominate and self.controlling:
@@ -410,38 +401,30 @@ class IceAgent:
     def _consider_nomination(self, now: float) -> None:
         """Nominate the best valid pair in a check of its own (RFC 8445 §8.1.1)."""
         if self.controlling and self._state.is_checking:
-            pair = self._nomination.choose(self._check_list, self.rtt, now)
+            pair = self._nomination.choose(self._check_list, self.round_trip.seconds, now)
             if pair is not None:
                 self._check(pair, now, NOMINATION_SENDS, nominate=True)
 
     def _follow(self, pair: CandidatePair, now: float) -> None:
-        """The peer may have nominated this valid pair, or moved its end of the path there."""
-        # RFC 8445 §8.1.1. Once a packet has decrypted a nomination alone moves nothing: a check's
+        """The peer may have nominated this valid pair (RFC 8445 §8.1.1)."""
+        # Once something encrypted was acknowledged a nomination alone moves nothing: a check's
         # integrity does not cover its source address, so a repeated one could come from anywhere.
-        follows = (
+        if (
             pair.nominated
             and not self.controlling
             and (self._state.is_checking or not self._path.secured)
-        )
-        moved = pair.heard and not self._state.is_checking
-        if follows or moved:
+        ):
             self._select(pair, now)
 
-    def _on_packet_from_elsewhere(self, remote: Address, now: float) -> None:
-        """The peer's NAT may have mapped it anew without its knowing: check there, then move."""
-        pairs = [pair for pair in self._check_list if pair.remote == remote]
-        if not pairs:
-            pair = self._check_list.learn(None, remote, 1)
-            if pair is not None:
-                self._trigger(pair, now)
-        for pair in pairs:
-            if pair.proven:
-                pair.heard = True
-                if pair.state is PairState.SUCCEEDED:
-                    self._follow(pair, now)
-                    return
-            if pair.state is PairState.FAILED:
-                self._trigger(pair, now)
+    def _move(self, pair: CandidatePair, now: float) -> None:
+        """One end of the established path is elsewhere: go there, and ask there at once.
+
+        The answer measures the new path, and our question is what shows the peer where we are.
+        """
+        self.round_trip.forget()
+        self._confirmations.clear()
+        self._select(pair, now)
+        self._check(pair, now, 0)
 
     def _select(self, pair: CandidatePair, now: float) -> None:
         self._on(AgentEvent.SELECT)
@@ -463,7 +446,7 @@ class IceAgent:
             self._nomination.withdraw()
             self._check_list.set_role(self.controlling)
         elif self._path.pair is None:
-            self._end(Failure.CONFLICT, AgentEvent.FAIL)
+            self._end(Failure.CONFLICT)
         return not self._state.is_failed
 
     def _probe(self, now: float) -> None:
@@ -471,21 +454,15 @@ class IceAgent:
         selected = self._path.pair
         assert selected is not None
         self._check(selected, now, 0)
-        if self._state.is_checking or not self._path.is_doubtful():
+        watch = self._path.watch
+        if self._state.is_checking or watch is None or not watch.is_doubtful():
             return
         others = self._check_list.alternatives_to(selected)
         if others:
             self._rescues += 1
             self._check(others[self._rescues % len(others)], now, 0, rescue=True)
 
-    def _give_up_checking(self) -> None:
-        """No pair worked in time; after a restart the old path stays until it falls silent."""
-        self._end(Failure.TIMEOUT, AgentEvent.TIMEOUT)
-        if self._path.pair is not None:
-            self._forget_others(self._path.pair)
-
-    def _end(self, reason: Failure, event: AgentEvent) -> None:
-        self._on(event)
-        if self._state.is_failed:
-            self._transactions.clear()
-            self._outputs.append(Failed(reason))
+    def _end(self, reason: Failure) -> None:
+        self._on(AgentEvent.FAIL)
+        self._transactions.clear()
+        self._outputs.append(Failed(reason))

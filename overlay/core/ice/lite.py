@@ -2,25 +2,15 @@
 
 A dialler's check carries a token in its USERNAME. Nothing but a bounded line in a table is kept of
 such a half-open check until the dialler's ClientHello brings a valid cookie. Then it becomes a
-`LiteSession`, which looks to the endpoint like a full agent that never asks anything.
+`LiteSession`, which looks to the endpoint like a full agent that asks by HEARTBEAT alone.
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from overlay.core.ice import stun
-from overlay.core.ice.liveness import DEAD_TIMEOUT
-from overlay.core.ice.outputs import (
-    Alive,
-    Failed,
-    Failure,
-    IceOutput,
-    Selected,
-    SendStun,
-    Silent,
-    Suspect,
-)
-from overlay.core.ice.states import Liveliness
+from overlay.core.ice.confirming import Confirmations
+from overlay.core.ice.outputs import AddressPair, Failed, Failure, IceOutput, Selected, SendStun
+from overlay.core.ice.path import RoundTrip, Watch
 from overlay.core.limits import (
     HALF_OPEN_MAX,
     HALF_OPEN_TIMEOUT,
@@ -28,38 +18,21 @@ from overlay.core.limits import (
     group_of,
     is_greedy,
 )
-from overlay.core.types import Address, IceCredentials, PathKind
+from overlay.core.types import Address, IceCredentials, LinkId, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
-
-AddressPair = tuple[Address, Address | None]
-"""A remote address, and the local address that it talks to (None where nobody says)."""
 
 PAIRS_MAX = 4
 """Addresses from which one dialler may check at once; the one unheard longest goes (guess)."""
 NOMINATION_TIMEOUT = 3.0
 """Seconds in which a dialler nominates; one that does not is asking after an association that it
 believes in and that we have lost (guess)."""
+RESTART_PATIENCE = 1.0
+"""Seconds in which a dialler sends its ClientHello, as a rule. If none has come, and it holds the
+token of an association that we have, it may have restarted ICE on that (guess)."""
+GENERATIONS = 2
+"""Credentials under which one dialler may check: those of its last restart, and those before."""
 EXPIRED_MAX = 1024
 """Dials of which we know that they are over; the one unheard longest is forgotten (guess)."""
-MOVE_TIMEOUT = 10.0
-"""Seconds after a check from a new address in which a record from there moves the path (guess)."""
-FREEZE = 1.0
-"""A timer this late, in seconds, means that our process stood still, not that the peer was silent
-(guess)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How soon the silence of a dialler means something, in seconds."""
-
-    suspect: float
-    silent: float
-
-
-NODE_PACE = Pace(3.5, 6.0)
-"""A node checks an idle link every 2 s, so three checks in a row went missing (guess)."""
-STOCK_PACE = Pace(7.5, 15.0)
-"""Browsers and aiortc check every 2.5 to 6 s, and browsers give up after 15 s (measured)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +47,8 @@ class HalfOpenCheck:
     """With whom it counts against the limit (`overlay.core.limits.group_of`)."""
     nominated: bool = False
     """It has said USE-CANDIDATE: it means to send a ClientHello."""
+    restarts: LinkId | None = None
+    """The one association that it may be going on with, instead of dialling anew."""
     pairs: dict[AddressPair, None] = field(default_factory=dict)
     """Where it checked from, the latest last."""
 
@@ -126,11 +101,12 @@ class HalfOpenChecks:
 
     def at(self, pair: AddressPair, now: float) -> HalfOpenCheck | None:
         """Whose ClientHello from these addresses would be: the latest that checked from there."""
-        for username in reversed(self._by_pair.get(pair, {}).copy()):
-            check = self.get(username, now)
-            if check is not None:
-                return check
-        return None
+        return next(iter(self.all_at(pair, now)), None)
+
+    def all_at(self, pair: AddressPair, now: float) -> list[HalfOpenCheck]:
+        """All that checked from these addresses, the latest first."""
+        checks = [self.get(each, now) for each in reversed(self._by_pair.get(pair, {}).copy())]
+        return [check for check in checks if check is not None]
 
     def add(self, check: HalfOpenCheck) -> None:
         """Take in a newcomer; the oldest of its prefix, or of all, makes room."""
@@ -184,99 +160,97 @@ def answer(request: stun.Message, key: bytes, remote: Address) -> tuple[bytes, b
 
 
 class LiteSession:
-    """One direct dial after its cookie: answers checks, listens for silence, follows the path.
+    """One direct dial after its cookie: answers checks, asks by HEARTBEAT, follows the path.
 
     Its methods are those of `overlay.core.ice.agent.IceAgent`.
     """
 
-    def __init__(self, local: IceCredentials, pair: AddressPair, now: float) -> None:
+    def __init__(
+        self, local: IceCredentials, pair: AddressPair, random: Random, now: float
+    ) -> None:
         self.local = local
         self.remote: IceCredentials | None = None  # a listener never learns the dialler's password
-        self.rtt: float | None = None
-        self._pace = STOCK_PACE
-        self._key = local.password.encode()
-        self._address = pair[0]
-        self._state = Liveliness.ALIVE
-        self._heard_at = now
-        self._patient_until = now
-        self._checked: BoundedDict[Address, tuple[Address | None, float]] = BoundedDict(PAIRS_MAX)
+        self.round_trip = RoundTrip()
+        self._keys: BoundedDict[str, bytes] = BoundedDict(GENERATIONS)
+        self._keys.put(local.ufrag, local.password.encode())
+        self._pair = pair
         self._outputs: list[IceOutput] = []
+        self._watch = Watch(self._outputs, now)
+        self._confirmations = Confirmations(random, now)
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float
     ) -> None:
         """Answer a check; one that is not authentic is ignored."""
         # Deviation: RFC 8489 §9.1.3 answers 401. Silence is enough: the peer knows the password.
-        if not message.integrity_ok(self._key):
+        key = self._keys.get((message.username or "").partition(":")[0])
+        if key is None or not message.integrity_ok(key):
             return
-        data, accepted = answer(message, self._key, remote)
+        data, accepted = answer(message, key, remote)
         self._outputs.append(SendStun(data, remote, local))
         if not accepted:
             return
-        self._checked.put(remote, (local, now))
-        self._hear(now)
+        if (remote, local) != self._pair:
+            question = self._confirmations.ask_unproven((remote, local), now)
+            if question is not None:
+                self._outputs.append(question)
+        elif self._watch.asks_back(now):
+            self._ask(now)
 
-    def heard(self, remote: Address, now: float) -> None:
-        """A record from `remote` has decrypted: it moves the path if a check came from there too.
+    def acknowledged(self, now: float) -> None:
+        """An encrypted packet has acknowledged something of ours."""
+        self._watch.answered(now)
 
-        Neither is enough alone: a check's integrity does not cover its source address, and whoever
-        stands on the way can pass a record on from an address of its own.
+    def ask_restarted(self, pair: AddressPair, now: float) -> bytes | None:
+        """Ask there whether it is our dialler that has restarted ICE; the nonce, if it goes out."""
+        question = self._confirmations.ask_unproven(pair, now)
+        if question is None:
+            return None
+        self._outputs.append(question)
+        return question.nonce
+
+    def restart(self, local: IceCredentials) -> None:
+        """The dialler has restarted ICE, and checks with these credentials from now on."""
+        self.local = local
+        self._keys.put(local.ufrag, local.password.encode())
+
+    def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
+        """A nonce has come back from there: if it was sent there, the path runs there now.
+
+        Whether it was.
         """
-        if remote != self._address and remote in self._checked:
-            local, checked_at = self._checked[remote]
-            if now - checked_at < MOVE_TIMEOUT:
-                self._address = remote
-                # HOST: we are asked at our own address, and cannot see whether the dialler's is one
-                # of its own or its NAT's.
-                self._outputs.append(Selected(remote, local, PathKind.HOST))
-        self._hear(now)
-
-    def admit(self, now: float) -> None:
-        """The dialler is an overlay node: expect it to check as often as nodes do."""
-        self._pace = NODE_PACE
-        # What was patience until now is no lateness of ours.
-        self._patient_until = max(self._patient_until, now)
+        pair = (remote, local)
+        seconds = self._confirmations.returned(nonce, pair, now)
+        if seconds is None:
+            return False
+        if pair != self._pair:
+            self._pair = pair
+            self._confirmations.clear()
+            self.round_trip.forget()
+            # HOST: we are asked at our own address, and cannot see whether the dialler's is one
+            # of its own or its NAT's.
+            self._outputs.append(Selected(remote, local, PathKind.HOST))
+        self.round_trip.measure(seconds, now)
+        self._watch.answered(now)
+        return True
 
     def handle_timeout(self, now: float) -> None:
-        """Judge the silence."""
-        late = now - self.next_deadline()
-        if late < 0.0:
-            return
-        if late > FREEZE:
-            # Our own process was frozen: what the peer sent meanwhile waits in the socket. Take
-            # the lateness off its silence, and read before judging.
-            self._heard_at += late
-            self._patient_until = now + FREEZE
-            return
-        if self._state is Liveliness.ALIVE:
-            self._state = Liveliness.SUSPECT
-            self._outputs.append(Suspect())
-        elif self._state is Liveliness.SUSPECT:
-            self._state = Liveliness.SILENT
-            self._outputs.append(Silent())
-        else:
+        """Ask when it is time, and judge the silence."""
+        self._watch.forgive(self.next_deadline(), now)
+        if self._watch.question_due(now, controlling=False):
+            self._ask(now)
+        if not self._watch.judge(now):
             self._outputs.append(Failed(Failure.SILENT))
 
     def next_deadline(self) -> float:
-        """When the silence next means something."""
-        match self._state:
-            case Liveliness.ALIVE:
-                timeout = self._pace.suspect
-            case Liveliness.SUSPECT:
-                timeout = self._pace.silent
-            case Liveliness.SILENT | Liveliness.DEAD:
-                timeout = DEAD_TIMEOUT
-            case _:
-                assert_never(self._state)
-        return max(self._heard_at + timeout, self._patient_until)
+        """When `handle_timeout` wants to be called."""
+        return self._watch.next_deadline(controlling=False)
 
     def take(self) -> list[IceOutput]:
         """Drain the outputs."""
-        outputs, self._outputs = self._outputs, []
+        outputs = self._outputs.copy()
+        self._outputs.clear()
         return outputs
 
-    def _hear(self, now: float) -> None:
-        self._heard_at = now
-        if self._state is not Liveliness.ALIVE:
-            self._state = Liveliness.ALIVE
-            self._outputs.append(Alive())
+    def _ask(self, now: float) -> None:
+        self._outputs.append(self._confirmations.ask(self._pair, now))

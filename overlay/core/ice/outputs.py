@@ -5,12 +5,15 @@ from enum import StrEnum
 
 from overlay.core.types import Address, PathKind
 
+AddressPair = tuple[Address, Address | None]
+"""A remote address, and the local address that it talks to (None where nobody says)."""
+
 
 class Failure(StrEnum):
     """Why an agent has given up."""
 
     TIMEOUT = "timeout"  # no candidate pair worked in time
-    SILENT = "silent"  # nothing heard on the path for 60 s
+    SILENT = "silent"  # no answer on the path for 60 s
     CONFLICT = "conflict"  # both sides claim one role, time and again (RFC 8445 §7.3.1.1)
 
 
@@ -22,6 +25,18 @@ class SendStun:
     remote: Address
     local: Address | None
     """The source address; None: the routing table's choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Send this nonce there, encrypted, beside the path: is the peer there, and does it hear us?
+
+    An SCTP HEARTBEAT carries it (RFC 9260 §8.3), which every stack answers.
+    """
+
+    nonce: bytes
+    remote: Address
+    local: Address | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +57,17 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A check on the established path has gone unanswered for 1.5 s."""
+    """A question on the established path has gone unanswered for 1.5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Heard again after `Suspect` or `Silent`."""
+    """It answers again after `Suspect` or `Silent`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Nothing heard for 6 s. The path is kept and probed."""
+    """No answer for 6 s. The path is kept and probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +77,4 @@ class Failed:
     reason: Failure
 
 
-IceOutput = SendStun | Selected | Mapped | Suspect | Alive | Silent | Failed
+IceOutput = SendStun | Confirm | Selected | Mapped | Suspect | Alive | Silent | Failed

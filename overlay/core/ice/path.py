@@ -1,4 +1,4 @@
-"""The path that ICE has found: where it runs, how the peer sees us, whether it is there."""
+"""The path that ICE has found: where it runs, how the peer sees us, whether the peer is there."""
 
 from overlay.core.ice.checklist import CandidatePair
 from overlay.core.ice.liveness import LATENESS, Liveness
@@ -6,56 +6,62 @@ from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent,
 from overlay.core.ice.states import Liveliness
 from overlay.core.types import Address, PathKind
 
+RTT_AGE = 30.0
+"""Seconds after which a round trip that was measured says nothing any more (guess)."""
 
-class Path:
-    """The selected pair and its liveness; says every change once."""
 
-    def __init__(self, outputs: list[IceOutput]) -> None:
-        self.pair: CandidatePair | None = None  # None until the first nomination
-        # An encrypted packet has been heard: from here on the strict rule moves the path.
-        self.secured = False
+class RoundTrip:
+    """What the questions of a path have measured, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        """Smoothed (RFC 6298 §2)."""
+        self._measured_at = float("-inf")
+
+    def measure(self, seconds: float, now: float) -> None:
+        """A question was answered after so many seconds."""
+        if self.fresh(now) is None:
+            self.seconds = seconds
+        elif self.seconds is not None:
+            self.seconds += (seconds - self.seconds) / 8
+        self._measured_at = now
+
+    def fresh(self, now: float) -> float | None:
+        """The round trip unless it is too old: a path in use is not asked."""
+        return self.seconds if now <= self._measured_at + RTT_AGE else None
+
+    def forget(self) -> None:
+        """The path is another one."""
+        self.seconds, self._measured_at = None, float("-inf")
+
+
+class Watch:
+    """The liveness of one path; says every change once."""
+
+    def __init__(self, outputs: list[IceOutput], now: float) -> None:
         self._outputs = outputs
-        self._liveness: Liveness | None = None
-        self._route: tuple[Address, Address | None] | None = None
-        self._mapped: Address | None = None
+        self._liveness = Liveness(now)
 
-    def select(self, pair: CandidatePair, kind: PathKind, now: float) -> None:
-        """The path runs over this pair now."""
-        self.pair = pair
-        if self._liveness is None:
-            self._liveness = Liveness(now)
-        self.announce(kind)
-
-    def announce(self, kind: PathKind) -> None:
-        """Say where the path runs if that has changed; the kernel may have changed our end."""
-        assert self.pair is not None
-        route = (self.pair.remote, self.pair.local or self.pair.seen_local)
-        if route != self._route:
-            self._route = route
-            self._outputs.append(Selected(*route, kind))
-
-    def observe(self, pair: CandidatePair) -> None:
-        """Say how the peer sees us if that has changed; only the path's own mapping counts."""
-        if self.pair in (None, pair) and pair.mapped not in (None, self._mapped):
-            self._mapped = pair.mapped
-            self._outputs.append(Mapped(pair.mapped))
-
-    def heard(self, now: float) -> None:
-        """The peer has proven to be there."""
-        if self._liveness is not None and self._liveness.heard(now):
+    def answered(self, now: float) -> None:
+        """The peer has answered, or acknowledged something of ours."""
+        if self._liveness.answered(now):
             self._outputs.append(Alive())
 
     def is_doubtful(self) -> bool:
         """Whether the peer is suspect or silent."""
-        return self._liveness is not None and self._liveness.state is not Liveliness.ALIVE
+        return self._liveness.state is not Liveliness.ALIVE
 
-    def check_due(self, controlling: bool, now: float) -> bool:
-        """Whether to send a consent check (RFC 7675 §5.1) now; it counts as sent."""
-        return self._liveness is not None and self._liveness.due(controlling, now)
+    def question_due(self, now: float, *, controlling: bool) -> bool:
+        """Whether to ask (RFC 7675 §5.1) now; it counts as sent."""
+        return self._liveness.due(controlling, now)
+
+    def asks_back(self, now: float) -> bool:
+        """The peer has asked us: whether to ask it at once, being in doubt; it counts as sent."""
+        return self._liveness.asks_back(now)
 
     def judge(self, now: float) -> bool:
         """Say what has changed for the worse. False: the path is dead."""
-        verdict = None if self._liveness is None else self._liveness.judge(now)
+        verdict = self._liveness.judge(now)
         if verdict is Liveliness.SUSPECT:
             self._outputs.append(Suspect())
         elif verdict is Liveliness.SILENT:
@@ -64,9 +70,48 @@ class Path:
 
     def forgive(self, deadline: float | None, now: float) -> None:
         """A timeout that comes late says that our process stood still, not that the peer did."""
-        if self._liveness is not None and deadline is not None and now > deadline + LATENESS:
+        if deadline is not None and now > deadline + LATENESS:
             self._liveness.forgive(now - deadline, now)
 
-    def next_deadline(self, controlling: bool) -> float | None:
-        """When `check_due` or `judge` wants to be called."""
-        return None if self._liveness is None else self._liveness.next_deadline(controlling)
+    def next_deadline(self, *, controlling: bool) -> float:
+        """When `question_due` or `judge` wants to be called."""
+        return self._liveness.next_deadline(controlling)
+
+
+class Path:
+    """The selected pair of an agent, and its watch."""
+
+    def __init__(self, outputs: list[IceOutput], *, secured: bool) -> None:
+        self.pair: CandidatePair | None = None  # None until the first nomination
+        # Something encrypted has been acknowledged: from here on the strict rule moves the path.
+        self.secured = secured
+        self.watch: Watch | None = None  # None until the first nomination
+        self._outputs = outputs
+        self._route: tuple[Address, Address | None, PathKind] | None = None
+        self._mapped: Address | None = None
+
+    def select(self, pair: CandidatePair, kind: PathKind, now: float) -> None:
+        """The path runs over this pair now."""
+        self.pair = pair
+        if self.watch is None:
+            self.watch = Watch(self._outputs, now)
+        self.announce(kind)
+
+    def announce(self, kind: PathKind) -> None:
+        """Say where the path runs if that has changed; the kernel may have changed our end."""
+        assert self.pair is not None
+        route = (self.pair.remote, self.pair.local or self.pair.seen_local, kind)
+        if route != self._route:
+            self._route = route
+            self._outputs.append(Selected(*route))
+
+    def observe(self, pair: CandidatePair) -> None:
+        """Say how the peer sees us if that has changed; only the path's own mapping counts."""
+        if self.pair in (None, pair) and pair.mapped not in (None, self._mapped):
+            self._mapped = pair.mapped
+            self._outputs.append(Mapped(pair.mapped))
+
+    def answered(self, now: float) -> None:
+        """The peer has answered, or acknowledged something of ours."""
+        if self.watch is not None:
+            self.watch.answered(now)

@@ -14,28 +14,16 @@ class Session:
         self.controlling = controlling
         self.local = local
         self.remote: IceCredentials | None = None
-        # Ours and the peer's before the last restart: the peer may restart a little later.
-        self._previous: tuple[IceCredentials, IceCredentials] | None = None
         self._tie_breaker = tie_breaker
         self._role_switches = 0
-
-    def restart(self, local: IceCredentials) -> None:
-        """Take new credentials; checks under the old ones are still answered (RFC 8445 §9)."""
-        assert self.remote is not None, "nothing to restart"
-        self._previous = (self.local, self.remote)
-        self.local = local
 
     def key_of(self, request: stun.Message) -> bytes | None:
         """The password that protects this request, if it is meant for us and authentic."""
         # RFC 8445 §7.2.2: the sender puts the receiver's user fragment first.
         ufrag, _, theirs = (request.username or "").partition(":")
-        if ufrag == self.local.ufrag and (self.remote is None or theirs == self.remote.ufrag):
-            key = self.local.password.encode()
-        # RFC 8445 §9: checks of the session before a restart still come in.
-        elif self._previous and [ufrag, theirs] == [each.ufrag for each in self._previous]:
-            key = self._previous[0].password.encode()
-        else:
+        if ufrag != self.local.ufrag or (self.remote is not None and theirs != self.remote.ufrag):
             return None
+        key = self.local.password.encode()
         return key if request.integrity_ok(key) else None
 
     def check(self, transaction_id: bytes, priority: int, nominate: bool) -> tuple[bytes, bytes]:

@@ -17,15 +17,13 @@ class AgentState(StrEnum):
     """All pairs are tried, and none is the path yet."""
     SELECTED = "selected"
     """The path stands and is watched."""
-    RESTARTING = "restarting"
-    """All pairs are tried anew, while the old path is in use (RFC 8445 §9)."""
     FAILED = "failed"
     """The end: nothing is sent or answered any more."""
 
     @property
     def is_checking(self) -> bool:
         """Whether pairs are tried."""
-        return self is AgentState.CHECKING or self is AgentState.RESTARTING
+        return self is AgentState.CHECKING
 
     @property
     def is_failed(self) -> bool:
@@ -36,10 +34,9 @@ class AgentState(StrEnum):
 class AgentEvent(StrEnum):
     """What moves it."""
 
-    START = "start, restart"
+    START = "start"
     SELECT = "a pair is nominated, or the path moves"
-    TIMEOUT = "no pair in time"
-    FAIL = "silent for 60 s, or a conflict of roles"
+    FAIL = "no pair in time, silent for 60 s, or a conflict of roles"
 
 
 AGENT: dict[AgentState, dict[AgentEvent, AgentState]] = {
@@ -48,21 +45,11 @@ AGENT: dict[AgentState, dict[AgentEvent, AgentState]] = {
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.CHECKING: {
-        AgentEvent.START: AgentState.CHECKING,
         AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.TIMEOUT: AgentState.FAILED,
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.SELECTED: {
-        AgentEvent.START: AgentState.RESTARTING,
         AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.FAIL: AgentState.FAILED,
-    },
-    # After a restart that found nothing the old path lives or dies by its own silence.
-    AgentState.RESTARTING: {
-        AgentEvent.START: AgentState.RESTARTING,
-        AgentEvent.SELECT: AgentState.SELECTED,
-        AgentEvent.TIMEOUT: AgentState.SELECTED,
         AgentEvent.FAIL: AgentState.FAILED,
     },
     AgentState.FAILED: {},
@@ -120,22 +107,22 @@ class Liveliness(StrEnum):
     """What we think of the peer at the other end of the path, from good to bad."""
 
     ALIVE = "alive"
-    """Heard lately, or no check is unanswered for long."""
+    """It has answered lately, or no question is unanswered for long."""
     SUSPECT = "suspect"
-    """A check has gone unanswered for 1.5 s; it is checked twice a second."""
+    """A question has gone unanswered for 1.5 s; it is asked twice a second."""
     SILENT = "silent"
-    """Nothing heard for 6 s; it is checked every 2 s, and the path is kept."""
+    """No answer for 6 s; it is asked every 2 s, and the path is kept."""
     DEAD = "dead"
-    """Nothing heard for a minute: the end."""
+    """No answer for a minute: the end."""
 
 
 class Sign(StrEnum):
     """Of life, or of none."""
 
-    SOUND = "a check, an answer, or a packet that decrypts"
-    UNANSWERED = "1.5 s without an answer"
-    QUIET = "6 s without a sound"
-    LONG_QUIET = "60 s without a sound"
+    ANSWER = "an answer to a check, or an acknowledgement"
+    UNANSWERED = "a question 1.5 s without an answer"
+    QUIET = "6 s without an answer"
+    LONG_QUIET = "60 s without an answer"
 
 
 LIVELINESS: dict[Liveliness, dict[Sign, Liveliness]] = {
@@ -145,12 +132,12 @@ LIVELINESS: dict[Liveliness, dict[Sign, Liveliness]] = {
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.SUSPECT: {
-        Sign.SOUND: Liveliness.ALIVE,
+        Sign.ANSWER: Liveliness.ALIVE,
         Sign.QUIET: Liveliness.SILENT,
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.SILENT: {
-        Sign.SOUND: Liveliness.ALIVE,
+        Sign.ANSWER: Liveliness.ALIVE,
         Sign.LONG_QUIET: Liveliness.DEAD,
     },
     Liveliness.DEAD: {},

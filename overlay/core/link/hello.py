@@ -37,6 +37,8 @@ class Accepted:
     negotiated: Negotiated
     record: bytes
     wire: int
+    resumes: bytes
+    """The attempt of the link that is to go on over this path, as the peer says."""
 
 
 class HelloExchange:
@@ -93,8 +95,11 @@ class HelloExchange:
         self._remote = hello
         return None
 
-    def proof(self, record: bytes) -> Proof:
-        """Ours; the dialler sends it after both hellos, the listener after the dialler's proof."""
+    def proof(self, record: bytes, resumes: bytes = b"") -> Proof:
+        """Ours; the dialler sends it after both hellos, the listener after the dialler's proof.
+
+        `resumes`: the attempt of another link to the peer, which is to go on over this path.
+        """
         if self._dialler and self._invite is not None:
             grant, seed = self._invite.grant, self._invite.seed
             crypto = self._context.crypto
@@ -109,6 +114,7 @@ class HelloExchange:
             admission=self._admission if self._dialler else b"",
             signature=b"",
             record=record,
+            resumes=resumes,
         )
         signed = self._transcript(unsigned, by_dialler=self._dialler)
         return msgspec.structs.replace(unsigned, signature=context.crypto.sign(signed))
@@ -137,7 +143,7 @@ class HelloExchange:
         signed = self._transcript(proof, by_dialler=not self._dialler)
         if not self._context.crypto.verify(peer, signed, proof.signature):
             return Refusal(GoodbyeCode.REFUSED, "the proof of identity does not hold on this link")
-        return Accepted(peer, proof.boot, negotiated, proof.record, self._wire)
+        return Accepted(peer, proof.boot, negotiated, proof.record, self._wire, proof.resumes)
 
     def _admit(self, proof: Proof, now: float) -> Refusal | None:
         """Whether the dialler may come in the way that it claims, by the token that it used.

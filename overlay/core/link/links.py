@@ -1,8 +1,13 @@
-"""The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
+"""One idea: a node's links from the open channel to the end: hello, glare, liveness, farewell.
 
 A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
 Where two come about at once (glare), both ends must keep the same one: they compare what both know,
-the boots of their peers and the names of the two attempts.
+the boots of their peers and the names of the two attempts. Of two by the same dialler, the first
+whose proof holds stands.
+
+A dialler that has a link to the peer already, suspect or silent, names it in its proof. If the
+listener has that link, too, it is not displaced: it goes on over the path that the new link has
+found (`Adopt`), with its streams and all, and the new link is hung up.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +16,7 @@ from enum import StrEnum
 from overlay.core.context import Context
 from overlay.core.events import (
     Admit,
+    Adopt,
     Hangup,
     LinkAlive,
     LinkOpened,
@@ -54,6 +60,7 @@ PINGS_MAX = 256
 """Pings that wait for their pongs; of more, the oldest is given up."""
 PING_TIMEOUT = 10.0
 """Seconds (guess)."""
+UNANSWERED = f"the peer did not answer within {PING_TIMEOUT:g} s"
 
 
 class LinkState(StrEnum):
@@ -143,6 +150,8 @@ class Link:
     rtt: float | None = None
     mapped: Address | None = None
     """Where the peer's end of the path sees us."""
+    adopted: tuple[bytes, float] | None = None
+    """The attempt of the link whose path it has taken over, and when."""
     told: tuple[PeerId, ...] | None = None
     """The neighbours of ours that the peer was last told of."""
 
@@ -305,8 +314,15 @@ class Links:
         if refusal is not None:
             return self._refuse(link, refusal)
         if not link.inbound:
+            rival = self.by_peer.get(link.expected.peer) if link.expected else None
+            if rival is not None and rival.state is LinkState.UP:
+                return self._refuse(link, DUPLICATE)  # Another attempt has been faster.
             link.asked_at = now
-            self.context.emit(Transmit(link.id, link.hello.proof(record)))
+            resumes = b""
+            if rival is not None:
+                resumes = rival.facts.attempt
+                self.context.emit(Adopt(rival.id, link.id, asked=True))
+            self.context.emit(Transmit(link.id, link.hello.proof(record, resumes)))
         return []
 
     def on_proof(self, link: Link, message: Proof, record: bytes, now: float) -> list[LinkFact]:
@@ -317,6 +333,8 @@ class Links:
         if isinstance(result, Refusal):
             return self._refuse(link, result)
         rival = self.by_peer.get(result.peer)
+        if rival is not None and rival.facts.attempt == result.resumes:
+            return self._resume(rival, link, link.hello, record, now)
         if rival is not None and result.boot < rival.boot:
             seen = TwinSeen(result.peer, rival, result.record)
             return [seen, *self._refuse(link, ELSEWHERE)]
@@ -325,6 +343,24 @@ class Links:
         if link.inbound:
             self.context.emit(Transmit(link.id, link.hello.proof(record)))
         return [self._establish(link, result, rival, now)]
+
+    def _resume(
+        self, link: Link, path: Link, hello: HelloExchange, record: bytes, now: float
+    ) -> list[LinkFact]:
+        """Both ends know of an older link: it goes on over the path of the one just proven.
+
+        Where each end has found a path, both take that of the lower attempt. The dialler, whom the
+        listener's proof reaches last, hangs up.
+        """
+        before, at = link.adopted or (b"", 0.0)
+        if not before or now - at > GLARE_WINDOW or path.facts.attempt < before:
+            link.adopted = path.facts.attempt, now
+            self.context.emit(Adopt(link.id, path.id))
+        path.hello = None
+        if not path.inbound:
+            return self.end(path, DUPLICATE.code, DUPLICATE.text)
+        self.context.emit(Transmit(path.id, hello.proof(record, link.facts.attempt)))
+        return []
 
     def _establish(self, link: Link, result: Accepted, rival: Link | None, now: float) -> LinkFact:
         link.peer, link.boot, link.negotiated = result.peer, result.boot, result.negotiated
@@ -344,12 +380,15 @@ class Links:
         """Whether a new link replaces a peer's old one; both ends must decide alike.
 
         A newer boot of the peer wins. A peer that dials again long after its link stood has
-        lost it. Otherwise both were made at once, and the lower attempt wins.
+        lost it. Otherwise both were made at once, and the lower attempt wins; of two by the same
+        dialler the older one, for its listener decides alone.
         """
         if new.boot != old.boot:
             return new.boot > old.boot
         if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state is LinkState.SILENT:
             return True
+        if link.inbound == old.inbound:
+            return False
         return link.facts.attempt < old.facts.attempt
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
@@ -385,6 +424,8 @@ class Links:
         if link is None:
             return []
         self._drop(link)
+        for token in [token for token, ping in self._pings.items() if ping.link == link_id]:
+            self._give_up(token, Failure.BROKEN, f"the link to the peer has ended ({reason})")
         return self._ended(link, reason, f"the link was lost ({reason})")
 
     def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
@@ -423,7 +464,7 @@ class Links:
             self.show_path(link, now)
 
     def show_path(self, link: Link, now: float) -> None:
-        """A peer follows us to another address only when a packet of ours decrypts from there."""
+        """A link on another path has another round trip."""
         if link.peer is not None:
             self.ping(link, None, now)
 
@@ -438,7 +479,7 @@ class Links:
         """Ask for a pong, for a command or to know the round trip."""
         token = int.from_bytes(self.context.crypto.token(7), "big")
         while len(self._pings) >= PINGS_MAX:
-            self._give_up(next(iter(self._pings)))
+            self._give_up(next(iter(self._pings)), Failure.TIMEOUT, UNANSWERED)
         self._pings[token] = _Ping(link.id, now, request)
         self._ping_timers.set(token, now + PING_TIMEOUT)
         self.context.emit(Transmit(link.id, Ping(token)))
@@ -454,18 +495,17 @@ class Links:
         if ping.request is not None:
             self.context.emit(Resolved(ping.request, link.rtt))
 
-    def _give_up(self, token: int) -> None:
+    def _give_up(self, token: int, code: Failure, text: str) -> None:
         ping = self._pings.pop(token)
         self._ping_timers.stop(token)
         if ping.request is not None:
-            text = f"the peer did not answer within {PING_TIMEOUT:g} s"
-            self.context.emit(Rejected(ping.request, Failure.TIMEOUT, text))
+            self.context.emit(Rejected(ping.request, code, text))
 
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
         for token in self._ping_timers.pop_due(now):
-            self._give_up(token)
+            self._give_up(token, Failure.TIMEOUT, UNANSWERED)
         for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal(GoodbyeCode.TIMEOUT, "the hello took too long"))

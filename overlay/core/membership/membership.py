@@ -15,7 +15,7 @@ from overlay.core.context import Context
 from overlay.core.events import Remember, Transmit
 from overlay.core.link.links import Link, Links
 from overlay.core.membership.prekeys import DAY, next_rotation, rotate_prekeys
-from overlay.core.membership.records import RECORD_LIFE, RecordBook, make_record
+from overlay.core.membership.records import FORGET_AFTER, RECORD_LIFE, RecordBook, make_record
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import NEVER, Timers
 from overlay.core.types import Negotiated, PeerId
@@ -26,8 +26,8 @@ from overlay.core.wire.messages import Neighbours, Records
 TELL_DELAY = 0.05
 """Seconds (guess) for which records that have come wait, so that many go in one message."""
 TELL_INTERVAL = 0.5
-"""Seconds (guess) between two times that records are passed on: of forty newcomers at once, each has
-its record renewed several times, and each time all would tell it to all."""
+"""Seconds (guess) between two times that records are passed on: of forty newcomers at once each signs
+anew several times, and each time all would tell it to all."""
 DIGEST_DELAY = 1.0
 """Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0
@@ -35,6 +35,9 @@ DIGEST_INTERVAL = 5.0
 within seconds."""
 RECORDS_PER_MESSAGE = 16
 """A record has about 500 bytes: well below the message limit."""
+FORGET_INTERVAL = 3600.0
+"""Seconds (guess) between two looks at who has not been heard of: also how long a node that was
+asleep for days has to hear of the others anew."""
 MANY_FOR = 3600.0
 """Seconds (guess) for which we do not expect to know every member, after a neighbour has said that
 there are too many."""
@@ -46,6 +49,7 @@ class Timer(StrEnum):
 
     RENEW = "renew"  # sign our record anew
     TELL_RECORDS = "tell records"  # pass on the records that have come since the last time
+    FORGET = "forget"  # forget the members that have long been silent
     TELL_DIGEST = "tell digest"  # tell the neighbours which links of ours last
 
 
@@ -103,6 +107,8 @@ class Membership:
         self._fresh[context.peer_id] = None
         self._tell_records_soon(now)
         self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
+        if Timer.FORGET not in self._timers:
+            self._timers.set(Timer.FORGET, now + FORGET_INTERVAL)
 
     @property
     def sequences(self) -> range:
@@ -122,11 +128,18 @@ class Membership:
 
     # --- other members' records --------------------------------------------------------------
 
-    def add(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
-        """Take in a record and pass it on; returns it if it is newer than what we had."""
+    def add(
+        self, data: bytes, bearer: PeerId | None, now: float, *, recalled: bool = False
+    ) -> Record | None:
+        """Take in a record and pass it on; returns it if it is newer than what we had.
+
+        `recalled`: it comes from our own cache, so it may be as old as records get.
+        """
         if self.book.owner(data) == self.context.peer_id:
             return None  # Our own must not lead to a link.
-        record = self.book.add(data, self.context.wall(now), self.links.by_peer)
+        wall = self.context.wall(now)
+        since = 0.0 if recalled else wall - FORGET_AFTER
+        record = self.book.add(data, wall, self.links.by_peer, since=since)
         if record is None:
             return None
         peer = PeerId(record.peer_id)
@@ -211,20 +224,30 @@ class Membership:
                 part = chunk[start : start + RECORDS_PER_MESSAGE]
                 self.context.emit(Transmit(link.id, Records(part)))
 
+    def _forget(self, now: float) -> None:
+        """Whoever has signed nothing for two days is gone; without links, nobody would tell us."""
+        if self.links.by_peer:
+            self.book.forget_stale(self.context.wall(now) - FORGET_AFTER, self.links.by_peer)
+        self._timers.set(Timer.FORGET, now + FORGET_INTERVAL)
+
     # --- time --------------------------------------------------------------------------------
 
-    def on_time(self, now: float) -> None:
-        """Do what is due."""
-        for timer in self._timers.pop_due(now):
+    def on_time(self, now: float) -> bool:
+        """Do what is due; whether anything was."""
+        all_due = self._timers.pop_due(now)
+        for timer in all_due:
             match timer:
                 case Timer.RENEW:
                     self.renew(now)
                 case Timer.TELL_RECORDS:
                     self._tell_records(now)
+                case Timer.FORGET:
+                    self._forget(now)
                 case Timer.TELL_DIGEST:
                     self._tell_digest(now)
                 case _:
                     assert_never(timer)
+        return bool(all_due)
 
 
 def _alike(peer: PeerId | None, told: tuple[PeerId, ...], digest: tuple[PeerId, ...]) -> bool:

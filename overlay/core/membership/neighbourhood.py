@@ -32,6 +32,9 @@ from overlay.core.routing.ring import (
 from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import messages as m
 
+ABSENT = {EndReason.BROKEN, EndReason.GONE}
+"""Ends of links after which their peer is nowhere to be found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overstayed:
@@ -131,7 +134,7 @@ class Neighbourhood:
         self.uses.on_unlinked(peer)
         if code == GoodbyeCode.LEAVE:
             self.views.forget(peer)
-        self._take(self.views.on_unlinked(peer, now, absent=code == EndReason.BROKEN), now)
+        self._take(self.views.on_unlinked(peer, now, absent=code in ABSENT), now)
         self._take(self.ring.on_unlinked(peer, now), now)
         if code == GoodbyeCode.LEAVE:
             self.ring.forget(peer, now)
@@ -160,9 +163,11 @@ class Neighbourhood:
             self.passive.on_record(peer)
         return self._done(self.ring.on_known(peer, now), now)
 
-    def on_evicted(self, peer: PeerId) -> None:
-        """The book of records had no room for a member's."""
+    def on_evicted(self, peer: PeerId, now: float) -> None:
+        """The book of records had no room for a member's, or has forgotten it."""
         self.views.forget(peer)
+        if peer not in self.ring.linked:
+            self.ring.forget(peer, now)
 
     def on_recalled(self, peers: list[PeerId], now: float) -> list[NeighbourFact]:
         """Peers met before this node was restarted."""

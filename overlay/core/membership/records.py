@@ -17,6 +17,9 @@ RECORD_LIFE = 14 * DAY
 """Seconds (guess): a node that was off for a holiday can still dial the peers that it met."""
 RECORD_LIFE_MAX = 30 * DAY
 """Seconds (guess) for which one record may at most keep a place in the book."""
+FORGET_AFTER = 2 * DAY
+"""Seconds (guess) after which a member that has not signed its record anew is forgotten, unless we
+are linked to it: each does so every day, so this one is not heard of any more."""
 FUTURE_MAX = DAY
 """Seconds (guess): records from further ahead are refused, whether our clock is wrong or theirs."""
 BOOK_MAX = 1024
@@ -32,6 +35,7 @@ class Refusal(StrEnum):
     FUTURE = "future"  # it was issued more than `FUTURE_MAX` from now
     LIFE = "life"  # it lasts longer than `RECORD_LIFE_MAX`, or ends before it begins
     SIGNATURE = "signature"  # its owner has not signed it
+    STALE = "stale"  # its owner has long been silent: others have not forgotten it yet
 
 
 def make_record(record: Record, crypto: Crypto) -> bytes:
@@ -147,11 +151,17 @@ class RecordBook:
         return True
 
     def add(
-        self, data: bytes, wall: float, needed: Container[PeerId] = frozenset()
+        self,
+        data: bytes,
+        wall: float,
+        needed: Container[PeerId] = frozenset(),
+        *,
+        since: float = 0.0,
     ) -> Record | None:
         """The record if it holds and is newer than ours; otherwise None, counted. Never raises.
 
-        In a full book, the records of peers that are `needed` give way after all others.
+        In a full book, the records of peers that are `needed` give way after all others. Records
+        issued before the Unix second `since` are refused.
         """
         read = self._reader.read(data)
         if isinstance(read, str):
@@ -162,7 +172,8 @@ class RecordBook:
         if known is not None and record.sequence <= known.record.sequence:
             self._count("old")
             return None
-        refusal = read.refusal(self._network, wall, self._crypto)
+        stale = Refusal.STALE if record.issued_at <= since else None
+        refusal = stale or read.refusal(self._network, wall, self._crypto)
         if refusal is not None:
             self._count(refusal)
             return None
@@ -182,6 +193,14 @@ class RecordBook:
         for peer in gone:
             self.forget(peer)
         return gone
+
+    def forget_stale(self, since: float, needed: Container[PeerId]) -> None:
+        """Forget whoever has signed nothing since then, but for those that are `needed`."""
+        for peer, read in list(self._records.items()):
+            if read.record.issued_at <= since and peer not in needed:
+                self.forget(peer)
+                self._evicted.append(peer)
+                self._count("forgotten")
 
     def forget(self, peer: PeerId) -> None:
         """Drop a peer's record, known or not."""
@@ -217,7 +236,7 @@ class RecordBook:
         return None if isinstance(read, str) else PeerId(read.record.peer_id)
 
     def evicted(self) -> list[PeerId]:
-        """Who has given way since this was last asked."""
+        """Who has given way or been forgotten since this was last asked."""
         evicted, self._evicted = self._evicted, []
         return evicted
 

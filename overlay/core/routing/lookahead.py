@@ -139,6 +139,10 @@ class Lookahead:
         if peer in self.neighbours:
             self.doubted[peer] = None
 
+    def is_sure(self, peer: PeerId) -> bool:
+        """Whether it is a neighbour, and not in doubt."""
+        return peer in self.neighbours and peer not in self.doubted
+
     def heard(self, peer: PeerId) -> None:
         """It is alive."""
         if self.doubted:

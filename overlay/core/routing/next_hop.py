@@ -99,9 +99,9 @@ class NextHop:
         return place not in vain and any(distance(each, place) < ours for each in vain)
 
     def is_last_hop(self, request: Request) -> bool:
-        """Whether the target is a neighbour of ours that has not been tried."""
+        """Whether the target is a neighbour of ours that has not been tried, and may be."""
         routed = request.routed
-        if isinstance(routed, Locate) or routed.target in request.tried:
+        if isinstance(routed, Locate) or routed.target in (*request.tried, request.avoided):
             return False
         return routed.target in self.lookahead.neighbours and routed.target != request.came_from
 

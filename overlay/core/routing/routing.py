@@ -3,7 +3,7 @@
 Routing is greedy by ring distance with one step of look-ahead, and never goes twice through a node.
 A hop takes charge of a request by acknowledging it, and keeps it until the next hop has done the
 same; a reply acknowledges as well, so who replies at once does nothing else. When that takes longer
-than max(3 SRTT, 100 ms), or the request bounces, the hop tries its next best neighbour; one that has
+than max(3 SRTT, 100 ms), or the request bounces, the hop tries its next best neighbour; one that
 let it wait is tried last until it says something. The reply goes back the way the request came.
 
 A request of our own that finds no way, or no answer, is tried once more over second-best links,
@@ -160,13 +160,18 @@ class Routing:
 
     # --- requests of our own -----------------------------------------------------------------
 
-    def send(self, routed: Routed, now: float, *, walk: bool = True) -> list[RoutingFact]:
-        """Send a request of our own. `walk`: if need be, sixteen times over."""
+    def send(
+        self, routed: Routed, now: float, *, walk: bool = True, beside: bool = False
+    ) -> list[RoutingFact]:
+        """Send a request of our own. `walk`: if need be, sixteen times over.
+
+        `beside`: to a neighbour in doubt, by others than itself; without walks in one way only.
+        """
         self.counters.sent += 1
-        own = self._own[routed.request] = OwnRequest(routed, walk)
+        own = self._own[routed.request] = OwnRequest(routed, walk, once=beside and not walk)
         self._timers.set((RETRY, routed.request), now + RETRY_AFTER)
         self._timers.set((OVER, routed.request), now + REQUEST_LIFE)
-        return self._attempt(own, None, now)
+        return self._attempt(own, _target(routed) if beside else None, now)
 
     def send_through(self, peer: PeerId, routed: Routed, now: float) -> None:
         """Send a request of our own with this first hop, and no second try."""
@@ -187,9 +192,9 @@ class Routing:
     def _try_again(self, own: OwnRequest, now: float) -> list[RoutingFact]:
         """Once over another first link, then by walks; with a single link both are in vain."""
         base = own.routed.request
-        if isinstance(own.routed, Locate):
+        if isinstance(own.routed, Locate) or own.once:
             return []  # The ring asks again anyway.
-        if isinstance(own.routed, Offer) and own.routed.target in self.neighbours:
+        if isinstance(own.routed, Offer) and self.lookahead.is_sure(PeerId(own.routed.target)):
             self._forget_own(base)  # It is linked meanwhile: there is nothing to negotiate.
             return []
         last = ATTEMPTS_MAX if own.walk else WALK
@@ -258,15 +263,24 @@ class Routing:
 
     def _on_answered(self, base: bytes) -> None:
         """Whatever else comes of our request is late."""
+        if base in self._own:
+            self.call_off(base)
+            self.counters.delivered += 1
+
+    def is_near(self, peer: PeerId, now: float) -> bool:
+        """Whether a neighbour that is not in doubt says that it is linked to this peer."""
+        lookahead = self.lookahead
+        sure = [each for each in lookahead.neighbours if each not in lookahead.doubted]
+        return bool(lookahead.knowing(peer, [each for each in sure if each != peer], now))
+
+    def call_off(self, base: bytes) -> None:
+        """Nobody waits for an answer to a request of ours any more."""
         own = self._own.get(base)
-        if own is None:
-            return
-        for attempt in range(own.attempt + 1):
+        for attempt in range(own.attempt + 1) if own is not None else ():
             request = self._requests.get(attempt_of(base, attempt))
             if request is not None:
                 request.answered = True
         self._forget_own(base)
-        self.counters.delivered += 1
 
     def _forget_own(self, base: bytes) -> None:
         self._own.pop(base, None)
@@ -351,7 +365,9 @@ class Routing:
             return []
         spent = max(1, request.handed - message.left) if request.acknowledged else 1
         request.vain = tuple(dict.fromkeys((*request.vain, *message.vain)))
-        return self._next_best(request, now, message.code, spent=spent)
+        # A peer that gives up for want of an acknowledgement gives up all the same.
+        code = BounceCode.NO_ROUTE if message.code == BounceCode.NO_ACK else message.code
+        return self._next_best(request, now, code, spent=spent)
 
     def _take_charge(self, request: Request, now: float) -> list[RoutingFact]:
         self._remember(request, now)

@@ -158,6 +158,7 @@ class Many:
 
 _KEY = _NETWORK = _HASH = Bytes(32)
 _REQUEST = _ATTEMPT = _TOKEN = Bytes(16)
+_ATTEMPT_OR_NONE = Bytes(0, 16)
 _SIGNATURE = Bytes(64)
 _COUNTER = Number(0, 2**63 - 1)
 _INSTANT = Number(0, 2**40)
@@ -185,6 +186,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "admission": Blob(ADMISSION_MAX),
         "signature": _SIGNATURE,
         "record": Blob(RECORD_MAX),
+        "resumes": _ATTEMPT_OR_NONE,
     },
     m.Goodbye: {"code": _CODE, "text": _LINE},
     m.Ping: {"token": _COUNTER},
@@ -321,6 +323,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "password": _PASSWORD,
         "candidates": _CANDIDATES,
         "record": Blob(RECORD_MAX),
+        "restarts": _ATTEMPT_OR_NONE,
     },
     d.AnswerBody: {  # a refusal has no credentials: `documents` looks at both cases
         "network": _NETWORK,
@@ -336,6 +339,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "ufrag": Text(256, 0, ICE_CHARS),
         "password": Text(256, 0, ICE_CHARS),
         "candidates": _CANDIDATES,
+        "restarted": _INSIDE,
     },
     d.Grant: {
         "network": _NETWORK,

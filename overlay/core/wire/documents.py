@@ -81,6 +81,8 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     password: str
     candidates: list[CandidateEntry]
     record: bytes
+    restarts: bytes = b""
+    """The attempt of a link between the two on which ICE is to be restarted, if it is known."""
 
 
 class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
@@ -99,6 +101,8 @@ class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
     ufrag: str
     password: str
     candidates: list[CandidateEntry]
+    restarted: bool = False
+    """These credentials are for the link that the offer names; else they are for a new one."""
 
 
 class Grant(msgspec.Struct, array_like=True, frozen=True):

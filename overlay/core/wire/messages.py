@@ -34,6 +34,8 @@ class Proof(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=2):
     signature: bytes
     record: bytes
     """The sender's own signed record."""
+    resumes: bytes = b""
+    """The attempt of another link between the two, which is to go on over the path of this one."""
 
 
 class Goodbye(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=3):

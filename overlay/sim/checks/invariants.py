@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.events import (
     Admit,
+    Adopt,
     Deliver,
     Dial,
     DialFailed,
@@ -23,6 +24,7 @@ from overlay.core.events import (
     Prepare,
     Publish,
     Report,
+    Restart,
     Transmit,
 )
 from overlay.core.types import EndReason, LinkId, PeerId
@@ -105,9 +107,12 @@ class Invariants:
 
     def _on_effect(self, node: SimNode, life: _Life, effect: Effect) -> None:
         match effect:
-            case Transmit(link) | Admit(link):
+            case Transmit(link) | Admit(link) | Restart(link):
                 if link not in life.opened:
                     raise self._broken(node, f"uses link {link}, which is not open: {effect!r}")
+            case Adopt(link, path):
+                if not {link, path} <= life.opened.keys():
+                    raise self._broken(node, f"adopts what is not open: {effect!r}")
             case Hangup(link):
                 if link not in life.opened and link not in life.attempts:
                     raise self._broken(node, f"hangs up link {link}, which it does not have")

@@ -21,12 +21,12 @@ class LinkEnd:
     sent: int = 0
     """Microsecond at which the last packet has left (bandwidth)."""
     gone: bool = False
-    hears: bool = True
-    """Whether packets come in at all; if not, notices of its silence are under way."""
+    answered: bool = True
+    """Whether questions of this end are answered; if not, notices of silence are under way."""
     told: bool = False
     """The core thinks it suspect or silent."""
     epoch: int = 0
-    """Counts the changes of `hears`: a notice of an earlier one is void."""
+    """Counts the changes of `answered`: a notice of an earlier one is void."""
     held: list[Message | None] = field(default_factory=list)
     """What waits for the path to come back; None: the other end has hung up."""
     other: "LinkEnd" = field(init=False)

@@ -36,15 +36,27 @@ class Flight(IntEnum):
     FINISHED = 20
     CONNECT = 100  # SCTP's part: the server's side is open
     CONNECTED = 101  # so is the client's
+    HEARTBEAT = 102
+    HEARTBEAT_ACK = 103
 
 
 class Handshake:
     """One side of one association, from its first flight until its channel stands."""
 
     def __init__(
-        self, *, client: bool, ours: bytes, expected: bytes | None, fresh: Callable[[int], bytes]
+        self,
+        *,
+        client: bool,
+        ours: bytes,
+        expected: bytes | None,
+        fresh: Callable[[int], bytes],
+        name: bytes,
     ) -> None:
-        """`ours`, `expected`: fingerprints; None: the peer may have any. `fresh` makes bytes."""
+        """`ours`, `expected`: fingerprints; None: the peer may have any. `fresh` makes bytes.
+
+        `name`: which attempt a client's first message says it belongs to.
+        """
+        self._name = name
         self.session = fresh(32) if client else b""
         """The client's random, which tells one association from another at the same addresses."""
         self.fingerprint = b""
@@ -57,6 +69,8 @@ class Handshake:
         """The peer has another certificate than was promised."""
         self.flight = self._client_hello(b"") if client else b""
         """The client's latest, to be sent until the answer comes."""
+        self.returned = b""
+        """The nonce of the latest HEARTBEAT that was answered; who reads it empties it."""
         self._awaits = Flight.SERVER_HELLO
         self._client, self._ours, self._expected = client, ours, expected
         self._nonce = b"" if client else fresh(32)
@@ -67,8 +81,17 @@ class Handshake:
             return self._on_plain(data)
         if self.session != data[_SESSION_AT:_BODY_AT]:
             return None
-        kind = data[_KIND_AT]
+        kind, body = data[_KIND_AT], data[_BODY_AT:]
+        if kind == Flight.HEARTBEAT:
+            return self._sealed(Flight.HEARTBEAT_ACK, body) if self.secure else b""
+        if kind == Flight.HEARTBEAT_ACK:
+            self.returned = body
+            return b""
         return self._by_server(kind, b"") if self._client else self._on_sealed(kind)
+
+    def heartbeat(self, nonce: bytes) -> bytes:
+        """A datagram that the peer answers with the same nonce."""
+        return self._sealed(Flight.HEARTBEAT, nonce)
 
     def _on_plain(self, data: bytes) -> bytes | None:
         hello = parse_client_hello(data)
@@ -111,7 +134,11 @@ class Handshake:
     def _client_hello(self, cookie: bytes) -> bytes:
         """As much of a ClientHello as the endpoint reads (RFC 6347 §4.2.1), of a real size."""
         body = struct.pack("!H", _DTLS_1_2) + self.session + b"\0" + bytes([len(cookie)]) + cookie
-        body += bytes(160)
+        listed = struct.pack("!BH", 0, len(self._name)) + self._name
+        listed = struct.pack("!H", len(listed)) + listed
+        extension = struct.pack("!HH", 0, len(listed)) + listed  # RFC 6066 §3
+        body += b"\0\0" + b"\0" + struct.pack("!H", len(extension)) + extension
+        body += bytes(160 - len(extension))
         size = len(body).to_bytes(3, "big")
         message = bytes([Flight.CLIENT_HELLO]) + size + b"\0\0" + b"\0\0\0" + size + body
         return _RECORD.pack(_HANDSHAKE, _DTLS_1_2, 0, 0, 0, len(message)) + message
@@ -148,6 +175,6 @@ class Handshake:
         message = bytes([flight]) + self.session + body
         return _RECORD.pack(_HANDSHAKE, _DTLS_1_2, 0, 0, 0, len(message)) + message
 
-    def _sealed(self, flight: Flight) -> bytes:
-        message = bytes([flight]) + self.session
+    def _sealed(self, flight: Flight, body: bytes = b"") -> bytes:
+        message = bytes([flight]) + self.session + body
         return _RECORD.pack(_APPLICATION_DATA, _DTLS_1_2, 1, 0, 0, len(message)) + message

@@ -12,6 +12,7 @@ from random import Random
 
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     Effect,
     Hangup,
@@ -19,6 +20,7 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Received,
+    Restart,
     Transmit,
 )
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId
@@ -32,6 +34,8 @@ from overlay.sim.network.port import Half, Port, Side
 from overlay.sim.network.silence import Silence
 from overlay.sim.node import Environment, SimNode
 
+SACK_INTERVAL = MICROSECOND // 10
+"""Microseconds between two SACKs, as a transport tells its endpoint of them."""
 RESEND_INTERVAL = 1.0
 """Seconds between two tries to get through with a message: the first timer of SCTP (RFC 9260)."""
 
@@ -100,8 +104,10 @@ class IceNetwork(Network):
                     self._send(end, effect.message)
             case Hangup(link):
                 self._hang_up(node, link)
-            case Dial() | Prepare() | Negotiate() | Admit():
+            case Dial() | Prepare() | Negotiate() | Restart() | Adopt():
                 self.port(node).perform(effect)
+            case Admit():
+                pass
             case _:
                 raise AssertionError(effect)
 
@@ -134,7 +140,7 @@ class IceNetwork(Network):
         receiver = self._by_address.get(within[1]) if within else None
         if within is None or receiver is None or not receiver.alive:
             return None
-        return (receiver, within[0]) if receiver.group == sender.group else None
+        return (receiver, within[0]) if receiver.gets_from(sender) else None
 
     def latency(self, one: SimNode, other: SimNode) -> float:
         """Seconds from one node to another: where nothing says it, drawn once for each pair."""
@@ -217,8 +223,20 @@ class IceNetwork(Network):
             end.side.port.close(end.link)
             return
         end.side.port.heard(end.link, source)
+        self._acknowledge(end)
         if not end.gone:
             self.feed(end.node, Received(end.link, message))
+
+    def _acknowledge(self, end: Half) -> None:
+        """A SACK goes back, one for all that arrives within a tenth of a second."""
+        if not (end.gone or end.node.frozen) and self.now_us >= end.sacks_at:
+            end.sacks_at = self.now_us + SACK_INTERVAL
+            self._clock.schedule_in(end.latency, self._acknowledged, end.other)
+
+    def _acknowledged(self, end: LinkEnd, _: None) -> None:
+        assert isinstance(end, Half)
+        if not end.gone and not end.other.gone and self._passes(end) is not None:
+            end.side.port.acknowledged(end.link)
 
     def resume(self, side: Side) -> None:
         """A silent path is heard again: what waits at both ends is sent anew."""

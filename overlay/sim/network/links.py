@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Effect,
@@ -21,6 +22,7 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Received,
+    Restart,
     Transmit,
 )
 from overlay.core.types import EndReason, LinkFacts, LinkId, PathKind
@@ -84,6 +86,8 @@ class Network:
                 self._hang_up(node, link)
             case Prepare(link):
                 self._attempts[node][link] = Attempt(node, effect, 0.0)
+            case Restart(link) | Adopt(link):
+                self._look_again(node, link)
             case Admit():
                 pass
             case _:
@@ -225,6 +229,13 @@ class Network:
         if isinstance(attempt.effect, Negotiate):
             self._negotiating.pop(attempt.effect.local.ufrag, None)
 
+    def _look_again(self, node: SimNode, link: LinkId) -> None:
+        """Checks go out anew. A node has one address here: they help if its path is back."""
+        end = self.ends[node].get(link)
+        if end is not None:
+            self.silence.look(end)
+            self.silence.look(end.other)
+
     # --- packets -----------------------------------------------------------------------------
 
     def _travel(self, latency: float) -> float:
@@ -271,7 +282,7 @@ class Network:
     def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         if end.gone:
             return
-        if end.held or end.node.group != end.other.node.group:
+        if end.held or not end.node.gets_from(end.other.node):
             end.held.append(message)
         elif message is None:
             self.lose(end, EndReason.CLOSED)
@@ -297,7 +308,7 @@ class Network:
         end.gone = True
         if end.other.gone:
             part(end)
-        elif node.group == end.other.node.group:
+        elif end.other.node.gets_from(node):
             self._send(end, None)
         else:
             self.silence.look(end.other)
@@ -334,7 +345,7 @@ class Network:
             self.silence.look(end.other)
 
     def on_partition(self) -> None:
-        """Groups have changed: some paths fall silent, others come back."""
+        """Other packets pass than before: some paths fall silent, others come back."""
         for node in self._nodes:
             for end in self.ends[node].values():
                 self.silence.look(end, within=CHECK_INTERVAL)
@@ -344,4 +355,4 @@ def _meets(one: SimNode, other: SimNode) -> bool:
     """Whether packets pass between two nodes and both answer them."""
     if not (one.alive and other.alive) or one.frozen or other.frozen:
         return False
-    return one.group == other.group
+    return one.gets_from(other) and other.gets_from(one)

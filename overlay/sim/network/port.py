@@ -10,10 +10,19 @@ from functools import partial
 from random import Random
 from typing import Protocol, assert_never
 
+from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Ended,
+    EndpointOutput,
+    Move,
+    Record,
+    Secure,
+    Send,
+)
 from overlay.core.events import (
-    Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -25,6 +34,7 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
 )
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, is_chosen_by_core
 from overlay.sim.clock import MICROSECOND
@@ -66,6 +76,8 @@ class Half(LinkEnd):
     """An end of a link whose path is watched by its port."""
 
     side: Side = field(kw_only=True)
+    sacks_at: int = 0
+    """Microsecond before which what arrives is acknowledged with what has."""
     resends: bool = False
     """A look whether the path is back is under way."""
 
@@ -138,7 +150,7 @@ class Port:
 
     # --- what the core wants -----------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Admit) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt) -> None:
         """Hand the endpoint an effect; what comes of it is done once its core has had its say."""
         self.endpoint.perform(effect, self._told())
         self.perform_soon()
@@ -173,6 +185,12 @@ class Port:
         """A message has come on a link, in a packet from there."""
         if not self.node.frozen:
             self.endpoint.decrypted(link, source, self._network.now)
+            self._perform_outputs()
+
+    def acknowledged(self, link: LinkId) -> None:
+        """A SACK has come on a link."""
+        if not self.node.frozen:
+            self.endpoint.acknowledged(link, self._network.now)
             self._perform_outputs()
 
     def thaw(self) -> None:
@@ -233,6 +251,9 @@ class Port:
                 self._network.send(self.node, output.data, output.remote)
             case Record():
                 self._on_record(output)
+            case Confirm():
+                heartbeat = self.sides[output.link].handshake.heartbeat(output.nonce)
+                self._network.send(self.node, heartbeat, output.remote)
             case Secure():
                 self._on_secure(output)
             case Move():
@@ -276,6 +297,7 @@ class Port:
             ours=self.node.crypto.fingerprint,
             expected=secure.fingerprint,
             fresh=self._rng.randbytes,
+            name=attempt_name(secure.attempt),
         )
         side = self.sides[secure.link] = Side(self, secure, handshake, secure.remote)
         if handshake.flight:
@@ -303,6 +325,10 @@ class Port:
             self._after(side, answer, before)
             if side.handshake.secure:
                 self.endpoint.decrypted(link, record.remote, self._network.now)
+            if side.handshake.returned:
+                nonce, side.handshake.returned = side.handshake.returned, b""
+                now = self._network.now
+                self.endpoint.confirmed(link, nonce, record.remote, record.local, now)
             return
 
     def _after(self, side: Side, answer: bytes, before: bytes) -> None:

@@ -1,7 +1,8 @@
-"""When the checks of a link would notice that nothing comes in, and that something does again.
+"""When the checks of a link would notice that nobody answers, and that somebody does again.
 
-A link is suspect 3.5 s after the last check that was answered, silent after 6 s and lost after
-60 s; where in the two seconds between checks the silence falls is drawn for each end.
+An end holds the other for suspect 3.5 s after its last check that was answered (as the controlling
+side does; the controlled one a second later), for silent after 6 s and for lost after 60 s. Where
+in the two seconds between checks the silence falls is drawn for each end.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ Notice = tuple[int, type[LinkSuspect | LinkSilent] | None]
 
 
 class Silence:
-    """Watches every end of every link for whether it hears the other."""
+    """Watches every end of every link for whether the other answers: both ways have to work."""
 
     def __init__(
         self,
@@ -38,18 +39,18 @@ class Silence:
         """A link has opened."""
 
     def look(self, end: LinkEnd, *, anew: bool = False, within: float = 0.0) -> None:
-        """See whether this end still hears the other; `anew`: its node has just thawed.
+        """See whether the other end still answers this one; `anew`: its node has just thawed.
 
         `within`: seconds until the next check, at most, that finds the path to be back.
         """
         if end.gone or end.node.frozen:
             return
-        hears = _hears(end)
-        if hears == end.hears and not anew:
+        answers = _answers(end)
+        if answers == end.answered and not anew:
             return
-        end.hears = hears
+        end.answered = answers
         end.epoch += 1
-        if hears:
+        if answers:
             wait = self._rng.random() * within
             self._clock.schedule_in(end.latency + wait, self._revive, end, end.epoch)
             return
@@ -107,14 +108,14 @@ class Checks(Silence):
         self._clock.schedule_in(CHECK_INTERVAL, self._check, end)
         if end.node.frozen:
             return
-        if _hears(end):
+        if _answers(end):
             self._heard[end] = self._clock.now_us
-            if not end.hears or end.held:
-                end.hears = True
+            if not end.answered or end.held:
+                end.answered = True
                 end.epoch += 1
                 self._clock.schedule_in(end.latency, self._revive, end, end.epoch)
-        elif end.hears:
-            end.hears = False
+        elif end.answered:
+            end.answered = False
             end.epoch += 1
             since = (self._clock.now_us - self._heard[end]) / MICROSECOND
             self._clock.schedule_in(
@@ -126,8 +127,9 @@ class Checks(Silence):
             self._clock.schedule_in(LOST_AFTER - since, self._notice, end, (end.epoch, None))
 
 
-def _hears(end: LinkEnd) -> bool:
+def _answers(end: LinkEnd) -> bool:
+    """Whether this end's questions reach the other, and its answers this end."""
     other = end.other
     if other.gone or not other.node.alive or other.node.frozen:
         return False
-    return end.node.group == other.node.group
+    return other.node.gets_from(end.node) and end.node.gets_from(other.node)

@@ -1,4 +1,4 @@
-"""The same transport without sockets: nodes in one process, reached through a `MemoryNetwork`.
+"""One idea: the same transport without sockets: nodes in one process, in a `MemoryNetwork`.
 
 For tests of whole nodes, ours and other people's, under trio's MockClock: dials check tokens and
 fingerprints, negotiations pair up by their credentials, messages cross the real codec with a
@@ -17,6 +17,7 @@ import trio
 from overlay.core.addresses import candidate_priority
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -30,6 +31,7 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    Restart,
     Transmit,
     Unsent,
 )
@@ -221,6 +223,8 @@ class MemoryTransport:
                     link.open_streams().admit()
             case Prepare():
                 pass  # there are no sockets to gather candidates from
+            case Restart() | Adopt():
+                pass  # a node has one address here, and a path that is back is noticed at once
             case _:
                 assert_never(effect)
 
@@ -395,7 +399,7 @@ class MemoryTransport:
 
     def _hang_up(self, link: MemoryLink) -> None:
         link.end_streams()
-        self._drop(link)
+        self._drop(link, EndReason.CANCELLED)
         self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
     def send(self, link: MemoryLink, arrive: Callable[[MemoryLink], None]) -> None:
@@ -416,15 +420,15 @@ class MemoryTransport:
         """For links: end the link for this reason."""
         if not self.has(link):
             return
-        self._drop(link)
+        self._drop(link, reason)
         self.emit(LinkLost(link.id, reason))
         if reason is not EndReason.CLOSED:
             self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
-    def _drop(self, link: MemoryLink) -> None:
+    def _drop(self, link: MemoryLink, reason: EndReason) -> None:
         self._links.pop(link.id, None)
         if link.streams is not None:
-            link.streams.lose()
+            link.streams.lose(reason)
         for alarm in link.silence:
             alarm.cancel()
 

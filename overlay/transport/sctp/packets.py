@@ -7,6 +7,7 @@ RemoteProtocolError.
 """
 
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from struct import Struct
 
 import google_crc32c
@@ -21,6 +22,9 @@ PARAMETER_HEADER = Struct("!HH")
 DATA_CHUNK = Struct("!BBHLHHL")
 PLAIN_SACK = Struct("!HHLLBBHLLHH")
 """A packet of one SACK that names no gap and no duplicate (RFC 9260 §3.3.4)."""
+PACKET_BYTES = SCTP_MAX_PACKET_LENGTH // 4 * 4
+"""What a packet has at most, unless a path carries less: 1,273 bytes with all headers on IPv6,
+whose paths carry 1,280 (RFC 8200 §5)."""
 SCTP_PORT = 5000
 """Inside DTLS every association uses this port at both ends."""
 TSN_MODULO = 2**32
@@ -33,13 +37,29 @@ WHOLE = FIRST_FRAGMENT | LAST_FRAGMENT
 DATA = 0
 INIT = 1
 SACK = 3
+HEARTBEAT = 4
 PLAIN_SACK_BYTES = PLAIN_SACK.size - COMMON_HEADER.size
+PAD = 0x84
+"""Filler that brings a packet to a size; who does not know it passes over it (RFC 4820)."""
 FORWARD_TSN = 192
+HEARTBEAT_INFO = Struct("!HHB8s3x")
+"""The one parameter of a HEARTBEAT (RFC 9260 §3.3.5): a `HeartbeatKind` and a nonce."""
+NONCE_BYTES = 8
+_HEARTBEAT_INFO_TYPE = 1
 
 # INIT, INIT ACK, SACK, SHUTDOWN, FORWARD TSN: bytes before anything optional.
 _SHORTEST_BODY = {1: 16, 2: 16, SACK: 12, 7: 4, FORWARD_TSN: 4}
 # Chunks that end in parameters or causes (RFC 9260 §3.2.1), and where those begin.
 _PARAMETERS_AT = {1: 16, 2: 16, 4: 0, 5: 0, 6: 0, 9: 0, 130: 0}
+
+
+class HeartbeatKind(IntEnum):
+    """What a HEARTBEAT of ours asks. The peer sends it back without a look (RFC 9260 §3.3.6)."""
+
+    PATH = 1
+    """Whether the peer is heard from the address that it was sent to."""
+    SIZE = 2
+    """Whether a packet of this size arrives (RFC 8899 §6.2)."""
 
 
 class InboundData(DataChunk):
@@ -133,6 +153,25 @@ def _check_gaps(body: bytes) -> None:
         last = end
 
 
+def heartbeat(tag: int, kind: HeartbeatKind, nonce: bytes, size: int = 0) -> bytes:
+    """A packet with a HEARTBEAT, with padding up to `size` bytes (a multiple of 4)."""
+    # The length in the parameter's header leaves out what pads it to whole words.
+    info = HEARTBEAT_INFO.pack(_HEARTBEAT_INFO_TYPE, HEARTBEAT_INFO.size - 3, kind, nonce)
+    chunks = CHUNK_HEADER.pack(HEARTBEAT, 0, CHUNK_HEADER.size + len(info)) + info
+    room = size - COMMON_HEADER.size - len(chunks)
+    if room >= CHUNK_HEADER.size:
+        chunks += CHUNK_HEADER.pack(PAD, 0, room) + bytes(room - CHUNK_HEADER.size)
+    return _packet(tag, chunks)
+
+
+def read_heartbeat_ack(parameters: list[tuple[int, bytes]]) -> tuple[int, bytes] | None:
+    """The kind and the nonce that a HEARTBEAT ACK brings back; None: none of ours."""
+    if len(parameters) != 1 or parameters[0][0] != _HEARTBEAT_INFO_TYPE:
+        return None
+    info = parameters[0][1]
+    return (info[0], info[1:]) if len(info) == 1 + NONCE_BYTES else None
+
+
 class OutboundData(DataChunk):
     """A DATA chunk of ours with aiortc's book-keeping; the defaults live in the class."""
 
@@ -168,14 +207,25 @@ class OutboundData(DataChunk):
 class Bundle:
     """DATA chunks on their way into one packet (RFC 9260 §6.10)."""
 
-    __slots__ = ("_chunks", "_room", "_send", "_tag")
+    __slots__ = ("_chunks", "_most", "_room", "_send", "_send_oversize", "_tag")
 
-    def __init__(self, tag: int, send: Callable[[bytes], None]) -> None:
-        """`tag` is the peer's verification tag; `send` takes each finished packet."""
+    def __init__(
+        self,
+        tag: int,
+        size: int,
+        send: Callable[[bytes], None],
+        send_oversize: Callable[[bytes], None],
+    ) -> None:
+        """`tag` is the peer's verification tag; `send` takes each finished packet.
+
+        A chunk that was numbered when packets were larger, and cannot be cut any more, goes by
+        itself to `send_oversize`.
+        """
         self._tag = tag
         self._send = send
+        self._send_oversize = send_oversize
         self._chunks: list[bytes] = []
-        self._room = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER.size
+        self._most = self._room = size - COMMON_HEADER.size
 
     def add(self, chunk: OutboundData) -> None:
         """Put a chunk in; if it does not fit, the packet so far goes out first."""
@@ -188,9 +238,10 @@ class Bundle:
     def send(self) -> None:
         """Send what is in the bundle, if anything."""
         if self._chunks:
-            self._send(_packet(self._tag, b"".join(self._chunks)))
+            send = self._send if self._room >= 0 else self._send_oversize
+            send(_packet(self._tag, b"".join(self._chunks)))
             self._chunks.clear()
-            self._room = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER.size
+            self._room = self._most
 
 
 def _packet(tag: int, chunks: bytes) -> bytes:

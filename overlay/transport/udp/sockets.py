@@ -8,30 +8,49 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 
-import ifaddr
 import trio
 
 from overlay.core.types import Address
 from overlay.errors import ConfigError
+from overlay.transport.udp.interfaces import WILDCARDS
 
 BUFFER_BYTES = 4 << 20
 """Asked for in both directions; the kernel may grant less (measured)."""
 DATAGRAM_BYTES = 2048
 BURST = 64
 """Datagrams read before the other tasks get a turn (measured)."""
+PORTS_TRIED = 64
+"""Random ports that are tried until one is free in both families (guess): with four of five taken
+in one of them, all are in one start of a million."""
 
 # Linux's numbers; Python names only some of them on each platform.
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
 _IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)
+# How Linux sends what may be too large for the path (ip(7), ipv6(7)).
+_MTU_DISCOVER = {False: (socket.IPPROTO_IP, 10), True: (socket.IPPROTO_IPV6, 23)}  # by `is_ipv6`
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
+_IPV6_MTU = 24
+_IPV6_LEAST = 1280
 _IN_PKTINFO = struct.Struct("=i4s4s")
 _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _MAX_KNOWN_LOCALS = 256
+_LINK_LOCAL = "fe80:"
 
+# Errors of datagrams sent earlier, as ICMP tells them (ip(7), IP_RECVERR; sock_extended_err).
+_RECVERR = {False: (socket.IPPROTO_IP, 11), True: (socket.IPPROTO_IPV6, 25)}  # by `is_ipv6`
+_MSG_ERRQUEUE = 0x2000
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_ERROR_ANCILLARY_BYTES = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28) + _ANCILLARY_BYTES
+_PORT_UNREACHABLE = {(2, 3, 3), (3, 1, 4)}
+"""Origin, type and code: of ICMP (RFC 792) and of ICMPv6 (RFC 4443 §3.1)."""
+IS_LINUX = sys.platform == "linux"
 OnDatagram = Callable[[bytes, Address, Address | None], None]
+OnRefused = Callable[[Address], None]
 
 log = logging.getLogger("overlay.transport")
 
@@ -41,8 +60,11 @@ class UdpSocket:
 
     def __init__(self, address: Address) -> None:
         """Bind to `address`; port 0 takes a free one. ConfigError: it cannot."""
+        self.zones: tuple[int, ...] = ()
+        """The interfaces on which a link-local address may be (RFC 4007 §6), if there are any."""
+        self._zones_of: dict[str, tuple[int, ...]] = {}
         self._family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._wildcard = address.host in {"0.0.0.0", "::"}
+        self._wildcard = address.host in WILDCARDS
         self._locals: dict[bytes, str] = {}
         self._ancillary: dict[str, list[tuple[int, int, bytes]]] = {}
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
@@ -51,7 +73,7 @@ class UdpSocket:
             self._socket.bind(address)
         except OSError as error:
             self._socket.close()
-            raise ConfigError(_cannot_listen(address, error)) from None
+            raise _cannot_listen(address, error) from None
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
 
@@ -62,6 +84,11 @@ class UdpSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         if self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if IS_LINUX:
+                # IPv6 cuts at the source, and every path carries this much (RFC 8200 §5).
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, _IPV6_LEAST)
+        if IS_LINUX:
+            sock.setsockopt(*_RECVERR[self.is_ipv6], 1)
         if self._wildcard and self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         elif self._wildcard:
@@ -79,35 +106,57 @@ class UdpSocket:
     def is_ipv6(self) -> bool:
         return self._family == socket.AF_INET6
 
-    async def read(self, on_datagram: OnDatagram, after_burst: Callable[[], None]) -> None:
-        """Hand on every datagram, for ever; `after_burst` once after each batch of them."""
+    async def read(
+        self, on_datagram: OnDatagram, after_burst: Callable[[], None], on_refused: OnRefused
+    ) -> None:
+        """Hand on every datagram, for ever; `after_burst` once after each batch of them.
+
+        `on_refused`: the host of this address says that nobody listens at that port there.
+        """
         receive = self._receive_with_info if self._wildcard else self._receive
         while True:
             await trio.lowlevel.wait_readable(self._socket.fileno())
-            for _ in range(BURST):
+            for count in range(BURST):
                 try:
                     received = receive()
                 except BlockingIOError:
+                    if not count:
+                        self._read_errors(on_refused)  # they wake us, too
                     break
                 except OSError as error:
                     # An ICMP error for something sent earlier: says nothing about this socket.
                     log.debug("receiving: %s", error)
+                    self._read_errors(on_refused)
                     continue
                 if received is not None:
                     on_datagram(*received)
             after_burst()
 
+    def _read_errors(self, on_refused: OnRefused) -> None:
+        """What ICMP messages say of datagrams that we have sent."""
+        for _ in range(BURST if IS_LINUX else 0):
+            try:
+                _, ancillary, _, remote = self._socket.recvmsg(
+                    0, _ERROR_ANCILLARY_BYTES, _MSG_ERRQUEUE
+                )
+            except OSError:
+                return  # no more
+            for level, kind, data in ancillary:
+                if (level, kind) == _RECVERR[self.is_ipv6] and _is_refusal(data, remote[0]):
+                    on_refused(Address(remote[0], remote[1]))
+
     def _receive(self) -> tuple[bytes, Address, Address | None] | None:
         data, remote = self._socket.recvfrom(DATAGRAM_BYTES)
-        # A link-local address means nothing without its zone, which `Address` does not carry.
-        if not data or "%" in remote[0]:
+        if not data:
             return None
         return data, Address(remote[0], remote[1]), self.address
 
     def _receive_with_info(self) -> tuple[bytes, Address, Address | None] | None:
         data, ancillary, _, remote = self._socket.recvmsg(DATAGRAM_BYTES, _ANCILLARY_BYTES)
-        if not data or "%" in remote[0]:
+        if not data:
             return None
+        if len(remote) == 4 and remote[3]:
+            self._heard_from(remote[0], remote[3])
         local = self._local_of(ancillary[0][2]) if ancillary else None
         return data, Address(remote[0], remote[1]), local
 
@@ -123,18 +172,67 @@ class UdpSocket:
             self._locals[info] = host
         return Address(host, self.address.port)
 
-    def send(self, data: bytes, remote: Address, local: Address | None) -> None:
+    def _heard_from(self, host: str, zone: int) -> None:
+        """A link-local address means nothing without its zone, which `Address` does not carry.
+
+        Each zone counts where it was heard, so that nobody on another link of ours can lead what
+        is for it away.
+        """
+        zones = self._zones_of.get(host, ())
+        if zone not in zones and zone in self.zones:
+            if len(self._zones_of) >= _MAX_KNOWN_LOCALS:
+                self._zones_of.clear()
+            self._zones_of[host] = (*zones, zone)
+
+    def send(
+        self, data: bytes, remote: Address, local: Address | None, *, is_last_try: bool = False
+    ) -> None:
         """Send, from `local` if we have several; what cannot be sent now is lost, as on any net."""
+        if self.zones and remote.host.startswith(_LINK_LOCAL):
+            self._send_to_zones(data, remote, local)
+            return
         try:
             if self._wildcard and local is not None:
                 self._socket.sendmsg((data,), self._info(local.host), 0, remote)
             else:
                 self._socket.sendto(data, remote)
-        except BlockingIOError:
-            pass
         except OSError as error:
-            if error.errno not in _UNREACHABLE:
-                log.debug("sending to %s: %s", remote, error)
+            if not is_last_try and error.errno != errno.EAGAIN:
+                # Linux tells here of the error of another one, too (ip(7)).
+                self.send(data, remote, local, is_last_try=True)
+            else:
+                _lost(remote, error)
+
+    def _send_to_zones(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send to a link-local address on the link where it was heard, else on each of ours."""
+        info = self._info(local.host) if self._wildcard and local is not None else []
+        for zone in self._zones_of.get(remote.host, self.zones):
+            for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
+                try:
+                    self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
+                    break
+                except OSError as error:
+                    _lost(remote, error)
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""
+        self._send_as(_PMTUDISC_PROBE, data, remote, local)
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send so that routers may cut it (IPv4: without DF)."""
+        self._send_as(_PMTUDISC_DONT, data, remote, local)
+
+    def _send_as(self, mode: int, data: bytes, remote: Address, local: Address | None) -> None:
+        if not IS_LINUX:  # elsewhere nothing goes with DF: all arrives, and probes say little
+            self.send(data, remote, local)
+            return
+        level, option = _MTU_DISCOVER[self.is_ipv6]
+        usual = self._socket.getsockopt(level, option)
+        self._socket.setsockopt(level, option, mode)
+        try:
+            self.send(data, remote, local)
+        finally:
+            self._socket.setsockopt(level, option, usual)
 
     def _info(self, host: str) -> list[tuple[int, int, bytes]]:
         info = self._ancillary.get(host)
@@ -153,29 +251,56 @@ class UdpSocket:
         self._socket.close()
 
 
+def _lost(remote: Address, error: OSError) -> None:
+    """A datagram could not be sent: nothing to say of what networks do every day."""
+    if error.errno not in _UNREACHABLE:
+        log.debug("sending to %s: %s", remote, error)
+
+
+def _is_refusal(data: bytes, host: str) -> bool:
+    """Whether this error is the host's own word that it has no such port."""
+    _, origin, kind, code, _, _, _ = _EXTENDED_ERROR.unpack_from(data)
+    if (origin, kind, code) not in _PORT_UNREACHABLE:
+        return False
+    offender = data[_EXTENDED_ERROR.size :]
+    if ":" in host:
+        return offender[8:24] == socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return offender[4:8] == socket.inet_aton(host)
+
+
 _UNREACHABLE = {
+    errno.EAGAIN,  # the kernel's buffer is full
     errno.ECONNREFUSED,
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
     errno.EPERM,  # a firewall of our own
     errno.ENOBUFS,
     errno.EADDRNOTAVAIL,
+    errno.ENODEV,  # an interface that has gone since we last looked
+    errno.EINVAL,  # a link-local address of ours and a zone that is not its own
 }
 
 
-def _cannot_listen(address: Address, error: OSError) -> str:
+_IN_USE = (
+    "cannot listen on {}: the port is in use; "
+    "stop the program that uses it, or choose another with --listen"
+)
+
+
+class PortTaken(ConfigError):
+    """Another program listens on the port already."""
+
+
+def _cannot_listen(address: Address, error: OSError) -> ConfigError:
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"cannot listen on {address}: the port is in use; "
-            "stop the program that uses it, or choose another with --listen"
-        )
+        return PortTaken(_IN_USE.format(address))
     if error.errno == errno.EADDRNOTAVAIL:
-        return (
+        return ConfigError(
             f"cannot listen on {address}: this machine has no such address; "
             "choose another with --listen"
         )
-    return f"cannot listen on {address}: {reason}; choose another address with --listen"
+    return ConfigError(f"cannot listen on {address}: {reason}; choose another with --listen")
 
 
 def open_sockets(listen: Address) -> list[UdpSocket]:
@@ -183,33 +308,25 @@ def open_sockets(listen: Address) -> list[UdpSocket]:
 
     ConfigError: cannot listen there.
     """
-    first = UdpSocket(listen)
     if listen.host != "::":
-        return [first]
+        return [UdpSocket(listen)]
+    tried = list[UdpSocket]()  # open until the end, so that no port is tried twice
     try:
-        return [first, UdpSocket(Address("0.0.0.0", first.address.port))]
-    except ConfigError:
-        first.close()
-        raise
-
-
-def reachable_at(bound: Address) -> Iterator[Address]:
-    """The addresses under which others reach a bound socket: a wildcard's are the interfaces'.
-
-    Loopback addresses only if there is nothing else; link-local ones never.
-    """
-    if bound.host not in {"0.0.0.0", "::"}:
-        yield bound
-        return
-    hosts = [host for host in _interface_hosts() if (":" in host) == (bound.host == "::")]
-    loopback = [host for host in hosts if host == "::1" or host.startswith("127.")]
-    for host in [host for host in hosts if host not in loopback] or loopback:
-        yield Address(host, bound.port)
-
-
-def _interface_hosts() -> Iterator[str]:
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            host = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            if not host.startswith("fe80:"):
-                yield host
+        for _ in range(1 if listen.port else PORTS_TRIED):
+            tried.append(UdpSocket(listen))
+            try:
+                ipv4 = UdpSocket(Address("0.0.0.0", tried[-1].address.port))
+            except PortTaken:
+                continue
+            return [tried.pop(), ipv4]
+    except PortTaken:
+        pass  # all are
+    finally:
+        for each in tried:
+            each.close()
+    if listen.port:
+        raise PortTaken(_IN_USE.format(listen))
+    raise PortTaken(
+        f"cannot listen: of {len(tried)} random ports none is free for both IPv6 and IPv4; stop "
+        "programs that use UDP ports, or choose one with --listen"
+    )

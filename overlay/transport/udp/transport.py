@@ -15,9 +15,18 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import Ended, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.endpoint.outputs import (
+    Confirm,
+    Ended,
+    EndpointOutput,
+    Move,
+    Record,
+    Secure,
+    Send,
+)
 from overlay.core.events import (
     Admit,
+    Adopt,
     Dial,
     DialFailed,
     Event,
@@ -31,9 +40,11 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Restart,
     Transmit,
     Unsent,
 )
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, LinkId, Random
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
@@ -42,8 +53,12 @@ from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls.association import Credentials
 from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
 from overlay.transport.streams import MeshStream, OnStream
+from overlay.transport.udp.interfaces import INTERVAL, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
-from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
+from overlay.transport.udp.sockets import UdpSocket, open_sockets
+
+PATH_SIZES_MAX = 256
+"""Addresses remembered because their paths have carried small packets only (guess)."""
 
 log = logging.getLogger("overlay.transport")
 
@@ -70,12 +85,14 @@ class UdpTransport:
         self.internal_errors = 0
         self.credentials = Credentials(certificate)
         self.on_stream: OnStream | None = None
+        self.path_sizes: BoundedDict[str, int] = BoundedDict(PATH_SIZES_MAX)
         self._listen_on = listen
         self._advertise = advertise
         self._endpoint = Endpoint(
             dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random
         )
         self._sockets: list[UdpSocket] = []
+        self._addresses: tuple[Address, ...] | None = None
         self._alarms = Alarms(trio.current_time)
         self._links: dict[LinkId, Link] = {}
         self._to_flush: list[Link] = []
@@ -107,10 +124,14 @@ class UdpTransport:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     self._emit = emit
-                    self._announce()
+                    self.listen = tuple(socket.address for socket in self._sockets)
+                    self._look_around()
                     for socket in self._sockets:
-                        nursery.start_soon(socket.read, self._on_datagram, self._rearm)
+                        nursery.start_soon(
+                            socket.read, self._on_datagram, self._rearm, self._on_refused
+                        )
                     nursery.start_soon(self._keep_time)
+                    nursery.start_soon(self._watch_addresses)
                     task_status.started()
         finally:
             self._nursery = None
@@ -118,11 +139,25 @@ class UdpTransport:
             for socket in self._sockets:
                 socket.close()
 
-    def _announce(self) -> None:
-        self.listen = tuple(socket.address for socket in self._sockets)
-        addresses = tuple(at for bound in self.listen for at in reachable_at(bound))
-        self._endpoint.set_local(addresses)
-        self._emit(Listening(addresses, self._advertise))
+    async def _watch_addresses(self) -> None:
+        while True:
+            await trio.sleep(INTERVAL)
+            try:
+                self._look_around()
+            except OSError as error:  # no descriptor is left, say: what we know stays
+                log.debug("looking at the interfaces: %s", error)
+
+    def _look_around(self) -> None:
+        """See under which addresses others reach us now, and say so if that has changed."""
+        found = look_around()
+        for socket in self._sockets:
+            if socket.is_ipv6:
+                socket.zones = found.zones
+        addresses = tuple(found.reach(self.listen))
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._endpoint.set_local(addresses)
+            self._emit(Listening(addresses, self._advertise))
 
     def perform(self, effect: TransportEffect) -> None:
         """See `Transport.perform`; nothing happens unless we run."""
@@ -133,13 +168,16 @@ class UdpTransport:
                 self._guarded(self._perform, effect)
                 self._rearm()
 
-    def _perform(self, effect: Dial | Prepare | Negotiate | Hangup | Admit) -> None:
+    def _perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Hangup | Admit
+    ) -> None:
         if isinstance(effect, Hangup):
             self._hang_up(effect.link)
+        elif isinstance(effect, Admit):
+            if (link := self._links.get(effect.link)) is not None:
+                link.admit()
         else:
             self._endpoint.perform(effect, trio.current_time())
-            if isinstance(effect, Admit) and (link := self._links.get(effect.link)) is not None:
-                link.admit()
         self._perform_outputs()
 
     async def open_stream(self, link: LinkId, protocol: str, priority: int = 0) -> MeshStream:
@@ -163,7 +201,7 @@ class UdpTransport:
             bytes_in=found.bytes_in,
             bytes_out=found.bytes_out,
             queued=found.queued,
-            rtt=self._endpoint.rtt(link) or found.rtt,
+            rtt=self._endpoint.rtt(link, trio.current_time()) or found.rtt,
             remote=facts.remote,
             local=facts.local,
             path=facts.path,
@@ -229,11 +267,15 @@ class UdpTransport:
     def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         self._guarded(self._sort, data, remote, local)
 
+    def _on_refused(self, remote: Address) -> None:
+        self._guarded(self._endpoint.refused, remote, trio.current_time())
+        self._guarded(self._perform_outputs)
+
     def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()
         link_id = self._endpoint.association_of(data, remote, local)
         link = self._links.get(link_id) if link_id is not None else None
-        if link is not None and link.receive(data):
+        if link is not None and link.receive(data, remote, local):
             self._endpoint.decrypted(link.id, remote, now)
         else:
             self._endpoint.receive(data, remote, local, now)
@@ -244,6 +286,20 @@ class UdpTransport:
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send(data, remote, local)
+                return
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that is to arrive whole or not at all."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_probe(data, remote, local)
+                return
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that routers may cut."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_in_fragments(data, remote, local)
                 return
 
     # --- what the endpoint says -------------------------------------------------------------------
@@ -258,14 +314,19 @@ class UdpTransport:
                 self.send_datagram(output.data, output.remote, output.local)
             case Record():
                 self._feed(output)
+            case Confirm(link, nonce, remote, local):
+                self._links[link].confirm(nonce, remote, local)
             case Secure():
                 self._secure(output)
             case Move():
                 self._move(output)
             case DialFailed() | LinkLost():
                 self._end(output)
-            case Mapped() | LinkSuspect():
+            case Mapped():
                 self._emit(output)
+            case LinkSuspect():
+                self._emit(output)
+                self._links[output.link].suspect()
             case LinkSilent():
                 self._emit(output)
                 self._links[output.link].suspend()
@@ -287,7 +348,7 @@ class UdpTransport:
     def _feed(self, record: Record) -> None:
         for link_id in record.links:
             link = self._links.get(link_id)
-            if link is not None and link.receive(record.data):
+            if link is not None and link.receive(record.data, record.remote, record.local):
                 if link.is_secure:
                     self._endpoint.decrypted(link_id, record.remote, trio.current_time())
                 return
@@ -342,6 +403,14 @@ class UdpTransport:
         links, self._gathering = self._gathering, []
         for link in links:
             link.gathered()
+
+    def acknowledged(self, link: Link) -> None:
+        """The peer has acknowledged something of ours."""
+        self._endpoint.acknowledged(link.id, trio.current_time())
+
+    def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
+        """What a `Confirm` asked has come back."""
+        self._endpoint.confirmed(link.id, nonce, remote, local, trio.current_time())
 
     def link_opened(self, link: Link) -> None:
         """DTLS and SCTP stand: the endpoint no longer counts it as half-open."""

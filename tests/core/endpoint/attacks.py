@@ -69,6 +69,8 @@ def state_of(endpoint: Endpoint) -> dict[str, int]:
         "buckets": len(strangers.buckets),
         "allowance": len(strangers.allowance),
         "timers": len(endpoint._timers),
+        "restarts": len(endpoint._restarts),
+        "tries": len(endpoint._tries),
     }
 
 
@@ -81,6 +83,7 @@ BOUNDS = {
     "expired": 1024,
     "buckets": 4096,
     "allowance": 4096,
+    "restarts": 256,
 }
 
 

@@ -1,11 +1,13 @@
 """The endpoint among nodes that dial, negotiate, move, restart and hang up in any order."""
 
+import itertools
 from random import Random
 
 import pytest
 
-from overlay.core.types import Address, LinkId
-from tests.core.endpoint.world import Shell, World, negotiate
+from overlay.core.events import Restart
+from overlay.core.types import Address, IceCredentials, LinkId
+from tests.core.endpoint.world import Shell, World, candidates_of, negotiate
 
 HOSTS = [Address(f"8.8.{number}.1", 1111) for number in range(4)]
 
@@ -33,7 +35,7 @@ class Chaos:
         a, b = self.random.sample(self.shells, 2)
         attempt = self.random.randbytes(16)
         link, self.links = self.links, self.links + 2
-        match self.random.randrange(7):
+        match self.random.randrange(8):
             case 0 | 1:
                 a.dial(link, b, attempt)
             case 2:
@@ -47,10 +49,30 @@ class Chaos:
                 self.world.nat = {a.address: moved}
             case 5:
                 a.frozen = not a.frozen
+            case 6:
+                for each, other in itertools.product(a.up(), b.up()):
+                    if a.attempts()[each] == b.attempts().get(other):
+                        self.restart(a, each, b, other)
             case _:
                 for each in a.up():
                     a.write(each, b"tick")
         self.world.run(self.random.choice([0.001, 0.01, 0.1, 1.0, 5.0, 30.0]))
+
+    def restart(self, a: Shell, link: LinkId, b: Shell, other: LinkId) -> None:
+        """One of the ends, or both, restart ICE."""
+        ours, theirs = (
+            IceCredentials(name + self.random.randbytes(8).hex(), "a password of 22 letters")
+            for name in "ab"
+        )
+        for shell, far, which, local, remote in (
+            (a, b, link, ours, theirs),
+            (b, a, other, theirs, ours),
+        ):
+            mine, others = candidates_of(shell), candidates_of(far)
+            if self.random.random() < 0.8:
+                effect = Restart(which, shell is a, local, remote, mine, others, 10.0)
+                shell.endpoint.perform(effect, self.world.now)
+                shell.flush()
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -3,8 +3,8 @@
 import pytest
 
 from overlay.core.endpoint.outputs import Move, Record, Secure
-from overlay.core.events import Admit, Dial, DialFailed, Mapped, Prepare
-from overlay.core.types import Address, IceCredentials, LinkId, PathKind, PeerId
+from overlay.core.events import Dial, DialFailed, Mapped, Prepare
+from overlay.core.types import Address, IceCredentials, LinkId, PathKind
 from overlay.core.wire import dial_tokens as dial
 from tests.core.endpoint.world import (
     LATENCY,
@@ -368,35 +368,36 @@ def test_a_dialler_whose_link_was_closed_is_not_answered_any_more(world: World) 
 # --- paths --------------------------------------------------------------------------------------
 
 
-def test_a_path_follows_the_dialler_after_a_check_and_a_record_from_its_new_address(
-    world: World,
-) -> None:
+def test_a_path_follows_a_silent_dialler_whose_nat_maps_it_anew(world: World) -> None:
+    """It sends nothing but its checks; its answer to our HEARTBEAT is what moves the path."""
     a, b = linked(world)
     moved = Address("8.8.4.4", 9999)
     world.nat[A] = moved
-    a.write(LinkId(0), b"too early")
-    world.run(0.1)
-    assert b.routes[LinkId(1)] == (A, B), "a record alone moves nothing"
-    assert b"too early" not in b.read[LinkId(1)]
     world.run(3.0)
-    assert b.routes[LinkId(1)] == (A, B), "a check alone moves nothing"
-    a.write(LinkId(0), b"here I am")
-    world.run(0.1)
     assert b.routes[LinkId(1)] == (moved, B)
     assert b.outputs[-1] == Move(LinkId(1), moved, B, PathKind.HOST)
     assert talks(world, a, 0, b, 1)
 
 
-def test_a_path_follows_a_dialler_that_has_just_been_heard_where_it_was(world: World) -> None:
+def test_neither_checks_nor_records_from_a_new_address_move_a_path(world: World) -> None:
+    """The counter-test: with a dialler that does not return our nonce."""
     a, b = linked(world)
+    a.mute = True
     moved = Address("8.8.4.4", 9999)
     world.nat[A] = moved
-    world.run(3.0)
-    b.endpoint.decrypted(LinkId(1), A, world.now)
-    b.endpoint.decrypted(LinkId(1), moved, world.now + 0.001)
-    b.flush()
+    a.write(LinkId(0), b"too early")
+    world.run(0.1)
+    assert b"too early" not in b.read[LinkId(1)], "no check has come from there"
+    for _ in range(8):
+        world.run(1.0)
+        a.write(LinkId(0), b"here I am")
+    assert b"here I am" in b.read[LinkId(1)]
+    assert b.routes[LinkId(1)] == (A, B)
+    assert b.said_kinds() == ["LinkSilent"], "what it says does not show that it hears us"
+    a.mute = False
+    world.run(2.5)
     assert b.routes[LinkId(1)] == (moved, B)
-    assert a.dtls
+    assert talks(world, a, 0, b, 1)
 
 
 @pytest.mark.parametrize("mover", ["offerer", "answerer"])
@@ -441,8 +442,11 @@ def test_the_fast_path_names_the_only_link_of_an_encrypted_record(world: World) 
 def test_routes_round_trips_and_descriptions_are_known_of_every_link(world: World) -> None:
     a, b = linked(world)
     assert a.routes[LinkId(0)] == (B, A)
-    assert a.endpoint.rtt(LinkId(0)) == pytest.approx(2 * LATENCY)
-    assert b.endpoint.rtt(LinkId(1)) is None, "a listener asks nothing"
+    assert a.endpoint.rtt(LinkId(0), world.now) == pytest.approx(2 * LATENCY)
+    assert b.endpoint.rtt(LinkId(1), world.now) is None, "it has not asked yet"
+    world.run(3.0)
+    assert b.endpoint.rtt(LinkId(1), world.now) == pytest.approx(2 * LATENCY)
+    assert b.endpoint.rtt(LinkId(1), world.now + 31.0) is None, "that was long ago"
     dialled, opened = a.endpoint.description(LinkId(0)), b.endpoint.description(LinkId(1))
     assert dialled is not None
     assert opened is not None
@@ -450,8 +454,8 @@ def test_routes_round_trips_and_descriptions_are_known_of_every_link(world: Worl
     assert opened[1] is None
     assert [each.address for each in opened[2]] == [B]
     assert [each.address for each in opened[3]] == [A]
-    for ask in (a.endpoint.rtt, a.endpoint.description):
-        assert ask(LinkId(99)) is None
+    assert a.endpoint.rtt(LinkId(99), world.now) is None
+    assert a.endpoint.description(LinkId(99)) is None
 
 
 def test_the_dialler_is_told_how_the_listener_sees_it(world: World) -> None:
@@ -469,7 +473,8 @@ def test_nothing_is_said_of_a_closed_link(world: World) -> None:
     a.endpoint.close(LinkId(0))
     assert not [each for each in a.take() if isinstance(each, DialFailed)]
     a.endpoint.established(LinkId(0), 10.0)
-    a.endpoint.perform(Admit(LinkId(0), PeerId(bytes(32))), 10.0)
     a.endpoint.decrypted(LinkId(0), B, 10.0)
+    a.endpoint.acknowledged(LinkId(0), 10.0)
+    a.endpoint.confirmed(LinkId(0), bytes(8), B, A, 10.0)
     assert a.take() == []
     assert a.endpoint.next_deadline() is None

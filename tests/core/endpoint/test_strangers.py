@@ -54,6 +54,69 @@ def test_a_replayed_check_from_anywhere_moves_nothing(kind: str) -> None:
     assert_bounded(b.endpoint)
 
 
+@pytest.mark.parametrize("kind", ["dialled", "negotiated"])
+@pytest.mark.parametrize("copies", [False, True], ids=["no records", "copied records"])
+@pytest.mark.parametrize("checks", ["no checks", "overtaking checks", "spoofed checks"])
+def test_spoofed_and_copied_checks_and_records_draw_one_heartbeat_a_check_and_nothing_else(
+    kind: str, checks: str, copies: bool
+) -> None:
+    """Somebody between two peers copies what it sees, faster than it travels, or makes it up."""
+    world, a, b, link = linked(kind)
+    astray: list[bytes] = []
+    asked = 0
+
+    def meddle(data: bytes, source: Address, target: Address) -> bool:
+        nonlocal asked
+        if target == M:
+            astray.append(data)
+        copied = (copies and data[0] == 23) or (
+            checks == "overtaking checks" and data[:2] == b"\0\1"
+        )
+        if copied and source == A:
+            asked += data[0] == 0
+            world.send(data, M, B)  # and it is there first
+        return True
+
+    world.filter = meddle
+    a.outputs.clear()
+    b.outputs.clear()
+    for number in range(200):
+        if checks == "spoofed checks" and kind == "dialled":
+            asked += 1
+            world.send(forged_check(b, LOW, number), M, B)
+        if number % 4 == 0:
+            a.write(LinkId(0), b"news")
+        if number % 60 == 59:
+            world.run(5.0)  # idle enough for questions of both
+        world.run(0.2)
+    heartbeats = [data for data in astray if data[0] == 23]
+    answers = [data for data in astray if data[:2] == b"\1\1"]
+    assert len(heartbeats) == len(answers) == asked
+    assert len(astray) == 2 * asked
+    assert asked or checks == "no checks" or kind == "negotiated"
+    assert b.routes[LinkId(link)] == (A, B)
+    assert a.outputs == b.outputs == []
+    world.filter = lambda *_: True
+    assert talks(world, a, b, link)
+
+
+def test_the_answer_of_the_peer_counts_from_where_it_was_asked() -> None:
+    """A nonce for a wrong place that somebody passes on to the peer comes back from the peer."""
+    world, a, b, link = linked()
+
+    def pass_on(data: bytes, source: Address, target: Address) -> bool:
+        if target == M and data[0] == 23:
+            world.send(data, B, A)
+        return True
+
+    world.filter = pass_on
+    for number in range(50):
+        world.send(forged_check(b, LOW, number), M, B)
+        world.run(0.2)
+    assert b.routes[LinkId(link)] == (A, B)
+    assert talks(world, a, b, link)
+
+
 def test_checks_spoofed_with_the_address_of_a_linked_peer_move_nothing() -> None:
     """By somebody with a token of its own: fresh, authentic, ten thousand of them."""
     world, a, b, link = linked()
@@ -84,7 +147,6 @@ def test_fresh_checks_for_the_very_session_from_anywhere_move_nothing() -> None:
 
 def test_a_spoofer_of_the_linked_peers_address_drains_no_bucket_that_the_link_needs() -> None:
     world, a, b, link = linked()
-    b.admit(LinkId(link))
     for number in range(6000):
         world.send(b"\0\1\0\0\x21\x12\xa4\x42" + number.to_bytes(12, "big"), A, B)
         world.run(0.004)

@@ -16,14 +16,16 @@ from msgspec.structs import replace
 from OpenSSL import SSL
 
 from overlay.core.endpoint.endpoint import Endpoint
-from overlay.core.endpoint.outputs import EndpointOutput, Move, Record, Secure, Send
-from overlay.core.events import Admit, Dial, DialFailed, LinkLost, Negotiate, Prepare
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId
+from overlay.core.endpoint.outputs import Confirm, EndpointOutput, Move, Record, Secure, Send
+from overlay.core.events import Dial, DialFailed, LinkLost, Negotiate, Prepare
+from overlay.core.types import Address, Candidate, IceCredentials, LinkId
 from overlay.core.wire import dial_tokens as dial
 
 LATENCY = 0.005
 WALL = 1_700_000_000.0
 """Wall time when the world's clock reads 0."""
+HEARTBEAT, HEARTBEAT_ACK, SACK = b"\4heartbeat", b"\5heartbeat ack", b"\3sack"
+"""What stands for SCTP's chunks, encrypted like all else."""
 
 
 @cache
@@ -115,6 +117,10 @@ class Shell:
         self.outputs: list[EndpointOutput] = []
         self.read: dict[LinkId, list[bytes]] = defaultdict(list)
         self.frozen = False
+        self.stock = False
+        """Checks only when the test does it for it, and answers as ever."""
+        self.mute = False
+        """Does not answer HEARTBEATs."""
         for address in addresses:
             world.shells[address] = self
 
@@ -138,6 +144,10 @@ class Shell:
         kinds = [type(each).__name__ for each in self.outputs]
         return [kind for kind in kinds if kind in {"LinkAlive", "LinkSilent"}]
 
+    def attempts(self) -> dict[LinkId, bytes]:
+        """The attempt of every link."""
+        return {each.link: each.attempt for each in self.secured()}
+
     def up(self) -> list[LinkId]:
         """Links whose handshake is complete."""
         return [link for link, dtls in self.dtls.items() if dtls.done]
@@ -156,11 +166,6 @@ class Shell:
         self.endpoint.perform(effect, self.world.now)
         self.flush()
 
-    def admit(self, link: LinkId) -> None:
-        """The hello on this link has shown an overlay node."""
-        self.endpoint.perform(Admit(link, PeerId(bytes(32))), self.world.now)
-        self.flush()
-
     def take(self) -> list[EndpointOutput]:
         """What the endpoint wants, instead of doing it."""
         taken = []
@@ -176,7 +181,7 @@ class Shell:
     def receive(self, data: bytes, remote: Address, local: Address) -> None:
         link = self.endpoint.association_of(data, remote, local)
         if link is not None:
-            self._feed((link,), data, remote)
+            self._feed((link,), data, remote, local)
         else:
             self.endpoint.receive(data, remote, local, self.world.now)
         self.flush()
@@ -184,11 +189,15 @@ class Shell:
     def flush(self) -> None:
         """Do what the endpoint wants."""
         while (output := self.endpoint.poll()) is not None:
-            if not isinstance(output, Record | Send):
+            if not isinstance(output, Record | Send | Confirm):
                 self.outputs.append(output)
             match output:
                 case Send(data, remote, local):
                     self.world.send(data, local or self.address, remote)
+                case Confirm(link, nonce, remote, local):
+                    self.dtls[link].connection.send(HEARTBEAT + nonce)
+                    for data in self.dtls[link].outgoing():
+                        self.world.send(data, local or self.address, remote)
                 case Move(link, remote, local):
                     self.routes[link] = (remote, local)
                 case Secure():
@@ -197,15 +206,17 @@ class Shell:
                     if output.dtls_role == "client":
                         self.dtls[output.link].shake()
                         self._send_dtls(output.link)
-                case Record(links, data, remote):
-                    self._feed(links, data, remote)
+                case Record(links, data, remote, local):
+                    self._feed(links, data, remote, local)
                 case DialFailed(link) | LinkLost(link):
                     self.dtls.pop(link, None)
                     self.routes.pop(link, None)
                 case _:
                     pass
 
-    def _feed(self, links: tuple[LinkId, ...], data: bytes, remote: Address) -> None:
+    def _feed(
+        self, links: tuple[LinkId, ...], data: bytes, remote: Address, local: Address | None
+    ) -> None:
         for link in links:
             dtls = self.dtls.get(link)
             if dtls is None:
@@ -219,9 +230,26 @@ class Shell:
                 if not was_done:
                     self.endpoint.established(link, self.world.now)
                 if made:
-                    self.read[link].append(made)
+                    self._on_plaintext(link, made, remote, local)
             self._send_dtls(link)
             return
+
+    def _on_plaintext(
+        self, link: LinkId, data: bytes, remote: Address, local: Address | None
+    ) -> None:
+        """What SCTP does: it acknowledges, and says what was acknowledged."""
+        now, connection = self.world.now, self.dtls[link].connection
+        if data.startswith(HEARTBEAT):
+            if not self.mute:
+                connection.send(HEARTBEAT_ACK + data.removeprefix(HEARTBEAT))
+        elif data.startswith(HEARTBEAT_ACK):
+            nonce = data.removeprefix(HEARTBEAT_ACK)
+            self.endpoint.confirmed(link, nonce, remote, local, now)
+        elif data == SACK:
+            self.endpoint.acknowledged(link, now)
+        else:
+            self.read[link].append(data)
+            connection.send(SACK)
 
     def _send_dtls(self, link: LinkId) -> None:
         for data in self.dtls[link].outgoing():
@@ -260,7 +288,8 @@ class World:
                 (
                     (deadline, address)
                     for address, shell in self.shells.items()
-                    if not shell.frozen and (deadline := shell.endpoint.next_deadline()) is not None
+                    if not (shell.frozen or shell.stock)
+                    and (deadline := shell.endpoint.next_deadline()) is not None
                 ),
                 default=(end, None),
             )

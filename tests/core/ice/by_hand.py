@@ -39,12 +39,14 @@ def a_key() -> bytes:
     return credentials("a").password.encode()
 
 
-def give(world: World, a: Host, data: bytes, source: Address) -> None:
-    """Let A's agent receive a STUN message now."""
+def give(
+    world: World, a: Host, data: bytes, source: Address, *, own: Address | None = None
+) -> None:
+    """Let A's agent receive a STUN message now, at its first address or its `own`."""
     message = stun.parse(data)
     assert isinstance(message, stun.Message)
     assert a.agent is not None
-    a.agent.receive(message, source, a.addresses[0], world.now)
+    a.agent.receive(message, source, own or a.addresses[0], world.now)
     a.perform()
 
 

@@ -54,7 +54,7 @@ class Shell(asyncio.DatagramProtocol):
         remote = Address(addr[0], addr[1])
         if not stun.is_stun(data):
             self.data.append(data)
-            self.agent.heard(remote, self.now)
+            self.agent.acknowledged(self.now)
         else:
             message = stun.parse(data)
             assert isinstance(message, stun.Message), message

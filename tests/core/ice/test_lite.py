@@ -1,12 +1,14 @@
 """The listener's half of a direct dial by itself: checks, answers, paths."""
 
+from random import Random
+
 import pytest
 
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
+from overlay.core.ice.confirming import ANSWER_TIMEOUT
 from overlay.core.ice.lite import (
     EXPIRED_MAX,
-    MOVE_TIMEOUT,
     NOMINATION_TIMEOUT,
     PAIRS_MAX,
     HalfOpenCheck,
@@ -42,11 +44,11 @@ def check(number: int = 1, *, key: bytes = KEY, controlled: int | None = None) -
 
 
 def session() -> LiteSession:
-    return LiteSession(LOCAL, (A, B), 0.0)
+    return LiteSession(LOCAL, (A, B), Random(1), 0.0)
 
 
 def answer_of(outputs: list[ice.IceOutput]) -> stun.Message:
-    (output,) = outputs
+    output, *_ = outputs
     assert isinstance(output, ice.SendStun)
     message = stun.parse(output.data)
     assert isinstance(message, stun.Message)
@@ -150,8 +152,10 @@ def test_a_check_with_another_password_is_not_answered() -> None:
     lite = session()
     lite.receive(check(key=b"another password of 22"), A, B, 1.0)
     assert lite.take() == []
-    lite.handle_timeout(7.5)
-    assert lite.take() == [ice.Suspect()], "and is no sign of life"
+    lite.handle_timeout(3.0)
+    lite.take()
+    lite.handle_timeout(4.5)
+    assert ice.Suspect() in lite.take(), "and is no sign of life"
 
 
 def test_a_dialler_that_claims_our_role_has_to_switch() -> None:
@@ -170,27 +174,80 @@ def test_attributes_that_must_be_understood_and_are_not_are_named() -> None:
     assert (message.error_code, message.unknown_attributes) == (420, (0x7777,))
 
 
-@pytest.mark.parametrize(
-    ("checked_at", "moves"), [(1.0, True), (None, False), (19.5 - MOVE_TIMEOUT, False)]
-)
-def test_a_record_moves_the_path_only_soon_after_a_check_from_there(
-    checked_at: float | None, moves: bool
-) -> None:
+def questions(lite: LiteSession) -> list[ice.Confirm]:
+    return [output for output in lite.take() if isinstance(output, ice.Confirm)]
+
+
+def test_it_asks_by_heartbeat_where_the_path_runs() -> None:
     lite = session()
-    if checked_at is not None:
-        lite.receive(check(), C, B, checked_at)
-        lite.take()
-    lite.heard(C, 2.0 if moves else 19.5)
-    assert lite.take() == ([ice.Selected(C, B, PathKind.HOST)] if moves else [])
-    lite.heard(C, 20.0)
+    lite.handle_timeout(2.9)
+    assert lite.take() == []
+    lite.handle_timeout(3.0)
+    (question,) = questions(lite)
+    assert (question.remote, question.local, len(question.nonce)) == (A, B, 8)
+    lite.confirmed(question.nonce, A, B, 3.25)
+    assert lite.take() == []
+    assert lite.round_trip.seconds == 0.25
+    lite.handle_timeout(6.2)
+    assert questions(lite) == []
+    lite.handle_timeout(6.25)
+    assert len(questions(lite)) == 1
+
+
+def test_the_diallers_own_checks_do_not_show_that_it_hears_us() -> None:
+    lite, said = session(), list[ice.IceOutput]()
+    for tenth in range(80):
+        now = tenth / 10
+        if tenth % 10 == 0:
+            lite.receive(check(tenth + 1), A, B, now)
+        if now >= lite.next_deadline():
+            lite.handle_timeout(now)
+        said += [each for each in lite.take() if not isinstance(each, ice.SendStun | ice.Confirm)]
+    assert said == [ice.Suspect(), ice.Silent()]
+    lite.acknowledged(8.0)
+    assert lite.take() == [ice.Alive()]
+
+
+def test_a_check_from_elsewhere_draws_a_nonce_and_its_return_moves_the_path() -> None:
+    lite = session()
+    lite.receive(check(), C, B, 1.0)
+    answered, question = lite.take()
+    assert isinstance(answered, ice.SendStun)
+    assert isinstance(question, ice.Confirm)
+    assert (question.remote, question.local) == (C, B)
+    for nonce, remote in ((question.nonce[::-1], C), (question.nonce, A)):
+        lite.confirmed(nonce, remote, B, 1.1)
+        assert lite.take() == []
+    lite.receive(check(2), C, B, 1.2)
+    (question,) = questions(lite)
+    lite.confirmed(question.nonce, C, B, 1.3)
+    assert lite.take() == [ice.Selected(C, B, PathKind.HOST)]
+
+
+def test_a_dialler_that_comes_to_another_of_our_addresses_is_followed_there() -> None:
+    lite = session()
+    lite.receive(check(), A, C, 1.0)
+    (question,) = questions(lite)
+    lite.confirmed(question.nonce, A, C, 1.1)
+    assert lite.take() == [ice.Selected(A, C, PathKind.HOST)]
+
+
+def test_a_nonce_that_comes_back_too_late_moves_nothing() -> None:
+    lite = session()
+    lite.receive(check(), C, B, 1.0)
+    (question,) = questions(lite)
+    lite.confirmed(question.nonce, C, B, 1.0 + ANSWER_TIMEOUT + 0.1)
     assert lite.take() == []
 
 
 def test_it_is_not_judged_before_its_time() -> None:
-    lite = session()
-    lite.handle_timeout(7.4)
-    assert lite.take() == []
-    lite.handle_timeout(7.5)
-    lite.handle_timeout(15.0)
-    lite.handle_timeout(60.0)
-    assert lite.take() == [ice.Suspect(), ice.Silent(), ice.Failed(ice.Failure.SILENT)]
+    lite, said = session(), list[tuple[float, ice.IceOutput]]()
+    while not any(isinstance(each, ice.Failed) for _, each in said):
+        now = lite.next_deadline()
+        lite.handle_timeout(now)
+        said += [(now, each) for each in lite.take() if not isinstance(each, ice.Confirm)]
+    assert said == [
+        (4.5, ice.Suspect()),
+        (6.0, ice.Silent()),
+        (60.0, ice.Failed(ice.Failure.SILENT)),
+    ]

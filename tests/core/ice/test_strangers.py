@@ -189,7 +189,7 @@ tie_breakers = st.none() | st.integers(0, 2**64 - 1)
 @st.composite
 def deeds(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """Something that happens to an agent: a genuine or false message, a packet, time, a command."""
-    kind = draw(st.sampled_from(["request", "answer", "packet", "wait", "candidate", "restart"]))
+    kind = draw(st.sampled_from(["request", "answer", "packet", "wait", "candidate", "start"]))
     return kind, {
         "method": draw(st.sampled_from([stun.BINDING] * 5 + [3])),
         "message_class": draw(st.sampled_from(stun.MessageClass)),
@@ -223,6 +223,7 @@ class Ordeal:
         )
         self.lite = lite
         self.asked: list[stun.Message] = []
+        self.nonces = [bytes(8)]
 
     def start(self) -> None:
         self.agent.start(
@@ -238,16 +239,15 @@ class Ordeal:
             case "request" | "answer":
                 agent.receive(self.message(kind, how), how["remote"], how["local"], now)
             case "packet":
-                agent.heard(how["remote"], now)
+                agent.acknowledged(now)
+                agent.confirmed(self.nonces[-1], how["remote"], how["local"], now)
             case "wait":
                 self.now += how["seconds"]
                 agent.handle_timeout(self.now)
             case "candidate":
                 found = Candidate("srflx", Address(how["host"], 5000), how["priority"] or -1)
                 agent.add_remote_candidate(found, now)
-            case "restart" if agent.remote is not None:
-                agent.restart(credentials("a"), credentials("b"), [], now)
-            case _:
+            case _ if agent.remote is None:
                 self.start()
         self.check_bounds()
 
@@ -271,6 +271,8 @@ class Ordeal:
         """State is bounded, outputs are well-formed, and time goes forward."""
         agent = self.agent
         for output in agent.take():
+            if isinstance(output, ice.Confirm):
+                self.nonces.append(output.nonce)
             if isinstance(output, ice.SendStun):
                 sent = stun.parse(output.data)
                 assert isinstance(sent, stun.Message)
@@ -279,6 +281,7 @@ class Ordeal:
         assert len(agent._check_list) <= 100
         assert len(agent._transactions) <= 128
         assert len(agent._early) <= 16
+        assert len(agent._confirmations) <= 32
         for _ in range(100):
             deadline = agent.next_deadline()
             if deadline is None or deadline > self.now:

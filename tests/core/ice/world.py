@@ -1,7 +1,7 @@
 """A seeded world of two ICE agents: latency, loss, NATs, firewalls, moves, freezes.
 
 Encrypted packets are stood in for by datagrams that begin with `RECORD`: whoever sends one "can
-encrypt", whoever gets one "decrypts" it and tells its agent.
+encrypt", whoever gets one "decrypts" it. Each is acknowledged, and a HEARTBEAT's nonce returned.
 """
 
 import heapq
@@ -16,7 +16,7 @@ from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
 from overlay.core.types import Address, Candidate, IceCredentials
 
-RECORD = b"\x17encrypted"
+RECORD, HEARTBEAT, ACK = b"\x17encrypted", b"\x17heartbeat", b"\x17ack"
 Fact = TypeVar("Fact")
 
 
@@ -38,6 +38,14 @@ class Gateway:
 
     def inbound(self, datagram: Datagram) -> Datagram | None:
         return datagram
+
+
+@dataclass
+class Wall(Gateway):
+    """Lets nothing in."""
+
+    def inbound(self, datagram: Datagram) -> Datagram | None:
+        return None
 
 
 @dataclass
@@ -139,13 +147,24 @@ class Host:
         elif self.on_datagram is not None:
             self.on_datagram(datagram)
         elif self.agent is not None:
-            if datagram.data.startswith(RECORD):
-                self.agent.heard(datagram.source, self.world.now)
+            if datagram.data[:1] == b"\x17":
+                self.decrypt(datagram)
             else:
                 message = stun.parse(datagram.data)
                 assert isinstance(message, stun.Message), message
                 self.agent.receive(message, datagram.source, datagram.target, self.world.now)
             self.perform()
+
+    def decrypt(self, datagram: Datagram) -> None:
+        """Do as SCTP does: return nonces, acknowledge what else comes; both where the path runs."""
+        assert self.agent is not None
+        data, now = datagram.data, self.world.now
+        if data.startswith(ACK):
+            self.agent.acknowledged(now)
+            self.agent.confirmed(data.removeprefix(ACK), datagram.source, datagram.target, now)
+        elif self.route is not None:
+            answer = ACK + data.removeprefix(HEARTBEAT) if data.startswith(HEARTBEAT) else ACK
+            self.send(answer, self.route.remote, self.route.local)
 
     def perform(self) -> None:
         """Do what the agent wants done, write down what it says."""
@@ -153,6 +172,9 @@ class Host:
         for output in self.agent.take():
             if isinstance(output, ice.SendStun):
                 self.send(output.data, output.remote, output.local)
+                continue
+            if isinstance(output, ice.Confirm):
+                self.send(HEARTBEAT + output.nonce, output.remote, output.local)
                 continue
             self.facts.append((self.world.now, output))
             if self.pokes and isinstance(output, ice.Selected | ice.Mapped):
@@ -180,6 +202,8 @@ class World:
         self.hosts: list[Host] = []
         self.dark = False
         """Nothing arrives anywhere."""
+        self.lost: Callable[[Datagram], bool] = lambda datagram: False
+        """Which datagrams never arrive."""
         self._wire: list[tuple[float, int, Datagram]] = []
         self._count = 0
         self._plans: list[tuple[float, int, Callable[[], None]]] = []
@@ -200,7 +224,7 @@ class World:
     def send(self, sender: Host, datagram: Datagram) -> None:
         sender.sent.append((self.now, datagram))
         translated = sender.gateway.outbound(datagram)
-        if translated is None or self.random.random() < self.loss:
+        if translated is None or self.random.random() < self.loss or self.lost(datagram):
             return
         delay = self.latency * self.random.uniform(0.8, 1.2)
         self._count += 1
@@ -293,6 +317,15 @@ def meet(
         answer()
 
 
+def secured(world: World, *hosts: Host) -> bool:
+    """Whether they find a path; then something encrypted is acknowledged to each."""
+    found = world.run_until(world.now + 9.0, lambda: connected(*hosts))
+    for host in hosts:
+        assert host.agent is not None
+        host.agent.acknowledged(world.now)
+    return found
+
+
 def connected(*hosts: Host) -> bool:
     """Whether all of them have a path."""
     return all(host.route is not None for host in hosts)
@@ -303,7 +336,7 @@ def linked(seed: int, *, loss: float = 0.0) -> tuple[World, Host, Host]:
     world = World(seed)
     a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
     meet(a, b)
-    assert world.run_until(9.0, lambda: connected(a, b))
+    assert secured(world, a, b)
     world.run_until(world.now + 0.5)
     world.loss = loss
     return world, a, b
@@ -313,3 +346,15 @@ def worries(host: Host) -> list[ice.IceOutput]:
     """What the host has said about the peer's being there."""
     kinds = ice.Suspect | ice.Silent | ice.Alive | ice.Failed
     return [fact for _, fact in host.facts if isinstance(fact, kinds)]
+
+
+def behind_nat(seed: int) -> tuple[World, Host, Host, Nat]:
+    """A path between the controlling host, behind a NAT, and the controlled one."""
+    world = World(seed)
+    a, b = world.host("a", "192.168.0.2"), world.host("b", "203.0.113.9")
+    nat = Nat("198.51.100.1")
+    a.gateway = nat
+    meet(a, b)
+    assert secured(world, a, b)
+    world.run_until(world.now + 1.0)
+    return world, a, b, nat

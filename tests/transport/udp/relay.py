@@ -21,7 +21,7 @@ class Relay:
         self._client: tuple[str, int] | None = None
         self._sockets: list[SocketType] = []
         self._front: SocketType
-        self._back: SocketType
+        self._back: SocketType | None = None
 
     async def start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -32,19 +32,32 @@ class Relay:
         await self.move()
 
     async def move(self) -> None:
-        """From now on the target sees the client at another port (a NAT rebinding)."""
-        self._back = await self._bound()
+        """A NAT rebinding: the target sees the client at another port; the old one is dead."""
+        old, self._back = self._back, await self._bound()
+        if old is not None:
+            old.close()
         self._nursery.start_soon(self._backward, self._back)
+
+    @property
+    def seen_at(self) -> Address:
+        """Where the target sees the client."""
+        assert self._back is not None
+        host, port = self._back.getsockname()
+        return Address(host, port)
 
     async def _forward(self) -> None:
         while True:
             data, self._client = await self._front.recvfrom(65_536)
+            assert self._back is not None
             if self._random.random() >= self.loss:
                 await self._back.sendto(data, self._target)
 
     async def _backward(self, back: SocketType) -> None:
         while True:
-            data = await back.recv(65_536)
+            try:
+                data = await back.recv(65_536)
+            except (trio.ClosedResourceError, OSError):
+                return  # closed while it waited, or just before
             if self._client is not None and self._random.random() >= self.loss:
                 await self._front.sendto(data, self._client)
 

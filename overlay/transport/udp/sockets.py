@@ -9,7 +9,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import trio
 

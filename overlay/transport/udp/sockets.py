@@ -207,10 +207,12 @@ class UdpSocket:
         """Send to a link-local address on the link where it was heard, else on each of ours."""
         info = self._info(local.host) if self._wildcard and local is not None else []
         for zone in self._zones_of.get(remote.host, self.zones):
-            try:
-                self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
-            except OSError as error:
-                _lost(remote, error)
+            for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
+                try:
+                    self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
+                    break
+                except OSError as error:
+                    _lost(remote, error)
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""

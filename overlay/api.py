@@ -187,7 +187,7 @@ class Node(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others on our own networks reach it."""
+        """Where others on our own networks reach it now, best first; none without a network."""
         ...
 
     def status(self) -> Mapping[str, Any]:
@@ -199,7 +199,10 @@ class Node(Protocol):
         ...
 
     async def invite(self, *, expires: float | None = None, members: int | None = None) -> Invite:
-        """A link that lets others in for `expires` seconds and names up to `members` members."""
+        """A link that lets others in for `expires` seconds and names up to `members` members.
+
+        CommandFailed ``no_address``: the node has none that a link could name.
+        """
         ...
 
     async def join(self, link: str) -> None:

@@ -41,6 +41,7 @@ class Failure(StrEnum):
     TOO_LARGE = "too_large"  # a message, request or reply has too many bytes
     NOT_LINKED = "not_linked"  # there is no link to this peer
     NETWORK = "network"  # the invite is for another network
+    NO_ADDRESS = "no_address"  # this node has no address to name
     UNREACHABLE = "unreachable"  # nobody answered, or nobody could pass it on
     TIMEOUT = "timeout"  # it took too long
     BUSY = "busy"  # too much is under way here or there: try again later

@@ -3,7 +3,8 @@
 A field is `Annotated[type, Meta(limits, description=…, extra=…)]`, or a table, or a tuple of
 tables. The limits of a value stand in its type alone: what an error and the documentation say is
 allowed is derived from them. `extra` has what no type can say: ``allowed`` in place of that text
-(``also`` after it), ``check``, which raises ValueError for a wrong value; ``default``, in words.
+(``also`` after it), ``check``, which raises ValueError for a wrong value,
+`Unfit` to say what is wrong; ``default``, in words.
 """
 
 import difflib
@@ -24,6 +25,10 @@ UNLIMITED = 2**63 - 1
 
 Overrides = Mapping[str, tuple[str, Any]]
 """For a dotted key: the option that set it, and the value."""
+
+
+class Unfit(ValueError):
+    """A value of the right form that cannot work: what, why, and what to do, for the user."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -225,6 +230,8 @@ class Reader:
             read = msgspec.convert(given, kind, strict=not is_text)
             if check := (meta_of(kind).extra or {}).get("check"):
                 check(read)
+        except Unfit as unfit:
+            raise self.wrong(key, str(unfit)) from None
         except (msgspec.ValidationError, ValueError):
             shown = value if is_text else _shown(value)
             raise self.wrong(key, f"expected {allowed(kind)}, not {shown}") from None

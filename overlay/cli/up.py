@@ -95,21 +95,54 @@ def be_a_node(
                 out.write(json.dumps(event) + "\n")
             elif event["event"] == "ready":
                 out.write(welcome(event))  # people read the rest in the log
+            elif event["event"] == "invite":
+                out.write("\n" + invitation(event["link"], event["expires_at"]) + LEAVING)
 
         return run(Options(chosen, data_dir, invite, announce))
 
 
+LEAVING = "\nCtrl-C leaves.\n"
+NO_INVITE = """\
+There is no invite link yet, since no other node could use it: no network interface of this machine
+has an address. The link follows as soon as one has.
+"""
+
+
 def welcome(ready: dict[str, Any]) -> str:
     """Who this node is, and how the next one gets in."""
-    link, program = ready["invite"], this_program()
-    elsewhere = "" if program == "overlay" else "\n(There, overlay may be in another place.)\n"
+    link = ready["invite"]
     return f"""\
 This is {plain(ready["name"])} in the network {plain(ready["network"])}.
 peer id    {ready["peer_id"]}
-listening  {", ".join(ready["listen"])}
+listening  {listening(ready["listen"])}
 data       {ready["data_dir"]}
 
-Invite link, a secret: whoever has it can join until {tables.moment(ready["expires_at"])}.
+{NO_INVITE if link is None else invitation(link, ready["expires_at"])}{LEAVING}"""
+
+
+def listening(addresses: list[str]) -> str:
+    """Where newcomers can dial, and whether nobody else can."""
+    from overlay.core.addresses import Reach, reach_of
+
+    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
+    text = ", ".join(addresses)
+    match reach_of(hosts):
+        case Reach.NOWHERE:
+            return "nowhere: no network interface has an address"
+        case Reach.MACHINE:
+            return f"{text} (loopback: only this machine can reach it)"
+        case Reach.LINK:
+            return f"{text} (link-local: only machines on the same cable or switch can reach it)"
+        case Reach.NETWORK:
+            return text
+
+
+def invitation(link: str, expires_at: int) -> str:
+    """How the next node gets in."""
+    program = this_program()
+    elsewhere = "" if program == "overlay" else "\n(There, overlay may be in another place.)\n"
+    return f"""\
+Invite link, a secret: whoever has it can join until {tables.moment(expires_at)}.
 
 {link}
 
@@ -117,9 +150,7 @@ Invite link, a secret: whoever has it can join until {tables.moment(ready["expir
 On the second machine (or here, with a --data-dir of its own):
 
     {program} join {link}
-{elsewhere}
-Ctrl-C leaves.
-"""
+{elsewhere}"""
 
 
 def this_program() -> str:

@@ -1,13 +1,28 @@
-"""What an IP address in text form says of its owner, and the priority of a candidate there.
+"""What an IP address in text form says of its owner, and which of its own a machine names first.
 
 Hosts come from peers and may be any text: nothing here raises on one.
 """
 
 import ipaddress
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
+from itertools import chain, zip_longest
 
 CACHED = 4096
 """Hosts whose prefix is remembered (guess)."""
+LOCALS_MAX = 32
+"""Addresses of this machine that are used at all (guess): hosts of containers have dozens."""
+OF_SOFTWARE = re.compile(
+    r"docker|podman|br-|bridge|virbr|veth|vnet|vmnet|vbox|vethernet|lx[cd]|cni|cali|flannel|"
+    r"tun|tap|utun|wg|tailscale|zt",
+    re.IGNORECASE,
+)
+"""How the names of interfaces begin that lead to containers, virtual machines and tunnels, where
+few others are (guess)."""
 TYPE_PREFERENCES = {"host": 126, "prflx": 110, "srflx": 100, "relay": 0}
 """RFC 8445 §5.1.2.2."""
 
@@ -43,3 +58,97 @@ def candidate_priority(kind: str, rank: int = 0) -> int:
     `rank`: how many of its kind we prefer to it; the local preference is 65535 less that.
     """
     return TYPE_PREFERENCES[kind] << 24 | (65_535 - rank) << 8 | 255
+
+
+# --- our own ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHost:
+    """An address of this machine, and the name of the network interface that has it."""
+
+    host: str
+    interface: str
+
+
+class Reach(IntEnum):
+    """From how far a node can be dialled, by its addresses alone."""
+
+    NOWHERE = 0
+    """It has none."""
+    MACHINE = 1
+    """Loopback only."""
+    LINK = 2
+    """Link-local ones at best (RFC 3927, RFC 4291 §2.5.6)."""
+    NETWORK = 3
+
+
+def reach_of(hosts: Iterable[str]) -> Reach:
+    """From how far these addresses lead to us."""
+    return max(map(_reach_of, hosts), default=Reach.NOWHERE)
+
+
+def _reach_of(host: str) -> Reach:
+    address = parse(host)
+    if address is None:
+        return Reach.NOWHERE
+    if address.is_loopback:
+        return Reach.MACHINE
+    return Reach.LINK if address.is_link_local else Reach.NETWORK
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it leads nowhere but to the machine that sends there."""
+    address = parse(host)
+    return address is not None and address.is_loopback
+
+
+def needs_zone(host: str) -> bool:
+    """Whether it is link-local in IPv6: the same address may be on each link (RFC 4007 §6)."""
+    address = parse(host)
+    return address is not None and address.version == 6 and address.is_link_local
+
+
+def named_hosts(hosts: Sequence[LocalHost], routed: Iterable[str]) -> list[str]:
+    """Under which of its addresses a machine may be reached, best first; at most `LOCALS_MAX`.
+
+    `routed`: from where the default routes send. They come first, since most others are beyond
+    them; then the LAN's, then those of containers, virtual machines and tunnels. Link-local ones
+    only where there is no LAN's, and loopback only where there is nothing else.
+    """
+    loopback = [each for each in hosts if is_loopback(each.host)]
+    local = [each for each in hosts if needs_zone(each.host)]
+    near = {*loopback, *local}
+    others = {each.host: each for each in hosts if each not in near}
+    first = [others[host] for host in routed if host in others]
+    uplinks = {each.interface for each in first}
+    lan, rest = list[LocalHost](), list[LocalHost]()
+    for each in [each for each in others.values() if each not in first]:
+        (rest if _is_of_software(each) and each.interface not in uplinks else lan).append(each)
+    if not lan and not first:
+        lan = [each for each in local if not _is_of_software(each)]
+    chosen = first + _by_turns(lan, uplinks) + _by_turns(rest, uplinks)
+    if not chosen:
+        chosen = _by_turns(loopback, uplinks)
+    return list(dict.fromkeys(each.host for each in chosen))[:LOCALS_MAX]
+
+
+def _is_of_software(local: LocalHost) -> bool:
+    return OF_SOFTWARE.match(local.interface) is not None
+
+
+def _by_turns(hosts: Iterable[LocalHost], uplinks: set[str]) -> list[LocalHost]:
+    """The families by turns, in each one address of each interface, then the second ones.
+
+    So no interface and no family crowds the others out.
+    """
+    lanes: dict[bool, list[tuple[int, bool, LocalHost]]] = {False: [], True: []}
+    seen: Counter[tuple[str, bool]] = Counter()
+    for each in hosts:
+        ipv4 = ":" not in each.host
+        lanes[ipv4].append((seen[each.interface, ipv4], each.interface not in uplinks, each))
+        seen[each.interface, ipv4] += 1
+    for lane in lanes.values():
+        lane.sort(key=lambda turn: turn[:2])
+    by_turns = chain.from_iterable(zip_longest(*lanes.values()))
+    return [turn[2] for turn in by_turns if turn is not None]

@@ -9,7 +9,6 @@ structs below are the only place where a key, its default, its limits and its me
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +16,10 @@ import msgspec
 from msgspec import Meta
 
 from overlay import tables
+from overlay.core.addresses import is_loopback, needs_zone
 from overlay.core.types import Address
 from overlay.errors import ConfigError
-from overlay.tables import Key, Reader, Table
+from overlay.tables import Key, Reader, Table, Unfit
 
 ENVIRONMENT = "OVERLAY_"
 RESERVED = frozenset({"OVERLAY_CONFIG", "OVERLAY_DATA_DIR"})
@@ -45,21 +45,58 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def parse_address(text: str, *, wildcard: bool = False) -> Address:
-    """The address in ``IP:PORT`` or ``[IPv6]:PORT``; ValueError when it is none."""
+def parse_address(text: str) -> Address:
+    """The address in ``IP:PORT`` or ``[IPv6]:PORT``; ValueError when it is none.
+
+    An IPv4-mapped one (RFC 4291 §2.5.5.2) is IPv4. `Unfit`: no single host can have it.
+    """
     host, colon, port = text.strip().rpartition(":")
     if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
         raise ValueError(text)
-    if wildcard and host == WILDCARD:
-        return Address(WILDCARD, int(port))
-    if host.startswith("[") and host.endswith("]"):
-        return Address(str(ipaddress.IPv6Address(host[1:-1])), int(port))
-    return Address(str(ipaddress.IPv4Address(host)), int(port))
+    bracketed = host.startswith("[") and host.endswith("]")
+    ip = ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
+    if "%" in host:
+        raise Unfit(f"{text}: a zone (%) means nothing to others: name an address without one")
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip.is_multicast:
+        raise Unfit(f"{text} is a group of hosts, and no one of them answers: name a host's own")
+    if _is_nobodys(ip):
+        raise Unfit(f"{text} is no address that a host can have: name one of this machine")
+    return Address(str(ip), int(port))
+
+
+def _is_nobodys(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """RFC 6890: "this network", broadcast, reserved; IPv4-compatible (RFC 4291 §2.5.5.1)."""
+    if ip.is_unspecified or ip.is_loopback:
+        return False
+    number = int(ip)
+    return number >> 24 == 0 or number >> 28 == 0xF if ip.version == 4 else number >> 32 == 0
+
+
+def parse_listen(text: str) -> Address:
+    """Where to listen: as `parse_address`, or ``*:PORT``."""
+    if text.strip().startswith(f"{WILDCARD}:"):
+        return parse_address(text.replace(WILDCARD, "0.0.0.0", 1))._replace(host=WILDCARD)
+    address = parse_address(text)
+    if needs_zone(address.host):
+        raise Unfit(f"{text} is on each link: listen on *:{address.port}, which includes it")
+    return address
+
+
+def parse_advertised(text: str) -> Address:
+    """Where others reach us: as `parse_address`, if anybody could send there."""
+    address = parse_address(text)
+    if address.host in ("0.0.0.0", "::"):
+        raise Unfit(f"{text} means every address of a machine: name the one that others reach")
+    if address.port == 0:
+        raise Unfit(f"{text}: nobody can send to port 0: name the one that leads here")
+    return address
 
 
 def _check_advertise(texts: list[str]) -> None:
-    if any(parse_address(text).port == 0 for text in texts):
-        raise ValueError(texts)
+    for text in texts:
+        parse_advertised(text)
 
 
 def _check_guests(text: str) -> None:
@@ -240,7 +277,7 @@ class Config(Table, frozen=True, kw_only=True):
             extra={
                 "allowed": '"IP:PORT", "[IPv6]:PORT" or "*:PORT"',
                 "source": "guess",
-                "check": partial(parse_address, wildcard=True),
+                "check": parse_listen,
             },
         ),
     ] = "*:0"
@@ -265,12 +302,12 @@ class Config(Table, frozen=True, kw_only=True):
 
 def listen_address(config: Config) -> Address:
     """Where the node is to listen; host ``*`` and port 0 leave the choice to the node."""
-    return parse_address(config.listen, wildcard=True)
+    return parse_listen(config.listen)
 
 
 def advertised_addresses(config: Config) -> tuple[Address, ...]:
     """What the user says is reachable from outside."""
-    return tuple(parse_address(text) for text in config.advertise)
+    return tuple(map(parse_advertised, config.advertise))
 
 
 # --- the sources -------------------------------------------------------------------------------
@@ -327,6 +364,13 @@ def _with(config: Config, settings: Iterable[tuple[str, str, Any]]) -> Config:
             f"links.active: the view of {config.links.active} has no room in links.max = "
             f"{config.links.max}: lower the one or raise the other"
         )
+    if not is_loopback(listen_address(config).host):
+        for each in advertised_addresses(config):
+            if is_loopback(each.host):
+                raise ConfigError(
+                    f"advertise: {each} is this machine to whoever sends there: name an address "
+                    "that others reach, or listen on loopback, too"
+                )
     return config
 
 

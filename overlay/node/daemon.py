@@ -22,10 +22,11 @@ import trio
 
 from overlay import api
 from overlay.apps import chat
+from overlay.core.addresses import Reach
 from overlay.core.wire.documents import InviteBody
-from overlay.errors import UsageError
+from overlay.errors import CommandFailed, Failure, UsageError
 from overlay.identity import Identity, load_or_create
-from overlay.node.config import Config
+from overlay.node.config import WILDCARD, Config, listen_address
 from overlay.node.directory import DataDirectory
 from overlay.node.library import sole
 from overlay.node.listening import make_transport
@@ -42,6 +43,14 @@ STUCK_TIMEOUT = 5.0
 be kept from waiting for a client that has stopped reading."""
 CONTROL_PATIENCE = 1.0
 """Seconds that commands wait at most while the first dials are out (guess)."""
+
+ANY = frozenset({WILDCARD, "0.0.0.0", "::"})
+"""Hosts to listen on that name no address themselves."""
+NO_ADDRESS = "no network interface has an address: the invite follows as soon as one has"
+ONLY_LOOPBACK = (
+    "no network interface has an address but loopback: only nodes on this machine can join until "
+    "one has; another invite follows then"
+)
 
 APPS = {"chat": chat.rows}
 """Applications that commands reach through the control API, by name."""
@@ -96,6 +105,8 @@ class Daemon:
         self._interrupted = False
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
+        self._reach = Reach.NOWHERE
+        """From how far newcomers could come with the last invite that was announced."""
         transport = make_transport(options.config, identity, store.port())
         given = Dependencies(
             report=partial(log_report, log.logger), notice=self._on_event, random=random.Random()
@@ -117,6 +128,7 @@ class Daemon:
                 async with trio.open_nursery() as commands:
                     commands.start_soon(self._serve_control, control)
                     await self._enter()
+                    nursery.start_soon(self._invite_again)
                     await self.node.leaving.wait()
                     await self._leave()
                 nursery.cancel_scope.cancel()
@@ -139,14 +151,15 @@ class Daemon:
         scope.cancel()
 
     async def _announce_ready(self) -> None:
-        made = await self.node.invite()
+        self._reach = self.node.reach
+        made = await self._invitation()
         self._options.announce(
             {
                 "event": "ready",
                 "peer_id": self.node.peer_id,
                 "listen": list(self.node.addresses),
-                "invite": made.link,
-                "expires_at": made.expires_at,
+                "invite": made.link if made else None,
+                "expires_at": made.expires_at if made else None,
                 "name": self.node.name,
                 "network": self.node.network,
                 "data_dir": str(self._options.data_dir),
@@ -156,6 +169,34 @@ class Daemon:
         self._log.release()
         for event in self._early:
             self._options.announce(event)
+        if made is None:
+            self._log.logger.warning("no_address", text=NO_ADDRESS)
+        elif self._reach is Reach.MACHINE and listen_address(self._options.config).host in ANY:
+            self._log.logger.warning("only_loopback", text=ONLY_LOOPBACK)
+
+    async def _invitation(self) -> api.Invite | None:
+        """An invite, or None while there is no address that it could name."""
+        try:
+            return await self.node.invite()
+        except CommandFailed as error:
+            if error.code != Failure.NO_ADDRESS:
+                raise
+            return None
+
+    async def _invite_again(self) -> None:
+        """Announce an invite whenever newcomers can come from farther away than with the last."""
+        while self._reach < Reach.NETWORK and not self.node.leaving.is_set():
+            reach = await self.node.reaches_beyond(self._reach)
+            try:
+                made = await self._invitation()
+            except CommandFailed as error:  # The node is going, or has too much to do.
+                self._reach = reach
+                self._log.logger.warning("invite_failed", code=error.code, text=error.text)
+                continue
+            if made is not None:
+                self._reach = reach
+                told = {"event": "invite", "link": made.link, "expires_at": made.expires_at}
+                self._options.announce(told)
 
     async def _leave(self) -> None:
         """Say goodbye, and end however stuck something may be."""

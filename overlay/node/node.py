@@ -1,4 +1,4 @@
-"""A node: core, transport and memory around one loop, as programs and commands see it.
+"""One idea: a node is core, transport and memory around one loop, as programs and commands see it.
 
 The composition that everything runs on: the daemon (`overlay.node.daemon`) adds a control socket
 and signals, the library (`overlay.node.library`) an ``async with``, tests a transport in memory.
@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from overlay import api
+from overlay.core.addresses import Reach, reach_of
 from overlay.core.admission.invites import MEMBERS_MAX
 from overlay.core.connect.connect import ATTEMPT_FAILED
 from overlay.core.context import Settings
@@ -102,6 +103,7 @@ class Node:
         self._boot = memory.next_boot()
         self._started_at = trio.current_time()
         self._listening = Listening(())
+        self._moved = trio.Event()  # set when our addresses have changed
         self._feeds: list[Feed[api.Event]] = []
         self._scope = trio.CancelScope()
         kept = memory.network()
@@ -190,9 +192,13 @@ class Node:
                 await trio.sleep(0.01)
 
     def _emit(self, event: Event) -> None:
+        self.driver.emit(event)
         if isinstance(event, Listening):
             self._listening = event
-        self.driver.emit(event)
+            told = {"addresses": ", ".join(self.addresses)}
+            self._given.report(Report("info", "listening", told))
+            self._moved.set()
+            self._moved = trio.Event()
 
     # --- who and where -------------------------------------------------------------------------
 
@@ -215,6 +221,18 @@ class Node:
     def addresses(self) -> tuple[str, ...]:
         """See `overlay.api.Node.addresses`; a wildcard is resolved to the interfaces' own."""
         return tuple(str(address) for address in self._listening.addresses)
+
+    @property
+    def reach(self) -> Reach:
+        """From how far newcomers can dial this node now."""
+        own = (*self._listening.addresses, *self._listening.advertised)
+        return reach_of(address.host for address in own)
+
+    async def reaches_beyond(self, reach: Reach) -> Reach:
+        """Wait until newcomers can dial from farther away than that; from how far."""
+        while self.reach <= reach:
+            await self._moved.wait()
+        return self.reach
 
     def status(self) -> dict[str, Any]:
         """See `overlay.api.Node.status`."""

@@ -16,8 +16,9 @@ from overlay.node.config import (
     keys,
     listen_address,
     load,
-    parse_address,
+    parse_advertised,
     parse_duration,
+    parse_listen,
     variable,
 )
 
@@ -67,6 +68,67 @@ def test_advertise_takes_a_list_or_text_with_commas(tmp_path: Path) -> None:
     assert advertised_addresses(load(file, {})) == expected
     environ = {"OVERLAY_ADVERTISE": "192.0.2.1:7, [2001:db8::1]:8"}
     assert advertised_addresses(load(None, environ)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0.0.0.0:4000", "every address"),
+        ("[::]:4000", "every address"),
+        ("[::ffff:0.0.0.0]:4000", "every address"),
+        ("[fe80::1%eth0]:4000", "zone"),
+        ("203.0.113.7:0", "port 0"),
+        ("224.0.0.1:4000", "group"),
+        ("[ff02::1]:4000", "group"),
+        ("255.255.255.255:4000", "no address that a host can have"),
+        ("240.0.0.1:4000", "no address that a host can have"),
+        ("0.1.2.3:4000", "no address that a host can have"),
+        ("[::203.0.113.7]:4000", "no address that a host can have"),
+        ("127.0.0.1:4000", "this machine"),
+        ("[::1]:4000", "this machine"),
+    ],
+)
+def test_what_reaches_nobody_is_not_advertised_wherever_it_stood(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    for line in (
+        refusal(written(tmp_path, f'advertise = ["192.0.2.1:7", "{text}"]\n')),
+        refusal(environ={"OVERLAY_ADVERTISE": text}),
+        refusal(assignments=[f"advertise={text}"]),
+        refusal(flags={"advertise": ("--advertise", f"192.0.2.1:7,{text}")}),
+    ):
+        assert "advertise" in line
+        assert text in line
+        assert why in line
+
+
+def test_loopback_is_advertised_by_who_listens_there() -> None:
+    environ = {"OVERLAY_ADVERTISE": "127.0.0.1:9", "OVERLAY_LISTEN": "127.0.0.1:0"}
+    assert advertised_addresses(load(None, environ)) == (Address("127.0.0.1", 9),)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[fe80::1%eth0]:0", "zone"),
+        ("[fe80::1]:7", "*:7"),
+        ("239.1.2.3:0", "group"),
+        ("[ff02::1]:0", "group"),
+        ("255.255.255.255:0", "no address that a host can have"),
+    ],
+)
+def test_what_nobody_can_listen_on_is_refused_before_it_is_tried(text: str, why: str) -> None:
+    line = refusal(flags={"listen": ("--listen", text)})
+    assert text in line
+    assert why in line
+
+
+def test_an_ipv4_address_in_the_clothes_of_ipv6_is_ipv4() -> None:
+    """RFC 4291 §2.5.5.2: what is sent there leaves as IPv6, or not at all."""
+    environ = {"OVERLAY_ADVERTISE": "[::ffff:203.0.113.7]:4000", "OVERLAY_LISTEN": "[::ffff:0:0]:9"}
+    config = load(None, environ)
+    assert advertised_addresses(config) == (Address("203.0.113.7", 4000),)
+    assert listen_address(config) == Address("0.0.0.0", 9)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +183,7 @@ def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
         ("listen=127.0.0.1", "IP:PORT"),
         ("listen=127.0.0.1:70000", "IP:PORT"),
         ("listen=::1:7000", "IP:PORT"),
-        ("advertise=192.0.2.1:0", "IP:PORT"),
+        ("advertise=192.0.2.1", "IP:PORT"),
         ("advertise=*:7", "IP:PORT"),
         ("name=" + 65 * "x", "64 characters"),
         ("name=a\x1b[2Jb", "64 characters"),
@@ -214,7 +276,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @given(st.text(max_size=30))
 def test_no_text_makes_a_duration_or_address_raise_anything_else(text: str) -> None:
-    for parse in (parse_duration, parse_address):
+    for parse in (parse_duration, parse_listen, parse_advertised):
         try:
             parse(text)
         except ValueError:

@@ -14,7 +14,7 @@ from overlay.transport.outbox import (
     MAX_QUEUED_BYTES,
     Outbox,
 )
-from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
+from overlay.transport.udp.sockets import UdpSocket, open_sockets
 
 
 def test_control_goes_before_datagrams_and_each_lane_in_order() -> None:
@@ -127,10 +127,3 @@ def test_the_ipv6_wildcard_takes_both_families_or_none() -> None:
             open_sockets(Address("::", port))
         again = UdpSocket(Address("::", port))  # the first socket was closed again
         again.close()
-
-
-def test_a_wildcard_is_reached_at_the_interfaces_addresses() -> None:
-    assert list(reachable_at(Address("127.0.0.1", 5))) == [Address("127.0.0.1", 5)]
-    addresses = list(reachable_at(Address("0.0.0.0", 5)))
-    assert addresses
-    assert all(address.port == 5 and address.host != "0.0.0.0" for address in addresses)

@@ -23,6 +23,10 @@ MEMBERS_MAX = 4
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30
+NO_ADDRESS = (
+    "this node has no address that an invite could name: no network interface of this machine is "
+    "up and has one; connect the machine to a network, then ask again"
+)
 # Why a join failed, the most telling first.
 _TELLING = (
     *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
@@ -73,7 +77,10 @@ class Inviting:
 
     def make(self, command: MakeInvite, now: float) -> None:
         """Sign the grant, ask neighbours for tokens, resolve when they came or after a second."""
-        context, crypto = self.context, self.context.crypto
+        context, crypto, addresses = self.context, self.context.crypto, self.reflexive.entries()
+        if not addresses:
+            context.emit(Rejected(command.request, Failure.NO_ADDRESS, NO_ADDRESS))
+            return
         seed, invite_id = crypto.token(32), crypto.token(8)
         expires_at = int(context.wall(now) + command.expires_in)
         grant = Grant(
@@ -87,7 +94,7 @@ class Inviting:
         )
         signed = invite.make_grant(grant, crypto)
         token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
-        ours = InviteMember(context.peer_id, crypto.fingerprint, token, self.reflexive.entries())
+        ours = InviteMember(context.peer_id, crypto.fingerprint, token, addresses)
         making = _Making(command.request, signed, seed, {}, [ours])
         for link in self._dialable_neighbours()[: min(command.members, MEMBERS_MAX) - 1]:
             assert link.peer is not None
@@ -105,7 +112,7 @@ class Inviting:
         chosen = []
         for link in self.links.alive():
             record = self.book.get(link.peer) if link.peer else None
-            if record and self.reflexive.dialable(record.addresses, claimed=False):
+            if record and self.reflexive.worth_naming(record.addresses):
                 chosen.append(link)
         self.context.random.shuffle(chosen)
         return chosen
@@ -131,11 +138,7 @@ class Inviting:
             del making.asked[message.request]
             record = self.book.get(peer)
             if record is not None and len(message.token) == 16:
-                addresses = [
-                    entry
-                    for entry in record.addresses
-                    if self.reflexive.dialable([entry], claimed=False)
-                ]
+                addresses = self.reflexive.worth_naming(record.addresses)
                 member = InviteMember(peer, record.fingerprint, message.token, addresses)
                 making.members.append(member)
             if not making.asked:

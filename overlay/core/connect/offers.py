@@ -149,8 +149,8 @@ def new_credentials(context: Context) -> IceCredentials:
 
 
 def to_entries(candidates: tuple[Candidate, ...]) -> list[CandidateEntry]:
-    """Candidates as an offer carries them, best first, at most eight."""
-    best = sorted(candidates, key=lambda candidate: -candidate.priority)[:CANDIDATES_MAX]
+    """Candidates as an offer carries them: the first eight, best first."""
+    best = sorted(candidates[:CANDIDATES_MAX], key=lambda candidate: -candidate.priority)
     return [CandidateEntry(c.kind, c.address.host, c.address.port, c.priority) for c in best]
 
 

@@ -9,12 +9,12 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from overlay.core.addresses import TYPE_PREFERENCES, candidate_priority
+from overlay.core.addresses import LOCALS_MAX, TYPE_PREFERENCES, candidate_priority
 from overlay.core.ice.states import PAIR, PairEvent, PairState
 from overlay.core.types import Address, Candidate, PathKind
 
-MAX_BASES = 8
-"""Local addresses that checks leave from (guess)."""
+MAX_BASES = LOCALS_MAX
+"""Local addresses that checks leave from; an offer names eight of them."""
 MAX_SIGNALLED = 8
 """Remote candidates out of an offer or answer (guess)."""
 MAX_REFLEXIVE = 8
@@ -168,15 +168,17 @@ class CheckList:
         self._pairs = {(selected.local, selected.remote): selected}
 
     def alternatives_to(self, selected: CandidatePair) -> list[CandidatePair]:
-        """The selected remote address from each of our other bases: our own end may have moved."""
+        """The selected remote address from each of our other bases: our own end may have moved.
+
+        What the routing table chooses is among the first two, however many there are: it knows of
+        addresses that have come since.
+        """
         ipv6 = ":" in selected.remote.host
-        bases = [base for base in self.bases if base.ipv6 == ipv6]
+        bases = [base for base in self.bases if base.ipv6 == ipv6 and base.local != selected.local]
         if selected.local is not None and all(base.local is not None for base in bases):
-            bases.append(Base(None, ipv6, 0))
+            bases.insert(1, Base(None, ipv6, 0))
         found = [
-            self._add_pair(base.local, base.priority, selected.remote_candidate)
-            for base in bases
-            if base.local != selected.local
+            self._add_pair(base.local, base.priority, selected.remote_candidate) for base in bases
         ]
         return [pair for pair in found if pair is not None]
 

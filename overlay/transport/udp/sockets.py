@@ -9,19 +9,22 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import ifaddr
 import trio
 
 from overlay.core.types import Address
 from overlay.errors import ConfigError
+from overlay.transport.udp.interfaces import WILDCARDS
 
 BUFFER_BYTES = 4 << 20
 """Asked for in both directions; the kernel may grant less (measured)."""
 DATAGRAM_BYTES = 2048
 BURST = 64
 """Datagrams read before the other tasks get a turn (measured)."""
+PORTS_TRIED = 64
+"""Random ports that are tried until one is free in both families (guess): with four of five taken
+in one of them, all are in one start of a million."""
 
 # Linux's numbers; Python names only some of them on each platform.
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
@@ -36,6 +39,7 @@ _IN_PKTINFO = struct.Struct("=i4s4s")
 _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _MAX_KNOWN_LOCALS = 256
+_LINK_LOCAL = "fe80:"
 
 # Errors of datagrams sent earlier, as ICMP tells them (ip(7), IP_RECVERR; sock_extended_err).
 _RECVERR = {False: (socket.IPPROTO_IP, 11), True: (socket.IPPROTO_IPV6, 25)}  # by `is_ipv6`
@@ -56,8 +60,11 @@ class UdpSocket:
 
     def __init__(self, address: Address) -> None:
         """Bind to `address`; port 0 takes a free one. ConfigError: it cannot."""
+        self.zones: tuple[int, ...] = ()
+        """The interfaces on which a link-local address may be (RFC 4007 §6), if there are any."""
+        self._zones_of: dict[str, tuple[int, ...]] = {}
         self._family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._wildcard = address.host in {"0.0.0.0", "::"}
+        self._wildcard = address.host in WILDCARDS
         self._locals: dict[bytes, str] = {}
         self._ancillary: dict[str, list[tuple[int, int, bytes]]] = {}
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
@@ -66,7 +73,7 @@ class UdpSocket:
             self._socket.bind(address)
         except OSError as error:
             self._socket.close()
-            raise ConfigError(_cannot_listen(address, error)) from None
+            raise _cannot_listen(address, error) from None
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
 
@@ -140,15 +147,16 @@ class UdpSocket:
 
     def _receive(self) -> tuple[bytes, Address, Address | None] | None:
         data, remote = self._socket.recvfrom(DATAGRAM_BYTES)
-        # A link-local address means nothing without its zone, which `Address` does not carry.
-        if not data or "%" in remote[0]:
+        if not data:
             return None
         return data, Address(remote[0], remote[1]), self.address
 
     def _receive_with_info(self) -> tuple[bytes, Address, Address | None] | None:
         data, ancillary, _, remote = self._socket.recvmsg(DATAGRAM_BYTES, _ANCILLARY_BYTES)
-        if not data or "%" in remote[0]:
+        if not data:
             return None
+        if len(remote) == 4 and remote[3]:
+            self._heard_from(remote[0], remote[3])
         local = self._local_of(ancillary[0][2]) if ancillary else None
         return data, Address(remote[0], remote[1]), local
 
@@ -164,22 +172,45 @@ class UdpSocket:
             self._locals[info] = host
         return Address(host, self.address.port)
 
+    def _heard_from(self, host: str, zone: int) -> None:
+        """A link-local address means nothing without its zone, which `Address` does not carry.
+
+        Each zone counts where it was heard, so that nobody on another link of ours can lead what
+        is for it away.
+        """
+        zones = self._zones_of.get(host, ())
+        if zone not in zones and zone in self.zones:
+            if len(self._zones_of) >= _MAX_KNOWN_LOCALS:
+                self._zones_of.clear()
+            self._zones_of[host] = (*zones, zone)
+
     def send(
         self, data: bytes, remote: Address, local: Address | None, *, is_last_try: bool = False
     ) -> None:
         """Send, from `local` if we have several; what cannot be sent now is lost, as on any net."""
+        if self.zones and remote.host.startswith(_LINK_LOCAL):
+            self._send_to_zones(data, remote, local)
+            return
         try:
             if self._wildcard and local is not None:
                 self._socket.sendmsg((data,), self._info(local.host), 0, remote)
             else:
                 self._socket.sendto(data, remote)
-        except BlockingIOError:
-            pass
         except OSError as error:
-            if not is_last_try:  # Linux tells here of the error of another one, too (ip(7))
+            if error.errno != errno.EAGAIN and not is_last_try:
+                # Linux tells here of the error of another one, too (ip(7)).
                 self.send(data, remote, local, is_last_try=True)
-            elif error.errno not in _UNREACHABLE:
-                log.debug("sending to %s: %s", remote, error)
+            else:
+                _lost(remote, error)
+
+    def _send_to_zones(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send to a link-local address on the link where it was heard, else on each of ours."""
+        info = self._info(local.host) if self._wildcard and local is not None else []
+        for zone in self._zones_of.get(remote.host, self.zones):
+            try:
+                self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
+            except OSError as error:
+                _lost(remote, error)
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""
@@ -229,29 +260,45 @@ def _is_refusal(data: bytes, host: str) -> bool:
     return offender[4:8] == socket.inet_aton(host)
 
 
+def _lost(remote: Address, error: OSError) -> None:
+    """A datagram could not be sent: nothing to say of what networks do every day."""
+    if error.errno not in _UNREACHABLE:
+        log.debug("sending to %s: %s", remote, error)
+
+
 _UNREACHABLE = {
+    errno.EAGAIN,  # the kernel's buffer is full
     errno.ECONNREFUSED,
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
     errno.EPERM,  # a firewall of our own
     errno.ENOBUFS,
     errno.EADDRNOTAVAIL,
+    errno.ENODEV,  # an interface that has gone since we last looked
+    errno.EINVAL,  # a link-local address of ours and a zone that is not its own
 }
 
 
-def _cannot_listen(address: Address, error: OSError) -> str:
+_IN_USE = (
+    "cannot listen on {}: the port is in use; "
+    "stop the program that uses it, or choose another with --listen"
+)
+
+
+class PortTaken(ConfigError):
+    """Another program listens on the port already."""
+
+
+def _cannot_listen(address: Address, error: OSError) -> ConfigError:
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"cannot listen on {address}: the port is in use; "
-            "stop the program that uses it, or choose another with --listen"
-        )
+        return PortTaken(_IN_USE.format(address))
     if error.errno == errno.EADDRNOTAVAIL:
-        return (
+        return ConfigError(
             f"cannot listen on {address}: this machine has no such address; "
             "choose another with --listen"
         )
-    return f"cannot listen on {address}: {reason}; choose another address with --listen"
+    return ConfigError(f"cannot listen on {address}: {reason}; choose another with --listen")
 
 
 def open_sockets(listen: Address) -> list[UdpSocket]:
@@ -259,33 +306,25 @@ def open_sockets(listen: Address) -> list[UdpSocket]:
 
     ConfigError: cannot listen there.
     """
-    first = UdpSocket(listen)
     if listen.host != "::":
-        return [first]
+        return [UdpSocket(listen)]
+    tried = list[UdpSocket]()  # open until the end, so that no port is tried twice
     try:
-        return [first, UdpSocket(Address("0.0.0.0", first.address.port))]
-    except ConfigError:
-        first.close()
-        raise
-
-
-def reachable_at(bound: Address) -> Iterator[Address]:
-    """The addresses under which others reach a bound socket: a wildcard's are the interfaces'.
-
-    Loopback addresses only if there is nothing else; link-local ones never.
-    """
-    if bound.host not in {"0.0.0.0", "::"}:
-        yield bound
-        return
-    hosts = [host for host in _interface_hosts() if (":" in host) == (bound.host == "::")]
-    loopback = [host for host in hosts if host == "::1" or host.startswith("127.")]
-    for host in [host for host in hosts if host not in loopback] or loopback:
-        yield Address(host, bound.port)
-
-
-def _interface_hosts() -> Iterator[str]:
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            host = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            if not host.startswith("fe80:"):
-                yield host
+        for _ in range(1 if listen.port else PORTS_TRIED):
+            tried.append(UdpSocket(listen))
+            try:
+                ipv4 = UdpSocket(Address("0.0.0.0", tried[-1].address.port))
+            except PortTaken:
+                continue
+            return [tried.pop(), ipv4]
+    except PortTaken:
+        pass  # all are
+    finally:
+        for each in tried:
+            each.close()
+    if listen.port:
+        raise PortTaken(_IN_USE.format(listen))
+    raise PortTaken(
+        f"cannot listen: of {len(tried)} random ports none is free for both IPv6 and IPv4; stop "
+        "programs that use UDP ports, or choose one with --listen"
+    )

@@ -53,8 +53,9 @@ from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls.association import Credentials
 from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
 from overlay.transport.streams import MeshStream, OnStream
+from overlay.transport.udp.interfaces import INTERVAL, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
-from overlay.transport.udp.sockets import UdpSocket, open_sockets, reachable_at
+from overlay.transport.udp.sockets import UdpSocket, open_sockets
 
 PATH_SIZES_MAX = 256
 """Addresses remembered because their paths have carried small packets only (guess)."""
@@ -91,6 +92,7 @@ class UdpTransport:
             dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random
         )
         self._sockets: list[UdpSocket] = []
+        self._addresses: tuple[Address, ...] | None = None
         self._alarms = Alarms(trio.current_time)
         self._links: dict[LinkId, Link] = {}
         self._to_flush: list[Link] = []
@@ -122,12 +124,14 @@ class UdpTransport:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     self._emit = emit
-                    self._announce()
+                    self.listen = tuple(socket.address for socket in self._sockets)
+                    self._look_around()
                     for socket in self._sockets:
                         nursery.start_soon(
                             socket.read, self._on_datagram, self._rearm, self._on_refused
                         )
                     nursery.start_soon(self._keep_time)
+                    nursery.start_soon(self._watch_addresses)
                     task_status.started()
         finally:
             self._nursery = None
@@ -135,11 +139,25 @@ class UdpTransport:
             for socket in self._sockets:
                 socket.close()
 
-    def _announce(self) -> None:
-        self.listen = tuple(socket.address for socket in self._sockets)
-        addresses = tuple(at for bound in self.listen for at in reachable_at(bound))
-        self._endpoint.set_local(addresses)
-        self._emit(Listening(addresses, self._advertise))
+    async def _watch_addresses(self) -> None:
+        while True:
+            await trio.sleep(INTERVAL)
+            try:
+                self._look_around()
+            except OSError as error:  # no descriptor is left, say: what we know stays
+                log.debug("looking at the interfaces: %s", error)
+
+    def _look_around(self) -> None:
+        """See under which addresses others reach us now, and say so if that has changed."""
+        found = look_around()
+        for socket in self._sockets:
+            if socket.is_ipv6:
+                socket.zones = found.zones
+        addresses = tuple(found.reach(self.listen))
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._endpoint.set_local(addresses)
+            self._emit(Listening(addresses, self._advertise))
 
     def perform(self, effect: TransportEffect) -> None:
         """See `Transport.perform`; nothing happens unless we run."""

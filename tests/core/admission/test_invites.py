@@ -5,10 +5,13 @@ import pytest
 
 from overlay.core.events import (
     ClockSet,
+    Listening,
+    MakeInvite,
     Recall,
     Resolved,
 )
-from overlay.core.types import Negotiated
+from overlay.core.types import Address, Negotiated
+from overlay.core.wire.documents import InviteMember, Record
 from overlay.sim.clock import EPOCH
 from overlay.sim.world import World
 from tests.core.worlds import chain, is_full_mesh, rejected
@@ -60,6 +63,46 @@ def test_an_invite_names_neighbours_and_works_without_its_maker() -> None:
     request = world.join(later, shared)
     world.run_until(lambda: request in later.results, within=10.0)
     assert later.results[request] == Resolved(request, None)
+
+
+def test_an_invite_follows_the_addresses_and_there_is_none_without_any() -> None:
+    world = World(3)
+    one, two = chain(world, 2)
+    world.run_until(lambda: is_full_mesh([one, two]), within=30.0)
+    new = Address("203.0.113.99", 4000)
+    for addresses in ((one.address, new), (new,)):
+        world.feed(one, Listening(addresses))
+        assert hosts_of(world.invite(one).members[0]) == {each.host for each in addresses}
+        world.run_for(1.0)
+        (record,) = [each for each in two.core.known() if each.peer_id == one.peer_id]
+        assert hosts_of(record) == {each.host for each in addresses}
+    world.feed(one, Listening(()))
+    request = world.request(one, lambda r: MakeInvite(r, 60.0, 1))
+    assert rejected(world, one, request).code == "no_address"
+    world.feed(one, Listening((new,)))
+    assert hosts_of(world.invite(one).members[0]) == {new.host}
+
+
+def hosts_of(who: Record | InviteMember) -> set[str]:
+    return {entry.host for entry in who.addresses}
+
+
+def test_a_neighbour_is_never_named_by_loopback_alone() -> None:
+    """Stated: who listened on loopback, too, named neighbours by theirs: of another machine."""
+    world = World(4)
+    nodes = chain(world, 3)
+    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
+    own = nodes[0].address
+    for each in nodes:
+        world.feed(each, Listening((each.address, Address("127.0.0.1", 4000))))
+    world.run_for(2.0)
+    for member in world.invite(nodes[0], members=4).members[1:]:
+        assert hosts_of(member) - {"127.0.0.1"}
+    for each in nodes[1:]:
+        world.feed(each, Listening((Address("127.0.0.1", 4000),)))
+    world.run_for(2.0)
+    (alone,) = world.invite(nodes[0], members=4).members
+    assert own.host in hosts_of(alone)
 
 
 def test_a_dial_token_opens_only_the_node_that_made_it() -> None:

@@ -101,7 +101,7 @@ def test_addresses_learnt_from_checks_make_room_for_each_other() -> None:
 
 
 def test_a_full_list_drops_its_worst_idle_pair_for_a_better_one() -> None:
-    bases = [host(Address("10.0.0.1", 5000 + n)) for n in range(MAX_BASES)]
+    bases = [host(Address("10.0.0.1", 5000 + n)) for n in range(8)]
     check_list = listing(*bases)
     for n in range(8):
         check_list.add_remote(host(Address("10.0.1.1", 1 + n), 100 + n))
@@ -146,6 +146,16 @@ def test_the_ways_around_a_dead_path_are_our_other_bases_and_the_kernels_choice(
     assert [pair.local for pair in others] == [SECOND, None]
     assert {pair.remote for pair in others} == {THEIRS}
     assert check_list.alternatives_to(selected) == others, "and no more of them each time"
+
+
+def test_many_addresses_do_not_put_the_kernels_choice_off() -> None:
+    check_list = listing(*(host(Address("10.0.0.1", 5000 + n)) for n in range(MAX_BASES)))
+    check_list.add_remote(host(THEIRS))
+    selected = next(iter(check_list))
+    check_list.keep_only(selected)
+    others = check_list.alternatives_to(selected)
+    assert len(others) == MAX_BASES
+    assert others[1].local is None
 
 
 @pytest.mark.parametrize(

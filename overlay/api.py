@@ -154,7 +154,8 @@ class Stream(trio.abc.HalfCloseableStream):
     """A reliable stream of bytes in both directions to a peer: a trio stream.
 
     Flow control goes end to end: `send_all` waits for a peer that does not read, and nobody else
-    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError).
+    notices. The stream lives on one link and breaks with it (trio.BrokenResourceError, whose
+    text says why). While the link is silent, a minute at most, the stream waits.
     """
 
     peer_id: str
@@ -204,8 +205,10 @@ class Node(Protocol):
         """
         ...
 
-    async def join(self, link: str) -> None:
+    async def join(self, link: str, *, timeout: float = 30.0) -> None:
         """Enter the network of an invite; returns once a member's link stands.
+
+        While nobody answers it goes on for `timeout` seconds.
 
         A node belongs to one network: a new one enters the first that it is invited to, and from
         then on, or once it has made an invite itself, an invite to another is an InviteError.

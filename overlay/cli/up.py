@@ -12,7 +12,7 @@ import click
 
 from overlay.cli import tables
 from overlay.cli.invites import read_invite
-from overlay.cli.options import data_dir_option, json_option, read_link
+from overlay.cli.options import Patience, data_dir_option, json_option, read_link
 from overlay.node.words import plain
 
 
@@ -34,6 +34,14 @@ def node_options(command: Any) -> Any:
                 help="Where others reach this node, if it cannot know; may be repeated.",
             ),
             click.option("--name", metavar="N", help="What other members see."),
+            click.option(
+                "--timeout",
+                type=Patience(),
+                default=30.0,
+                show_default=True,
+                metavar="S",
+                help="How long a join goes on while nobody answers.",
+            ),
             click.option(
                 "--set",
                 "assignments",
@@ -74,6 +82,7 @@ def be_a_node(
     listen: str | None,
     advertise: tuple[str, ...],
     name: str | None,
+    timeout: float,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -98,7 +107,13 @@ def be_a_node(
             elif event["event"] == "invite":
                 out.write("\n" + invitation(event["link"], event["expires_at"]) + LEAVING)
 
-        return run(Options(chosen, data_dir, invite, announce))
+        return run(Options(chosen, data_dir, invite, timeout, announce, show_progress))
+
+
+def show_progress(line: str) -> None:
+    """Tell who waits at a terminal; the log has it as well."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
 
 
 LEAVING = "\nCtrl-C leaves.\n"
@@ -114,27 +129,10 @@ def welcome(ready: dict[str, Any]) -> str:
     return f"""\
 This is {plain(ready["name"])} in the network {plain(ready["network"])}.
 peer id    {ready["peer_id"]}
-listening  {listening(ready["listen"])}
+listening  {tables.listening(ready["listen"])}
 data       {ready["data_dir"]}
 
 {NO_INVITE if link is None else invitation(link, ready["expires_at"])}{LEAVING}"""
-
-
-def listening(addresses: list[str]) -> str:
-    """Where newcomers can dial, and whether nobody else can."""
-    from overlay.core.addresses import Reach, reach_of
-
-    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
-    text = ", ".join(addresses)
-    match reach_of(hosts):
-        case Reach.NOWHERE:
-            return "nowhere: no network interface has an address"
-        case Reach.MACHINE:
-            return f"{text} (loopback: only this machine can reach it)"
-        case Reach.LINK:
-            return f"{text} (link-local: only machines on the same cable or switch can reach it)"
-        case Reach.NETWORK:
-            return text
 
 
 def invitation(link: str, expires_at: int) -> str:

@@ -61,6 +61,8 @@ class EndReason(StrEnum):
     PROTOCOL = "protocol"  # the peer sent what no correct peer sends
     CLOSED = "closed"  # the peer ended it
     BROKEN = "broken"  # nothing came through for too long
+    GONE = "gone"  # nothing comes, and its host says that nobody is at its port any more
+    STALLED = "stalled"  # checks are answered, but no data gets through, whatever its size
     OVERFLOW = "overflow"  # more waited than may wait
     ERROR = "error"  # a fault of ours; it is in the log
 
@@ -71,6 +73,7 @@ class GoodbyeCode(StrEnum):
     LEAVE = "leave"  # the whole node says goodbye
     UNNEEDED = "unneeded"  # the link serves no purpose any more
     DUPLICATE = "duplicate"  # another link to this peer stands
+    ELSEWHERE = "elsewhere"  # another node with the peer's identity, of a newer boot, is here
     FULL = "full"  # the node has no room for a guest
     PROTOCOL = "protocol"  # the peer sent what no correct peer sends
     VERSION = "version"  # the two have no wire version in common

@@ -157,8 +157,8 @@ class Streaming:
                     return _read_reply(await _read_all(stream, 1 + MAX_REQUEST))
                 except StreamReset as error:
                     raise _failure(error, protocol) from None
-                except trio.BrokenResourceError:
-                    text = "the link ended before the reply had come: ask again"
+                except trio.BrokenResourceError as error:
+                    text = f"no reply will come over this link: {error}"
                     raise CommandFailed(Failure.BROKEN, text) from None
         raise CommandFailed(Failure.TIMEOUT, f"no reply within {timeout:g} s")
 

@@ -23,7 +23,7 @@ from overlay.core.stream.frames import (
 )
 from overlay.core.stream.mux import LOST, Changed, Opened, Over, StreamMux, Violation
 from overlay.core.stream.stream import Stream
-from overlay.core.types import LinkId
+from overlay.core.types import EndReason, LinkId
 from overlay.errors import LinkClosed, RemoteProtocolError
 from overlay.transport.alarms import Alarm
 
@@ -33,6 +33,26 @@ RECEIVE_BYTES = 65_536
 OnStream = Callable[[LinkId, str, "MeshStream"], None]
 """Takes a stream that a peer has opened: the link, the protocol's name, the stream. Never blocks;
 whoever takes it closes it."""
+
+
+class StreamLost(trio.BrokenResourceError):
+    """The link that carried the stream has ended; `reason` says why.
+
+    An `overlay.core.types.EndReason`: ``gone``, ``broken``, ``stalled``, ``closed`` and others.
+    """
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(f"{_ENDS.get(reason, 'the link has ended')} ({reason})")
+        self.reason = reason
+
+
+_ENDS = {
+    EndReason.GONE: "the other end is gone: nobody is at its port any more",
+    EndReason.BROKEN: "the other end has been silent for too long",
+    EndReason.STALLED: "the other end answers, but no data gets through to it",
+    EndReason.CLOSED: "the other end has closed the link",
+    EndReason.CANCELLED: "this node has closed the link",
+}
 
 
 class StreamReset(trio.BrokenResourceError):
@@ -79,6 +99,7 @@ class LinkStreams:
         self._room = trio.lowlevel.ParkingLot()
         self._alarm: Alarm | None = None
         self._rings_at: float | None = None
+        self.reason = EndReason.CANCELLED  # why the link has ended, once it has
 
     # --- the link --------------------------------------------------------------------------------
 
@@ -130,8 +151,9 @@ class LinkStreams:
         self.settle()
         self._leave()
 
-    def lose(self) -> None:
+    def lose(self, reason: EndReason) -> None:
         """The link has ended."""
+        self.reason = reason
         self.mux.lose()
         self.settle()
         self._leave()
@@ -231,7 +253,8 @@ class MeshStream(trio.abc.HalfCloseableStream):
     `send_all` waits while 64 KiB wait here: for the link, and for credit when the other end does
     not read. Cancelled between two of its bytes, it resets the stream. `aclose` delivers what was
     sent, but throws away what still comes; cancelled, it resets. When the link ends, or the other
-    end resets, both directions raise trio.BrokenResourceError (`StreamReset` with the code).
+    end resets, both directions raise trio.BrokenResourceError (`StreamLost` with the reason,
+    `StreamReset` with the code).
     """
 
     def __init__(self, streams: LinkStreams, stream: Stream, link: LinkId) -> None:
@@ -303,7 +326,7 @@ class MeshStream(trio.abc.HalfCloseableStream):
     def _check_broken(self) -> None:
         code = self._stream.broken
         if code == LOST:
-            raise trio.BrokenResourceError("the link that carried the stream has ended")
+            raise StreamLost(self._streams.reason)
         if code is not None:
             raise StreamReset(code)
 

@@ -155,10 +155,12 @@ def encode(message: stun.Message, key: bytes | None, fingerprint: bool = True) -
     return data
 
 
-def send(socket: UdpSocket, data: bytes, remote: Address, local: Address | None) -> None:
+def send(
+    socket: UdpSocket, data: bytes, remote: Address, local: Address | None, **more: bool
+) -> None:
     """As the socket; keeps the datagram."""
     ATTACK.on_datagram(socket, data, remote)
-    _send(socket, data, remote, local)
+    _send(socket, data, remote, local, **more)
 
 
 def encrypt(link: Dtls, packet: bytes) -> None:

@@ -12,6 +12,7 @@ from overlay.core.events import (
     Dial,
     Effect,
     Event,
+    LinkLost,
     Mapped,
     PathMoved,
     PingPeer,
@@ -22,7 +23,7 @@ from overlay.core.events import (
     TracePeer,
     Transmit,
 )
-from overlay.core.types import Address, Negotiated, PeerId
+from overlay.core.types import Address, EndReason, Negotiated, PeerId
 from overlay.core.wire.messages import Gossip, Offer, Ping
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.node import SimNode
@@ -239,6 +240,18 @@ def test_a_ping_measures_the_round_trip_and_needs_a_link() -> None:
     world.freeze(other)
     request = world.request(one, lambda r: PingPeer(r, other.peer_id))
     assert rejected(world, one, request).code == "timeout"
+
+
+def test_a_ping_over_a_link_that_is_lost_says_so_at_once() -> None:
+    world = World(9)
+    one, other = chain(world, 2)
+    world.run_for(2.0)
+    request = world.request(one, lambda r: PingPeer(r, other.peer_id))
+    (view,) = one.core.peers()
+    world.feed(one, LinkLost(view.link, EndReason.GONE))
+    assert request in one.results, "without waiting for its pong"
+    refused = rejected(world, one, request)
+    assert (refused.code, refused.text) == ("broken", "the link to the peer has ended (gone)")
 
 
 def test_a_node_whose_address_changes_shows_itself_on_every_link_that_moved() -> None:

@@ -21,6 +21,17 @@ table inet silent {
 """A router that says nothing about packets which it does not pass on: a black hole (RFC 2923)."""
 
 
+NO_FRAGMENTS = """
+table ip fragments {
+  chain arriving {
+    type filter hook prerouting priority -450
+    ip frag-off & 0x3fff != 0 drop
+  }
+}
+"""
+"""As many firewalls do: before anything puts the fragments together again."""
+
+
 class Routed:
     """`near` and `far`: two LANs that reach each other over two routers, by IPv4 and IPv6."""
 
@@ -65,6 +76,11 @@ class Routed:
         """
         for router in self._routers:
             router.ip(f"link set leg mtu {mtu}")
+
+    def drop_fragments(self) -> None:
+        """From now on no fragment of an IPv4 packet gets through."""
+        for router in self._routers:
+            router.nft(NO_FRAGMENTS)
 
     def close(self) -> None:
         for router in self._routers:

@@ -10,7 +10,7 @@ from overlay.core.events import LinkAlive, LinkLost, LinkSilent
 from overlay.core.stream.mux import OPEN_TIMEOUT
 from overlay.core.types import LinkId
 from overlay.transport.memory.transport import LOST_AFTER, SILENT_AFTER, MemoryNetwork
-from overlay.transport.streams import StreamReset
+from overlay.transport.streams import StreamLost, StreamReset
 from tests.transport.nodes import Node, admitted, memory_nodes, stream_between
 
 
@@ -77,7 +77,7 @@ async def test_a_silent_link_that_is_lost_breaks_its_streams(autojump_clock: Moc
         cut(network, alice, bob)
         start = trio.current_time()
         for stream in (near, far):
-            with pytest.raises(trio.BrokenResourceError, match="link"):
+            with pytest.raises(StreamLost, match="silent"):
                 await stream.receive_some()
         assert trio.current_time() - start >= LOST_AFTER
         assert alice.all_of(LinkLost)

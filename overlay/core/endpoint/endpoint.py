@@ -39,6 +39,7 @@ from overlay.core.endpoint.outputs import (
     Record,
     Send,
 )
+from overlay.core.endpoint.refusals import Refusals
 from overlay.core.endpoint.routes import Route, Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
@@ -107,6 +108,8 @@ class Endpoint:
         self._names: dict[str, LinkId] = {}
         self._routes = Routes()
         self._half_open = HalfOpen()
+        self._refusals = Refusals()
+        self._judged_at = 0.0  # when silence was last judged
         self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
         self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
         # Nonces that ask whether a dial is an older one, restarted; and how often that is tried.
@@ -286,6 +289,12 @@ class Endpoint:
         association.ice.acknowledged(now)
         self._settle(association)
 
+    def refused(self, remote: Address, now: float) -> None:
+        """The host at `remote` has said that nobody listens at that port (RFC 1122 §3.2.2.1)."""
+        for link in self._refusals.on_refused(remote, now):
+            if self._links[link].restarting is None:
+                self._lose(self._links[link], EndReason.GONE)
+
     def close(self, link: LinkId) -> None:
         """Forget it, known or not; nothing more is said of it (a `Record` may still name it)."""
         association = self._links.get(link)
@@ -337,6 +346,7 @@ class Endpoint:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
+        self._judged_at = now
         for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
@@ -638,16 +648,25 @@ class Endpoint:
                 association.doubtful = True
                 self._outputs.append(LinkSuspect(association.link))
             case ice.Silent():
-                association.doubtful = True
-                self._outputs.append(LinkSilent(association.link))
+                self._on_silent(association)
             case _:
                 assert_never(output)
 
     def _revive(self, association: Association) -> None:
         """It is heard again, or has been given another path."""
+        self._refusals.on_heard(association.link)
         if association.doubtful:
             association.doubtful = False
             self._outputs.append(LinkAlive(association.link))
+
+    def _on_silent(self, association: Association) -> None:
+        assert association.pair is not None
+        refused = self._refusals.on_silent(association.link, association.pair[0], self._judged_at)
+        if refused and association.restarting is None:
+            self._lose(association, EndReason.GONE)
+        else:
+            association.doubtful = True
+            self._outputs.append(LinkSilent(association.link))
 
     def _send(
         self, association: Association, output: ice.SendStun, pair: AddressPair | None
@@ -695,10 +714,11 @@ class Endpoint:
         self._rename(association, association.names)
 
     def _lose(self, association: Association, reason: EndReason) -> None:
-        """The association has ended; `reason` is of an attempt, a link is simply broken."""
+        """The association has ended; `reason` is of an attempt, a link is broken if not gone."""
         self._forget(association)
         if association.established:
-            self._outputs.append(LinkLost(association.link, EndReason.BROKEN))
+            why = EndReason.GONE if reason is EndReason.GONE else EndReason.BROKEN
+            self._outputs.append(LinkLost(association.link, why))
         else:
             self._outputs.append(DialFailed(association.link, reason))
 
@@ -708,5 +728,6 @@ class Endpoint:
         self._rename(association, ())
         self._prepared.pop(association.link, None)
         self._timers.stop(association.link)
+        self._refusals.on_heard(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)

@@ -1,4 +1,4 @@
-"""The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
+"""One idea: a node's links from the open channel to the end: hello, glare, liveness, farewell.
 
 A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
 Where two come about at once (glare), both ends must keep the same one: they compare what both know,
@@ -44,6 +44,10 @@ from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
 from overlay.errors import Failure
 
 DUPLICATE = Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
+ELSEWHERE = Refusal(
+    GoodbyeCode.ELSEWHERE,
+    "another node with your identity, of a newer boot, is linked to this one: stop one of the two",
+)
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
 GLARE_WINDOW = 5.0
@@ -56,6 +60,7 @@ PINGS_MAX = 256
 """Pings that wait for their pongs; of more, the oldest is given up."""
 PING_TIMEOUT = 10.0
 """Seconds (guess)."""
+UNANSWERED = f"the peer did not answer within {PING_TIMEOUT:g} s"
 
 
 class LinkState(StrEnum):
@@ -209,7 +214,17 @@ class AttemptFailed:
     text: str
 
 
-LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class TwinSeen:
+    """An older process of a neighbour's identity lives as well, and shows this record."""
+
+    peer: PeerId
+    link: Link
+    """The neighbour's, which stands."""
+    record: bytes
+
+
+LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed | TwinSeen
 
 
 @dataclass(slots=True)
@@ -320,6 +335,9 @@ class Links:
         rival = self.by_peer.get(result.peer)
         if rival is not None and rival.facts.attempt == result.resumes:
             return self._resume(rival, link, link.hello, record, now)
+        if rival is not None and result.boot < rival.boot:
+            seen = TwinSeen(result.peer, rival, result.record)
+            return [seen, *self._refuse(link, ELSEWHERE)]
         if rival is not None and not self._displaces(link, result, rival):
             return self._refuse(link, DUPLICATE)
         if link.inbound:
@@ -354,7 +372,8 @@ class Links:
         self.by_peer[result.peer] = link
         if rival is None:
             return PeerUp(result.peer, link, result.record)
-        self._close(rival, DUPLICATE.code, DUPLICATE.text)
+        why = DUPLICATE if rival.boot == link.boot else ELSEWHERE
+        self._close(rival, why.code, why.text)
         return PeerMoved(result.peer, link, result.record)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
@@ -374,7 +393,7 @@ class Links:
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
         self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
-        if refusal.code is not GoodbyeCode.DUPLICATE:
+        if refusal.code not in (GoodbyeCode.DUPLICATE, GoodbyeCode.ELSEWHERE):
             self.context.report(
                 "warning", "hello_refused", code=refusal.code, text=refusal.text,
                 remote=str(link.facts.remote),
@@ -405,6 +424,8 @@ class Links:
         if link is None:
             return []
         self._drop(link)
+        for token in [token for token, ping in self._pings.items() if ping.link == link_id]:
+            self._give_up(token, Failure.BROKEN, f"the link to the peer has ended ({reason})")
         return self._ended(link, reason, f"the link was lost ({reason})")
 
     def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
@@ -458,7 +479,7 @@ class Links:
         """Ask for a pong, for a command or to know the round trip."""
         token = int.from_bytes(self.context.crypto.token(7), "big")
         while len(self._pings) >= PINGS_MAX:
-            self._give_up(next(iter(self._pings)))
+            self._give_up(next(iter(self._pings)), Failure.TIMEOUT, UNANSWERED)
         self._pings[token] = _Ping(link.id, now, request)
         self._ping_timers.set(token, now + PING_TIMEOUT)
         self.context.emit(Transmit(link.id, Ping(token)))
@@ -474,18 +495,17 @@ class Links:
         if ping.request is not None:
             self.context.emit(Resolved(ping.request, link.rtt))
 
-    def _give_up(self, token: int) -> None:
+    def _give_up(self, token: int, code: Failure, text: str) -> None:
         ping = self._pings.pop(token)
         self._ping_timers.stop(token)
         if ping.request is not None:
-            text = f"the peer did not answer within {PING_TIMEOUT:g} s"
-            self.context.emit(Rejected(ping.request, Failure.TIMEOUT, text))
+            self.context.emit(Rejected(ping.request, code, text))
 
     def on_time(self, now: float) -> list[LinkFact]:
         """End the links whose hello takes too long; give up pings."""
         facts: list[LinkFact] = []
         for token in self._ping_timers.pop_due(now):
-            self._give_up(token)
+            self._give_up(token, Failure.TIMEOUT, UNANSWERED)
         for link_id in self._timers.pop_due(now):
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal(GoodbyeCode.TIMEOUT, "the hello took too long"))

@@ -32,6 +32,9 @@ from overlay.core.routing.ring import (
 from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import messages as m
 
+ABSENT = {EndReason.BROKEN, EndReason.GONE}
+"""Ends of links after which their peer is nowhere to be found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overstayed:
@@ -55,6 +58,8 @@ class Neighbourhood:
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     """The address prefix in a member's record: one attacker may have all addresses of a prefix."""
+    everybody: Callable[[float], bool]
+    """Whether we have every member's record, or soon will."""
     views: HyParView = field(init=False)
     passive: Basalt | ShuffledView = field(init=False)
     ring: Ring = field(init=False)
@@ -75,7 +80,9 @@ class Neighbourhood:
         settings, views = self.context.settings, self.views
         if settings.passive_policy == "basalt":
             slots = Slots(settings.passive_size, settings.exchange_interval)
-            return Basalt(self.context, slots, self.record_of, self.owner_of, self.prefix)
+            return Basalt(
+                self.context, slots, self.record_of, self.owner_of, self.prefix, self.everybody
+            )
         return ShuffledView(
             self.context,
             ShuffleParameters(settings.passive_size),
@@ -127,7 +134,7 @@ class Neighbourhood:
         self.uses.on_unlinked(peer)
         if code == GoodbyeCode.LEAVE:
             self.views.forget(peer)
-        self._take(self.views.on_unlinked(peer, now, absent=code == EndReason.BROKEN), now)
+        self._take(self.views.on_unlinked(peer, now, absent=code in ABSENT), now)
         self._take(self.ring.on_unlinked(peer, now), now)
         if code == GoodbyeCode.LEAVE:
             self.ring.forget(peer, now)

@@ -26,6 +26,13 @@ FATAL = b"\2"
 """Alerts (RFC 5246 §7.2): warning 0, and the level of those that end the association."""
 MAX_DATAGRAM_BYTES = 1200
 """What fits the smallest IPv6 path with room for a relay's header (guess)."""
+LEAST_DATAGRAM_BYTES = 548
+"""What fits an IPv4 path of 576 bytes, which every host takes (RFC 791)."""
+SMALL_AFTER = 2
+"""Time-outs of a handshake after which its flights fit any path (RFC 6347 §4.1.1.1)."""
+AEAD_BYTES = RECORD_HEADER_BYTES + 8 + 16
+CBC_BYTES = RECORD_HEADER_BYTES + 16 + 20 + 16
+"""What a record adds to its plaintext: with an AEAD, and at most with the older suites."""
 _READ_BYTES = 2048
 _FLIGHT_BYTES = 65_536
 _DTLS_1_2 = 0xFEFD
@@ -137,6 +144,8 @@ class Dtls:
         self._last_sent = b""  # the newest record of epoch 1 that OpenSSL has made
         self._newest_seen = 0  # the highest record number that OpenSSL was given, genuine or not
         self._transmit = transmit
+        self._most = MAX_DATAGRAM_BYTES
+        self._timeouts = 0
         self._expected = expected
         self._listening = cookie_exchanged
 
@@ -193,12 +202,32 @@ class Dtls:
         self._last_sent = record
         return record
 
+    @property
+    def overhead(self) -> int:
+        """Bytes that a record adds to its plaintext, at most."""
+        if self._records is not None or self._ssl.get_cipher_name() in SUITES:
+            return AEAD_BYTES
+        return CBC_BYTES
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the handshake has had to do with small datagrams."""
+        return self._most < MAX_DATAGRAM_BYTES
+
     def timeout(self) -> float | None:
         """Seconds until `handle_timeout` is due, or None."""
         return self._ssl.DTLSv1_get_timeout() if self.state is DtlsState.CONNECTING else None
 
     def handle_timeout(self) -> None:
-        """Send the last flight again (RFC 6347 §4.2.4)."""
+        """If it is due, send the last flight again (RFC 6347 §4.2.4): the second time in small
+        datagrams, and so whatever follows.
+        """
+        if self._ssl.DTLSv1_get_timeout() != 0:
+            return
+        self._timeouts += 1
+        if self._timeouts == SMALL_AFTER:
+            self._most = LEAST_DATAGRAM_BYTES
+            self._ssl.set_ciphertext_mtu(LEAST_DATAGRAM_BYTES)
         try:
             self._ssl.DTLSv1_handle_timeout()
         except SSL.Error:
@@ -218,6 +247,9 @@ class Dtls:
     def _receive_flight(self, datagram: bytes) -> list[bytes] | None:
         if self._listening and not self._accept(datagram):
             return None
+        self.handle_timeout()  # else OpenSSL does it while it reads, and nobody counts it
+        if self.state is DtlsState.FAILED:
+            return []
         before = self._ssl.get_state_string()
         self._note_numbers(datagram)
         self._ssl.bio_write(datagram)
@@ -378,7 +410,7 @@ class Dtls:
             size = RECORD_HEADER_BYTES + int.from_bytes(flight[end + 11 : end + 13], "big")
             if flight[end + 3 : end + 5] == b"\0\1":
                 self._last_sent = flight[end : end + size]
-            if end > start and end + size - start > MAX_DATAGRAM_BYTES:
+            if end > start and end + size - start > self._most:
                 self._transmit(flight[start:end])
                 start = end
             end += size

@@ -103,7 +103,7 @@ class MemoryLink:
         if self.streams is not None:
             self.streams.hang_up()
             self._pump(1 << 62)
-            self.streams.lose()
+            self.streams.lose(EndReason.CANCELLED)
 
     def _pump(self, most: int) -> None:
         streams = self.streams

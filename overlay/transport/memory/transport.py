@@ -399,7 +399,7 @@ class MemoryTransport:
 
     def _hang_up(self, link: MemoryLink) -> None:
         link.end_streams()
-        self._drop(link)
+        self._drop(link, EndReason.CANCELLED)
         self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
     def send(self, link: MemoryLink, arrive: Callable[[MemoryLink], None]) -> None:
@@ -420,15 +420,15 @@ class MemoryTransport:
         """For links: end the link for this reason."""
         if not self.has(link):
             return
-        self._drop(link)
+        self._drop(link, reason)
         self.emit(LinkLost(link.id, reason))
         if reason is not EndReason.CLOSED:
             self.send(link, lambda other: other.host.lose(other, EndReason.CLOSED))
 
-    def _drop(self, link: MemoryLink) -> None:
+    def _drop(self, link: MemoryLink, reason: EndReason) -> None:
         self._links.pop(link.id, None)
         if link.streams is not None:
-            link.streams.lose()
+            link.streams.lose(reason)
         for alarm in link.silence:
             alarm.cancel()
 

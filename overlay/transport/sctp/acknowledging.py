@@ -28,8 +28,9 @@ from overlay.transport.sctp.timers import (
     smoothed,
 )
 
-MAX_DUPLICATES = 32
-MAX_GAPS = 128
+MAX_DUPLICATES = 16
+MAX_GAPS = 96
+"""What a SACK names at most: it has to fit a path that carries no more than 576 bytes."""
 NEARLY_FULL = 1100
 """Bytes of a packet that is one of many, most likely (guess)."""
 SACK_BYTES = 4 * NEARLY_FULL
@@ -66,6 +67,7 @@ class Acknowledging(RTCSctpTransport):
         self._rto = RTO_INITIAL
         self.over = False  # the peer ended the association, or it never came about
         self.acknowledged = False  # the peer has acknowledged something new; who reads resets it
+        self._is_troubled = False  # the timer has run out, and nothing has been acknowledged since
         self._peer_rwnd = USERDATA_MAX_LENGTH
         self._resend = False  # something in flight is marked to be sent again
         self._sack_owed = 0  # bytes of packets that no SACK has gone out for
@@ -91,10 +93,10 @@ class Acknowledging(RTCSctpTransport):
         in_flight = (self._local_tsn - 1 - cumulative) % TSN_MODULO
         if in_flight >= TSN_HALF or (gaps and gaps[-1][1] > in_flight):
             raise RemoteProtocolError("SCTP: a SACK for data that was never sent")
-        self._peer_rwnd = window
         last = self._last_sacked_tsn
         if (cumulative - last) % TSN_MODULO >= TSN_HALF:
-            return  # older than one that has come before
+            return  # older than one that has come before, and so is its window
+        self._peer_rwnd = window
         self._last_sacked_tsn = cumulative
         full = self._flight_size >= self._cwnd
         done, size = self._acknowledge(cumulative)
@@ -104,6 +106,8 @@ class Acknowledging(RTCSctpTransport):
             size += beyond
         if size:
             self.acknowledged = True
+        if done and self._is_troubled:
+            self._on_progress()
         if self._fast_recovery_exit is None:
             if done and full:
                 self._widen(size)
@@ -122,6 +126,10 @@ class Acknowledging(RTCSctpTransport):
             self._advanced_peer_ack_tsn = cumulative
         if self._outbound_queue or self._resend or self._forward_tsn_chunk is not None:
             drive(self._transmit())
+
+    def _on_progress(self) -> None:
+        """Data gets on again after a time-out."""
+        self._is_troubled = False
 
     def _acknowledge(self, cumulative: int) -> tuple[bool, int]:
         """Forget what has arrived; whether that was anything, and its bytes."""

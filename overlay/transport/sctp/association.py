@@ -27,7 +27,7 @@ from aiortc.rtcsctptransport import (
 
 from overlay.errors import LocalProtocolError, RemoteProtocolError
 from overlay.transport.dtls.association import Dtls
-from overlay.transport.sctp.acknowledging import SACK_BYTES, Acknowledging, drive
+from overlay.transport.sctp.acknowledging import SACK_BYTES, drive
 from overlay.transport.sctp.packets import (
     FIRST_FRAGMENT,
     IMMEDIATE,
@@ -40,11 +40,12 @@ from overlay.transport.sctp.packets import (
     Bundle,
     HeartbeatKind,
     OutboundData,
-    heartbeat,
     is_for,
     read_chunks,
     read_heartbeat_ack,
 )
+from overlay.transport.sctp.path_mtu import PathMtu
+from overlay.transport.sctp.sizing import Path, Sizing
 from overlay.transport.sctp.timers import RTO_MAX, Clock
 
 MAX_WINDOW = 1 << 20
@@ -78,12 +79,14 @@ class Channel:
     max_retransmits: int | None
 
 
-class Sctp(Acknowledging):
-    """One association. After each call: look at `established`, `over` and `take`."""
+class Sctp(Sizing):
+    """One association. After each call: look at `established`, `over`, `stalled` and `take`."""
 
-    def __init__(self, dtls: Dtls, clock: Clock, window: int = MAX_WINDOW) -> None:
+    def __init__(
+        self, dtls: Dtls, clock: Clock, path: Path, mtu: PathMtu, window: int = MAX_WINDOW
+    ) -> None:
         """`window`: bytes that the peer may have in flight towards us."""
-        super().__init__(cast(RTCDtlsTransport, dtls), clock)
+        super().__init__(cast(RTCDtlsTransport, dtls), clock, path, mtu)
         self._dtls = dtls
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
@@ -113,7 +116,7 @@ class Sctp(Acknowledging):
         if self.unsent > 2 * USERDATA_MAX_LENGTH:
             return 0
         packets = self._cwnd // 4 // USERDATA_MAX_LENGTH
-        return max(1, min(packets, MAX_PIECE_PACKETS)) * USERDATA_MAX_LENGTH - 1
+        return max(1, min(packets, MAX_PIECE_PACKETS)) * self._most_data - 1
 
     def begin(self) -> None:
         """Send our INIT; both ends do (RFC 8841 §9.3)."""
@@ -141,13 +144,14 @@ class Sctp(Acknowledging):
         sequence = self._outbound_stream_seq.get(stream_id, 0) if ordered else 0
         if ordered:
             self._outbound_stream_seq[stream_id] = (sequence + 1) & 0xFFFF
-        last = len(data) - USERDATA_MAX_LENGTH
-        for position in range(0, len(data), USERDATA_MAX_LENGTH):
+        most = self._most_data
+        last = len(data) - most
+        for position in range(0, len(data), most):
             flags = 0 if ordered else UNORDERED
             flags |= (FIRST_FRAGMENT if position == 0 else 0) | (
                 LAST_FRAGMENT if position >= last else 0
             )
-            piece = data[position : position + USERDATA_MAX_LENGTH]
+            piece = data[position : position + most]
             chunk = OutboundData(flags, self._local_tsn, stream_id, sequence, protocol, piece)
             chunk._max_retransmits = channel.max_retransmits
             self._local_tsn = (self._local_tsn + 1) % TSN_MODULO
@@ -158,19 +162,13 @@ class Sctp(Acknowledging):
         """Send what the congestion window lets through."""
         self._send_queued()
 
-    def heartbeat(self, kind: HeartbeatKind, nonce: bytes, size: int = 0) -> bytes:
-        """A packet that the peer answers with the same 8-byte nonce (RFC 9260 §8.3); send it.
-
-        `size`: bytes to which it is padded (RFC 4820), a multiple of 4.
-        """
-        return heartbeat(self._remote_verification_tag, kind, nonce, size)
-
     def end_soon(self) -> None:
         """We wait for the last acknowledgement: from now on each chunk asks for it (RFC 7053)."""
         self._ends_soon = True
 
     def resume(self) -> None:
         """The path is back after silence: do not wait for the retransmission timer."""
+        self.release()
         if self._sent_queue:
             self._t3_expired()
 
@@ -178,6 +176,7 @@ class Sctp(Acknowledging):
         """End the association at once and say so to the peer."""
         if not self.over:
             drive(self.stop())
+        self._close()
         self._sack_timer.close()
         self._t3.close()
 
@@ -214,9 +213,15 @@ class Sctp(Acknowledging):
 
     def _on_heartbeat_ack(self, chunk: HeartbeatAckChunk) -> None:
         answer = read_heartbeat_ack(chunk.params)
-        if answer is not None and answer[0] == HeartbeatKind.PATH:
+        if answer is None:
+            return
+        kind, nonce = answer
+        if kind == HeartbeatKind.PATH:
             self.acknowledged = True
-            self.confirmed.append(answer[1])
+            self.confirmed.append(nonce)
+        elif kind == HeartbeatKind.SIZE:
+            self.acknowledged = True
+            self._on_size_answer(nonce)
 
     def _may_begin(self, init: InitChunk) -> bool:
         """A late duplicate of the INIT must not rewind an association in use (RFC 9260 §5.2.2)."""
@@ -283,13 +288,19 @@ class Sctp(Acknowledging):
         # At least one chunk may be in flight whatever the peer's window says (RFC 9260 §6.1 A).
         window = min(self._flight_size + burst * USERDATA_MAX_LENGTH, self._cwnd)
         window = min(window, max(self._peer_rwnd, 1))
-        bundle = Bundle(self._remote_verification_tag, self._dtls.send)
+        bundle = Bundle(
+            self._remote_verification_tag, self._size, self._dtls.send, self._send_oversize
+        )
         blocked = self._resend and not self._retransmit(bundle, window)
         if self._outbound_queue and not blocked:
             self._send_new(bundle, window)
         bundle.send()
         if self._sent_queue:
             self._t3.ensure(self._rto)
+
+    def _send_oversize(self, packet: bytes) -> None:
+        if self._path is not None:
+            self._path.send_in_fragments(packet)
 
     def _send_new(self, bundle: Bundle, window: int) -> None:
         queue, sent, now = self._outbound_queue, self._sent_queue, self._clock.now()
@@ -378,4 +389,5 @@ class Sctp(Acknowledging):
         self._ssthresh = max(self._cwnd // 2, 4 * USERDATA_MAX_LENGTH)
         self._cwnd = USERDATA_MAX_LENGTH
         self._resend = True
+        self._on_timeout()
         self._send_queued()

@@ -22,6 +22,9 @@ PARAMETER_HEADER = Struct("!HH")
 DATA_CHUNK = Struct("!BBHLHHL")
 PLAIN_SACK = Struct("!HHLLBBHLLHH")
 """A packet of one SACK that names no gap and no duplicate (RFC 9260 §3.3.4)."""
+PACKET_BYTES = SCTP_MAX_PACKET_LENGTH // 4 * 4
+"""What a packet has at most, unless a path carries less: 1,273 bytes with all headers on IPv6,
+whose paths carry 1,280 (RFC 8200 §5)."""
 SCTP_PORT = 5000
 """Inside DTLS every association uses this port at both ends."""
 TSN_MODULO = 2**32
@@ -204,14 +207,25 @@ class OutboundData(DataChunk):
 class Bundle:
     """DATA chunks on their way into one packet (RFC 9260 §6.10)."""
 
-    __slots__ = ("_chunks", "_room", "_send", "_tag")
+    __slots__ = ("_chunks", "_most", "_room", "_send", "_send_oversize", "_tag")
 
-    def __init__(self, tag: int, send: Callable[[bytes], None]) -> None:
-        """`tag` is the peer's verification tag; `send` takes each finished packet."""
+    def __init__(
+        self,
+        tag: int,
+        size: int,
+        send: Callable[[bytes], None],
+        send_oversize: Callable[[bytes], None],
+    ) -> None:
+        """`tag` is the peer's verification tag; `send` takes each finished packet.
+
+        A chunk that was numbered when packets were larger, and cannot be cut any more, goes by
+        itself to `send_oversize`.
+        """
         self._tag = tag
         self._send = send
+        self._send_oversize = send_oversize
         self._chunks: list[bytes] = []
-        self._room = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER.size
+        self._most = self._room = size - COMMON_HEADER.size
 
     def add(self, chunk: OutboundData) -> None:
         """Put a chunk in; if it does not fit, the packet so far goes out first."""
@@ -224,9 +238,10 @@ class Bundle:
     def send(self) -> None:
         """Send what is in the bundle, if anything."""
         if self._chunks:
-            self._send(_packet(self._tag, b"".join(self._chunks)))
+            send = self._send if self._room >= 0 else self._send_oversize
+            send(_packet(self._tag, b"".join(self._chunks)))
             self._chunks.clear()
-            self._room = SCTP_MAX_PACKET_LENGTH - COMMON_HEADER.size
+            self._room = self._most
 
 
 def _packet(tag: int, chunks: bytes) -> bytes:

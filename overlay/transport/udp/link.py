@@ -1,4 +1,4 @@
-"""One link: DTLS, SCTP, its queues and its life, from the first handshake byte to the last event.
+"""One idea: a link, its DTLS, SCTP, queues and life, from its first handshake byte to its end.
 
 Bytes are handled synchronously where they arrive; the link's one task (`Link.run`) owns what takes
 time: the handshake's deadline, and the end, which is an event with a reason.
@@ -13,11 +13,17 @@ import trio
 from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind, is_chosen_by_core
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
-from overlay.transport.dtls.association import Credentials, Dtls, DtlsState
+from overlay.transport.dtls.association import (
+    LEAST_DATAGRAM_BYTES,
+    Credentials,
+    Dtls,
+    DtlsState,
+)
 from overlay.transport.outbox import CONTROL, DATAGRAMS, Outbox
 from overlay.transport.sctp.acknowledging import NEARLY_FULL
 from overlay.transport.sctp.association import (
@@ -28,7 +34,8 @@ from overlay.transport.sctp.association import (
     LOW_WATER,
     Sctp,
 )
-from overlay.transport.sctp.packets import HeartbeatKind
+from overlay.transport.sctp.packets import PACKET_BYTES, HeartbeatKind
+from overlay.transport.sctp.path_mtu import PathMtu
 from overlay.transport.streams import LinkStreams, OnStream
 
 HEARD_INTERVAL = 0.1
@@ -36,6 +43,8 @@ HEARD_INTERVAL = 0.1
 GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
 theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
+IPV6_BYTES = 1280 - 40 - 8
+"""What fits a UDP datagram on any IPv6 path (RFC 8200 §5)."""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link which we end may take to get its last messages acknowledged (guess)."""
 
@@ -48,6 +57,9 @@ class Host(Protocol):
     credentials: Credentials
     internal_errors: int
     on_stream: OnStream | None
+    path_sizes: BoundedDict[str, int]
+    """Bytes of a packet that the path to an IP address has last been found to carry, if fewer were
+    sent there than elsewhere: its next link begins with small packets."""
 
     @property
     def receive_window(self) -> int:
@@ -57,6 +69,14 @@ class Host(Protocol):
     def now(self) -> float: ...
     def call_later(self, delay: float, ring: Callable[[], None], /) -> Alarm: ...
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None: ...
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send it whole or not at all, whatever is believed of the path."""
+        ...
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Let routers cut it."""
+        ...
+
     def emit(self, event: Event) -> None: ...
     def flush_soon(self, link: "Link") -> None:
         """Call `link.flush` once what goes on now has finished."""
@@ -146,7 +166,8 @@ class Link:
     def _close(self) -> None:
         streams, self._streams = self._streams, None
         if streams is not None:
-            streams.lose()
+            ours = self._hanging_up or self.reason is None
+            streams.lose(EndReason.CANCELLED if ours else self._why)
         sctp, self._sctp = self._sctp, None  # no cycle keeps OpenSSL's 60 KiB until a collection
         if sctp is not None:
             sctp.abort()
@@ -156,10 +177,15 @@ class Link:
         if self.reason is None or self._hanging_up:
             return
         if self.is_open:
-            timed_out = self.reason is EndReason.TIMEOUT
-            self._host.emit(LinkLost(self.id, EndReason.BROKEN if timed_out else self.reason))
+            self._host.emit(LinkLost(self.id, self._why))
         elif is_chosen_by_core(self.id):
             self._host.emit(DialFailed(self.id, self.reason))
+
+    @property
+    def _why(self) -> EndReason:
+        """Why an open link has ended."""
+        assert self.reason is not None
+        return EndReason.BROKEN if self.reason is EndReason.TIMEOUT else self.reason
 
     def end(self, reason: EndReason) -> None:
         """End at once; the first reason counts."""
@@ -200,8 +226,7 @@ class Link:
     def _on_plaintexts(self, plaintexts: list[bytes]) -> None:
         if self._sctp is None:
             if self._dtls.state is DtlsState.CONNECTED:
-                self._sctp = Sctp(self._dtls, self, self._host.receive_window)
-                self._sctp.begin()
+                self._begin_sctp()
             else:
                 self._arm_handshake_timer()
         if self._sctp is not None:
@@ -212,6 +237,34 @@ class Link:
             self.end(self._dtls.failure if not self.is_open else EndReason.BROKEN)
         elif self._dtls.state is DtlsState.CLOSED:
             self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
+
+    def _begin_sctp(self) -> None:
+        overhead = self._dtls.overhead
+        most = min(PACKET_BYTES, (IPV6_BYTES - overhead) // 4 * 4)
+        mtu = PathMtu(self._least, most, path=self.remote)
+        if self._dtls.is_small or self._host.path_sizes.get(self.remote.host, most) < most:
+            mtu.begin_small(self._host.now())
+        self._sctp = Sctp(self._dtls, self, self, mtu, self._host.receive_window)
+        self._sctp.begin()
+
+    @property
+    def _least(self) -> int:
+        """Bytes of an SCTP packet that any path to an address of this family carries."""
+        room = IPV6_BYTES if ":" in self.remote.host else LEAST_DATAGRAM_BYTES
+        return (room - self._dtls.overhead) // 4 * 4
+
+    def send_probe(self, packet: bytes) -> None:
+        """For SCTP: see `overlay.transport.sctp.sizing.Path`."""
+        self._host.send_probe(self._dtls.seal(packet), self.remote, self.local)
+
+    def send_in_fragments(self, packet: bytes) -> None:
+        """For SCTP: see `overlay.transport.sctp.sizing.Path`."""
+        self._host.send_in_fragments(self._dtls.seal(packet), self.remote, self.local)
+
+    def resized(self, size: int) -> None:
+        """For SCTP: see `overlay.transport.sctp.sizing.Path`."""
+        self._host.path_sizes.put(self.remote.host, size)
+        log.info("link %d: packets of %d bytes from now on, to %s", self.id, size, self.remote)
 
     def _on_acknowledged(self, sctp: Sctp, remote: Address, local: Address | None) -> None:
         """Something of ours has arrived: tell the host of it."""
@@ -268,6 +321,8 @@ class Link:
             self._on_message(stream_id, protocol, data)
         if sctp.over:
             self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)
+        elif sctp.stalled:
+            self.end(EndReason.STALLED)
         elif self._outbox.ready:
             self.flush()
         if self._hanging_up and self._is_drained:
@@ -421,6 +476,8 @@ class Link:
         """Send there from now on; whether that is a change."""
         changed = (self.remote, self.local, self.path) != (remote, local, path)
         self.remote, self.local, self.path = remote, local, path
+        if changed and self._sctp is not None:
+            self._sctp.move(remote, self._least)
         return changed
 
     def confirm(self, nonce: bytes, remote: Address, local: Address | None) -> None:
@@ -432,13 +489,19 @@ class Link:
             packet = self._sctp.heartbeat(HeartbeatKind.PATH, nonce)
             self._host.send_datagram(self._dtls.seal(packet), remote, local)
 
+    def suspect(self) -> None:
+        """The peer does not answer just now: what is lost says nothing of the path's size."""
+        if self._sctp is not None:
+            self._sctp.hold()
+
     def suspend(self) -> None:
         """The path has fallen silent: streams wait with it."""
+        self.suspect()
         if self._streams is not None:
             self._streams.suspend()
 
     def resume(self) -> None:
-        """The silent path is heard again: repeat what got lost without waiting for a timer."""
+        """The path is heard again: repeat what got lost without waiting for a timer."""
         if self._sctp is not None and self.reason is None:
             self._guarded(self._sctp.resume)
         if self._streams is not None:

@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Callable
 
 import trio
@@ -29,13 +30,27 @@ in one of them, all are in one start of a million."""
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
 _IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)
+# How Linux sends what may be too large for the path (ip(7), ipv6(7)).
+_MTU_DISCOVER = {False: (socket.IPPROTO_IP, 10), True: (socket.IPPROTO_IPV6, 23)}  # by `is_ipv6`
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
+_IPV6_MTU = 24
+_IPV6_LEAST = 1280
 _IN_PKTINFO = struct.Struct("=i4s4s")
 _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _MAX_KNOWN_LOCALS = 256
 _LINK_LOCAL = "fe80:"
 
+# Errors of datagrams sent earlier, as ICMP tells them (ip(7), IP_RECVERR; sock_extended_err).
+_RECVERR = {False: (socket.IPPROTO_IP, 11), True: (socket.IPPROTO_IPV6, 25)}  # by `is_ipv6`
+_MSG_ERRQUEUE = 0x2000
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+_ERROR_ANCILLARY_BYTES = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28) + _ANCILLARY_BYTES
+_PORT_UNREACHABLE = {(2, 3, 3), (3, 1, 4)}
+"""Origin, type and code: of ICMP (RFC 792) and of ICMPv6 (RFC 4443 §3.1)."""
+IS_LINUX = sys.platform == "linux"
 OnDatagram = Callable[[bytes, Address, Address | None], None]
+OnRefused = Callable[[Address], None]
 
 log = logging.getLogger("overlay.transport")
 
@@ -69,6 +84,11 @@ class UdpSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         if self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if IS_LINUX:
+                # IPv6 cuts at the source, and every path carries this much (RFC 8200 §5).
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, _IPV6_LEAST)
+        if IS_LINUX:
+            sock.setsockopt(*_RECVERR[self.is_ipv6], 1)
         if self._wildcard and self._family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         elif self._wildcard:
@@ -86,23 +106,44 @@ class UdpSocket:
     def is_ipv6(self) -> bool:
         return self._family == socket.AF_INET6
 
-    async def read(self, on_datagram: OnDatagram, after_burst: Callable[[], None]) -> None:
-        """Hand on every datagram, for ever; `after_burst` once after each batch of them."""
+    async def read(
+        self, on_datagram: OnDatagram, after_burst: Callable[[], None], on_refused: OnRefused
+    ) -> None:
+        """Hand on every datagram, for ever; `after_burst` once after each batch of them.
+
+        `on_refused`: the host of this address says that nobody listens at that port there.
+        """
         receive = self._receive_with_info if self._wildcard else self._receive
         while True:
             await trio.lowlevel.wait_readable(self._socket.fileno())
-            for _ in range(BURST):
+            for count in range(BURST):
                 try:
                     received = receive()
                 except BlockingIOError:
+                    if not count:
+                        self._read_errors(on_refused)  # they wake us, too
                     break
                 except OSError as error:
                     # An ICMP error for something sent earlier: says nothing about this socket.
                     log.debug("receiving: %s", error)
+                    self._read_errors(on_refused)
                     continue
                 if received is not None:
                     on_datagram(*received)
             after_burst()
+
+    def _read_errors(self, on_refused: OnRefused) -> None:
+        """What ICMP messages say of datagrams that we have sent."""
+        for _ in range(BURST if IS_LINUX else 0):
+            try:
+                _, ancillary, _, remote = self._socket.recvmsg(
+                    0, _ERROR_ANCILLARY_BYTES, _MSG_ERRQUEUE
+                )
+            except OSError:
+                return  # no more
+            for level, kind, data in ancillary:
+                if (level, kind) == _RECVERR[self.is_ipv6] and _is_refusal(data, remote[0]):
+                    on_refused(Address(remote[0], remote[1]))
 
     def _receive(self) -> tuple[bytes, Address, Address | None] | None:
         data, remote = self._socket.recvfrom(DATAGRAM_BYTES)
@@ -143,7 +184,9 @@ class UdpSocket:
                 self._zones_of.clear()
             self._zones_of[host] = (*zones, zone)
 
-    def send(self, data: bytes, remote: Address, local: Address | None) -> None:
+    def send(
+        self, data: bytes, remote: Address, local: Address | None, *, is_last_try: bool = False
+    ) -> None:
         """Send, from `local` if we have several; what cannot be sent now is lost, as on any net."""
         if self.zones and remote.host.startswith(_LINK_LOCAL):
             self._send_to_zones(data, remote, local)
@@ -154,16 +197,42 @@ class UdpSocket:
             else:
                 self._socket.sendto(data, remote)
         except OSError as error:
-            _lost(remote, error)
+            if not is_last_try and error.errno != errno.EAGAIN:
+                # Linux tells here of the error of another one, too (ip(7)).
+                self.send(data, remote, local, is_last_try=True)
+            else:
+                _lost(remote, error)
 
     def _send_to_zones(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send to a link-local address on the link where it was heard, else on each of ours."""
         info = self._info(local.host) if self._wildcard and local is not None else []
         for zone in self._zones_of.get(remote.host, self.zones):
-            try:
-                self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
-            except OSError as error:
-                _lost(remote, error)
+            for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
+                try:
+                    self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
+                    break
+                except OSError as error:
+                    _lost(remote, error)
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""
+        self._send_as(_PMTUDISC_PROBE, data, remote, local)
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """Send so that routers may cut it (IPv4: without DF)."""
+        self._send_as(_PMTUDISC_DONT, data, remote, local)
+
+    def _send_as(self, mode: int, data: bytes, remote: Address, local: Address | None) -> None:
+        if not IS_LINUX:  # elsewhere nothing goes with DF: all arrives, and probes say little
+            self.send(data, remote, local)
+            return
+        level, option = _MTU_DISCOVER[self.is_ipv6]
+        usual = self._socket.getsockopt(level, option)
+        self._socket.setsockopt(level, option, mode)
+        try:
+            self.send(data, remote, local)
+        finally:
+            self._socket.setsockopt(level, option, usual)
 
     def _info(self, host: str) -> list[tuple[int, int, bytes]]:
         info = self._ancillary.get(host)
@@ -186,6 +255,17 @@ def _lost(remote: Address, error: OSError) -> None:
     """A datagram could not be sent: nothing to say of what networks do every day."""
     if error.errno not in _UNREACHABLE:
         log.debug("sending to %s: %s", remote, error)
+
+
+def _is_refusal(data: bytes, host: str) -> bool:
+    """Whether this error is the host's own word that it has no such port."""
+    _, origin, kind, code, _, _, _ = _EXTENDED_ERROR.unpack_from(data)
+    if (origin, kind, code) not in _PORT_UNREACHABLE:
+        return False
+    offender = data[_EXTENDED_ERROR.size :]
+    if ":" in host:
+        return offender[8:24] == socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return offender[4:8] == socket.inet_aton(host)
 
 
 _UNREACHABLE = {

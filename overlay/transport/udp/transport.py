@@ -44,6 +44,7 @@ from overlay.core.events import (
     Transmit,
     Unsent,
 )
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, LinkId, Random
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
@@ -55,6 +56,9 @@ from overlay.transport.streams import MeshStream, OnStream
 from overlay.transport.udp.interfaces import INTERVAL, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
 from overlay.transport.udp.sockets import UdpSocket, open_sockets
+
+PATH_SIZES_MAX = 256
+"""Addresses remembered because their paths have carried small packets only (guess)."""
 
 log = logging.getLogger("overlay.transport")
 
@@ -81,6 +85,7 @@ class UdpTransport:
         self.internal_errors = 0
         self.credentials = Credentials(certificate)
         self.on_stream: OnStream | None = None
+        self.path_sizes: BoundedDict[str, int] = BoundedDict(PATH_SIZES_MAX)
         self._listen_on = listen
         self._advertise = advertise
         self._endpoint = Endpoint(
@@ -122,7 +127,9 @@ class UdpTransport:
                     self.listen = tuple(socket.address for socket in self._sockets)
                     self._look_around()
                     for socket in self._sockets:
-                        nursery.start_soon(socket.read, self._on_datagram, self._rearm)
+                        nursery.start_soon(
+                            socket.read, self._on_datagram, self._rearm, self._on_refused
+                        )
                     nursery.start_soon(self._keep_time)
                     nursery.start_soon(self._watch_addresses)
                     task_status.started()
@@ -260,6 +267,10 @@ class UdpTransport:
     def _on_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         self._guarded(self._sort, data, remote, local)
 
+    def _on_refused(self, remote: Address) -> None:
+        self._guarded(self._endpoint.refused, remote, trio.current_time())
+        self._guarded(self._perform_outputs)
+
     def _sort(self, data: bytes, remote: Address, local: Address | None) -> None:
         now = trio.current_time()
         link_id = self._endpoint.association_of(data, remote, local)
@@ -275,6 +286,20 @@ class UdpTransport:
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send(data, remote, local)
+                return
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that is to arrive whole or not at all."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_probe(data, remote, local)
+                return
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """For links: a datagram that routers may cut."""
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in remote.host):
+                socket.send_in_fragments(data, remote, local)
                 return
 
     # --- what the endpoint says -------------------------------------------------------------------
@@ -297,8 +322,11 @@ class UdpTransport:
                 self._move(output)
             case DialFailed() | LinkLost():
                 self._end(output)
-            case Mapped() | LinkSuspect():
+            case Mapped():
                 self._emit(output)
+            case LinkSuspect():
+                self._emit(output)
+                self._links[output.link].suspect()
             case LinkSilent():
                 self._emit(output)
                 self._links[output.link].suspend()

@@ -1,12 +1,19 @@
 """DTLS: who is accepted, what garbage does, and the handshake after a cookie exchange."""
 
+import time
 from random import Random
 
 import pytest
 
 from overlay.core.endpoint.dtls_cookie import attempt_name, parse_client_hello
 from overlay.errors import ConfigError
-from overlay.transport.dtls.association import MAX_DATAGRAM_BYTES, Credentials, Dtls
+from overlay.transport.dtls.association import (
+    AEAD_BYTES,
+    LEAST_DATAGRAM_BYTES,
+    MAX_DATAGRAM_BYTES,
+    Credentials,
+    Dtls,
+)
 from tests.transport.dtls.certificates import credentials, make_pem
 
 
@@ -68,6 +75,43 @@ def test_each_session_exports_other_keying_material() -> None:
     first.carry()
     second.carry()
     assert first.client.exporter != second.client.exporter
+
+
+def test_a_handshake_gets_over_a_path_that_drops_large_datagrams() -> None:
+    """After two time-outs (1 s and 2 s; OpenSSL's clock is the real one) flights are small."""
+    ends = Ends(cookie_exchanged=True)
+    ends.client.receive(with_cookie(ends.to_server.pop(), b"c" * 20))
+    dropped = 0
+    while ends.states != ("connected", "connected"):
+        ends.client.handle_timeout()
+        ends.server.handle_timeout()
+        for datagrams in (ends.to_server, ends.to_client):
+            fit = [each for each in datagrams if len(each) <= LEAST_DATAGRAM_BYTES]
+            dropped += len(datagrams) - len(fit)
+            datagrams[:] = fit
+        ends.carry_once()
+        time.sleep(0.01)
+    assert dropped == 2, "counter-test: flights were too large, and the third was not"
+    assert ends.client.is_small
+    assert ends.server.is_small
+
+
+def test_a_handshake_without_losses_stays_large() -> None:
+    ends = Ends()
+    ends.carry()
+    assert not ends.client.is_small
+    assert not ends.server.is_small
+
+
+def test_the_overhead_of_a_record_is_known() -> None:
+    ends = Ends()
+    ends.carry()
+    for _ in range(2):
+        ends.client.send(bytes(100))
+        assert len(ends.to_server[-1]) == 100 + AEAD_BYTES == 100 + ends.client.overhead
+        ends.carry()
+        ends.server.send(b"x")  # from now on without OpenSSL
+        ends.carry()
 
 
 def test_a_certificate_that_was_not_expected_is_refused_and_the_peer_hears_of_it() -> None:

@@ -50,4 +50,4 @@ async def test_a_step_of_the_wall_clock_does_not_touch_a_round_trip_time(
     assert stepped == steady
     assert wall.reads == 0, "an association has no business with the wall clock"
     assert steady[-1][0] is not None
-    assert 0.01 < steady[-1][0] < 0.1, "counter-test: the path was measured"
+    assert 0.01 < steady[-1][0] < 0.15, "counter-test: the path was measured"

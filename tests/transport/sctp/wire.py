@@ -8,10 +8,18 @@ import heapq
 from collections.abc import Callable
 from random import Random
 
+from overlay.core.types import Address
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls.association import Dtls
 from overlay.transport.sctp.association import Sctp
+from overlay.transport.sctp.packets import PACKET_BYTES
+from overlay.transport.sctp.path_mtu import PathMtu
 from tests.transport.dtls.certificates import credentials
+
+IP_AND_UDP = 28
+LEAST = 508
+"""Bytes of an SCTP packet that an IPv4 path of 576 carries."""
+HERE = Address("192.0.2.1", 1)
 
 
 class Wire:
@@ -22,9 +30,11 @@ class Wire:
         self.latency = 0.005
         self.loss = self.duplication = self.corruption = 0.0
         self.jitter = 0.0
+        self.mtu = 65_535  # an IPv4 path's; what is larger vanishes, unless it may be cut
+        self.carries_fragments = True
         self.time = 0.0
         self.alarms = Alarms(self.now)
-        self.carried = self.largest = 0
+        self.carried = self.largest = self.dropped = 0
         self._count = 0
         self._heap: list[tuple[float, int, Callable[[bytes], None], bytes]] = []
 
@@ -34,8 +44,13 @@ class Wire:
     def call_later(self, delay: float, ring: Callable[[], None]) -> Alarm:
         return self.alarms.call_later(delay, ring)
 
-    def carry(self, to: Callable[[bytes], None], datagram: bytes) -> None:
+    def carry(
+        self, to: Callable[[bytes], None], datagram: bytes, *, may_be_cut: bool = False
+    ) -> None:
         self.carried += 1
+        if len(datagram) + IP_AND_UDP > self.mtu and not (may_be_cut and self.carries_fragments):
+            self.dropped += 1
+            return
         self.largest = max(self.largest, len(datagram))
         for _ in range(2 if self.random.random() < self.duplication else 1):
             if self.random.random() < self.loss:
@@ -74,6 +89,9 @@ class End:
         self.other: End | None = None
         self.received: list[tuple[int, int, bytes]] = []
         self.sctp: Sctp | None = None
+        self.mtu = PathMtu(LEAST, PACKET_BYTES, path=HERE)
+        self.sizes: list[int] = []
+        self.in_fragments = 0
         self.dtls = Dtls(credentials(name), role, self._transmit, expected=expected)
 
     def _transmit(self, datagram: bytes) -> None:
@@ -85,12 +103,23 @@ class End:
         if plaintexts is None:
             return
         if self.sctp is None and self.dtls.state == "connected":
-            self.sctp = Sctp(self.dtls, self.wire)
+            self.sctp = Sctp(self.dtls, self.wire, self, self.mtu)
             self.sctp.begin()
         if self.sctp is not None:
             for plaintext in plaintexts:
                 self.sctp.receive(plaintext)
             self.received += self.sctp.take()
+
+    def send_probe(self, packet: bytes) -> None:
+        self._transmit(self.dtls.seal(packet))
+
+    def send_in_fragments(self, packet: bytes) -> None:
+        assert self.other is not None
+        self.in_fragments += 1
+        self.wire.carry(self.other.receive, self.dtls.seal(packet), may_be_cut=True)
+
+    def resized(self, size: int) -> None:
+        self.sizes.append(size)
 
     @property
     def is_up(self) -> bool:

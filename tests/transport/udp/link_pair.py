@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import Event, Received
+from overlay.core.limits import BoundedDict
 from overlay.core.types import Address, LinkId, PathKind
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Ping, Pong
@@ -25,6 +26,7 @@ class Host:
         self.credentials = credentials(name)
         self.internal_errors = 0
         self.on_stream: OnStream | None = self._on_stream
+        self.path_sizes: BoundedDict[str, int] = BoundedDict(8)
         self.receive_window = RECEIVE_WINDOW
         self.streams: list[MeshStream] = []
         self.pongs: dict[int, float] = {}
@@ -65,6 +67,13 @@ class Host:
         if self.is_lost_on_the_way:
             return
         self.wire.carry(self.other.receive, data)
+
+    def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
+        self.send_datagram(data, remote, local)
+
+    def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
+        assert self.other is not None
+        self.wire.carry(self.other.receive, data, may_be_cut=True)
 
     def receive(self, data: bytes) -> None:
         self.link.receive(data, self.heard_from, self.link.local)

@@ -24,8 +24,9 @@ from overlay.core.types import Address, EndReason, GoodbyeCode, LinkId, PeerId
 from overlay.core.wire import codec
 from overlay.core.wire.messages import Ping
 from overlay.transport.sctp.association import Sctp
+from overlay.transport.streams import StreamLost
 from overlay.transport.udp.transport import UdpTransport
-from tests.transport.nodes import PATIENCE, Node, linked, stream_between, udp_nodes
+from tests.transport.nodes import PATIENCE, Node, admitted, linked, stream_between, udp_nodes
 from tests.transport.sctp.test_association import FAULTS, chunk, packet
 from tests.transport.udp.relay import relay_to
 
@@ -66,6 +67,20 @@ async def test_a_peer_that_breaks_sctp_loses_its_link_and_nobody_elses(fault: st
         udp(mallory)._links[bad]._dtls.send(packet(tag, *chunks))
         assert await bob.next_of(LinkLost) == LinkLost(theirs, EndReason.PROTOCOL)
         await answers(carol, good, bob, 77)
+
+
+@pytest.mark.parametrize("reason", [EndReason.GONE, EndReason.STALLED, EndReason.BROKEN])
+async def test_a_stream_says_why_its_link_has_ended(reason: EndReason) -> None:
+    async with udp_nodes("bob", "alice") as (bob, alice):
+        ours, _ = await admitted(alice, bob)
+        near, far = await stream_between(alice, ours, bob)
+        udp(alice)._links[ours].end(reason)
+        with pytest.raises(StreamLost, match=reason) as mine:
+            await near.receive_some()
+        with pytest.raises(StreamLost, match="closed") as others:
+            await far.receive_some()
+        assert (mine.value.reason, others.value.reason) == (reason, EndReason.CLOSED)
+        assert await alice.next_of(LinkLost) == LinkLost(ours, reason)
 
 
 async def test_unknown_chunks_cost_a_peer_nothing() -> None:

@@ -135,10 +135,12 @@ class Losing(Wire):
         super().__init__()
         self.full, self.lost = 0, lost
 
-    def carry(self, to: Callable[[bytes], None], datagram: bytes) -> None:
+    def carry(
+        self, to: Callable[[bytes], None], datagram: bytes, *, may_be_cut: bool = False
+    ) -> None:
         self.full += len(datagram) > 1000
         if len(datagram) <= 1000 or self.full != self.lost:
-            super().carry(to, datagram)
+            super().carry(to, datagram, may_be_cut=may_be_cut)
 
 
 def crossing(wire: Losing) -> tuple[float, float]:

@@ -263,6 +263,7 @@ class Overlay:
             self._on_presence(peer, "peer_up", now)
         if isinstance(event, LinkAlive):
             self._connecting.on_up(peer, event.link, now)
+            self._inviting.on_up(event.link, peer)
             self._on_stuck(self._connecting.climb_again(now), now)
         elif (link := self._links.by_id.get(event.link)) is not None:
             self._on_stuck(self._connecting.climb(link, now), now)
@@ -587,7 +588,7 @@ class Overlay:
         if peer == self._context.peer_id:
             text = "that is this node itself"
             self._context.emit(Rejected(command.request, Failure.SELF, text))
-        elif peer in self._links.by_peer and self._links.by_peer[peer].state is LinkState.UP:
+        elif self._links.is_up(peer):
             self._context.emit(Resolved(command.request, None))
         elif self._book.get(peer) is None and self._membership.knows_everybody(now):
             text = "no record of this peer has been heard of: is it in this network?"

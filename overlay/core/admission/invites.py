@@ -195,6 +195,9 @@ class Inviting:
             text = "the invite is for another network than the one this node belongs to"
             context.emit(Rejected(command.request, Failure.NETWORK, text))
             return
+        if any(self.links.is_up(PeerId(member.peer_id)) for member in command.invite.members):
+            context.emit(Resolved(command.request, None))
+            return
         gives_up_at = now + command.timeout
         joining = _Joining(command, (grant.invite_id, grant.expires_at), now, gives_up_at)
         self._joins[command.request] = joining

@@ -157,7 +157,7 @@ class Connecting:
 
     def start(self, peer: PeerId, now: float) -> list[PeerId]:
         """Begin a round, unless one is under way or the peer rests; a command need not wait."""
-        if self._is_up(peer):
+        if self.links.is_up(peer):
             return []
         attempts = self._attempts(peer)
         if attempts.busy:
@@ -181,7 +181,7 @@ class Connecting:
         return self._climb(attempts, now)
 
     def _climb(self, attempts: Attempts, now: float) -> list[PeerId]:
-        if attempts.busy or self._is_up(attempts.peer):
+        if attempts.busy or self.links.is_up(attempts.peer):
             return []
         self._climbed.put(attempts.peer, now)
         return self._begin(attempts, now)
@@ -195,11 +195,6 @@ class Connecting:
         attempts.step = STEPS[Step.REST][StepEvent.BEGIN]
         attempts.tried, attempts.undeliverable = (), False
         return self._take(attempts, now)
-
-    def _is_up(self, peer: PeerId) -> bool:
-        """Whether there is a link to this peer that nobody doubts."""
-        link = self.links.by_peer.get(peer)
-        return link is not None and link.state is LinkState.UP
 
     def _attempts(self, peer: PeerId) -> Attempts:
         """The peer's attempts, new or old; of too many, the longest idle are forgotten."""
@@ -216,7 +211,7 @@ class Connecting:
 
     def _next_step(self, attempts: Attempts, now: float) -> list[PeerId]:
         """A step has failed with nothing else under way: take the next one at once."""
-        if self._is_up(attempts.peer):
+        if self.links.is_up(attempts.peer):
             return []
         if attempts.step is Step.DIAL and not self._is_heard():
             attempts.step = Step.OFFER  # Nobody could pass it on: it counts as tried.

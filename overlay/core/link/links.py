@@ -263,8 +263,11 @@ class Links:
         self._expected[link] = expected
 
     def forget(self, link: LinkId) -> None:
-        """An attempt is over before it opened."""
+        """An attempt is called off, or over, before anybody has proven anything on it."""
         self._expected.pop(link, None)
+        opened = self.by_id.get(link)
+        if opened is not None and opened.peer is None:
+            self._drop(opened)
 
     def on_dial_failed(self, link: LinkId, reason: EndReason) -> str:
         """An attempt came to nothing; what to say of it. A wrong certificate counts as refused."""
@@ -281,6 +284,11 @@ class Links:
     def alive(self) -> list[Link]:
         """The neighbours' links that are not silent, in the order in which they came up."""
         return [link for link in self.by_peer.values() if link.state is not LinkState.SILENT]
+
+    def is_up(self, peer: PeerId) -> bool:
+        """Whether there is a link to this peer that nobody doubts."""
+        link = self.by_peer.get(peer)
+        return link is not None and link.state is LinkState.UP
 
     # --- opening -----------------------------------------------------------------------------
 

@@ -221,3 +221,13 @@ def test_who_is_refused_for_good_hears_so_at_once(wrong: str) -> None:
     result = rejected(world, guest, world.join(guest, invite))
     assert result.code == ("refused" if wrong == "forged" else wrong)
     assert world.now - began_at < 1.0
+
+
+def test_who_is_linked_to_a_member_of_the_invite_has_joined() -> None:
+    world = World(11, checked=True)
+    issuer, node = world.spawn(), world.spawn()
+    link = world.invite(issuer)
+    for _ in range(2):
+        request = world.join(node, link)
+        world.run_for(3.0)
+        assert node.results[request] == Resolved(request, None)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from overlay.core.connect import connect
+from overlay.core.connect.attempts import Step
 from overlay.core.connect.connect import ATTEMPT_FAILED
 from overlay.core.events import Dial, Effect, Report
 from overlay.core.membership import membership
@@ -130,11 +131,11 @@ def test_a_users_command_need_not_wait_until_a_rest_is_over() -> None:
     world.crash(dead)
     world.run_for(3 * MINUTES)
     attempts = nodes[0].core._connecting.by_peer[dead.peer_id]
+    world.run_until(lambda: attempts.retry_at > world.now + 5.0, within=60.0)
+    assert attempts.step is Step.REST
     before = attempts.failures
-    assert not attempts.busy
-    assert attempts.retry_at > world.now
     world.connect(nodes[0], dead)
-    assert attempts.busy
+    assert attempts.offering is not None
     world.run_for(20.0)
     assert attempts.failures > before, "it counts all the same"
 

@@ -25,7 +25,7 @@ def print_status(status: dict[str, Any]) -> None:
         "peer id": status["peer_id"],
         "name": plain(status["name"]),
         "network": plain(status["network"]),
-        "listening on": ", ".join(status["listen"]),
+        "listening on": listening(status["listen"]),
         "links": str(status["links"]),
         "up for": span(status["uptime"]),
         "signalling": signalling,
@@ -35,6 +35,23 @@ def print_status(status: dict[str, Any]) -> None:
     }
     for what, value in rows.items():
         print(f"{what:>12}  {value}")
+
+
+def listening(addresses: list[str]) -> str:
+    """Where newcomers can dial, and whether nobody else can."""
+    from overlay.core.addresses import Reach, reach_of
+
+    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
+    text = ", ".join(addresses)
+    match reach_of(hosts):
+        case Reach.NOWHERE:
+            return "nowhere: no network interface has an address"
+        case Reach.MACHINE:
+            return f"{text} (loopback: only this machine can reach it)"
+        case Reach.LINK:
+            return f"{text} (link-local: only machines on the same cable or switch can reach it)"
+        case Reach.NETWORK:
+            return text
 
 
 def print_peers(peers: list[dict[str, Any]]) -> None:

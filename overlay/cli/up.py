@@ -114,27 +114,10 @@ def welcome(ready: dict[str, Any]) -> str:
     return f"""\
 This is {plain(ready["name"])} in the network {plain(ready["network"])}.
 peer id    {ready["peer_id"]}
-listening  {listening(ready["listen"])}
+listening  {tables.listening(ready["listen"])}
 data       {ready["data_dir"]}
 
 {NO_INVITE if link is None else invitation(link, ready["expires_at"])}{LEAVING}"""
-
-
-def listening(addresses: list[str]) -> str:
-    """Where newcomers can dial, and whether nobody else can."""
-    from overlay.core.addresses import Reach, reach_of
-
-    hosts = [address.rpartition(":")[0].strip("[]") for address in addresses]
-    text = ", ".join(addresses)
-    match reach_of(hosts):
-        case Reach.NOWHERE:
-            return "nowhere: no network interface has an address"
-        case Reach.MACHINE:
-            return f"{text} (loopback: only this machine can reach it)"
-        case Reach.LINK:
-            return f"{text} (link-local: only machines on the same cable or switch can reach it)"
-        case Reach.NETWORK:
-            return text
 
 
 def invitation(link: str, expires_at: int) -> str:

@@ -501,7 +501,9 @@ class Overlay:
                 peers = [peer for peer in introduced if peer is not None]
                 self._neighbourhood.on_sampled(peers, sent)
             case Overstayed(peer):
-                if (link := self._links.by_peer.get(peer)) is not None:
+                link = self._links.by_peer.get(peer)
+                # What is silent serves nothing for now, and has a minute to come back; later again.
+                if link is not None and link.state is not LinkState.SILENT:
                     self._on_facts(self._links.end(link, GoodbyeCode.UNNEEDED, UNNEEDED), now)
             case UsesChanged():
                 self._membership.tell_soon(now)

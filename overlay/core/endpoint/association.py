@@ -12,6 +12,7 @@ from overlay.core.endpoint.dtls_cookie import (
     ONLY_OF_CLIENTS,
     ONLY_OF_SERVERS,
     SERVER_GREETINGS,
+    attempt_name,
     handshake_type,
 )
 from overlay.core.endpoint.outputs import Secure
@@ -130,6 +131,10 @@ class Association:
         if not self.direct or self.inbound or self.established:
             return ()
         return tuple(candidate.address for candidate in self.remote_candidates)
+
+    def goes_by(self, name: bytes) -> bool:
+        """Whether a ClientHello of this name may be for it; empty: it does not say whose it is."""
+        return not name or attempt_name(self.attempt) == name
 
     def takes(self, data: bytes) -> bool:
         """Whether this plain record can belong to its handshake.

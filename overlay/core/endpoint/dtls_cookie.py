@@ -3,8 +3,12 @@
 The ClientHello is read, and the HelloVerifyRequest written, without OpenSSL and without state:
 the cookie is an HMAC of the asker's address and the time slice, so only who receives there can
 send it back.
+
+A node that dials a peer and sends it an offer besides may begin either handshake at the same pair
+of addresses. So its ClientHello says which it is, as its server name (RFC 6066 §3).
 """
 
+import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
@@ -21,11 +25,15 @@ ONLY_OF_SERVERS = frozenset({2, 3, 4, 12, 13, 14})
 """ServerKeyExchange, CertificateRequest, …: what no client sends (RFC 5246 §7.4)."""
 ONLY_OF_CLIENTS = frozenset({1, 15, 16})
 
+NAMES = b".invalid"
+"""What our server names end with: no host is called so (RFC 6761 §6.4)."""
+
 _ALERT = 21
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _HELLO_VERIFY_REQUEST = 3
 _DTLS_1_0 = 0xFEFF
+_SERVER_NAME = 0  # the extension's number
 _RECORD = struct.Struct("!BHH6sH")  # RFC 6347 §4.1: type, version, epoch, sequence number, length
 _RECORD_BYTES = _RECORD.size
 _HANDSHAKE_BYTES = 12  # RFC 6347 §4.2.2: type, length, message_seq, fragment offset and length
@@ -42,6 +50,17 @@ class ClientHello:
     random: bytes
     """Tells one client's handshake from another's at the same address, 32 bytes."""
     cookie: bytes
+    name: bytes = b""
+    """Which attempt it belongs to (`attempt_name`); empty: its client does not say."""
+
+
+def attempt_name(attempt: bytes) -> bytes:
+    """The server name by which the ClientHello of this attempt is known; it does not disclose it.
+
+    >>> attempt_name(bytes(16))
+    b'e2c9c5865db8cfff439afa8acf2bd8f0.invalid'
+    """
+    return hashlib.sha256(b"overlay attempt 1\0" + attempt).hexdigest()[:32].encode() + NAMES
 
 
 def is_record(data: bytes) -> bool:
@@ -82,8 +101,12 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
         return None  # not the first fragment
     body = fragment[_HANDSHAKE_BYTES:]
     random = body[_RANDOM_AT:_SESSION_ID_AT]
-    cookie = _vector(body, _SESSION_ID_AT + 1 + _byte(body, _SESSION_ID_AT))
-    return None if cookie is None else ClientHello(sequence, random, cookie)
+    cookie_at = _SESSION_ID_AT + 1 + _byte(body, _SESSION_ID_AT)
+    cookie = _vector(body, cookie_at)
+    if cookie is None:
+        return None
+    name = _server_name(body, cookie_at + 1 + len(cookie))
+    return ClientHello(sequence, random, cookie, name if name.endswith(NAMES) else b"")
 
 
 def hello_verify_request(hello: ClientHello, cookie: bytes) -> bytes:
@@ -122,6 +145,29 @@ def _cookie(cookie_key: bytes, remote: Address, number: int) -> bytes:
 def _byte(data: bytes, at: int) -> int:
     """The byte at `at`; past the end, a length that leads past the end again."""
     return data[at] if at < len(data) else len(data)
+
+
+def _short(data: bytes, at: int) -> int:
+    """The 16 bits at `at`; past the end, a length that leads past the end again."""
+    return int.from_bytes(data[at : at + 2]) if at + 2 <= len(data) else len(data)
+
+
+def _server_name(body: bytes, at: int) -> bytes:
+    """The first server name among the extensions (RFC 6066 §3); empty when there is none.
+
+    `at`: where the cipher suites begin (RFC 5246 §7.4.1.2).
+    """
+    at += 2 + _short(body, at)
+    at += 1 + _byte(body, at)
+    at += 2  # the length of all extensions: their own lengths say enough
+    while at + 4 <= len(body):
+        kind, size = _short(body, at), _short(body, at + 2)
+        at += 4
+        if kind == _SERVER_NAME:
+            length = _short(body, at + 3)  # after the length of the list and the type of the name
+            return body[at + 5 : at + 5 + length] if length + 5 <= size else b""
+        at += size
+    return b""
 
 
 def _vector(data: bytes, at: int) -> bytes | None:

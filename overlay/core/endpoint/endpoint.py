@@ -25,6 +25,7 @@ from overlay.core.endpoint import association as associations
 from overlay.core.endpoint.association import Association
 from overlay.core.endpoint.dtls_cookie import (
     ClientHello,
+    attempt_name,
     is_alert,
     is_plain,
     is_record,
@@ -480,8 +481,9 @@ class Endpoint:
             hello = parse_client_hello(data)
             if hello is not None and self._on_client_hello(hello, data, pair, now):
                 return
-            if route is None or not route.keep(data):
-                self._record(route.plain(data) if route else (), data, pair)
+            name = hello.name if hello is not None else b""
+            if route is None or not route.keep(data, name):
+                self._record(route.plain(data, name) if route else (), data, pair)
 
     def _readers(self, route: Route | None, pair: AddressPair, now: float) -> tuple[LinkId, ...]:
         """Who may be able to read an encrypted record from there."""
@@ -497,14 +499,17 @@ class Endpoint:
         self, hello: ClientHello, data: bytes, pair: AddressPair, now: float
     ) -> bool:
         """Take a ClientHello for a direct dial; False when an association that we have wants it."""
-        check = self._strangers.checks.at(pair, now)
+        checks = self._strangers.checks.all_at(pair, now)
+        if hello.name:
+            checks = [each for each in checks if attempt_name(each.claim.attempt) == hello.name]
+        check = checks[0] if checks else None
         members = [each for each in self._routes.members(pair) if not each.established]
         # RFC 6347 §4.2.1: a client repeats its ClientHello with the same random.
         if check is None or any(each.hello_random == hello.random for each in members):
             return False
         rivals = [each for each in members if not isinstance(each.ice, LiteSession)]
         # A negotiated handshake that waits for a ClientHello here, and would win against this dial.
-        if any(
+        if not hello.name and any(
             each.dtls_role == "server" and each.attempt <= check.claim.attempt for each in rivals
         ):
             return False
@@ -514,7 +519,7 @@ class Endpoint:
         verify = self._strangers.greet(hello, pair[0], now)
         if verify is not None:
             self._emit(verify, *pair)
-        elif self._wins(check.claim.attempt, pair, inbound=True):
+        elif self._wins(check.claim.attempt, pair, "server", hello):
             self._open(check, hello, data, pair, now)
         return True
 
@@ -543,16 +548,24 @@ class Endpoint:
         self._record((link,), data, pair)
         self._settle(association)
 
-    def _wins(self, attempt: bytes, pair: AddressPair, *, inbound: bool) -> bool:
-        """Glare: of the handshakes under way on one pair of addresses the lower attempt wins.
+    def _wins(
+        self, attempt: bytes, pair: AddressPair, role: str, hello: ClientHello | None = None
+    ) -> bool:
+        """Glare: whether this attempt goes on, of the handshakes under way on a pair of addresses.
 
-        Both ends hold the same attempts and so decide alike. Of two direct dials that come
-        in, the newer wins: its dialler has sent a fresh ClientHello and so dropped the older.
+        Of two that the two ends have begun, the lower attempt: both hold the same attempts and so
+        decide alike. Of two that one end has begun, the first whose path that end has found: the
+        other end knows it by the ClientHello (`hello`, of a direct dial), which names its attempt.
+        Of two direct dials that come in, the newer, for its dialler has dropped the older.
         """
         rivals = self._routes.opening_at(pair)
         for rival in rivals:
-            older_dial = inbound and isinstance(rival.ice, LiteSession)
-            if not older_dial and rival.attempt <= attempt:
+            older_dial = hello is not None and isinstance(rival.ice, LiteSession)
+            if rival.dtls_role == role and (hello is None or hello.name):
+                stands = hello is None
+            else:
+                stands = not older_dial and rival.attempt <= attempt
+            if stands:
                 self.counters["glare"] += 1
                 return False
         for rival in rivals:
@@ -578,7 +591,7 @@ class Endpoint:
             self._follow(association, pair)
             self._outputs.append(Move(association.link, *pair, selected.path))
             self._revive(association)
-        elif self._wins(association.attempt, pair, inbound=False):
+        elif self._wins(association.attempt, pair, association.dtls_role):
             self._secure(association, pair)
         else:
             self._lose(association, EndReason.GLARE)

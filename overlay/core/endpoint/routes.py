@@ -31,15 +31,16 @@ class Route:
         self.waiting = [m for m in members if not m.secured and m.started]
         self.only = self.sealed[0] if len(self.sealed) == 1 else None
 
-    def plain(self, data: bytes) -> tuple[LinkId, ...]:
-        """Whose handshake a record of epoch 0 can belong to."""
-        return tuple(each.link for each in self.opening if each.takes(data))
+    def plain(self, data: bytes, name: bytes = b"") -> tuple[LinkId, ...]:
+        """Whose handshake a record of epoch 0 can belong to; `name`: of a ClientHello."""
+        return tuple(each.link for each in self.opening if each.goes_by(name) and each.takes(data))
 
-    def keep(self, data: bytes) -> bool:
+    def keep(self, data: bytes, name: bytes = b"") -> bool:
         """Keep a record of epoch 0 for a handshake that is about to begin; False: there is none."""
-        if self.opening or not self.waiting:
+        waiting = [each for each in self.waiting if each.goes_by(name)]
+        if not waiting or any(each.goes_by(name) for each in self.opening):
             return False
-        early = self.waiting[0].early
+        early = waiting[0].early
         if len(early) < EARLY_MAX:
             early.append(data)
         return True

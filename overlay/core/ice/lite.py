@@ -99,11 +99,12 @@ class HalfOpenChecks:
 
     def at(self, pair: AddressPair, now: float) -> HalfOpenCheck | None:
         """Whose ClientHello from these addresses would be: the latest that checked from there."""
-        for username in reversed(self._by_pair.get(pair, {}).copy()):
-            check = self.get(username, now)
-            if check is not None:
-                return check
-        return None
+        return next(iter(self.all_at(pair, now)), None)
+
+    def all_at(self, pair: AddressPair, now: float) -> list[HalfOpenCheck]:
+        """All that checked from these addresses, the latest first."""
+        checks = [self.get(each, now) for each in reversed(self._by_pair.get(pair, {}).copy())]
+        return [check for check in checks if check is not None]
 
     def add(self, check: HalfOpenCheck) -> None:
         """Take in a newcomer; the oldest of its prefix, or of all, makes room."""

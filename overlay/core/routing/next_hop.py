@@ -101,10 +101,8 @@ class NextHop:
     def is_last_hop(self, request: Request) -> bool:
         """Whether the target is a neighbour of ours that has not been tried, and may be."""
         routed = request.routed
-        if isinstance(routed, Locate) or routed.target in request.tried:
+        if isinstance(routed, Locate) or routed.target in (*request.tried, request.avoided):
             return False
-        if request.came_from is None and routed.target in self.lookahead.doubted:
-            return False  # We ask for another way to who does not answer us.
         return routed.target in self.lookahead.neighbours and routed.target != request.came_from
 
     def _visited(self, request: Request) -> set[int]:

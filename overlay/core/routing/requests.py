@@ -120,6 +120,8 @@ class OwnRequest:
     routed: Routed
     walk: bool
     """Whether it is worth walking for."""
+    once: bool = False
+    """It is tried in one way only."""
     attempt: int = 0
     first: PeerId | None = None
     """Whom the first attempt was handed to."""

@@ -157,13 +157,18 @@ class Routing:
 
     # --- requests of our own -----------------------------------------------------------------
 
-    def send(self, routed: Routed, now: float, *, walk: bool = True) -> list[RoutingFact]:
-        """Send a request of our own. `walk`: if need be, sixteen times over."""
+    def send(
+        self, routed: Routed, now: float, *, walk: bool = True, beside: bool = False
+    ) -> list[RoutingFact]:
+        """Send a request of our own. `walk`: if need be, sixteen times over.
+
+        `beside`: to a neighbour in doubt, by others than itself; without walks in one way only.
+        """
         self.counters.sent += 1
-        own = self._own[routed.request] = OwnRequest(routed, walk)
+        own = self._own[routed.request] = OwnRequest(routed, walk, once=beside and not walk)
         self._timers.set((RETRY, routed.request), now + RETRY_AFTER)
         self._timers.set((OVER, routed.request), now + REQUEST_LIFE)
-        return self._attempt(own, None, now)
+        return self._attempt(own, _target(routed) if beside else None, now)
 
     def send_through(self, peer: PeerId, routed: Routed, now: float) -> None:
         """Send a request of our own with this first hop, and no second try."""
@@ -184,7 +189,7 @@ class Routing:
     def _try_again(self, own: OwnRequest, now: float) -> list[RoutingFact]:
         """Once over another first link, then by walks; with a single link both are in vain."""
         base = own.routed.request
-        if isinstance(own.routed, Locate):
+        if isinstance(own.routed, Locate) or own.once:
             return []  # The ring asks again anyway.
         if isinstance(own.routed, Offer) and self.lookahead.is_sure(PeerId(own.routed.target)):
             self._forget_own(base)  # It is linked meanwhile: there is nothing to negotiate.
@@ -258,6 +263,12 @@ class Routing:
         if base in self._own:
             self.call_off(base)
             self.counters.delivered += 1
+
+    def is_near(self, peer: PeerId, now: float) -> bool:
+        """Whether a neighbour that is not in doubt says that it is linked to this peer."""
+        lookahead = self.lookahead
+        sure = [each for each in lookahead.neighbours if each not in lookahead.doubted]
+        return bool(lookahead.knowing(peer, [each for each in sure if each != peer], now))
 
     def call_off(self, base: bytes) -> None:
         """Nobody waits for an answer to a request of ours any more."""

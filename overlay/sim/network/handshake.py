@@ -44,9 +44,19 @@ class Handshake:
     """One side of one association, from its first flight until its channel stands."""
 
     def __init__(
-        self, *, client: bool, ours: bytes, expected: bytes | None, fresh: Callable[[int], bytes]
+        self,
+        *,
+        client: bool,
+        ours: bytes,
+        expected: bytes | None,
+        fresh: Callable[[int], bytes],
+        name: bytes,
     ) -> None:
-        """`ours`, `expected`: fingerprints; None: the peer may have any. `fresh` makes bytes."""
+        """`ours`, `expected`: fingerprints; None: the peer may have any. `fresh` makes bytes.
+
+        `name`: which attempt a client's first message says it belongs to.
+        """
+        self._name = name
         self.session = fresh(32) if client else b""
         """The client's random, which tells one association from another at the same addresses."""
         self.fingerprint = b""
@@ -124,7 +134,11 @@ class Handshake:
     def _client_hello(self, cookie: bytes) -> bytes:
         """As much of a ClientHello as the endpoint reads (RFC 6347 §4.2.1), of a real size."""
         body = struct.pack("!H", _DTLS_1_2) + self.session + b"\0" + bytes([len(cookie)]) + cookie
-        body += bytes(160)
+        listed = struct.pack("!BH", 0, len(self._name)) + self._name
+        listed = struct.pack("!H", len(listed)) + listed
+        extension = struct.pack("!HH", 0, len(listed)) + listed  # RFC 6066 §3
+        body += b"\0\0" + b"\0" + struct.pack("!H", len(extension)) + extension
+        body += bytes(160 - len(extension))
         size = len(body).to_bytes(3, "big")
         message = bytes([Flight.CLIENT_HELLO]) + size + b"\0\0" + b"\0\0\0" + size + body
         return _RECORD.pack(_HANDSHAKE, _DTLS_1_2, 0, 0, 0, len(message)) + message

@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import Protocol, assert_never
 
+from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.endpoint.outputs import (
     Confirm,
@@ -296,6 +297,7 @@ class Port:
             ours=self.node.crypto.fingerprint,
             expected=secure.fingerprint,
             fresh=self._rng.randbytes,
+            name=attempt_name(secure.attempt),
         )
         side = self.sides[secure.link] = Side(self, secure, handshake, secure.remote)
         if handshake.flight:

@@ -58,13 +58,18 @@ class Credentials:
         self.fingerprint = certificate.fingerprint(hashes.SHA256())
         self._contexts = {role: _context(key, certificate) for role in ("client", "server")}
 
-    def connection(self, role: str) -> SSL.Connection:
-        """A fresh OpenSSL connection on memory BIOs, in the DTLS role `client` or `server`."""
+    def connection(self, role: str, name: bytes = b"") -> SSL.Connection:
+        """A fresh OpenSSL connection on memory BIOs, in the DTLS role `client` or `server`.
+
+        `name`: the server name that a client asks for (RFC 6066 §3), if any.
+        """
         connection = SSL.Connection(self._contexts[role])
         if role == "server":
             connection.set_accept_state()
         else:
             connection.set_connect_state()
+            if name:
+                connection.set_tlsext_host_name(name)
         connection.set_ciphertext_mtu(MAX_DATAGRAM_BYTES)
         return connection
 
@@ -118,8 +123,11 @@ class Dtls:
         *,
         expected: bytes | None = None,
         cookie_exchanged: bool = False,
+        name: bytes = b"",
     ) -> None:
         """`expected`: SHA-256 of the peer's certificate, None for any.
+
+        `name`: which attempt a client's first message says it belongs to.
 
         `cookie_exchanged`: we are the server and the first datagram is a ClientHello whose cookie
         has been checked.
@@ -130,7 +138,7 @@ class Dtls:
         self.fingerprint = b""  # SHA-256 of the peer's certificate once connected
         self.exporter = b""  # RFC 5705 keying material, the same 32 bytes at both ends
         self._role = role
-        self._ssl: SSL.Connection = credentials.connection(role)
+        self._ssl: SSL.Connection = credentials.connection(role, name)
         # Takes over from OpenSSL once the peer has shown that its handshake is complete.
         self._records: Records | None = None
         self._last_sent = b""  # the newest record of epoch 1 that OpenSSL has made

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
 from overlay.core.limits import BoundedDict
@@ -120,6 +121,7 @@ class Link:
             self._send_datagram,
             expected=secure.fingerprint,
             cookie_exchanged=secure.cookie_exchanged,
+            name=attempt_name(secure.attempt),
         )
         self._sctp: Sctp | None = None
         self._outbox = Outbox()

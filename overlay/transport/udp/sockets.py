@@ -197,7 +197,7 @@ class UdpSocket:
             else:
                 self._socket.sendto(data, remote)
         except OSError as error:
-            if error.errno != errno.EAGAIN and not is_last_try:
+            if not is_last_try and error.errno != errno.EAGAIN:
                 # Linux tells here of the error of another one, too (ip(7)).
                 self.send(data, remote, local, is_last_try=True)
             else:
@@ -207,10 +207,12 @@ class UdpSocket:
         """Send to a link-local address on the link where it was heard, else on each of ours."""
         info = self._info(local.host) if self._wildcard and local is not None else []
         for zone in self._zones_of.get(remote.host, self.zones):
-            try:
-                self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
-            except OSError as error:
-                _lost(remote, error)
+            for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
+                try:
+                    self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))
+                    break
+                except OSError as error:
+                    _lost(remote, error)
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""
@@ -249,6 +251,12 @@ class UdpSocket:
         self._socket.close()
 
 
+def _lost(remote: Address, error: OSError) -> None:
+    """A datagram could not be sent: nothing to say of what networks do every day."""
+    if error.errno not in _UNREACHABLE:
+        log.debug("sending to %s: %s", remote, error)
+
+
 def _is_refusal(data: bytes, host: str) -> bool:
     """Whether this error is the host's own word that it has no such port."""
     _, origin, kind, code, _, _, _ = _EXTENDED_ERROR.unpack_from(data)
@@ -258,12 +266,6 @@ def _is_refusal(data: bytes, host: str) -> bool:
     if ":" in host:
         return offender[8:24] == socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
     return offender[4:8] == socket.inet_aton(host)
-
-
-def _lost(remote: Address, error: OSError) -> None:
-    """A datagram could not be sent: nothing to say of what networks do every day."""
-    if error.errno not in _UNREACHABLE:
-        log.debug("sending to %s: %s", remote, error)
 
 
 _UNREACHABLE = {

@@ -8,6 +8,7 @@ from overlay.core.endpoint.dtls_cookie import (
     COOKIE_BYTES,
     COOKIE_SLICE,
     ClientHello,
+    attempt_name,
     cookie_ok,
     handshake_type,
     hello_verify_request,
@@ -50,6 +51,38 @@ def test_a_client_hello_is_read_by_the_letter() -> None:
     assert parse_client_hello(by_hand(cookie=b"biscuit", session=b"s" * 32)) == ClientHello(
         sequence=bytes(5) + b"\7", random=bytes(range(32)), cookie=b"biscuit"
     )
+
+
+def extended(*extensions: bytes) -> bytes:
+    """A ClientHello with these extensions (RFC 5246 §7.4.1.4)."""
+    plain = by_hand()
+    tail = b"".join(extensions)
+    tail = len(tail).to_bytes(2, "big") + tail
+    length = int.from_bytes(plain[11:13], "big") + len(tail)
+    return plain[:11] + length.to_bytes(2, "big") + plain[13:] + tail
+
+
+def server_name(name: bytes, *, length: int | None = None) -> bytes:
+    """The extension of RFC 6066 §3."""
+    size = (len(name) if length is None else length).to_bytes(2, "big")
+    listed = b"\0" + size + name
+    listed = len(listed).to_bytes(2, "big") + listed
+    return b"\0\0" + len(listed).to_bytes(2, "big") + listed
+
+
+def test_a_client_hello_may_name_its_attempt() -> None:
+    name = attempt_name(bytes(16))
+    for extensions, expected in (
+        ([server_name(name)], name),
+        ([b"\0\x0a\0\2\0\0", server_name(name)], name),
+        ([server_name(b"example.org")], b""),  # a browser's: no attempt of a node's
+        ([server_name(name, length=200)], b""),
+        ([b"\0\0\0\0"], b""),
+        ([], b""),
+    ):
+        hello = parse_client_hello(extended(*extensions))
+        assert hello is not None
+        assert hello.name == expected
 
 
 def test_the_first_client_hello_of_openssl_has_no_cookie() -> None:

@@ -340,6 +340,36 @@ def test_a_link_that_is_deaf_one_way_is_silent_at_both_ends(
     assert nodes[0].neighbours() == {nodes[1].peer_id}
 
 
+@pytest.mark.parametrize("fidelity", ["ice", "links"])
+@pytest.mark.parametrize("one_way", [True, False])
+def test_a_link_that_is_silent_for_long_is_not_ended_as_a_guest(
+    fidelity: str, one_way: bool
+) -> None:
+    """It serves nothing while it is silent; the minute in which it may come back is its own."""
+    world = Watched(18, STEADY, checked=True, fidelity=fidelity)
+    nodes = mesh(world, 5)
+    world.run_for(10.0)
+    downs: list[str] = []
+
+    def note(node: SimNode, effect: Effect) -> None:
+        if isinstance(effect, Report) and effect.event == "peer_down":
+            downs.append(f"{node.name} {effect.fields}")
+
+    world.observe(note)
+    if one_way:
+        world.deafen(nodes[1], nodes[0])
+    else:
+        world.partition([nodes[:2]])
+    world.run_for(52.0)
+    assert nodes[0].peer_id not in nodes[2 if not one_way else 1].neighbours()
+    world.deafen(nodes[1])
+    world.heal()
+    world.run_for(5.0)
+    assert downs == []
+    for node in nodes:
+        assert len(node.neighbours()) == 4
+
+
 def test_a_peer_comes_up_only_after_it_was_down_or_silent() -> None:
     """A suspicion that was wrong is no news."""
     world = Watched(11, STEADY, checked=True, fidelity="ice")

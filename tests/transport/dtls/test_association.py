@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from overlay.core.endpoint.dtls_cookie import attempt_name, parse_client_hello
 from overlay.errors import ConfigError
 from overlay.transport.dtls.association import (
     AEAD_BYTES,
@@ -58,6 +59,15 @@ def test_both_ends_learn_each_others_fingerprint_and_share_the_exporter() -> Non
     assert ends.server.fingerprint == credentials("alice").fingerprint
     assert ends.client.exporter == ends.server.exporter
     assert len(ends.client.exporter) == 32
+
+
+@pytest.mark.parametrize("name", [b"", attempt_name(b"a" * 16)])
+def test_a_clients_first_message_says_which_attempt_it_belongs_to(name: bytes) -> None:
+    sent: list[bytes] = []
+    Dtls(credentials("alice"), "client", sent.append, name=name).start()
+    hello = parse_client_hello(sent[0])
+    assert hello is not None
+    assert hello.name == name
 
 
 def test_each_session_exports_other_keying_material() -> None:

@@ -132,8 +132,13 @@ class Kernel:
     def __init__(self) -> None:
         self.sent: list[tuple[Any, ...]] = []
         self.refused: set[int] = set()
+        self.pending = 0
+        """Errors of earlier datagrams that the next ones are told of."""
 
     def sendmsg(self, _data: Any, _ancillary: Any, _flags: int, target: tuple[Any, ...]) -> None:
+        if self.pending:
+            self.pending -= 1
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
         if target[3] in self.refused:
             raise OSError(errno.EINVAL, "Invalid argument")
         self.sent.append(target)
@@ -191,6 +196,14 @@ def test_a_link_that_does_not_take_it_keeps_it_from_no_other(ipv6: Ipv6) -> None
     ipv6.socket.zones = (2, 3)
     ipv6.kernel.refused = {2}
     ipv6.socket.send(b"x", Address("fe80::7", 9), Address("fe80::1", 5))
+    assert [target[3] for target in ipv6.kernel.sent] == [3]
+
+
+def test_nobody_on_one_link_costs_no_datagram_on_another(ipv6: Ipv6) -> None:
+    ipv6.socket.zones = (2, 3)
+    ipv6.kernel.pending = 1  # nobody has the address on the other link, says the kernel at last
+    ipv6.socket._heard_from("fe80::7", 3)
+    ipv6.socket.send(b"x", Address("fe80::7", 9), None)
     assert [target[3] for target in ipv6.kernel.sent] == [3]
 
 

@@ -113,7 +113,7 @@ class LinkDown:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """One attempt to reach a peer came to nothing; others may follow."""
+    """All that was tried to reach a peer came to nothing; more may follow."""
 
     peer_id: str
     name: str
@@ -205,8 +205,10 @@ class Node(Protocol):
         """
         ...
 
-    async def join(self, link: str) -> None:
+    async def join(self, link: str, *, timeout: float = 30.0) -> None:
         """Enter the network of an invite; returns once a member's link stands.
+
+        While nobody answers it goes on for `timeout` seconds.
 
         A node belongs to one network: a new one enters the first that it is invited to, and from
         then on, or once it has made an invite itself, an invite to another is an InviteError.

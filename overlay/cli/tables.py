@@ -14,6 +14,7 @@ from overlay.cli.reports import table
 from overlay.node.words import plain
 
 NUMBERS = ("rtt", "age", "in", "out")
+ELSEWHERE = "another node runs with this identity (a copied data directory): stop one of the two"
 SHORT_ID = 16
 """Characters of a peer id that tell peers apart at a glance; all begin with 12D3KooW."""
 
@@ -27,6 +28,8 @@ def print_status(status: dict[str, Any]) -> None:
         "network": plain(status["network"]),
         "listening on": listening(status["listen"]),
         "links": str(status["links"]),
+        **({"recalling": status["recalling"]} if status["recalling"] else {}),
+        **({"elsewhere": ELSEWHERE} if status["identity_elsewhere"] else {}),
         "up for": span(status["uptime"]),
         "signalling": signalling,
         "refused": ", ".join(f"{n} {why}" for why, n in status["refused"].items()) or "nothing",

@@ -12,7 +12,7 @@ import click
 
 from overlay.cli import tables
 from overlay.cli.invites import read_invite
-from overlay.cli.options import data_dir_option, json_option, read_link
+from overlay.cli.options import Patience, data_dir_option, json_option, read_link
 from overlay.node.words import plain
 
 
@@ -34,6 +34,14 @@ def node_options(command: Any) -> Any:
                 help="Where others reach this node, if it cannot know; may be repeated.",
             ),
             click.option("--name", metavar="N", help="What other members see."),
+            click.option(
+                "--timeout",
+                type=Patience(),
+                default=30.0,
+                show_default=True,
+                metavar="S",
+                help="How long a join goes on while nobody answers.",
+            ),
             click.option(
                 "--set",
                 "assignments",
@@ -74,6 +82,7 @@ def be_a_node(
     listen: str | None,
     advertise: tuple[str, ...],
     name: str | None,
+    timeout: float,
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -98,7 +107,13 @@ def be_a_node(
             elif event["event"] == "invite":
                 out.write("\n" + invitation(event["link"], event["expires_at"]) + LEAVING)
 
-        return run(Options(chosen, data_dir, invite, announce))
+        return run(Options(chosen, data_dir, invite, timeout, announce, show_progress))
+
+
+def show_progress(line: str) -> None:
+    """Tell who waits at a terminal; the log has it as well."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
 
 
 LEAVING = "\nCtrl-C leaves.\n"

@@ -18,11 +18,17 @@ from overlay.core.types import (
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import GossipPart, Message
 
+JOIN_TIMEOUT = 30.0
+"""Seconds (guess) for which a join goes on while nobody answers, unless it is told otherwise."""
+
 # --- facts -------------------------------------------------------------------------------------
 
 
 class ClockSet(msgspec.Struct, frozen=True, gc=False):
-    """Wall time is `wall` (Unix seconds) now; said at the start and whenever it jumps."""
+    """Wall time is `wall` (Unix seconds) now.
+
+    Said at the start, whenever it jumps, and when our process has stood still.
+    """
 
     wall: float
 
@@ -118,10 +124,12 @@ class Wakeup(msgspec.Struct, frozen=True, gc=False):
 
 
 class Join(msgspec.Struct, frozen=True, gc=False):
-    """Enter the network of an invite: dial all its members' addresses at once."""
+    """Enter the network of an invite: dial all its members' addresses at once, and again."""
 
     request: RequestId
     invite: InviteBody
+    timeout: float = JOIN_TIMEOUT
+    """Seconds for which it goes on while nobody answers."""
 
 
 class Recall(msgspec.Struct, frozen=True, gc=False):

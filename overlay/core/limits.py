@@ -19,7 +19,8 @@ AMPLIFICATION = 3
 HALF_OPEN_MAX = 256
 """Handshakes under way that strangers have begun; as many checks await a ClientHello (guess)."""
 HALF_OPEN_PER_PREFIX = 16
-"""Of either, from one prefix (guess)."""
+"""Of either, from one prefix, once half of all places are taken (guess). Until then it may take
+more: forty newcomers of one office stand behind one address."""
 HALF_OPEN_TIMEOUT = 10.0
 """Seconds that either may take (guess)."""
 PREFIX_BITS = (24, 48)
@@ -104,6 +105,11 @@ def group_of(host: str) -> str:
     return prefix_of(host, *PREFIX_BITS) or str(address)
 
 
+def is_greedy(places: int, group: str, of_group: int) -> bool:
+    """Whether a group with so many of the `places` taken has to leave the next one to others."""
+    return bool(group) and of_group >= HALF_OPEN_PER_PREFIX and places >= HALF_OPEN_MAX // 2
+
+
 def source_of(remote: Address) -> str:
     """Whose token bucket a datagram draws on: a global prefix's, or one local socket's.
 
@@ -136,7 +142,7 @@ class Allowance:
 
 
 class HalfOpen:
-    """At most 256 handshakes of strangers at once, 16 for each prefix."""
+    """At most 256 handshakes of strangers at once; of the second half, 16 for each prefix."""
 
     def __init__(self) -> None:
         self._groups: dict[LinkId, str] = {}
@@ -147,9 +153,8 @@ class HalfOpen:
     def admit(self, link: LinkId, host: str) -> bool:
         """Count a handshake with `host` until `release`; False when the limits refuse it."""
         group = group_of(host)
-        if len(self._groups) >= HALF_OPEN_MAX or (
-            group and sum(each == group for each in self._groups.values()) >= HALF_OPEN_PER_PREFIX
-        ):
+        of_group = sum(each == group for each in self._groups.values())
+        if len(self._groups) >= HALF_OPEN_MAX or is_greedy(len(self._groups), group, of_group):
             return False
         self._groups[link] = group
         return True

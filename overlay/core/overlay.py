@@ -50,12 +50,15 @@ from overlay.core.link.links import (
     PeerDown,
     PeerMoved,
     PeerUp,
+    TwinSeen,
 )
 from overlay.core.membership.basalt import Ask
+from overlay.core.membership.elsewhere import Elsewhere
 from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.link_uses import UsesChanged
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, Overstayed
+from overlay.core.membership.recall import Recalling
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
 from overlay.core.nat.reflexive import Reflexive
@@ -99,11 +102,15 @@ class Overlay:
         self._links = Links(context)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
+        self._neighbourhood = Neighbourhood(
+            context, self._record_of, book.owner, book.prefix_of, self._knows_everybody
+        )
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
+        self._elsewhere = Elsewhere(context, book)
+        self._recalling = Recalling(context, self._links, book)
         self._connecting = Connecting(
             context, self._links, self._routing, book, self._reflexive, self._membership
         )
@@ -149,7 +156,15 @@ class Overlay:
         """A snapshot of counts."""
         tree, links = self._gossip.tree, self._links
         counters, refused = self._routing.counters, dict(links.refused)
-        return Status(len(links.by_peer), counters, refused, tree.payloads, tree.announcements)
+        return Status(
+            len(links.by_peer),
+            counters,
+            refused,
+            tree.payloads,
+            tree.announcements,
+            self._recalling.text(),
+            self._elsewhere.is_so,
+        )
 
     def peers(self) -> list[PeerView]:
         """A snapshot of the neighbours, in the order in which they came."""
@@ -180,12 +195,15 @@ class Overlay:
         match event:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
+                self._elsewhere.on_clock(now)
                 self._membership.renew_soon(now)
                 self._connecting.forgive_all(now)
+                self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
                 self._connecting.forgive_all(now)
+                self._recalling.on_surroundings(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
                 if link is not None:
@@ -252,6 +270,7 @@ class Overlay:
     def _on_presence(self, peer: PeerId, news: str, now: float) -> None:
         """It has become a neighbour again, or has ceased to be one: tell the others and the log."""
         self._membership.tell_soon(now)
+        self._recalling.on_links(now)
         self._context.report("info", news, peer=peer)
 
     def _misbehaved(self, link_id: LinkId, why: str, now: float) -> None:
@@ -268,8 +287,10 @@ class Overlay:
                     self._on_peer_up(fact, now)
                 case PeerDown(peer, code):
                     self._on_peer_down(peer, code, now)
+                case TwinSeen(_, link, record):
+                    self._context.emit(Transmit(link.id, m.Records([record])))
                 case AttemptFailed(link_id, code, text):
-                    self._inviting.on_attempt_failed(link_id, code, text)
+                    self._inviting.on_attempt_failed(link_id, code, text, now)
                     stuck = self._connecting.on_attempt_failed(link_id, code, text, now)
                     self._on_stuck(stuck, now)
                 case _:
@@ -290,6 +311,8 @@ class Overlay:
         self._on_mapped(link, now)
         if (data := self._book.bytes_of(peer)) is not None:
             self._context.emit(Remember(peer, data))
+            self._recalling.remember(peer, data)
+        self._recalling.on_links(now)
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         self._gossip.tree.on_moved(peer, link.id, now)
@@ -313,6 +336,7 @@ class Overlay:
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
         self._membership.tell_soon(now)
+        self._recalling.on_links(now)
         self._context.report("info", "peer_down", peer=peer, reason=code)
 
     # --- messages ----------------------------------------------------------------------------
@@ -327,11 +351,21 @@ class Overlay:
             case m.Proof():
                 self._on_facts(self._links.on_proof(link, message, self._membership.own, now), now)
             case m.Goodbye():
+                self._on_goodbye(link, message, now)
                 self._on_facts(self._links.on_goodbye(link, message), now)
             case _ if link.peer is None:
                 self._misbehaved(link_id, "a message before the hello was done", now)
             case _:
                 self._on_peer_message(link, link.peer, message, now)
+
+    def _on_goodbye(self, link: Link, message: m.Goodbye, now: float) -> None:
+        """Who has preferred another node with our identity is shown a fresh record next time.
+
+        It passes that on to the other one, who so hears of us. A stranger's word does not count.
+        """
+        if message.code == GoodbyeCode.ELSEWHERE and (link.peer is not None or not link.inbound):
+            self._elsewhere.on_told(now)
+            self._membership.renew(now)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven who it is; the most frequent kinds come first."""
@@ -400,8 +434,13 @@ class Overlay:
             self._routing.on_news(self._book.owner(data), bearer, now)
             self._on_neighbours(self._neighbourhood.on_known(PeerId(record.peer_id), now), now)
 
-    def _add_record(self, data: bytes, bearer: PeerId | None, now: float) -> Record | None:
-        record = self._membership.add(data, bearer, now)
+    def _add_record(
+        self, data: bytes, bearer: PeerId | None, now: float, *, recalled: bool = False
+    ) -> Record | None:
+        if self._book.owner(data) == self._context.peer_id:
+            self._elsewhere.on_own_record(data, self._membership.sequences, now)
+            return None
+        record = self._membership.add(data, bearer, now, recalled=recalled)
         if record is not None:
             self._connecting.forgive(PeerId(record.peer_id))
         self._on_evicted(now)
@@ -421,6 +460,9 @@ class Overlay:
     def _record_of(self, peer: PeerId) -> bytes | None:
         """A member's record as it was signed, or our own."""
         return self._membership.own if peer == self._context.peer_id else self._book.bytes_of(peer)
+
+    def _knows_everybody(self, now: float) -> bool:
+        return self._membership.knows_everybody(now)
 
     # --- the neighbourhood ---------------------------------------------------------------------
 
@@ -450,6 +492,10 @@ class Overlay:
                     assert_never(fact)
 
     def _on_request_arrived(self, routed: Routed, via: PeerId, now: float) -> None:
+        self._answer(routed, via, now)
+        self._routing.acknowledge(routed.request)  # Unless a reply has said as much.
+
+    def _answer(self, routed: Routed, via: PeerId, now: float) -> None:
         match routed:
             case m.Offer():
                 self._connecting.on_offer(routed, via, now)
@@ -560,11 +606,22 @@ class Overlay:
         self._links.ping(link, command.request, now)
 
     def _on_recall(self, records: tuple[bytes, ...], now: float) -> None:
-        opened = [self._membership.add(data, None, now, recalled=True) for data in records]
-        peers = [PeerId(record.peer_id) for record in opened if record is not None]
-        self._connecting.on_met(peers)
-        for peer in peers:
-            self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
+        for data in reversed(records):  # The latest met is the last to be forgotten.
+            peer = self._book.owner(data)
+            if peer is not None and peer != self._context.peer_id:
+                self._recalling.remember(peer, data)
+        self._call(now)
+
+    def _call(self, now: float) -> None:
+        """A round of calls to members met before."""
+        for data in self._recalling.unread(now):
+            record = self._add_record(data, None, now, recalled=True)
+            if record is not None:
+                peer = PeerId(record.peer_id)
+                self._connecting.on_met([peer])
+                self._on_neighbours(self._neighbourhood.on_known(peer, now), now)
+        peers = self._recalling.call(now)
+        self._connecting.on_recalled(peers)
         self._on_neighbours(self._neighbourhood.on_recalled(peers, now), now)
 
     # --- time --------------------------------------------------------------------------------
@@ -579,3 +636,6 @@ class Overlay:
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
+        self._elsewhere.on_time(now)
+        if self._recalling.on_time(now):
+            self._call(now)

@@ -19,6 +19,10 @@ class Status:
     """Published messages sent whole, to each neighbour."""
     announcements: int = 0
     """Published messages announced, to each neighbour."""
+    recalling: str = ""
+    """What is being tried, and what would help, while nobody is linked; else empty."""
+    identity_elsewhere: bool = False
+    """Whether another node lives under our identity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class GoodbyeCode(StrEnum):
     LEAVE = "leave"  # the whole node says goodbye
     UNNEEDED = "unneeded"  # the link serves no purpose any more
     DUPLICATE = "duplicate"  # another link to this peer stands
+    ELSEWHERE = "elsewhere"  # another node with the peer's identity, of a newer boot, is here
     FULL = "full"  # the node has no room for a guest
     PROTOCOL = "protocol"  # the peer sent what no correct peer sends
     VERSION = "version"  # the two have no wire version in common

@@ -14,7 +14,6 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ import trio
 from overlay import api
 from overlay.apps import chat
 from overlay.core.addresses import Reach
+from overlay.core.admission.invites import JOINING
+from overlay.core.events import Report
 from overlay.core.wire.documents import InviteBody
 from overlay.errors import CommandFailed, Failure, UsageError
 from overlay.identity import Identity, load_or_create
@@ -66,7 +67,11 @@ class Options:
     config: Config
     data_dir: Path
     invite: InviteBody | None
+    join_timeout: float
+    """Seconds for which a join goes on while nobody answers."""
     announce: Announce
+    progress: Callable[[str], None]
+    """Takes a line on what is being tried before the node is ready, for who waits for it."""
 
 
 def run(options: Options) -> int:
@@ -108,9 +113,7 @@ class Daemon:
         self._reach = Reach.NOWHERE
         """From how far newcomers could come with the last invite that was announced."""
         transport = make_transport(options.config, identity, store.port())
-        given = Dependencies(
-            report=partial(log_report, log.logger), notice=self._on_event, random=random.Random()
-        )
+        given = Dependencies(report=self._on_report, notice=self._on_event, random=random.Random())
         self.node = Node(options.config, identity, store, transport, given)
 
     # --- a life --------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_on_leaving, nursery.cancel_scope)
             if invite is not None:
-                await self.node.enter(invite)
+                await self.node.enter(invite, self._options.join_timeout)
             self.node.recall()
             await self._announce_ready()
             nursery.cancel_scope.cancel()
@@ -224,6 +227,11 @@ class Daemon:
             await self._entered.wait()
         serve = await trio.to_thread.run_sync(import_control)
         await serve(self.node, control, APPS)
+
+    def _on_report(self, report: Report) -> None:
+        log_report(self._log.logger, report)
+        if report.event == JOINING and not self._ready:
+            self._options.progress(report.fields["text"])
 
     def _on_event(self, event: api.Event) -> None:
         if isinstance(event, api.DialFailed):

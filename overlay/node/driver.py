@@ -56,6 +56,9 @@ OVER = (Failure.CLOSED, "the node has ended: open another")
 CLOCK_INTERVAL = 1.0
 CLOCK_TOLERANCE = 1.0
 """Seconds by which wall time may drift from the monotone clock before the core is told."""
+STANDSTILL = 5.0
+"""A look at the clock this late, in seconds, means that our process stood still (guess): the whole
+machine slept, or somebody stopped it."""
 
 
 _name = lru_cache(1024)(peer_id_text)
@@ -290,8 +293,11 @@ class Driver:
 
     async def _watch_clock(self) -> None:
         while True:
-            await trio.sleep(CLOCK_INTERVAL)
-            if abs(self._wall() - trio.current_time() - self._offset) > CLOCK_TOLERANCE:
+            looks_at = trio.current_time() + CLOCK_INTERVAL
+            await trio.sleep_until(looks_at)
+            now = trio.current_time()
+            drift = abs(self._wall() - now - self._offset)
+            if drift > CLOCK_TOLERANCE or now > looks_at + STANDSTILL:
                 self._set_clock()
 
     def _set_clock(self) -> None:

@@ -23,6 +23,7 @@ from overlay.core.admission.invites import MEMBERS_MAX
 from overlay.core.connect.connect import ATTEMPT_FAILED
 from overlay.core.context import Settings
 from overlay.core.events import (
+    JOIN_TIMEOUT,
     Connect,
     Event,
     Join,
@@ -59,6 +60,8 @@ from overlay.version import __version__
 MAX_EVENT_FEEDS = 256
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
+JOIN_SLACK = 10.0
+"""Seconds beyond its own time limit after which a join that has not ended is given up (guess)."""
 
 MakeCore = Callable[[Settings, Keys, random.Random], Overlay]
 
@@ -255,6 +258,8 @@ class Node:
                 "delivered": counters.delivered,
                 "dropped": counters.dropped,
             },
+            "identity_elsewhere": status.identity_elsewhere,
+            "recalling": status.recalling or None,
             "refused": {str(code): count for code, count in status.refused.items()},
         }
 
@@ -396,13 +401,13 @@ class Node:
         body: InviteBody = await self.driver.call(command)
         return api.Invite(invites.encode(body), invites.grant_of(body).expires_at)
 
-    async def join(self, link: str) -> None:
+    async def join(self, link: str, *, timeout: float = JOIN_TIMEOUT) -> None:
         """See `overlay.api.Node.join`."""
         body = invites.decode(link)
         invites.check(body, self._given.wall(), Keys(self._identity, self._memory.prekeys))
-        await self.enter(body)
+        await self.enter(body, timeout)
 
-    async def enter(self, invite: InviteBody) -> None:
+    async def enter(self, invite: InviteBody, timeout: float) -> None:
         """Join by an invite that has been read and checked; InviteError when that fails."""
         theirs = (invites.grant_of(invite).network, invite.network_name)
         if theirs[0] != self.settings.network:
@@ -410,7 +415,9 @@ class Node:
         elif {member.peer_id for member in invite.members} & {v.peer for v in self.core.peers()}:
             return  # a member that it names is linked already
         try:
-            await self.driver.call(lambda request: Join(request, invite))
+            await self.driver.call(
+                lambda request: Join(request, invite, timeout), timeout + JOIN_SLACK
+            )
         except CommandFailed as error:
             raise InviteError(error.text) from None
         self._settle()

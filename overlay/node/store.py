@@ -7,6 +7,7 @@ checkpoint happen in `Store.checkpoint`, which the node calls off its loop.
 
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from overlay.identity import MemoryPrekeys, PrekeyStore
 CHECKPOINT_INTERVAL = 60.0
 MAX_PEERS = 1024
 """Peers remembered; beyond it the longest unseen is forgotten (guess)."""
+BOOT_RANDOM_BITS = 10
+"""Of two copies of a data directory on boards without a clock, one pair in 1,024 looks like one."""
 RECORDS_PER_BOOT = 1 << 20
 """Room for the record sequence numbers of one life (guess: one a second for twelve days)."""
 
@@ -160,8 +163,13 @@ class Store:
         self._put("port", port)
 
     def next_boot(self) -> int:
-        """Count a start. Greater than all before, even when an old copy of the file came back."""
-        boot = max((self._get("boot") or 0) + 1, int(self._wall()))
+        """Count a start. Greater than all before, even when an old copy of the file came back.
+
+        Its last bits are random, so that two copies of one file that start at once still differ.
+        """
+        last = self._get("boot") or 0
+        count = max((last >> BOOT_RANDOM_BITS) + 1, min(int(self._wall()), 1 << 32))
+        boot = count << BOOT_RANDOM_BITS | secrets.randbits(BOOT_RANDOM_BITS)
         self._put("boot", boot)
         return boot
 

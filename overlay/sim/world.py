@@ -13,6 +13,7 @@ from typing import Any
 
 from overlay.core.context import Settings
 from overlay.core.events import (
+    JOIN_TIMEOUT,
     ClockSet,
     Connect,
     Deliver,
@@ -137,6 +138,29 @@ class World:
             dial_key=crypto.token(32),
             **settings,
         )
+        return self._start(chosen, crypto, core, firewalled, advertised, group)
+
+    def clone(self, node: SimNode, *, boot: int = 0) -> SimNode:
+        """Start a copy of a node's data directory on another machine: its keys and its cache.
+
+        `boot`: the copy's, one more than the node's if it is not given.
+        """
+        boot = boot or node.settings.boot + 1
+        settings = dataclasses.replace(node.settings, boot=boot, sequence=boot << 20)
+        copy = self._start(settings, node.crypto, Overlay, node.firewalled, node.advertised, 0)
+        self.feed(copy, Recall(tuple(data for peer, data in node.cache.items())))
+        return copy
+
+    def _start(
+        self,
+        chosen: Settings,
+        crypto: StandInCrypto,
+        core: MakeCore,
+        firewalled: bool,
+        advertised: bool,
+        group: int,
+    ) -> SimNode:
+        index = len(self.nodes)
         address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
         node = SimNode(
@@ -256,9 +280,9 @@ class World:
         body: InviteBody = result.value
         return body
 
-    def join(self, node: SimNode, invite: InviteBody) -> RequestId:
-        """Have a node join by an invite."""
-        return self.request(node, lambda r: Join(r, invite))
+    def join(self, node: SimNode, invite: InviteBody, timeout: float = JOIN_TIMEOUT) -> RequestId:
+        """Have a node join by an invite, for so many seconds."""
+        return self.request(node, lambda r: Join(r, invite, timeout))
 
     def connect(self, node: SimNode, peer: SimNode) -> RequestId:
         """Have a node open a link to a peer."""

@@ -510,7 +510,8 @@ def test_an_unreachable_invite_is_refused_in_one_line(crew: Crew) -> None:
     link = node.invite()
     node.kill()
     started = time.monotonic()
-    done = overlay("join", "-", "--data-dir", str(crew.directory / "b"), stdin=link + "\n")
+    given = ("--data-dir", str(crew.directory / "b"), "--timeout", "4")
+    done = overlay("join", "-", *given, stdin=link + "\n")
     one_line_error(done, "reach|answer")
     assert time.monotonic() - started < 20.0
 

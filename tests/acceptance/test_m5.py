@@ -317,7 +317,6 @@ def test_1c_a_peer_that_seldom_asks_is_never_suspected(crew: Crew) -> None:
     assert len(events(a, "peer_up")) == 1
 
 
-@pending
 @netns
 def test_2_another_way_is_taken_when_the_path_has_lost_its_address(crew: Crew, lan: Lan) -> None:
     """Two hosts on two LANs: one address goes away, and nothing that was published is lost."""
@@ -415,7 +414,6 @@ def fails_soon(there: Host | None, here: Host | None) -> None:
                 process.kill()
 
 
-@pending
 def test_4_old_friends_are_called_until_one_answers(crew: Crew) -> None:
     """A clock 30 days behind at start, put right later; and friends who are all elsewhere."""
     suite("tests/sim", "recall")
@@ -459,7 +457,6 @@ def test_5_a_node_notices_that_the_network_has_come(crew: Crew, lan: Lan) -> Non
     settled([node, newcomer])
 
 
-@pending
 def test_6_the_dead_are_dialled_less_and_less(crew: Crew) -> None:
     """A world has the minutes; here, the attempts of the first fifteen seconds."""
     suite("tests/sim", "dead and (backoff or forgotten)")
@@ -475,7 +472,6 @@ def test_6_the_dead_are_dialled_less_and_less(crew: Crew) -> None:
     assert len(tried) <= 4, tried
 
 
-@pending
 def test_7_two_nodes_with_one_identity_both_say_so(crew: Crew) -> None:
     a = crew.node("a").up()
     b = crew.node("b").up(join=a.invite())
@@ -539,7 +535,6 @@ def test_8_many_newcomers_at_once_all_get_in(crew: Crew, count: int) -> None:
     assert issuer.json("status")["internal_errors"] == 0
 
 
-@pending
 @netns
 def test_8_a_join_goes_on_until_its_time_is_up(crew: Crew, lan: Lan) -> None:
     """The issuer's firewall opens after seven seconds; what is refused for good ends at once."""

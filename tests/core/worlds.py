@@ -57,7 +57,7 @@ def line(world: World) -> tuple[SimNode, SimNode, SimNode]:
 
 def rejected(world: World, node: SimNode, request: RequestId) -> Rejected:
     """How a command failed."""
-    world.run_until(lambda: request in node.results, within=30.0)
+    world.run_until(lambda: request in node.results, within=40.0)
     result = node.results[request]
     assert isinstance(result, Rejected)
     assert "\n" not in result.text

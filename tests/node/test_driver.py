@@ -121,6 +121,19 @@ async def test_a_jump_of_wall_time_is_told_within_a_second_and_a_drift_is_not(
     assert len(harness.transport.walls) == 2
 
 
+async def test_who_stood_still_is_told_the_time_when_it_goes_on(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """A machine that slept: its clock is right, but the world around it has changed."""
+    harness = Harness(ScriptedCore())
+    await nursery.start(harness.driver.run)
+    for seconds in (1.1, 4.0, 30.0):
+        await wait_all_tasks_blocked()
+        mock_clock.jump(seconds)
+    await wait_all_tasks_blocked()
+    assert harness.core.given(ClockSet) == [ClockSet(1000.0), ClockSet(1035.1)]
+
+
 async def test_the_core_is_woken_at_its_deadline_and_no_earlier(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -1,6 +1,13 @@
-"""Invites: made with the help of neighbours, redeemed by dialling all they name at once."""
+"""Invites: made with the help of neighbours, redeemed by dialling all they name at once.
+
+Who dials may find nobody there yet, or an issuer whom dozens of newcomers keep busy. So a join goes
+on until its time is up, with a rest after each round of dials in which nobody has answered; what is
+refused for good ends it at once.
+"""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
 
 from overlay.core.connect.connect import Connecting
 from overlay.core.context import Context
@@ -23,11 +30,15 @@ MEMBERS_MAX = 4
 TOKEN_LIFE_MAX = 366 * 86_400
 """Seconds: a neighbour can ask for no longer."""
 TOKENS_PER_MINUTE = 30
+JOIN_REST_FIRST, JOIN_REST_MAX = 0.5, 4.0
+"""Seconds (guess) between two rounds of a join's dials, twice as many after each, at most."""
+JOINING = "joining"
+"""The report that a join goes on."""
 NO_ADDRESS = (
     "this node has no address that an invite could name: no network interface of this machine is "
     "up and has one; connect the machine to a network, then ask again"
 )
-# Why a join failed, the most telling first.
+# Why a join failed for good, the most telling first.
 _TELLING = (
     *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
     *(GoodbyeCode.SELF, GoodbyeCode.REFUSED, EndReason.CERTIFICATE),
@@ -47,12 +58,32 @@ class _Making:
 
 @dataclass(slots=True)
 class _Joining:
-    """A join: every dial that is still out, and why the others failed."""
+    """A join: every dial that is still out, and why the others of this round failed."""
 
-    request: RequestId
-    links: dict[LinkId, PeerId]
-    addresses: int
+    command: Join
+    grant: tuple[bytes, int]
+    began_at: float
+    gives_up_at: float
+    links: dict[LinkId, PeerId] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    rounds: int = 0
+
+    @property
+    def addresses(self) -> int:
+        """How many the invite names."""
+        return sum(len(member.addresses) for member in self.command.invite.members)
+
+    def names(self, peer: PeerId) -> bool:
+        """Whether the invite names this member."""
+        return any(member.peer_id == peer for member in self.command.invite.members)
+
+
+class Due(StrEnum):
+    """What falls due for a command."""
+
+    MADE = "made"  # neighbours have had time to hand out tokens
+    REDIAL = "redial"  # a join has rested
+    GIVE_UP = "give up"  # a join's time is up
 
 
 @dataclass(slots=True)
@@ -66,7 +97,7 @@ class Inviting:
     reflexive: Reflexive
     _making: dict[RequestId, _Making] = field(default_factory=dict)
     _joins: dict[RequestId, _Joining] = field(default_factory=dict)
-    _timers: Timers[RequestId] = field(init=False)
+    _timers: Timers[tuple[Due, RequestId]] = field(init=False)
     _granted: dict[PeerId, list[float]] = field(default_factory=dict)
     _asked: int = 0
 
@@ -103,7 +134,7 @@ class Inviting:
             ask = TokenRequest(self._asked, dial.INVITE, invite_id, expires_at)
             context.emit(Transmit(link.id, ask))
         self._making[command.request] = making
-        self._timers.set(command.request, now + TOKEN_TIMEOUT)
+        self._timers.set((Due.MADE, command.request), now + TOKEN_TIMEOUT)
         if not making.asked:
             self._made(making)
 
@@ -146,7 +177,7 @@ class Inviting:
 
     def _made(self, making: _Making) -> None:
         del self._making[making.request]
-        self._timers.stop(making.request)
+        self._timers.stop((Due.MADE, making.request))
         name = self.context.settings.network_name
         body = InviteBody(making.grant, making.seed, making.members, name)
         self.context.emit(Resolved(making.request, body))
@@ -154,7 +185,7 @@ class Inviting:
     # --- joining -----------------------------------------------------------------------------
 
     def join(self, command: Join, now: float) -> None:
-        """Dial every address of every member; the first verified hello wins."""
+        """Dial every address of every member until the first verified hello, or time is up."""
         context = self.context
         grant = invite.open_grant(command.invite.grant, context.wall(now), context.crypto)
         if isinstance(grant, Refusal):
@@ -164,12 +195,19 @@ class Inviting:
             text = "the invite is for another network than the one this node belongs to"
             context.emit(Rejected(command.request, Failure.NETWORK, text))
             return
-        links = self.connecting.dial_invite(command.invite, (grant.invite_id, grant.expires_at))
-        addresses = sum(len(member.addresses) for member in command.invite.members)
-        joining = _Joining(command.request, links, addresses)
+        gives_up_at = now + command.timeout
+        joining = _Joining(command, (grant.invite_id, grant.expires_at), now, gives_up_at)
         self._joins[command.request] = joining
-        if not links:
-            self._failed(joining)
+        if not joining.addresses:
+            self._fail(joining, now)
+            return
+        self._timers.set((Due.GIVE_UP, command.request), gives_up_at)
+        self._dial(joining)
+
+    def _dial(self, joining: _Joining) -> None:
+        joining.rounds += 1
+        joining.failures.clear()
+        joining.links = self.connecting.dial_invite(joining.command.invite, joining.grant)
 
     def on_up(self, link: LinkId, peer: PeerId) -> None:
         """A link is verified: joins that dialled this peer are done, their other dials called off.
@@ -178,33 +216,57 @@ class Inviting:
         would send four times as many, and each would take us into its active view.
         """
         for joining in list(self._joins.values()):
-            if link in joining.links or peer in joining.links.values():
-                del self._joins[joining.request]
-                for other, named in joining.links.items():
-                    if named != peer:
-                        self.connecting.call_off(named, other)
-                self.context.emit(Resolved(joining.request, None))
+            if link in joining.links or joining.names(peer):
+                self._end(joining, sparing=peer)
+                self.context.emit(Resolved(joining.command.request, None))
 
-    def on_attempt_failed(self, link: LinkId, code: str, text: str) -> None:
-        """One dial of a join has failed; when it was the last, so has the join."""
+    def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> None:
+        """One dial of a join has failed; when it was the last of its round, try all again later."""
         for joining in list(self._joins.values()):
             if joining.links.pop(link, None) is None:
                 continue
             joining.failures[code] = text
             if not joining.links:
-                self._failed(joining)
+                self._on_round(joining, now)
 
-    def _failed(self, joining: _Joining) -> None:
-        del self._joins[joining.request]
+    def _on_round(self, joining: _Joining, now: float) -> None:
+        """Nobody has let us in: rest, unless we were refused for good or no time is left."""
+        rest = min(JOIN_REST_MAX, JOIN_REST_FIRST * 2.0 ** min(joining.rounds - 1, 8))
+        at = now + rest * self.context.random.uniform(0.75, 1.25)
+        if at >= joining.gives_up_at or any(code in joining.failures for code in _TELLING):
+            self._fail(joining, now)
+            return
+        self._timers.set((Due.REDIAL, joining.command.request), at)
+        text = (
+            f"none of the invite's {joining.addresses} addresses has answered yet: "
+            f"trying for {joining.gives_up_at - now:.0f} s more"
+        )
+        code = next(iter(joining.failures))
+        self.context.report("info", JOINING, rounds=joining.rounds, code=code, text=text)
+
+    def _fail(self, joining: _Joining, now: float) -> None:
+        self._end(joining)
+        request = joining.command.request
         for code in _TELLING:
             if code in joining.failures:
-                self.context.emit(Rejected(joining.request, code, joining.failures[code]))
+                self.context.emit(Rejected(request, code, joining.failures[code]))
                 return
         text = (
-            f"none of the invite's {joining.addresses} addresses answered within 5 s: "
-            "is a node up there, and does its firewall let UDP in on that port?"
+            f"none of the invite's {joining.addresses} addresses answered within "
+            f"{now - joining.began_at:.0f} s: is a node up there that is not too busy, and does "
+            "its firewall let UDP in on that port?"
         )
-        self.context.emit(Rejected(joining.request, Failure.UNREACHABLE, text))
+        self.context.emit(Rejected(request, Failure.UNREACHABLE, text))
+
+    def _end(self, joining: _Joining, sparing: PeerId | None = None) -> None:
+        """The join is over: call off its dials, but for those to one peer."""
+        request = joining.command.request
+        del self._joins[request]
+        self._timers.stop((Due.REDIAL, request))
+        self._timers.stop((Due.GIVE_UP, request))
+        for link, named in joining.links.items():
+            if named != sparing:
+                self.connecting.call_off(named, link)
 
     # --- time --------------------------------------------------------------------------------
 
@@ -217,7 +279,17 @@ class Inviting:
                 self._made(making)
 
     def on_time(self, now: float) -> None:
-        """Make the invites whose time is up with the tokens that have come."""
-        for request in self._timers.pop_due(now):
-            if request in self._making:
-                self._made(self._making[request])
+        """Make invites with the tokens that have come; let joins try again, or give up."""
+        for due, request in self._timers.pop_due(now):
+            match due:
+                case Due.MADE:
+                    if request in self._making:
+                        self._made(self._making[request])
+                case Due.REDIAL:
+                    if request in self._joins:
+                        self._dial(self._joins[request])
+                case Due.GIVE_UP:
+                    if request in self._joins:
+                        self._fail(self._joins[request], now)
+                case _:
+                    assert_never(due)

@@ -657,6 +657,12 @@ class Connecting:
         if attempts is not None:
             attempts.failures, attempts.retry_at = 0, 0.0
 
+    def on_recalled(self, peers: list[PeerId]) -> None:
+        """Nobody is linked, and these are called; recall rests by itself."""
+        self.on_met(peers)
+        for attempts in filter(None, map(self.by_peer.get, peers)):
+            attempts.retry_at = 0.0
+
     def forgive_all(self, now: float) -> None:
         """Our surroundings have changed, or a partition is over: nobody need rest any longer."""
         self._forgiven_at = now

@@ -13,10 +13,10 @@ from overlay.core.ice.outputs import AddressPair, Failed, Failure, IceOutput, Se
 from overlay.core.ice.path import RoundTrip, Watch
 from overlay.core.limits import (
     HALF_OPEN_MAX,
-    HALF_OPEN_PER_PREFIX,
     HALF_OPEN_TIMEOUT,
     BoundedDict,
     group_of,
+    is_greedy,
 )
 from overlay.core.types import Address, IceCredentials, LinkId, PathKind, Random
 from overlay.core.wire.dial_tokens import Claim
@@ -59,7 +59,9 @@ class HalfOpenCheck:
 
 
 class HalfOpenChecks:
-    """At most 256 half-open checks, 16 for each prefix, 10 s each; a newcomer replaces the oldest.
+    """At most 256 half-open checks, 10 s each; when half are there, 16 for each prefix.
+
+    Beyond that a newcomer replaces the oldest, of its prefix or of all.
 
     Replacing, not refusing: a flood makes everybody's stay shorter (a dialler needs one round
     trip), where refusing would let 26 packets a second keep everybody out.
@@ -109,7 +111,7 @@ class HalfOpenChecks:
     def add(self, check: HalfOpenCheck) -> None:
         """Take in a newcomer; the oldest of its prefix, or of all, makes room."""
         rivals = [each for each in self._by_username.values() if each.group == check.group]
-        if check.group and len(rivals) >= HALF_OPEN_PER_PREFIX:
+        if is_greedy(len(self._by_username), check.group, len(rivals)):
             self.remove(rivals[0])
         elif len(self._by_username) >= HALF_OPEN_MAX:
             self.remove(next(iter(self._by_username.values())))

@@ -1,4 +1,4 @@
-"""The links of a node, from the open channel to the end: hello, glare, liveness, farewell.
+"""One idea: a node's links from the open channel to the end: hello, glare, liveness, farewell.
 
 A link is named by its id until the hello has succeeded; from then on a peer has exactly one link.
 Where two come about at once (glare), both ends must keep the same one: they compare what both know,
@@ -44,6 +44,10 @@ from overlay.core.wire.messages import Goodbye, Hello, Ping, Pong, Proof
 from overlay.errors import Failure
 
 DUPLICATE = Refusal(GoodbyeCode.DUPLICATE, "another link to this peer stands")
+ELSEWHERE = Refusal(
+    GoodbyeCode.ELSEWHERE,
+    "another node with your identity, of a newer boot, is linked to this one: stop one of the two",
+)
 HELLO_TIMEOUT = 10.0
 """Seconds (guess) from the open channel to the verified proof."""
 GLARE_WINDOW = 5.0
@@ -210,7 +214,17 @@ class AttemptFailed:
     text: str
 
 
-LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class TwinSeen:
+    """An older process of a neighbour's identity lives as well, and shows this record."""
+
+    peer: PeerId
+    link: Link
+    """The neighbour's, which stands."""
+    record: bytes
+
+
+LinkFact = PeerUp | PeerMoved | PeerDown | AttemptFailed | TwinSeen
 
 
 @dataclass(slots=True)
@@ -321,6 +335,9 @@ class Links:
         rival = self.by_peer.get(result.peer)
         if rival is not None and rival.facts.attempt == result.resumes:
             return self._resume(rival, link, link.hello, record, now)
+        if rival is not None and result.boot < rival.boot:
+            seen = TwinSeen(result.peer, rival, result.record)
+            return [seen, *self._refuse(link, ELSEWHERE)]
         if rival is not None and not self._displaces(link, result, rival):
             return self._refuse(link, DUPLICATE)
         if link.inbound:
@@ -355,7 +372,8 @@ class Links:
         self.by_peer[result.peer] = link
         if rival is None:
             return PeerUp(result.peer, link, result.record)
-        self._close(rival, DUPLICATE.code, DUPLICATE.text)
+        why = DUPLICATE if rival.boot == link.boot else ELSEWHERE
+        self._close(rival, why.code, why.text)
         return PeerMoved(result.peer, link, result.record)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
@@ -375,7 +393,7 @@ class Links:
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
         self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
-        if refusal.code is not GoodbyeCode.DUPLICATE:
+        if refusal.code not in (GoodbyeCode.DUPLICATE, GoodbyeCode.ELSEWHERE):
             self.context.report(
                 "warning", "hello_refused", code=refusal.code, text=refusal.text,
                 remote=str(link.facts.remote),

@@ -25,6 +25,9 @@ from overlay.core.wire.messages import Neighbours, Records
 
 TELL_DELAY = 0.05
 """Seconds (guess) for which records that have come wait, so that many go in one message."""
+TELL_INTERVAL = 0.5
+"""Seconds (guess) between two times that records are passed on: of forty newcomers at once each signs
+anew several times, and each time all would tell it to all."""
 DIGEST_DELAY = 1.0
 """Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0
@@ -63,9 +66,11 @@ class Membership:
     own: bytes = b""
     """Our record as it was last signed."""
     _sequence: int = 0
+    _first: int = 0  # the first sequence number of this life
     # Whose records are to be passed on, and who brought each.
     _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
     _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
+    _passed_on_at: float = -TELL_INTERVAL  # when records were last passed on
     _many_until: float = 0.0  # until then we do not expect to know every member (`MANY_FOR`)
     _timers: Timers[Timer] = field(init=False)
 
@@ -82,6 +87,7 @@ class Membership:
         day = int(wall // DAY)
         sequence = max(self._sequence, context.settings.sequence) + 1
         self._sequence = max(sequence, int(wall * 1000))
+        self._first = self._first or self._sequence
         record = Record(
             network=context.settings.network,
             peer_id=context.peer_id,
@@ -99,10 +105,15 @@ class Membership:
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))
         self._fresh[context.peer_id] = None
-        self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
+        self._tell_records_soon(now)
         self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
         if Timer.FORGET not in self._timers:
             self._timers.set(Timer.FORGET, now + FORGET_INTERVAL)
+
+    @property
+    def sequences(self) -> range:
+        """The sequence numbers of this life."""
+        return range(self._first, self._sequence + 1)
 
     def renew_soon(self, now: float) -> None:
         """Renew shortly: changes often come several at once."""
@@ -124,18 +135,17 @@ class Membership:
 
         `recalled`: it comes from our own cache, so it may be as old as records get.
         """
+        if self.book.owner(data) == self.context.peer_id:
+            return None  # Our own must not lead to a link.
         wall = self.context.wall(now)
         since = 0.0 if recalled else wall - FORGET_AFTER
         record = self.book.add(data, wall, self.links.by_peer, since=since)
         if record is None:
             return None
         peer = PeerId(record.peer_id)
-        if peer == self.context.peer_id:
-            self.book.forget(peer)  # It is our own, which must not lead to a link.
-            return None
         if self.knows_everybody(now):
             self._fresh[peer] = bearer
-            self._timers.set(Timer.TELL_RECORDS, now + TELL_DELAY)
+            self._tell_records_soon(now)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
@@ -195,13 +205,20 @@ class Membership:
         if waits:
             self._timers.set(Timer.TELL_DIGEST, self._told_at + DIGEST_INTERVAL)
 
-    def _tell_records(self) -> None:
+    def _tell_records_soon(self, now: float) -> None:
+        if Timer.TELL_RECORDS not in self._timers:
+            at = max(now + TELL_DELAY, self._passed_on_at + TELL_INTERVAL)
+            self._timers.set(Timer.TELL_RECORDS, at)
+
+    def _tell_records(self, now: float) -> None:
+        self._passed_on_at = now
         fresh, self._fresh = self._fresh, {}
         for link in self.links.alive():
             chunk: list[bytes] = []
             for peer, bearer in fresh.items():
                 data = self.own if peer == self.context.peer_id else self.book.bytes_of(peer)
-                if data and link.peer not in (peer, bearer):
+                # Its owner, too, hears of one that has come from elsewhere: perhaps from a copy.
+                if data and link.peer != (bearer or peer):
                     chunk.append(data)
             for start in range(0, len(chunk), RECORDS_PER_MESSAGE):
                 part = chunk[start : start + RECORDS_PER_MESSAGE]
@@ -223,7 +240,7 @@ class Membership:
                 case Timer.RENEW:
                     self.renew(now)
                 case Timer.TELL_RECORDS:
-                    self._tell_records()
+                    self._tell_records(now)
                 case Timer.FORGET:
                     self._forget(now)
                 case Timer.TELL_DIGEST:

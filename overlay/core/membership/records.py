@@ -182,6 +182,11 @@ class RecordBook:
         self._records[peer] = read
         return record
 
+    def refusal(self, data: bytes, wall: float) -> Refusal | str | None:
+        """Why this record would be refused now, if so; nothing is counted. Never raises."""
+        read = self._reader.read(data)
+        return read if isinstance(read, str) else read.refusal(self._network, wall, self._crypto)
+
     def expire(self, wall: float) -> list[PeerId]:
         """Forget every record that has expired; returns whose they were."""
         gone = [peer for peer, read in self._records.items() if read.record.expires_at <= wall]
@@ -219,6 +224,11 @@ class RecordBook:
     def peers(self) -> list[PeerId]:
         """Whose records we hold, longest known first."""
         return list(self._records)
+
+    def read(self, data: bytes) -> Record | None:
+        """What these bytes say, checked or not; None if they say nothing."""
+        read = self._reader.read(data)
+        return None if isinstance(read, str) else read.record
 
     def owner(self, data: bytes) -> PeerId | None:
         """Whose record these bytes claim to be."""

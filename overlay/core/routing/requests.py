@@ -103,6 +103,8 @@ class Request:
     acknowledged: bool = False
     """By the last peer in `tried`."""
     answered: bool = False
+    owed: bool = False
+    """It ends here, and who handed it over has heard neither an acknowledgement nor a reply."""
 
 
 class SeekState(StrEnum):

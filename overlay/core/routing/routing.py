@@ -2,9 +2,9 @@
 
 Routing is greedy by ring distance with one step of look-ahead, and never goes twice through a node.
 A hop takes charge of a request by acknowledging it, and keeps it until the next hop has done the
-same. When that takes longer than max(3 SRTT, 100 ms), or the request bounces, the hop tries its
-next best neighbour; one that has let it wait is tried last until it says something. The reply goes
-back the way the request came.
+same; a reply acknowledges as well, so who replies at once does nothing else. When that takes longer
+than max(3 SRTT, 100 ms), or the request bounces, the hop tries its next best neighbour; one that
+let it wait is tried last until it says something. The reply goes back the way the request came.
 
 A request of our own that finds no way, or no answer, is tried once more over second-best links,
 then by walks that begin at random; in the end everybody is asked for its target (`seek`).
@@ -54,6 +54,9 @@ ACK_TIMEOUT_MIN = 0.1
 they are tried again)."""
 ACK_TIMEOUT_UNKNOWN = 0.3
 """Seconds (guess) for a neighbour whose round trip is unknown."""
+ACK_TIMEOUT_TARGET = 1.0
+"""Seconds (guess) for the target itself: who else is tried has to come to it as well, and one that
+dozens of newcomers talk to at once is slow, not dead."""
 RETRY_AFTER = 2.5
 """Seconds (measured: a fifth of the nodes dead, 1 in 200 takes longer) without an answer before a
 request of ours goes another way, …"""
@@ -303,7 +306,6 @@ class Routing:
         routed_on = onward(routed, self.context.peer_id, OFFER_TTL)
         request = Request(routed_on, came_from=peer, left=left, vain=routed.vain)
         if self._ends_here(request):
-            self._transmit(peer, SignalAck(routed.request, answer=False))
             return self._deliver(request, routed, peer, now)
         if routed.ttl <= 1 and not self._next.is_last_hop(request):
             return self._drop(peer, routed, BounceCode.TTL)
@@ -332,7 +334,15 @@ class Routing:
             self._send_back(request, again)
             return []
         self.counters.delivered += 1
+        request.owed = True
         return [RequestArrived(routed, peer)]
+
+    def acknowledge(self, name: bytes) -> None:
+        """A request that ends here has been looked at: say so, unless a reply has gone back."""
+        request = self._requests.get(name)
+        if request is not None and request.owed and request.came_from is not None:
+            request.owed = False
+            self._transmit(request.came_from, SignalAck(name, answer=False))
 
     def on_ack(self, peer: PeerId, message: SignalAck, now: float) -> None:
         """The next hop has taken charge."""
@@ -402,6 +412,8 @@ class Routing:
         self.context.emit(Transmit(neighbour.link, handed))
         known = neighbour.srtt > 0.0
         wait = max(3 * neighbour.srtt, ACK_TIMEOUT_MIN) if known else ACK_TIMEOUT_UNKNOWN
+        if peer == _target(request.routed):
+            wait = max(wait, ACK_TIMEOUT_TARGET)
         self._timers.set((ACK, request.routed.request), now + wait)
 
     # --- replies -----------------------------------------------------------------------------
@@ -439,6 +451,7 @@ class Routing:
 
     def _send_back(self, request: Request, reply: Reply) -> None:
         assert request.came_from is not None
+        request.owed = False
         previous = self.neighbours.get(request.came_from)
         if previous is None:
             self.counters.dropped += 1

@@ -27,7 +27,7 @@ from overlay.core.events import (
     Restart,
     Transmit,
 )
-from overlay.core.types import LinkId, PeerId
+from overlay.core.types import EndReason, LinkId, PeerId
 from overlay.errors import OverlayError
 from overlay.sim.checks.bounds import oversized
 from overlay.sim.node import SimNode
@@ -93,6 +93,12 @@ class Invariants:
                 life.attempts.pop(link, None)
             case Leave():
                 life.left = True
+        if isinstance(event, LinkOpened | LinkLost | DialFailed):
+            # What fell due before the event was looked at may have called that attempt off.
+            crossed = Hangup(event.link, EndReason.CANCELLED)
+            if crossed in effects:
+                effects = [each for each in effects if each != crossed]
+                life.opened.pop(event.link, None)
         for effect in effects:
             self._on_effect(node, life, effect)
         life.events += 1

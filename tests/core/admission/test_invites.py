@@ -3,11 +3,14 @@
 import msgspec
 import pytest
 
+from overlay.core.admission.invites import JOIN_REST_MAX, JOINING
+from overlay.core.connect.connect import DIAL_TIMEOUT
 from overlay.core.events import (
     ClockSet,
     Listening,
     MakeInvite,
     Recall,
+    Report,
     Resolved,
 )
 from overlay.core.types import Address, Negotiated
@@ -166,3 +169,55 @@ def test_of_the_members_that_an_invite_names_one_takes_the_newcomer_in(up: int) 
         views = newcomer.core.peers()
         joined += sum(each.negotiated is Negotiated.INVITE for each in views)
     assert 5 <= joined <= (5 if up == 1 else 10)
+
+
+def test_a_join_goes_on_until_somebody_answers() -> None:
+    world = World(21)
+    host, early, hasty = world.spawn(), world.spawn(), world.spawn()
+    invite = world.invite(host)
+    said: list[str] = []
+    world.observe(
+        lambda node, effect: (
+            said.append(effect.fields["text"])
+            if node is early and isinstance(effect, Report) and effect.event == JOINING
+            else None
+        )
+    )
+    world.crash(host)
+    request, short = world.join(early, invite), world.join(hasty, invite, timeout=6.0)
+    world.after(12.0, lambda: world.restart(host))
+    world.run_until(lambda: request in early.results, within=30.0)
+    assert early.results[request] == Resolved(request, None)
+    assert world.now < 12.0 + JOIN_REST_MAX + DIAL_TIMEOUT
+    assert len(said) in (1, 2, 3)
+    assert all("1 addresses has answered yet" in text for text in said), said
+    assert rejected(world, hasty, short).code == "unreachable", "its time was up before"
+
+
+def test_a_join_whose_time_is_up_leaves_nothing_under_way() -> None:
+    world = World(22)
+    host, late = world.spawn(), world.spawn()
+    invite = world.invite(host)
+    world.crash(host)
+    result = rejected(world, late, world.join(late, invite, timeout=3.0))
+    assert world.now <= 3.1
+    assert "within 3 s" in result.text
+    world.restart(host)
+    world.run_for(30.0)
+    assert late.neighbours() == set(), "nobody goes on dialling for it"
+
+
+@pytest.mark.parametrize("wrong", ["expired", "network", "version", "forged"])
+def test_who_is_refused_for_good_hears_so_at_once(wrong: str) -> None:
+    world = World(23)
+    host = world.spawn(wire=(7, 7)) if wrong == "version" else world.spawn()
+    invite = world.invite(host, expires_in=100.0)
+    guest = world.spawn(network=b"\1" * 32) if wrong == "network" else world.spawn()
+    if wrong == "expired":
+        world.run_for(101.0)
+    elif wrong == "forged":
+        invite = msgspec.structs.replace(invite, seed=b"\7" * 32)
+    began_at = world.now
+    result = rejected(world, guest, world.join(guest, invite))
+    assert result.code == ("refused" if wrong == "forged" else wrong)
+    assert world.now - began_at < 1.0

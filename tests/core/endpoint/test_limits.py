@@ -88,15 +88,26 @@ def test_nobody_is_owed_more_than_three_times_what_it_sent() -> None:
 
 
 def test_half_open_handshakes_are_counted_until_released() -> None:
-    half_open = HalfOpen()
-    for number in range(HALF_OPEN_PER_PREFIX):
+    half_open, half = HalfOpen(), HALF_OPEN_MAX // 2
+    for number in range(half):
         assert half_open.admit(LinkId(number), f"8.8.8.{number}")
-    assert not half_open.admit(LinkId(100), "8.8.8.200")
-    assert half_open.admit(LinkId(101), "8.8.9.200")
-    half_open.release(LinkId(3))
-    half_open.release(LinkId(3))
-    assert half_open.admit(LinkId(102), "8.8.8.200")
-    assert len(half_open) == HALF_OPEN_PER_PREFIX + 1
+    assert not half_open.admit(LinkId(1000), "8.8.8.200")
+    assert half_open.admit(LinkId(1001), "8.8.9.200")
+    for number in range(2 * HALF_OPEN_PER_PREFIX):
+        half_open.release(LinkId(number))
+        half_open.release(LinkId(number))
+    assert half_open.admit(LinkId(1002), "8.8.8.200")
+    assert len(half_open) == half - 2 * HALF_OPEN_PER_PREFIX + 2
+
+
+def test_each_prefix_has_its_places_however_many_another_has_taken() -> None:
+    """Forty newcomers of one office stand behind one address, and all may come in at once."""
+    half_open = HalfOpen()
+    for number in range(HALF_OPEN_MAX // 2):
+        assert half_open.admit(LinkId(number), "8.8.8.8")
+    for number in range(HALF_OPEN_PER_PREFIX):
+        assert half_open.admit(LinkId(1000 + number), "9.9.9.9")
+    assert not half_open.admit(LinkId(2000), "9.9.9.9")
 
 
 def test_exempt_from_the_prefix_is_not_exempt_from_the_total() -> None:

@@ -7,6 +7,7 @@ import pytest
 from overlay.core.endpoint.dtls_cookie import make_cookie
 from overlay.core.events import LinkSuspect
 from overlay.core.ice import stun
+from overlay.core.limits import HALF_OPEN_MAX
 from overlay.core.types import Address, LinkId
 from tests.core.endpoint.attacks import (
     HIGH,
@@ -316,12 +317,21 @@ def half_opened(world: World, b: Shell, addresses: list[Address]) -> int:
 def test_handshakes_at_once_are_limited_by_prefix(hosts: list[str], expected: int) -> None:
     world = World()
     b = Shell(world, B, seed=2)
+    half = [Address(f"10.0.0.{number}", 4000) for number in range(HALF_OPEN_MAX // 2)]
+    assert half_opened(world, b, half) == len(half)
     addresses = [Address(host, 4000 + number) for number, host in enumerate(hosts)]
-    assert half_opened(world, b, addresses) == expected
+    assert half_opened(world, b, addresses) == len(half) + expected
     assert b.endpoint.counters["crowded"] == len(hosts) - expected
     world.run(11.0)
     assert set(b.lost().values()) == {"timeout"}
     assert len(b.endpoint._half_open) == 0
+
+
+def test_forty_newcomers_behind_one_address_are_let_in_at_once() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    addresses = [Address("8.8.8.8", 4000 + number) for number in range(40)]
+    assert half_opened(world, b, addresses) == 40
     b.outputs.clear()
     assert half_opened(world, b, addresses[:1]) == 1, "there is room again"
 

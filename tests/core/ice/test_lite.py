@@ -100,11 +100,16 @@ def test_an_expired_check_does_not_hide_one_that_is_not() -> None:
 
 def test_a_newcomer_replaces_the_oldest_of_its_prefix_or_of_all() -> None:
     checks = HalfOpenChecks()
-    for number in range(HALF_OPEN_PER_PREFIX + 3):
+    for number in range(HALF_OPEN_MAX // 2 + 3):
         checks.add(half_open(f"near {number}", "8.8.8.1"))
-    assert len(checks) == HALF_OPEN_PER_PREFIX
+    assert len(checks) == HALF_OPEN_MAX // 2, "one prefix takes half of all places"
     assert checks.get("near 2", 0.0) is None
     assert checks.get("near 3", 0.0) is not None
+    for number in range(HALF_OPEN_PER_PREFIX + 3):
+        checks.add(half_open(f"other {number}", "9.9.9.1"))
+    assert len(checks) == HALF_OPEN_MAX // 2 + HALF_OPEN_PER_PREFIX
+    assert checks.get("other 2", 0.0) is None
+    assert checks.get("near 3", 0.0) is not None, "each replaces its own"
     for number in range(HALF_OPEN_MAX + 1):
         checks.add(half_open(f"far {number}", "127.0.0.1"))
     assert len(checks) == HALF_OPEN_MAX

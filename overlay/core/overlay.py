@@ -442,7 +442,7 @@ class Overlay:
             return None
         record = self._membership.add(data, bearer, now, recalled=recalled)
         if record is not None:
-            self._connecting.forgive(PeerId(record.peer_id))
+            self._connecting.forgive(PeerId(record.peer_id), now)
         self._on_evicted(now)
         return record
 

@@ -331,6 +331,7 @@ def test_2_another_way_is_taken_when_the_path_has_lost_its_address(crew: Crew, l
         settled([a, b])
         ear = b.subscribe("news")
         publish_until_heard(a, "news", ear)
+        before = [node.ask("GET", "/peers")["peers"][0]["since"] for node in (a, b)]
         path = a.ask("GET", "/peers")["peers"][0]["local"]
         interface = "eth1" if path.startswith("10.78.") else "eth0"
         sent, times = [], []
@@ -346,6 +347,8 @@ def test_2_another_way_is_taken_when_the_path_has_lost_its_address(crew: Crew, l
         received = [json.loads(line)["received_at"] for line in ear.out.all][-60:]
         gaps = [late - early for early, late in pairwise(received)]
         assert max(gaps) <= 5.0
+        after = [node.ask("GET", "/peers")["peers"][0]["since"] for node in (a, b)]
+        assert after == before, "it is the same link, with its streams"
 
 
 STREAMER = """

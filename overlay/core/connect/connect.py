@@ -100,8 +100,11 @@ BACKOFF_FIRST, BACKOFF_MAX = 2.0, 300.0
 """Seconds (guess) of rest after the first round in vain, twice as many after each other one, at
 most: who has died draws ten rounds from a node in its first ten minutes, whoever wants it."""
 DOUBLINGS_MAX = 8
+CUT_OFF_MAX = 15.0
+"""The longest rest (guess) while more peers cannot be reached than are linked: then it is likelier
+that we are cut off than that they are dead, and one of them is enough to find all others again."""
 FORGIVE_AFTER = 3
-"""Rounds in vain after which a peer that is linked again means that a partition is over (guess)."""
+"""Rounds in vain after which word from a peer means that a partition is over (guess)."""
 FORGIVE_INTERVAL = 60.0
 """Seconds (guess) between two times that everybody's rest ends early for that."""
 ADDRESSES_MAX = 8
@@ -470,7 +473,7 @@ class Connecting:
         if self._wins_glare(peer, body.attempt) or self._is_late(body, now):
             return
         attempts = self._attempts(peer)
-        attempts.failures, attempts.retry_at = 0, 0.0
+        self.forgive(peer, now)
         self._abandon(attempts)
         link = self.links.by_peer.get(peer)
         known = link if link is not None and link.facts.attempt == body.restarts else None
@@ -579,8 +582,7 @@ class Connecting:
         attempts = self.by_peer.get(peer)
         if attempts is None:
             return
-        if attempts.failures >= FORGIVE_AFTER and now >= self._forgiven_at + FORGIVE_INTERVAL:
-            self.forgive_all(now)
+        self.forgive(peer, now)
         for other in [*attempts.dials, attempts.answering]:
             if other is not None and other != link and other not in self.links.by_id:
                 self._hangup(other, EndReason.CANCELLED)
@@ -644,18 +646,23 @@ class Connecting:
         """A round has come to nothing: rest longer than after the last one."""
         code, text = attempts.last
         self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
-        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2**attempts.failures)
+        failing = sum(1 for each in self.by_peer.values() if each.failures)
+        longest = CUT_OFF_MAX if failing > len(self.links.alive()) else BACKOFF_MAX
+        delay = min(longest, BACKOFF_FIRST * 2**attempts.failures)
         delay *= self.context.random.uniform(0.75, 1.25)
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
         attempts.retry_at, attempts.undeliverable = now + delay, False
         if attempts.waiting:
             self._timers.set((Due.RETRY, attempts.peer), now + min(delay, COMMAND_RETRY))
 
-    def forgive(self, peer: PeerId) -> None:
-        """Word of a peer has come from itself: it need not rest."""
+    def forgive(self, peer: PeerId, now: float) -> None:
+        """Word of a peer has come from itself: it need not rest; maybe a partition is over."""
         attempts = self.by_peer.get(peer)
-        if attempts is not None:
-            attempts.failures, attempts.retry_at = 0, 0.0
+        if attempts is None:
+            return
+        if attempts.failures >= FORGIVE_AFTER and now >= self._forgiven_at + FORGIVE_INTERVAL:
+            self.forgive_all(now)
+        attempts.failures, attempts.retry_at = 0, 0.0
 
     def on_recalled(self, peers: list[PeerId]) -> None:
         """Nobody is linked, and these are called; recall rests by itself."""

@@ -120,3 +120,34 @@ def test_without_a_date_the_dead_are_known_for_ever(monkeypatch: pytest.MonkeyPa
     world.crash(nodes[3])
     days_later(world, 2.1)
     assert knowing(world, nodes[3]) == 5
+
+
+def test_a_users_command_need_not_wait_until_a_rest_is_over() -> None:
+    world = World(5, checked=True)
+    nodes = mesh(world, 5)
+    world.run_for(20.0)
+    dead = nodes[2]
+    world.crash(dead)
+    world.run_for(3 * MINUTES)
+    attempts = nodes[0].core._connecting.by_peer[dead.peer_id]
+    before = attempts.failures
+    assert not attempts.busy
+    assert attempts.retry_at > world.now
+    world.connect(nodes[0], dead)
+    assert attempts.busy
+    world.run_for(20.0)
+    assert attempts.failures > before, "it counts all the same"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("minutes", [2, 10])
+def test_the_halves_of_a_small_mesh_find_each_other_soon(seed: int, minutes: int) -> None:
+    """Each half takes the other for dead; who misses most of the mesh looks more often."""
+    world = World(seed, checked=True)
+    nodes = mesh(world, 4)
+    world.run_for(20.0)
+    world.partition([nodes[:2]])
+    world.run_for(minutes * MINUTES)
+    world.heal()
+    world.run_until(lambda: all(len(node.neighbours()) == 3 for node in nodes), within=45.0)
+    assert all(len(node.neighbours()) == 3 for node in nodes)

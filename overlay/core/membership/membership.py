@@ -26,8 +26,8 @@ from overlay.core.wire.messages import Neighbours, Records
 TELL_DELAY = 0.05
 """Seconds (guess) for which records that have come wait, so that many go in one message."""
 TELL_INTERVAL = 0.5
-"""Seconds (guess) between two times that records are passed on: of forty newcomers at once each signs
-anew several times, and each time all would tell it to all."""
+"""Seconds (guess) between two times that records are passed on: of forty newcomers at once each
+signs anew several times, and each time all would tell it to all."""
 DIGEST_DELAY = 1.0
 """Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0

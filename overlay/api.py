@@ -113,7 +113,7 @@ class LinkDown:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """One attempt to reach a peer came to nothing; others may follow."""
+    """All that was tried to reach a peer came to nothing; more may follow."""
 
     peer_id: str
     name: str

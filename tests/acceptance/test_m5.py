@@ -317,7 +317,6 @@ def test_1c_a_peer_that_seldom_asks_is_never_suspected(crew: Crew) -> None:
     assert len(events(a, "peer_up")) == 1
 
 
-@pending
 @netns
 def test_2_another_way_is_taken_when_the_path_has_lost_its_address(crew: Crew, lan: Lan) -> None:
     """Two hosts on two LANs: one address goes away, and nothing that was published is lost."""
@@ -458,7 +457,6 @@ def test_5_a_node_notices_that_the_network_has_come(crew: Crew, lan: Lan) -> Non
     settled([node, newcomer])
 
 
-@pending
 def test_6_the_dead_are_dialled_less_and_less(crew: Crew) -> None:
     """A world has the minutes; here, the attempts of the first fifteen seconds."""
     suite("tests/sim", "dead and (backoff or forgotten)")

@@ -388,7 +388,7 @@ class Overlay:
                 for data in records:
                     self._on_record(data, peer, now)
             case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
-                self._on_routing(self._routing.on_reply(peer, message), now)
+                self._on_routing(self._routing.on_reply(peer, message, now), now)
             case m.ViewExchange() | m.RecordPull():
                 self._on_exchange(link, peer, message, now)
             case m.Gossip() | m.GossipPart():

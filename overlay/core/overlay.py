@@ -296,6 +296,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
+        self._gossip.tree.on_unlinked(peer)
         # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
@@ -471,7 +472,9 @@ class Overlay:
             case NeighbourUp(peer):
                 self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.link_of(peer), now)
             case NeighbourDown(peer):
-                self._gossip.tree.on_neighbour_down(peer)
+                link = self._links.by_peer.get(peer)
+                linked = link is not None and link.state is not LinkState.SILENT
+                self._gossip.tree.on_neighbour_down(peer, linked=linked)
             case Wanted(peer):
                 self._on_stuck(self._connecting.start(peer, now), now)
             case LocateNeeded():

@@ -71,6 +71,7 @@ FLOWS_MAX = 256
 ANNOUNCERS_MAX = 8
 """Announcers remembered for one missing message."""
 HOPS_MAX = 200
+_NOBODY: dict[PeerId, int] = {}
 NO_MESSAGE = bytes(16)
 """The id in a GRAFT that asks for the branch alone, and for no message."""
 ALL_MESSAGES = b"\xff" * 16
@@ -87,7 +88,17 @@ class Timer(StrEnum):
 @dataclass(slots=True)
 class _Cached:
     message: Published
+    bearer: PeerId | None  # the neighbour that brought it; None: it is our own
     expires_at: float
+
+
+@dataclass(slots=True)
+class _Missing:
+    """A message that was announced and has not come."""
+
+    since: float  # when it was first announced
+    announcers: dict[PeerId, int] = field(default_factory=dict)  # and over how many hops each has it
+    asked: bool = False  # whether somebody has been sent a GRAFT for it
 
 
 @dataclass(slots=True)
@@ -120,18 +131,22 @@ class Plumtree:
     _seen: dict[bytes, int] = field(default_factory=dict)
     _cache: dict[bytes, _Cached] = field(default_factory=dict)
     _cached_bytes: int = 0
-    # Messages announced and not received: by whom, and over how many hops they would come.
-    _missing: dict[bytes, dict[PeerId, int]] = field(default_factory=dict)
+    # Messages announced and not received.
+    _missing: dict[bytes, _Missing] = field(default_factory=dict)
     # The flow that has waited longest for a part comes first.
     _flows: BoundedDict[bytes, _Flow] = field(default_factory=lambda: BoundedDict(FLOWS_MAX))
     # The paper's lazyQueue: what the next dispatch announces.
     _lazy_queue: list[Announcement] = field(default_factory=list)
     # The neighbour that brought us the last message, or was grafted in its place.
     _parent: PeerId | None = None
+    _borne_at: float = 0.0
     _fed_at: float = 0.0  # when the last message came
-    _last: bytes = NO_MESSAGE  # the last message
-    # Who announced the last message, and over how many hops it would have come.
-    _spare: dict[PeerId, int] = field(default_factory=dict)
+    # Neighbours that are to push nothing to us: the last word to each was PRUNE.
+    _stopped: dict[PeerId, None] = field(default_factory=dict)
+    # Of those that announced what we had: over how many hops more it would have come to us.
+    _further: dict[PeerId, int] = field(default_factory=dict)
+    # No neighbours any more, but the link stands, and one of us gets its messages from the other.
+    _leaving: dict[PeerId, None] = field(default_factory=dict)
     # When neighbours were suspected or lost, in order.
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES_MAX))
     # Neighbours that have not sent GRAFT for `ALL_MESSAGES`; each is answered once.
@@ -146,9 +161,11 @@ class Plumtree:
     def on_neighbour_up(self, peer: PeerId, link: LinkId, now: float) -> None:
         """A new neighbour is eager until it proves redundant (§3.5)."""
         self.links[peer] = link
-        if peer in self.lazy or peer in self.eager:
+        if peer in self._leaving:
+            del self._leaving[peer]
+        elif peer in self.lazy or peer in self.eager:
             return  # It has moved to another link.
-        self.eager[peer] = None
+        self._make_eager(peer)
         if self.context.settings.flood:
             return
         self._unasked[peer] = None
@@ -161,13 +178,13 @@ class Plumtree:
         if intact < now:
             self._send(peer, Graft(ALL_MESSAGES))
         # Deviation: PRUNE before the first duplicate (see the head of this file).
-        if self._is_fed(now):
-            self._send(peer, Prune())
+        if self._is_fed(now) and self._parent != peer:
+            self._stop(peer)
 
     def on_moved(self, peer: PeerId, link: LinkId, now: float) -> None:
         """A peer has another link: what goes to it goes over that one from now on."""
         if peer in self.links:
-            self.on_neighbour_up(peer, link, now)
+            self.links[peer] = link
 
     def _intact_until(self, now: float) -> float:
         """Until when no neighbour had been lost, of the time for which messages are cached."""
@@ -187,39 +204,64 @@ class Plumtree:
 
     def _is_fed(self, now: float) -> bool:
         """Whether messages come along the tree, so that another branch to us is redundant."""
-        return self._parent in self.eager and now < self._fed_at + FED_LATELY
+        fed = self._feeds(self._parent) and self._parent not in self._leaving
+        return fed and now < self._fed_at + FED_LATELY
+
+    def _feeds(self, peer: PeerId | None) -> bool:
+        """Whether a neighbour pushes to us, as far as we have told it."""
+        return peer in self.links and peer not in self._stopped
 
     def on_loss(self, peer: PeerId, now: float) -> None:
         """A neighbour is or may be dead: what we sent it lately may have gone no further."""
         if peer in self.links:
             self._losses.append(now)
 
-    def on_neighbour_down(self, peer: PeerId) -> None:
-        """A neighbour is gone, and what it had announced cannot be had from it (§3.7)."""
-        self.links.pop(peer, None)
+    def on_neighbour_down(self, peer: PeerId, *, linked: bool) -> None:
+        """A neighbour is one no longer; `linked`: but its link stands.
+
+        Deviation: over a link that stands, whoever gets its messages from the other goes on getting
+        them, until somebody else feeds it.
+        """
         self._unasked.pop(peer, None)
+        self._further.pop(peer, None)
+        if not linked:
+            self.on_unlinked(peer)
+            return
+        if peer not in self.links:
+            return
+        self._leaving[peer] = None
+        if peer == self._parent:
+            self.on_doubt(peer)
+        if peer != self._parent or peer in self._stopped:
+            self._stop(peer)
+
+    def on_unlinked(self, peer: PeerId) -> None:
+        """A link is gone, and what its peer had announced cannot be had from it (§3.7)."""
+        self.links.pop(peer, None)
         self.eager.pop(peer, None)
         self.lazy.pop(peer, None)
-        for announcers in self._missing.values():
-            announcers.pop(peer, None)
-        self._spare.pop(peer, None)
+        self._leaving.pop(peer, None)
+        self._stopped.pop(peer, None)
+        for missing in self._missing.values():
+            missing.announcers.pop(peer, None)
         self.on_doubt(peer)
 
     def on_doubt(self, peer: PeerId) -> None:
         """A neighbour is or may be gone.
 
         Deviation: if it was our parent, the next one is grafted at once, not when the next message
-        is missing. It is a neighbour to which the last message came over no more hops than to us:
-        one below us in the tree gets its messages from us.
+        is missing. It is a neighbour to which messages come over fewer hops than to us (of as many,
+        one with a lower id): one below us in the tree gets its messages from us.
         """
         if peer != self._parent:
             return
-        ours = self._seen.get(self._last, 0)
-        nearer = [each for each, hops in self._spare.items() if hops <= ours and each in self.lazy]
+        nearer = [each for each, more in self._further.items() if self._precedes(each, more)]
         if nearer:
-            self._parent = min(nearer, key=lambda each: self._spare[each])
-            self._make_eager(self._parent)
-            self._send(self._parent, Graft(NO_MESSAGE))
+            self._branch(min(nearer, key=lambda each: self._further[each]))
+
+    def _precedes(self, peer: PeerId, further: int) -> bool:
+        """Whether messages reach this neighbour before us, in an order that all agree on."""
+        return further <= 0 or (further == 1 and peer < self.context.peer_id)
 
     # --- GOSSIP (§3.6, Algorithm 1) --------------------------------------------------------------
 
@@ -235,21 +277,31 @@ class Plumtree:
 
     def broadcast(self, message: Published, now: float) -> None:
         """Send a message of our own."""
-        self._push(message, None, now)
+        self._push(message, None, now, _NOBODY)
 
     def on_gossip(self, peer: PeerId, message: Published, now: float) -> None:
         """A message that is new to us and holds: pass it on; its bearer is on our tree (§3.6)."""
         bearer = self._follow(peer, message, now) if isinstance(message, GossipPart) else peer
         hops = max(1, message.hops)
         # It is missing no longer, so the timer for its GRAFT stops (Algorithm 1).
-        announcers = self._missing.pop(message.message_id, {})
+        missing = self._missing.pop(message.message_id, None)
         self._timers.stop(message.message_id)
-        self._push(msgspec.structs.replace(message, hops=hops), peer, now)
-        if bearer == peer:
-            self._parent, self._fed_at = peer, now
-            self._last, self._spare = message.message_id, announcers
-            self._make_eager(peer)
-            self._optimize(peer, message.message_id, hops, announcers)
+        announcers = _NOBODY if missing is None else missing.announcers
+        for announcer, distance in announcers.items():
+            self._further[announcer] = distance - hops
+        self._push(msgspec.structs.replace(message, hops=hops), peer, now, announcers)
+        if bearer != peer:
+            return
+        if peer not in self._stopped:
+            if not self._feeds(self._parent) or now >= self._borne_at + GRAFT_TIMEOUT:
+                self._parent = peer
+            if peer == self._parent:
+                self._borne_at = now
+            if missing is None or now < missing.since + GRAFT_TIMEOUT:
+                self._fed_at = now
+            self._optimize(peer, hops, announcers)
+        elif not self._feeds(self._parent):
+            self._branch(peer)
 
     def _follow(self, peer: PeerId, part: GossipPart, now: float) -> PeerId:
         """Note that a part of a flow has come; the bearer of the flow."""
@@ -262,7 +314,7 @@ class Plumtree:
         self._flows.put(flow_of(part.message_id), flow)
         return flow.bearer
 
-    def on_duplicate(self, peer: PeerId, message: Published) -> None:
+    def on_duplicate(self, peer: PeerId, message: Published, now: float) -> None:
         """A neighbour sent what we had: the branch between us is redundant (§3.6).
 
         It gets a PRUNE even if it is lazy already: it may have made us eager since.
@@ -271,8 +323,26 @@ class Plumtree:
         # Deviation: the bearer of a flow is not pruned (see the head of this file).
         if self.context.settings.flood or (flow is not None and flow.bearer == peer):
             return
-        self._make_lazy(peer)
-        self._send(peer, Prune())
+        cached = self._cache.get(message.message_id)
+        bearer = None if cached is None else cached.bearer
+        if peer == self._parent:
+            self._borne_at = now
+            if bearer is None or bearer == peer or cached is None:
+                return
+            if max(1, message.hops) <= cached.message.hops + 1:
+                if self._feeds(bearer):
+                    self._stop(bearer)
+                return
+            if self._feeds(bearer):
+                self._parent = bearer
+                self._stop(peer)
+        elif self._feeds(self._parent):
+            if self._feeds(bearer) or now < self._borne_at + GRAFT_TIMEOUT:
+                self._stop(peer)
+        elif peer in self._stopped:
+            self._branch(peer)
+        else:
+            self._parent = peer
 
     def on_unsent(self, link: LinkId, message: GossipPart) -> None:
         """A link was too slow for a part, which was dropped: its peer may graft it later."""
@@ -282,14 +352,17 @@ class Plumtree:
     def on_prune(self, peer: PeerId) -> None:
         """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6)."""
         self._make_lazy(peer)
+        self._tidy(peer)
 
-    def _push(self, message: Published, bearer: PeerId | None, now: float) -> None:
+    def _push(
+        self, message: Published, bearer: PeerId | None, now: float, known: dict[PeerId, int]
+    ) -> None:
         """The paper's eagerPush and lazyPush (Algorithm 1); and keep the message for GRAFTs."""
-        self._remember(message, now)
+        self._remember(message, bearer, now)
         flow = self._flows.get(flow_of(message.message_id))
         onward = _onward(message)
         for peer in self.eager:
-            if peer in (bearer, message.origin):
+            if peer in (bearer, message.origin) or peer in known:
                 continue
             if flow is not None and peer == flow.bearer:
                 # Deviation: it has the part. Pushed, it would be a duplicate and prune our branch.
@@ -303,43 +376,54 @@ class Plumtree:
             if Timer.DISPATCH not in self._timers:
                 self._timers.set(Timer.DISPATCH, now + ANNOUNCE_DELAY)
 
-    def _optimize(
-        self, bearer: PeerId, message_id: bytes, hops: int, announcers: dict[PeerId, int]
-    ) -> None:
+    def _optimize(self, bearer: PeerId, hops: int, announcers: dict[PeerId, int]) -> None:
         """Swap branches if a lazy neighbour announced the message over far fewer hops (§3.8)."""
         nearer = [
             peer
             for peer, distance in announcers.items()
-            if distance + OPTIMIZE_THRESHOLD <= hops and peer in self.lazy
+            if distance + OPTIMIZE_THRESHOLD <= hops and peer in self.links
         ]
         if nearer:
-            best = min(nearer, key=lambda peer: announcers[peer])
-            self._make_eager(best)
-            self._send(best, Graft(message_id))
-            if self._make_lazy(bearer):
-                self._send(bearer, Prune())
+            self._branch(min(nearer, key=lambda peer: announcers[peer]))
+            self._stop(bearer)
 
     # --- IHAVE and GRAFT (§3.7, Algorithm 2) -----------------------------------------------------
 
     def on_ihave(self, peer: PeerId, message: IHave, now: float) -> None:
         """IHAVE: note who has the messages that we lack, and wait for them along the tree."""
         for each in message.announcements:
-            if each.message_id == self._last and peer in self.links:
-                self._spare[peer] = each.hops
-            if not self.is_new(each.message_id) or len(self._missing) >= MISSING_MAX:
-                continue
-            announcers = self._missing.setdefault(each.message_id, {})
-            if len(announcers) < ANNOUNCERS_MAX:
-                announcers[peer] = each.hops
-            if each.message_id not in self._timers:
-                wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
-                self._timers.set(each.message_id, now + wait)
+            ours = self._seen.get(each.message_id)
+            if ours is not None:
+                self._further[peer] = each.hops - ours
+            elif self.is_new(each.message_id) and peer in self.links:
+                self._on_announced(peer, each, now)
+
+    def _on_announced(self, peer: PeerId, announced: Announcement, now: float) -> None:
+        missing = self._missing.get(announced.message_id)
+        if missing is None:
+            if len(self._missing) >= MISSING_MAX:
+                return
+            missing = self._missing[announced.message_id] = _Missing(now)
+        if len(missing.announcers) < ANNOUNCERS_MAX:
+            missing.announcers[peer] = announced.hops
+        if missing.asked:
+            if announced.message_id not in self._timers:
+                self._timers.set(announced.message_id, now + REGRAFT_TIMEOUT)
+            return
+        moving = flow_of(announced.message_id) in self._flows
+        if not moving and (peer == self._parent or not self._feeds(self._parent)):
+            self._timers.stop(announced.message_id)
+            self._graft(announced.message_id, now)
+        elif announced.message_id not in self._timers:
+            wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
+            self._timers.set(announced.message_id, now + wait)
 
     def _graft(self, message_id: bytes, now: float) -> None:
         """The time for a missing message is up: ask the next of its announcers for it."""
-        announcers = self._missing.get(message_id)
+        missing = self._missing[message_id]
+        announcers = missing.announcers
         if not announcers:
-            self._missing.pop(message_id, None)
+            del self._missing[message_id]
             return
         # Deviation: while other parts of its flow come, this one is late and not lost.
         flow = self._flows.get(flow_of(message_id))
@@ -347,10 +431,17 @@ class Plumtree:
             self._timers.set(message_id, flow.moved_at + GRAFT_TIMEOUT)
             return
         # The paper's removeFirstAnnouncement: who announced it first.
-        peer = next(iter(announcers))
+        parent = self._parent
+        peer = parent if parent in announcers and parent is not None else next(iter(announcers))
         del announcers[peer]
-        self._make_eager(peer)
+        missing.asked = True
         self._send(peer, Graft(message_id))
+        if not self._feeds(parent) or self._fed_at < missing.since:
+            self._parent = peer
+            self._stopped.pop(peer, None)
+            self._make_eager(peer)
+        elif peer in self._stopped:
+            self._send(peer, Prune())
         self._timers.set(message_id, now + REGRAFT_TIMEOUT)
 
     def on_graft(self, peer: PeerId, message: Graft) -> None:
@@ -361,7 +452,10 @@ class Plumtree:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
             return
-        self._make_eager(peer)
+        if peer in self.lazy:
+            self._make_eager(peer)
+            queued = [each for each in self._lazy_queue if each.message_id != message.message_id]
+            self._send_ihave(peer, queued)
         cached = self._cache.get(message.message_id)
         onward = None if cached is None else _onward(cached.message)
         if onward is not None:
@@ -370,25 +464,42 @@ class Plumtree:
 
     # --- the tree --------------------------------------------------------------------------------
 
+    def _branch(self, peer: PeerId) -> None:
+        """Have a neighbour push to us from now on, and push to it."""
+        self._parent = peer
+        self._stopped.pop(peer, None)
+        self._make_eager(peer)
+        self._send(peer, Graft(NO_MESSAGE))
+
+    def _stop(self, peer: PeerId) -> None:
+        """Have a neighbour push nothing to us from now on."""
+        if peer in self.links:
+            self._stopped[peer] = None
+            self._send(peer, Prune())
+            self._tidy(peer)
+
+    def _tidy(self, peer: PeerId) -> None:
+        """Forget who is leaving once neither pushes to the other."""
+        if peer in self._leaving and peer not in self.eager and peer in self._stopped:
+            self.on_unlinked(peer)
+
     def _make_eager(self, peer: PeerId) -> None:
         if peer in self.links:
             self.lazy.pop(peer, None)
             self.eager[peer] = None
 
-    def _make_lazy(self, peer: PeerId) -> bool:
-        if peer not in self.eager:
-            return False
-        del self.eager[peer]
-        self.lazy[peer] = None
-        return True
+    def _make_lazy(self, peer: PeerId) -> None:
+        if peer in self.eager:
+            del self.eager[peer]
+            self.lazy[peer] = None
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def _remember(self, message: Published, now: float) -> None:
+    def _remember(self, message: Published, bearer: PeerId | None, now: float) -> None:
         while len(self._seen) >= SEEN_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[message.message_id] = message.hops
-        self._cache[message.message_id] = _Cached(message, now + CACHE_LIFE)
+        self._cache[message.message_id] = _Cached(message, bearer, now + CACHE_LIFE)
         self._cached_bytes += len(message.data) + CACHE_OVERHEAD
         while self._cached_bytes > CACHE_BYTES:
             self._uncache_oldest()

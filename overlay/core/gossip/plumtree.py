@@ -326,16 +326,12 @@ class Plumtree:
         cached = self._cache.get(message.message_id)
         bearer = None if cached is None else cached.bearer
         if peer == self._parent:
-            self._borne_at = now
             if bearer is None or bearer == peer or cached is None:
                 return
             if max(1, message.hops) <= cached.message.hops + 1:
+                self._borne_at = now
                 if self._feeds(bearer):
                     self._stop(bearer)
-                return
-            if self._feeds(bearer):
-                self._parent = bearer
-                self._stop(peer)
         elif self._feeds(self._parent):
             if self._feeds(bearer) or now < self._borne_at + GRAFT_TIMEOUT:
                 self._stop(peer)

@@ -474,7 +474,7 @@ class Overlay:
             case NeighbourDown(peer):
                 link = self._links.by_peer.get(peer)
                 linked = link is not None and link.state is not LinkState.SILENT
-                self._gossip.tree.on_neighbour_down(peer, linked=linked)
+                self._gossip.tree.on_neighbour_down(peer, now, linked=linked)
             case Wanted(peer):
                 self._on_stuck(self._connecting.start(peer, now), now)
             case LocateNeeded():

@@ -140,6 +140,7 @@ class Plumtree:
     # The neighbour that brought us the last message, or was grafted in its place.
     _parent: PeerId | None = None
     _borne_at: float = 0.0
+    _pushed_at: float = -math.inf
     _fed_at: float = 0.0  # when the last message came
     # Neighbours that are to push nothing to us: the last word to each was PRUNE.
     _stopped: dict[PeerId, None] = field(default_factory=dict)
@@ -163,6 +164,7 @@ class Plumtree:
         self.links[peer] = link
         if peer in self._leaving:
             del self._leaving[peer]
+            self._stopped.pop(peer, None)
         elif peer in self.lazy or peer in self.eager:
             return  # It has moved to another link.
         self._make_eager(peer)
@@ -216,7 +218,7 @@ class Plumtree:
         if peer in self.links:
             self._losses.append(now)
 
-    def on_neighbour_down(self, peer: PeerId, *, linked: bool) -> None:
+    def on_neighbour_down(self, peer: PeerId, now: float, *, linked: bool) -> None:
         """A neighbour is one no longer; `linked`: but its link stands.
 
         Deviation: over a link that stands, whoever gets its messages from the other goes on getting
@@ -224,15 +226,17 @@ class Plumtree:
         """
         self._unasked.pop(peer, None)
         self._further.pop(peer, None)
+        self.lazy.pop(peer, None)
         if not linked:
             self.on_unlinked(peer)
-            return
         if peer not in self.links:
             return
         self._leaving[peer] = None
-        if peer == self._parent:
+        if now >= self._pushed_at + FED_LATELY:
+            self.eager.pop(peer, None)
+        elif peer == self._parent:
             self.on_doubt(peer)
-        if peer != self._parent or peer in self._stopped:
+        elif peer not in self._stopped and self._feeds(self._parent):
             self._stop(peer)
 
     def on_unlinked(self, peer: PeerId) -> None:
@@ -290,9 +294,11 @@ class Plumtree:
         for announcer, distance in announcers.items():
             self._further[announcer] = distance - hops
         self._push(msgspec.structs.replace(message, hops=hops), peer, now, announcers)
-        if bearer != peer:
+        if bearer != peer or peer not in self.links:
             return
-        if peer not in self._stopped:
+        if peer in self._leaving and self._parent != peer and self._feeds(self._parent):
+            self._stop(peer)
+        elif peer not in self._stopped:
             if not self._feeds(self._parent) or now >= self._borne_at + GRAFT_TIMEOUT:
                 self._parent = peer
             if peer == self._parent:
@@ -348,12 +354,12 @@ class Plumtree:
     def on_prune(self, peer: PeerId) -> None:
         """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6)."""
         self._make_lazy(peer)
-        self._tidy(peer)
 
     def _push(
         self, message: Published, bearer: PeerId | None, now: float, known: dict[PeerId, int]
     ) -> None:
         """The paper's eagerPush and lazyPush (Algorithm 1); and keep the message for GRAFTs."""
+        self._pushed_at = now
         self._remember(message, bearer, now)
         flow = self._flows.get(flow_of(message.message_id))
         onward = _onward(message)
@@ -448,7 +454,7 @@ class Plumtree:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
             return
-        if peer in self.lazy:
+        if peer not in self.eager:
             self._make_eager(peer)
             queued = [each for each in self._lazy_queue if each.message_id != message.message_id]
             self._send_ihave(peer, queued)
@@ -472,12 +478,6 @@ class Plumtree:
         if peer in self.links:
             self._stopped[peer] = None
             self._send(peer, Prune())
-            self._tidy(peer)
-
-    def _tidy(self, peer: PeerId) -> None:
-        """Forget who is leaving once neither pushes to the other."""
-        if peer in self._leaving and peer not in self.eager and peer in self._stopped:
-            self.on_unlinked(peer)
 
     def _make_eager(self, peer: PeerId) -> None:
         if peer in self.links:
@@ -487,7 +487,8 @@ class Plumtree:
     def _make_lazy(self, peer: PeerId) -> None:
         if peer in self.eager:
             del self.eager[peer]
-            self.lazy[peer] = None
+            if peer not in self._leaving:
+                self.lazy[peer] = None
 
     # --- memory ----------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ sends its GRAFT first and feeds the others."""
 REGRAFT_TIMEOUT = 0.3
 """Seconds (guess) between two GRAFTs for one message: the paper's second timeout, shorter than the
 first (§3.7)."""
-OPTIMIZE_THRESHOLD = 7
+OPTIMIZE_THRESHOLD = 3
 """Hops by which a lazy path must be shorter to replace the eager one (paper, §3.8)."""
 CACHE_LIFE = 30.0
 """Seconds (guess) that a message can still be grafted from us."""
@@ -336,8 +336,7 @@ class Plumtree:
                 return
             if max(1, message.hops) <= cached.message.hops + 1:
                 self._borne_at = now
-                if self._feeds(bearer):
-                    self._stop(bearer)
+                self._stop(bearer)
         elif self._feeds(self._parent):
             if self._feeds(bearer) or now < self._borne_at + GRAFT_TIMEOUT:
                 self._stop(peer)
@@ -383,11 +382,10 @@ class Plumtree:
         nearer = [
             peer
             for peer, distance in announcers.items()
-            if distance + OPTIMIZE_THRESHOLD <= hops and peer in self.links
+            if distance + OPTIMIZE_THRESHOLD <= hops and peer in self._stopped
         ]
         if nearer:
             self._branch(min(nearer, key=lambda peer: announcers[peer]))
-            self._stop(bearer)
 
     # --- IHAVE and GRAFT (§3.7, Algorithm 2) -----------------------------------------------------
 

@@ -231,7 +231,7 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
-            self._gossip.tree.on_doubt(peer)
+            self._gossip.tree.on_doubt(peer, now)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
         elif peer in self._routing.neighbours:  # It was suspect, and not silent.
             self._routing.on_alive(peer)
@@ -296,7 +296,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
-        self._gossip.tree.on_unlinked(peer)
+        self._gossip.tree.on_unlinked(peer, now)
         # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)

@@ -228,18 +228,18 @@ class Plumtree:
         self._further.pop(peer, None)
         self.lazy.pop(peer, None)
         if not linked:
-            self.on_unlinked(peer)
+            self.on_unlinked(peer, now)
         if peer not in self.links:
             return
         self._leaving[peer] = None
         if now >= self._pushed_at + FED_LATELY:
             self.eager.pop(peer, None)
         elif peer == self._parent:
-            self.on_doubt(peer)
+            self.on_doubt(peer, now)
         elif peer not in self._stopped and self._feeds(self._parent):
             self._stop(peer)
 
-    def on_unlinked(self, peer: PeerId) -> None:
+    def on_unlinked(self, peer: PeerId, now: float) -> None:
         """A link is gone, and what its peer had announced cannot be had from it (§3.7)."""
         self.links.pop(peer, None)
         self.eager.pop(peer, None)
@@ -248,9 +248,9 @@ class Plumtree:
         self._stopped.pop(peer, None)
         for missing in self._missing.values():
             missing.announcers.pop(peer, None)
-        self.on_doubt(peer)
+        self.on_doubt(peer, now)
 
-    def on_doubt(self, peer: PeerId) -> None:
+    def on_doubt(self, peer: PeerId, now: float) -> None:
         """A neighbour is or may be gone.
 
         Deviation: if it was our parent, the next one is grafted at once, not when the next message
@@ -261,7 +261,7 @@ class Plumtree:
             return
         nearer = [each for each, more in self._further.items() if self._precedes(each, more)]
         if nearer:
-            self._branch(min(nearer, key=lambda each: self._further[each]))
+            self._replace_parent(min(nearer, key=lambda each: self._further[each]), now)
 
     def _precedes(self, peer: PeerId, further: int) -> bool:
         """Whether messages reach this neighbour before us, in an order that all agree on."""
@@ -305,7 +305,7 @@ class Plumtree:
                 self._borne_at = now
             if missing is None or now < missing.since + GRAFT_TIMEOUT:
                 self._fed_at = now
-            self._optimize(peer, hops, announcers)
+            self._optimize(hops, announcers, now)
         elif not self._feeds(self._parent):
             self._branch(peer)
 
@@ -377,7 +377,7 @@ class Plumtree:
             if Timer.DISPATCH not in self._timers:
                 self._timers.set(Timer.DISPATCH, now + ANNOUNCE_DELAY)
 
-    def _optimize(self, bearer: PeerId, hops: int, announcers: dict[PeerId, int]) -> None:
+    def _optimize(self, hops: int, announcers: dict[PeerId, int], now: float) -> None:
         """Swap branches if a lazy neighbour announced the message over far fewer hops (§3.8)."""
         nearer = [
             peer
@@ -385,7 +385,7 @@ class Plumtree:
             if distance + OPTIMIZE_THRESHOLD <= hops and peer in self._stopped
         ]
         if nearer:
-            self._branch(min(nearer, key=lambda peer: announcers[peer]))
+            self._replace_parent(min(nearer, key=lambda peer: announcers[peer]), now)
 
     # --- IHAVE and GRAFT (§3.7, Algorithm 2) -----------------------------------------------------
 
@@ -470,6 +470,17 @@ class Plumtree:
         self._stopped.pop(peer, None)
         self._make_eager(peer)
         self._send(peer, Graft(NO_MESSAGE))
+
+    def _replace_parent(self, peer: PeerId, now: float) -> None:
+        """Get messages from this neighbour instead of from our parent, and what it has at once."""
+        before = self._parent
+        self._branch(peer)
+        if before is not None and self._feeds(before):
+            self._stop(before)
+            self._make_lazy(before)
+        for message_id, missing in list(self._missing.items()):
+            if peer in missing.announcers and not missing.asked:
+                self._graft(message_id, now)
 
     def _stop(self, peer: PeerId) -> None:
         """Have a neighbour push nothing to us from now on."""

@@ -353,6 +353,8 @@ class Plumtree:
     def on_prune(self, peer: PeerId) -> None:
         """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6)."""
         self._make_lazy(peer)
+        if self._feeds(peer) and peer != self._parent and self._feeds(self._parent):
+            self._stop(peer)
 
     def _push(
         self, message: Published, bearer: PeerId | None, now: float, known: dict[PeerId, int]

@@ -1,4 +1,4 @@
-"""Plumtree: push along a tree, pull what the tree lost.
+"""One idea: Plumtree, push along a tree, pull what the tree lost.
 
 J. Leitão, J. Pereira, L. Rodrigues, "Epidemic broadcast trees", SRDS 2007. A message (GOSSIP in
 the paper, `Gossip` or `GossipPart` here) is pushed to the *eager* neighbours at once, and announced
@@ -14,6 +14,10 @@ its flow still come.
 Deviation: a node that receives messages along the tree sends PRUNE to each new neighbour at once,
 before any duplicate. It would get every message from it a second time; where nodes come and go,
 most of the duplicates came from new neighbours.
+
+Deviation: who is pushed to decides whether it is, and it keeps one neighbour, its *parent*, whose
+duplicates prune nothing. With messages under way at once, and both ends making a branch lazy, the
+prunes of one message cut what another had just joined (docs/decisions/0035).
 """
 
 import math
@@ -46,7 +50,8 @@ REGRAFT_TIMEOUT = 0.3
 """Seconds (guess) between two GRAFTs for one message: the paper's second timeout, shorter than the
 first (§3.7)."""
 OPTIMIZE_THRESHOLD = 3
-"""Hops by which a lazy path must be shorter to replace the eager one (paper, §3.8)."""
+"""Hops by which a lazy path must be shorter to replace the eager one (§3.8; measured: the paper's 7
+is more than a mesh of 50 nodes is deep)."""
 CACHE_LIFE = 30.0
 """Seconds (guess) that a message can still be grafted from us."""
 CACHE_BYTES = 8 << 20
@@ -71,11 +76,12 @@ FLOWS_MAX = 256
 ANNOUNCERS_MAX = 8
 """Announcers remembered for one missing message."""
 HOPS_MAX = 200
-_NOBODY: dict[PeerId, int] = {}
 NO_MESSAGE = bytes(16)
 """The id in a GRAFT that asks for the branch alone, and for no message."""
 ALL_MESSAGES = b"\xff" * 16
 """The id in a GRAFT that asks for an IHAVE of every message that we still have."""
+_NOBODY: dict[PeerId, int] = {}
+"""The announcers of a message that nobody announced."""
 
 
 class Timer(StrEnum):
@@ -116,7 +122,7 @@ class Plumtree:
 
     context: Context
     links: dict[PeerId, LinkId] = field(default_factory=dict)
-    """The neighbours: every one of them is either eager or lazy."""
+    """The neighbours, every one of them either eager or lazy; and those that are leaving."""
     eager: dict[PeerId, None] = field(default_factory=dict)
     """The paper's eagerPushPeers: branches of the tree."""
     lazy: dict[PeerId, None] = field(default_factory=dict)
@@ -137,11 +143,11 @@ class Plumtree:
     _flows: BoundedDict[bytes, _Flow] = field(default_factory=lambda: BoundedDict(FLOWS_MAX))
     # The paper's lazyQueue: what the next dispatch announces.
     _lazy_queue: list[Announcement] = field(default_factory=list)
-    # The neighbour that brought us the last message, or was grafted in its place.
+    # The neighbour from which we get the messages, as long as it brings them.
     _parent: PeerId | None = None
-    _borne_at: float = 0.0
-    _pushed_at: float = -math.inf
-    _fed_at: float = 0.0  # when the last message came
+    _borne_at: float = 0.0  # when the parent last brought a message
+    _pushed_at: float = -math.inf  # when we last passed one on, or sent our own
+    _fed_at: float = 0.0  # when the last message came along the tree, and in time
     # Neighbours that are to push nothing to us: the last word to each was PRUNE.
     _stopped: dict[PeerId, None] = field(default_factory=dict)
     # Of those that announced what we had: over how many hops more it would have come to us.
@@ -215,7 +221,7 @@ class Plumtree:
 
     def on_loss(self, peer: PeerId, now: float) -> None:
         """A neighbour is or may be dead: what we sent it lately may have gone no further."""
-        if peer in self.links:
+        if peer in self.links and peer not in self._leaving:
             self._losses.append(now)
 
     def on_neighbour_down(self, peer: PeerId, now: float, *, linked: bool) -> None:
@@ -227,7 +233,7 @@ class Plumtree:
         self._unasked.pop(peer, None)
         self._further.pop(peer, None)
         self.lazy.pop(peer, None)
-        if not linked:
+        if not linked or self.context.settings.flood:
             self.on_unlinked(peer, now)
         if peer not in self.links:
             return
@@ -246,6 +252,7 @@ class Plumtree:
         self.lazy.pop(peer, None)
         self._leaving.pop(peer, None)
         self._stopped.pop(peer, None)
+        self._further.pop(peer, None)
         for missing in self._missing.values():
             missing.announcers.pop(peer, None)
         self.on_doubt(peer, now)
@@ -262,6 +269,10 @@ class Plumtree:
         nearer = [each for each, more in self._further.items() if self._precedes(each, more)]
         if nearer:
             self._replace_parent(min(nearer, key=lambda each: self._further[each]), now)
+
+    def _note_distance(self, peer: PeerId, further: int) -> None:
+        if peer in self.links and peer not in self._leaving:
+            self._further[peer] = further
 
     def _precedes(self, peer: PeerId, further: int) -> bool:
         """Whether messages reach this neighbour before us, in an order that all agree on."""
@@ -292,13 +303,17 @@ class Plumtree:
         self._timers.stop(message.message_id)
         announcers = _NOBODY if missing is None else missing.announcers
         for announcer, distance in announcers.items():
-            self._further[announcer] = distance - hops
+            self._note_distance(announcer, distance - hops)
         self._push(msgspec.structs.replace(message, hops=hops), peer, now, announcers)
         if bearer != peer or peer not in self.links:
             return
         if peer in self._leaving and self._parent != peer and self._feeds(self._parent):
             self._stop(peer)
-        elif peer not in self._stopped:
+        elif peer in self._stopped:
+            # It was under way before our PRUNE had come there: no reason to leave our parent.
+            if not self._feeds(self._parent):
+                self._branch(peer)
+        else:
             if not self._feeds(self._parent) or now >= self._borne_at + GRAFT_TIMEOUT:
                 self._parent = peer
             if peer == self._parent:
@@ -306,8 +321,6 @@ class Plumtree:
             if missing is None or now < missing.since + GRAFT_TIMEOUT:
                 self._fed_at = now
             self._optimize(hops, announcers, now)
-        elif not self._feeds(self._parent):
-            self._branch(peer)
 
     def _follow(self, peer: PeerId, part: GossipPart, now: float) -> PeerId:
         """Note that a part of a flow has come; the bearer of the flow."""
@@ -323,16 +336,24 @@ class Plumtree:
     def on_duplicate(self, peer: PeerId, message: Published, now: float) -> None:
         """A neighbour sent what we had: the branch between us is redundant (§3.6).
 
-        It gets a PRUNE even if it is lazy already: it may have made us eager since.
+        It gets a PRUNE even if it had one: it may have made us eager since.
         """
-        flow = self._flows.get(flow_of(message.message_id))
-        # Deviation: the bearer of a flow is not pruned (see the head of this file).
-        if self.context.settings.flood or (flow is not None and flow.bearer == peer):
+        if self.context.settings.flood:
             return
         cached = self._cache.get(message.message_id)
         bearer = None if cached is None else cached.bearer
-        if peer == self._parent:
-            if bearer is None or bearer == peer or cached is None:
+        flow = self._flows.get(flow_of(message.message_id))
+        if flow is not None:
+            # Deviation: the bearer of a flow is not pruned (see the head of this file).
+            if flow.bearer != peer:
+                if peer == self._parent and self._feeds(flow.bearer):
+                    self._parent = flow.bearer
+                if peer != self._parent:
+                    self._stop(peer)
+        elif peer == self._parent:
+            # Deviation: nor is the parent, but who brought the message before it. What has come
+            # over so many hops more may have come through us, and says nothing of our parent.
+            if cached is None or bearer is None or bearer == peer:
                 return
             if max(1, message.hops) <= cached.message.hops + 1:
                 self._borne_at = now
@@ -351,7 +372,10 @@ class Plumtree:
             self._send(peer, IHave([Announcement(message.message_id, message.hops)]))
 
     def on_prune(self, peer: PeerId) -> None:
-        """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6)."""
+        """PRUNE: a neighbour gets our messages sooner from elsewhere (§3.6).
+
+        Deviation: our parent goes on pushing to us; any other neighbour is to stop as well.
+        """
         self._make_lazy(peer)
         if self._feeds(peer) and peer != self._parent and self._feeds(self._parent):
             self._stop(peer)
@@ -359,7 +383,10 @@ class Plumtree:
     def _push(
         self, message: Published, bearer: PeerId | None, now: float, known: dict[PeerId, int]
     ) -> None:
-        """The paper's eagerPush and lazyPush (Algorithm 1); and keep the message for GRAFTs."""
+        """The paper's eagerPush and lazyPush (Algorithm 1); and keep the message for GRAFTs.
+
+        `known`: who has announced it, and needs no copy.
+        """
         self._pushed_at = now
         self._remember(message, bearer, now)
         flow = self._flows.get(flow_of(message.message_id))
@@ -380,7 +407,10 @@ class Plumtree:
                 self._timers.set(Timer.DISPATCH, now + ANNOUNCE_DELAY)
 
     def _optimize(self, hops: int, announcers: dict[PeerId, int], now: float) -> None:
-        """Swap branches if a lazy neighbour announced the message over far fewer hops (§3.8)."""
+        """Swap branches if a lazy neighbour announced the message over far fewer hops (§3.8).
+
+        It announced it before our parent brought it, so messages will come sooner, too.
+        """
         nearer = [
             peer
             for peer, distance in announcers.items()
@@ -396,7 +426,7 @@ class Plumtree:
         for each in message.announcements:
             ours = self._seen.get(each.message_id)
             if ours is not None:
-                self._further[peer] = each.hops - ours
+                self._note_distance(peer, each.hops - ours)
             elif self.is_new(each.message_id) and peer in self.links:
                 self._on_announced(peer, each, now)
 
@@ -409,9 +439,9 @@ class Plumtree:
         if len(missing.announcers) < ANNOUNCERS_MAX:
             missing.announcers[peer] = announced.hops
         if missing.asked:
-            if announced.message_id not in self._timers:
-                self._timers.set(announced.message_id, now + REGRAFT_TIMEOUT)
             return
+        # Deviation: it is asked for at once if nobody pushes to us, or if our parent announces it:
+        # links keep the order, so it will not push it.
         moving = flow_of(announced.message_id) in self._flows
         if not moving and (peer == self._parent or not self._feeds(self._parent)):
             self._timers.stop(announced.message_id)
@@ -438,6 +468,7 @@ class Plumtree:
         del announcers[peer]
         missing.asked = True
         self._send(peer, Graft(message_id))
+        # Deviation: if later messages come along the tree, only this one is wanted, and no branch.
         if not self._feeds(parent) or self._fed_at < missing.since:
             self._parent = peer
             self._stopped.pop(peer, None)
@@ -455,6 +486,7 @@ class Plumtree:
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
             return
         if peer not in self.eager:
+            # What is about to be announced to the lazy would be neither pushed nor announced.
             self._make_eager(peer)
             queued = [each for each in self._lazy_queue if each.message_id != message.message_id]
             self._send_ihave(peer, queued)

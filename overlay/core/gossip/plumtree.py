@@ -349,6 +349,7 @@ class Plumtree:
                 if peer == self._parent and self._feeds(flow.bearer):
                     self._parent = flow.bearer
                 if peer != self._parent:
+                    self._make_lazy(peer)  # We are not its bearer, or it would not have pushed it.
                     self._stop(peer)
         elif peer == self._parent:
             # Deviation: nor is the parent, but who brought the message before it. What has come
@@ -440,10 +441,10 @@ class Plumtree:
             missing.announcers[peer] = announced.hops
         if missing.asked:
             return
-        # Deviation: it is asked for at once if nobody pushes to us, or if our parent announces it:
-        # links keep the order, so it will not push it.
-        moving = flow_of(announced.message_id) in self._flows
-        if not moving and (peer == self._parent or not self._feeds(self._parent)):
+        # Deviation: it is asked for at once if our parent is gone, or announces it: links keep the
+        # order, so it will not push it.
+        parent, moving = self._parent, flow_of(announced.message_id) in self._flows
+        if not moving and parent is not None and (peer == parent or not self._feeds(parent)):
             self._timers.stop(announced.message_id)
             self._graft(announced.message_id, now)
         elif announced.message_id not in self._timers:

@@ -40,9 +40,11 @@ ANNOUNCE_DELAY = 0.05
 """Seconds (guess) over which announcements are batched: the paper's "dispatch" (Algorithm 1)."""
 ANNOUNCEMENTS_MAX = 128
 """Announcements in one message; the limit of lists on the wire is 256."""
-GRAFT_TIMEOUT = 0.5
-"""Seconds (guess) that an announced message may take to come along the tree: the paper's first
+GRAFT_TIMEOUT = 0.2
+"""Seconds (measured) that an announced message may take to come along the tree: the paper's first
 timeout (§3.7)."""
+BEARER_TIMEOUT = 0.5
+"""Seconds (guess) without a message after which a parent, or the bearer of a flow, gives way."""
 GRAFT_SPREAD = 3.0
 """The first timeout is up to so many times as long (guess): of the nodes behind a lost branch, one
 sends its GRAFT first and feeds the others."""
@@ -314,18 +316,18 @@ class Plumtree:
             if not self._feeds(self._parent):
                 self._branch(peer)
         else:
-            if not self._feeds(self._parent) or now >= self._borne_at + GRAFT_TIMEOUT:
+            if not self._feeds(self._parent) or now >= self._borne_at + BEARER_TIMEOUT:
                 self._parent = peer
             if peer == self._parent:
                 self._borne_at = now
-            if missing is None or now < missing.since + GRAFT_TIMEOUT:
+            if missing is None or now < missing.since + BEARER_TIMEOUT:
                 self._fed_at = now
             self._optimize(hops, announcers, now)
 
     def _follow(self, peer: PeerId, part: GossipPart, now: float) -> PeerId:
         """Note that a part of a flow has come; the bearer of the flow."""
         flow = self._flows.pop(flow_of(part.message_id), None)
-        if flow is None or (flow.bearer != peer and now >= flow.borne_at + GRAFT_TIMEOUT):
+        if flow is None or (flow.bearer != peer and now >= flow.borne_at + BEARER_TIMEOUT):
             flow = _Flow(peer, now, now)  # The first part; or its bearer brings none any more.
         if flow.bearer == peer:
             flow.borne_at = now
@@ -360,7 +362,7 @@ class Plumtree:
                 self._borne_at = now
                 self._stop(bearer)
         elif self._feeds(self._parent):
-            if self._feeds(bearer) or now < self._borne_at + GRAFT_TIMEOUT:
+            if self._feeds(bearer) or now < self._borne_at + BEARER_TIMEOUT:
                 self._stop(peer)
         elif peer in self._stopped:
             self._branch(peer)
@@ -460,8 +462,8 @@ class Plumtree:
             return
         # Deviation: while other parts of its flow come, this one is late and not lost.
         flow = self._flows.get(flow_of(message_id))
-        if flow is not None and now < flow.moved_at + GRAFT_TIMEOUT:
-            self._timers.set(message_id, flow.moved_at + GRAFT_TIMEOUT)
+        if flow is not None and now < flow.moved_at + BEARER_TIMEOUT:
+            self._timers.set(message_id, flow.moved_at + BEARER_TIMEOUT)
             return
         # The paper's removeFirstAnnouncement: who announced it first.
         parent = self._parent

@@ -281,7 +281,7 @@ class Overlay:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
-        self._gossip.tree.on_moved(peer, link.id, now)
+        self._gossip.tree.on_moved(peer, link.id)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)

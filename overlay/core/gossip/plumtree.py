@@ -105,7 +105,9 @@ class _Missing:
     """A message that was announced and has not come."""
 
     since: float  # when it was first announced
-    announcers: dict[PeerId, int] = field(default_factory=dict)  # and over how many hops each has it
+    announcers: dict[PeerId, int] = field(
+        default_factory=dict
+    )  # and over how many hops each has it
     asked: bool = False  # whether somebody has been sent a GRAFT for it
 
 
@@ -191,7 +193,7 @@ class Plumtree:
         if self._is_fed(now) and self._parent != peer:
             self._stop(peer)
 
-    def on_moved(self, peer: PeerId, link: LinkId, now: float) -> None:
+    def on_moved(self, peer: PeerId, link: LinkId) -> None:
         """A peer has another link: what goes to it goes over that one from now on."""
         if peer in self.links:
             self.links[peer] = link

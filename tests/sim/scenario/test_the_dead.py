@@ -129,14 +129,14 @@ def test_a_users_command_need_not_wait_until_a_rest_is_over() -> None:
     dead = nodes[2]
     world.crash(dead)
     world.run_for(3 * MINUTES)
-    attempts = nodes[0].core._connecting.by_peer[dead.peer_id]
-    before = attempts.failures
-    assert not attempts.busy
-    assert attempts.retry_at > world.now
+    by_peer = nodes[0].core._connecting.by_peer
+    before = by_peer[dead.peer_id].failures
+    assert not by_peer[dead.peer_id].busy
+    assert by_peer[dead.peer_id].retry_at > world.now
     world.connect(nodes[0], dead)
-    assert attempts.busy
+    assert by_peer[dead.peer_id].busy
     world.run_for(20.0)
-    assert attempts.failures > before, "it counts all the same"
+    assert by_peer[dead.peer_id].failures > before, "it counts all the same"
 
 
 @pytest.mark.parametrize("seed", range(4))

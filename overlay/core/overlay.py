@@ -231,7 +231,7 @@ class Overlay:
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
-            self._gossip.tree.on_doubt(peer)
+            self._gossip.tree.on_doubt(peer, now)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
         elif peer in self._routing.neighbours:  # It was suspect, and not silent.
             self._routing.on_alive(peer)
@@ -281,7 +281,7 @@ class Overlay:
             self._context.emit(Remember(peer, data))
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
-        self._gossip.tree.on_moved(peer, link.id, now)
+        self._gossip.tree.on_moved(peer, link.id)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
@@ -296,6 +296,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
+        self._gossip.tree.on_unlinked(peer, now)
         # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
@@ -471,7 +472,9 @@ class Overlay:
             case NeighbourUp(peer):
                 self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.link_of(peer), now)
             case NeighbourDown(peer):
-                self._gossip.tree.on_neighbour_down(peer)
+                link = self._links.by_peer.get(peer)
+                linked = link is not None and link.state is not LinkState.SILENT
+                self._gossip.tree.on_neighbour_down(peer, now, linked=linked)
             case Wanted(peer):
                 self._on_stuck(self._connecting.start(peer, now), now)
             case LocateNeeded():

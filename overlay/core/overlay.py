@@ -252,7 +252,7 @@ class Overlay:
             self._on_presence(peer, "peer_silent", now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)
-            self._gossip.tree.on_doubt(peer)
+            self._gossip.tree.on_doubt(peer, now)
             self._on_neighbours(self._neighbourhood.on_doubt(peer, now, doubtful=True), now)
         elif peer in self._routing.neighbours:  # It was suspect, and not silent: no news to others.
             self._routing.on_alive(peer)
@@ -316,7 +316,7 @@ class Overlay:
         self._recalling.on_links(now)
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
-        self._gossip.tree.on_moved(peer, link.id, now)
+        self._gossip.tree.on_moved(peer, link.id)
         around, ours = self._neighbourhood, not link.inbound
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
@@ -332,6 +332,7 @@ class Overlay:
         self._inviting.forget(peer)
         self._kept.pop(peer, None)
         self._gossip.tree.on_loss(peer, now)
+        self._gossip.tree.on_unlinked(peer, now)
         # All machines forget the link before any of them acts on its end.
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
@@ -389,7 +390,7 @@ class Overlay:
                 for data in records:
                     self._on_record(data, peer, now)
             case m.Answer() | m.TraceReply() | m.Located() | m.ViewExchanged() | m.RecordPulled():
-                self._on_routing(self._routing.on_reply(peer, message), now)
+                self._on_routing(self._routing.on_reply(peer, message, now), now)
             case m.ViewExchange() | m.RecordPull():
                 self._on_exchange(link, peer, message, now)
             case m.Gossip() | m.GossipPart():
@@ -536,7 +537,9 @@ class Overlay:
             case NeighbourUp(peer):
                 self._gossip.tree.on_neighbour_up(peer, self._neighbourhood.link_of(peer), now)
             case NeighbourDown(peer):
-                self._gossip.tree.on_neighbour_down(peer)
+                link = self._links.by_peer.get(peer)
+                linked = link is not None and link.state is not LinkState.SILENT
+                self._gossip.tree.on_neighbour_down(peer, now, linked=linked)
             case Wanted(peer):
                 self._on_stuck(self._connecting.start(peer, now), now)
             case LocateNeeded():

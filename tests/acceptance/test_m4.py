@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import coverage
 import pytest
 
 from tests.acceptance.black_box import make, sh
@@ -24,8 +23,6 @@ ROOMS = {
     "connect", "admission",
 }  # fmt: skip
 """The packages of the core, by the names of the protocols."""
-STATEMENTS = 18_332
-"""Statements of the package before the order, as coverage counts them."""
 WALKS = (
     "A datagram in",
     "A publication",
@@ -291,13 +288,6 @@ def plant(clone: Path, file: str, fault: str) -> None:
 
 
 # --- must reach ----------------------------------------------------------------------------------
-
-
-def test_the_package_has_no_more_statements_than_before() -> None:
-    """As coverage counts them."""
-    seen = coverage.Coverage(data_file=None, config_file=str(ROOT / "pyproject.toml"))
-    files = sorted((ROOT / "overlay").rglob("*.py"))
-    assert sum(len(seen.analysis2(str(path))[1]) for path in files) <= STATEMENTS
 
 
 def test_the_rows_of_benchmarks_stand_beside_those_of_the_old_commit() -> None:

@@ -243,7 +243,7 @@ class Gossiping:
     def on_published(self, peer: PeerId, message: m.Published, now: float) -> str | None:
         """A neighbour brings a publication; returns what it has done wrong, if anything."""
         if not self.tree.is_new(message.message_id):
-            self.tree.on_duplicate(peer, message)
+            self.tree.on_duplicate(peer, message, now)
             return None
         refusal = self.dissemination.receive(message, now, peer)
         if refusal is None:

@@ -192,6 +192,7 @@ class RecordBook:
         gone = [peer for peer, read in self._records.items() if read.record.expires_at <= wall]
         for peer in gone:
             self.forget(peer)
+        self._evicted += gone
         return gone
 
     def forget_stale(self, since: float, needed: Container[PeerId]) -> None:

@@ -431,7 +431,7 @@ class Routing:
         self._send_back(request, reply)
         return []
 
-    def on_reply(self, peer: PeerId, reply: Reply) -> list[RoutingFact]:
+    def on_reply(self, peer: PeerId, reply: Reply, now: float) -> list[RoutingFact]:
         """A reply comes back: to us, or through us."""
         self.lookahead.heard(peer)
         request = self._requests.get(reply.request)
@@ -441,6 +441,8 @@ class Routing:
         if request.answered:
             return []
         request.answered = True
+        if not request.acknowledged and request.tried[-1] == peer:
+            self.lookahead.measured(peer, now - request.handed_at)
         self._timers.stop((ACK, reply.request))
         if request.came_from is None:
             self._on_answered(base_of(reply.request))

@@ -24,7 +24,8 @@ from overlay.core.limits import BoundedDict
 from overlay.core.types import Address
 
 PROBE_TIMEOUT = 1.0
-"""Seconds without an answer after which a probe counts as lost. RFC 8899 §5.1.1 allows no less."""
+"""Seconds without an answer after which a probe counts as lost. Deviation: RFC 8899 §5.1.1 allows
+no less, but wants more than 15 as a rule; a HEARTBEAT is answered in a round trip (guess)."""
 PROBES_MAX = 3
 """Probes of one size before it counts as too large. RFC 8899 §5.1.2"""
 RAISE_INTERVAL = 60.0
@@ -38,9 +39,9 @@ VERDICTS = 2
 """Pairs of probes of which only the small one comes back before packets fall (guess): on a path
 that loses one packet in ten, one pair would accuse the size after every sixth time-out."""
 TIMEOUTS_MAX = 4
-"""Retransmission time-outs in a row, without progress, after which the path is in question."""
+"""Retransmission time-outs in a row, without progress, that put the path in question (guess)."""
 HELP_TIMEOUT = 4.0
-"""Seconds in which the least size has to help before the path is given up."""
+"""Seconds in which the least size has to help before the path is given up (guess)."""
 PATHS_MAX = 8
 """Paths whose size is remembered when a link moves (guess)."""
 _NONCE = Struct("!LL")

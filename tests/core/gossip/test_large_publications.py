@@ -297,8 +297,8 @@ def test_only_who_does_not_bear_a_flow_is_pruned_for_its_duplicates() -> None:
     branches.tree.on_gossip(one, part(0), 1.0)
     branches.tree.on_gossip(two, part(1), 1.0)
     branches.told()
-    branches.tree.on_duplicate(one, part(1))
-    branches.tree.on_duplicate(two, part(0))
+    branches.tree.on_duplicate(one, part(1), 1.6)
+    branches.tree.on_duplicate(two, part(0), 1.6)
     assert branches.told() == [(two, "Prune")]
     assert (list(branches.tree.eager), list(branches.tree.lazy)) == ([one], [two])
 
@@ -318,8 +318,8 @@ def test_a_flow_whose_bearer_falls_silent_takes_another() -> None:
     branches.tree.on_gossip(one, part(0), 1.0)
     branches.tree.on_gossip(two, part(1), 1.6)
     branches.told()
-    branches.tree.on_duplicate(two, part(0))
-    branches.tree.on_duplicate(one, part(1))
+    branches.tree.on_duplicate(two, part(0), 1.6)
+    branches.tree.on_duplicate(one, part(1), 1.6)
     assert branches.told() == [(one, "Prune")]
 
 
@@ -354,8 +354,10 @@ def test_no_more_flows_are_followed_than_the_latest() -> None:
 
 def test_who_pushes_to_us_although_pruned_is_told_again() -> None:
     """It may have made us eager since, when something new of ours was still under way (§3.6)."""
-    branches = Branches(1)
-    (one,) = branches.peers
+    branches = Branches(2)
+    one, two = branches.peers
+    branches.tree.on_gossip(one, part(0), 1.0)
+    branches.told()
     for _ in range(2):
-        branches.tree.on_duplicate(one, part(0))
-        assert branches.told() == [(one, "Prune")]
+        branches.tree.on_duplicate(two, part(0), 1.6)
+        assert branches.told() == [(two, "Prune")]

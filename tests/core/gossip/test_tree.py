@@ -77,7 +77,7 @@ def test_a_new_neighbour_of_a_node_that_nobody_feeds_is_to_push() -> None:
     node.add(3, 2.0 + FED_LATELY)
     assert node.told() == []
     node.tree.on_gossip(peer(1), message(2), 50.0)
-    node.tree.on_neighbour_down(peer(1))
+    node.tree.on_neighbour_down(peer(1), 50.0, linked=False)
     node.add(4, 50.0)
     assert node.told() == []
 
@@ -142,10 +142,11 @@ def test_the_nearest_announcer_takes_the_place_of_a_parent_in_doubt(how: str) ->
     node.tree.on_ihave(peer(3), announced(1, 2), 1.1)
     node.tree.on_ihave(peer(4), announced(1, 4), 1.1)
     if how == "gone":
-        node.tree.on_neighbour_down(peer(1))
+        node.tree.on_neighbour_down(peer(1), 50.0, linked=False)
     else:
-        node.tree.on_doubt(peer(1))
-    assert node.told() == [(3, Graft(NO_MESSAGE))]
+        node.tree.on_doubt(peer(1), 2.0)
+    still_there = [] if how == "gone" else [(1, Prune())]
+    assert node.told() == [(3, Graft(NO_MESSAGE)), *still_there]
     assert peer(3) in node.tree.eager
 
 
@@ -154,8 +155,8 @@ def test_whoever_may_be_below_us_takes_no_parents_place() -> None:
     node = Tree(1, 2)
     node.tree.on_prune(peer(2))
     node.tree.on_gossip(peer(1), message(1, hops=3), 1.0)
-    node.tree.on_ihave(peer(2), announced(1, 4), 1.1)
-    node.tree.on_neighbour_down(peer(1))
+    node.tree.on_ihave(peer(2), announced(1, 5), 1.1)
+    node.tree.on_neighbour_down(peer(1), 50.0, linked=False)
     assert node.told() == []
 
 
@@ -164,7 +165,7 @@ def test_another_neighbours_end_moves_no_branch() -> None:
     node.tree.on_prune(peer(2))
     node.tree.on_gossip(peer(1), message(1), 1.0)
     node.tree.on_ihave(peer(2), announced(1, 1), 1.1)
-    node.tree.on_neighbour_down(peer(3))
+    node.tree.on_neighbour_down(peer(3), 50.0, linked=False)
     assert node.told() == []
 
 

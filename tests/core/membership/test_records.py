@@ -189,4 +189,5 @@ def test_expired_records_leave_the_book() -> None:
     assert kept.expire(WALL + 9) == []
     assert kept.expire(WALL + 10) == [ALICE.peer_id]
     assert kept.peers() == [BOB.peer_id]
+    assert kept.evicted() == [ALICE.peer_id], "so that no view keeps it either"
     assert kept.add(signed(sequence=1), WALL + 10) is not None, "and may come back"

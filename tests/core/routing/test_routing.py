@@ -183,6 +183,10 @@ def test_acknowledgements_tell_how_long_a_neighbour_takes() -> None:
     hop.routing.send(Offer(TARGET, another, OFFER_TTL, 1, b""), 1.0)
     hop.routing.on_ack(peer("t"), SignalAck(another, answer=False), 1.04)
     assert hop.routing.neighbours[peer("t")].srtt == pytest.approx(0.2 - 0.16 / 8)
+    third = b"u" * 15 + b"\0"
+    hop.routing.send(Offer(TARGET, third, OFFER_TTL, 1, b""), 2.0)
+    hop.routing.on_reply(peer("t"), Answer(third, 1, b""), 2.18)
+    assert hop.routing.neighbours[peer("t")].srtt == pytest.approx(0.18), "a reply says it as well"
     quick = Hop("b")
     quick.routing.neighbours[peer("b")].srtt = 0.001
     quick.routing.send(OFFER, 0.0)
@@ -273,7 +277,7 @@ def test_a_late_acknowledgement_is_not_too_late() -> None:
     hop = Hop("t")
     hop.routing.send(OFFER, 0.0)
     assert hop.routing.on_time(1.0) == [], "gave up on a slow hop with nobody else to try"
-    facts = hop.routing.on_reply(peer("t"), ANSWER)
+    facts = hop.routing.on_reply(peer("t"), ANSWER, 0.0)
     assert facts == [ReplyArrived(ANSWER, peer("t"))]
 
 
@@ -332,7 +336,7 @@ def test_requests_are_forgotten_after_their_life_and_of_too_many_the_oldest() ->
         name = index.to_bytes(16, "big")
         hop.routing.on_request(peer("a"), Offer(TARGET, name, 8, 1, b""), 100.0 + index)
     assert len(hop.routing._requests) == REQUESTS_MAX
-    hop.routing.on_reply(peer("t"), Answer(bytes(16), 1, b""))
+    hop.routing.on_reply(peer("t"), Answer(bytes(16), 1, b""), 0.0)
     assert hop.routing.counters.dropped == 1
 
 
@@ -343,7 +347,7 @@ def test_an_answer_goes_back_the_way_the_offer_came() -> None:
     hop = Hop("atb")
     hop.routing.on_request(peer("a"), OFFER, 0.0)
     hop.sent()
-    assert hop.routing.on_reply(peer("t"), ANSWER) == []
+    assert hop.routing.on_reply(peer("t"), ANSWER, 0.0) == []
     assert hop.sent() == [("a", ANSWER)]
     assert hop.routing.counters.forwarded == 2
     hop.routing.on_ack(peer("a"), SignalAck(REQUEST, answer=True), 0.0)  # as older nodes do
@@ -356,7 +360,7 @@ def test_an_answer_from_whom_nobody_asked_is_dropped(bearer: str) -> None:
     hop = Hop("atb")
     hop.routing.on_request(peer("a"), OFFER, 0.0)
     hop.sent()
-    assert hop.routing.on_reply(peer(bearer), ANSWER) == []
+    assert hop.routing.on_reply(peer(bearer), ANSWER, 0.0) == []
     assert hop.sent() == []
     assert hop.routing.counters.dropped == 1
 
@@ -365,7 +369,7 @@ def test_an_answer_whose_way_back_is_gone_counts_as_dropped() -> None:
     gone = Hop("at")
     gone.routing.on_request(peer("a"), OFFER, 0.0)
     gone.routing.remove(peer("a"), 0.1)
-    gone.routing.on_reply(peer("t"), ANSWER)
+    gone.routing.on_reply(peer("t"), ANSWER, 0.0)
     assert gone.routing.counters.dropped == 1
 
 
@@ -406,7 +410,7 @@ def test_a_request_without_an_answer_is_tried_over_another_first_link_then_from_
 def test_an_answered_request_is_not_tried_again() -> None:
     hop = Hop("abt")
     hop.routing.send(OFFER, 0.0)
-    hop.routing.on_reply(peer("t"), ANSWER)
+    hop.routing.on_reply(peer("t"), ANSWER, 0.0)
     hop.sent()
     assert hop.routing.on_time(REQUEST_LIFE + 1.0) == []
     assert hop.sent() == []

@@ -150,7 +150,7 @@ class RoutingWorld:
                     return []
                 return router.on_request(sender, message, self.now)
             case TraceReply():
-                return router.on_reply(sender, message)
+                return router.on_reply(sender, message, self.now)
             case SignalAck():
                 router.on_ack(sender, message, self.now)
             case Seek() if node in self.swallowing:

@@ -241,7 +241,7 @@ class Inviting:
             return
         self._timers.set((Due.REDIAL, joining.command.request), at)
         text = (
-            f"none of the invite's {joining.addresses} addresses has answered yet: "
+            f"{_nobody(joining)} has answered yet: "
             f"trying for {joining.gives_up_at - now:.0f} s more"
         )
         code = next(iter(joining.failures))
@@ -255,7 +255,7 @@ class Inviting:
                 self.context.emit(Rejected(request, code, joining.failures[code]))
                 return
         text = (
-            f"none of the invite's {joining.addresses} addresses answered within "
+            f"{_nobody(joining)} answered within "
             f"{now - joining.began_at:.0f} s: is a node up there that is not too busy, and does "
             "its firewall let UDP in on that port?"
         )
@@ -296,3 +296,9 @@ class Inviting:
                         self._fail(self._joins[request], now)
                 case _:
                     assert_never(due)
+
+
+def _nobody(joining: _Joining) -> str:
+    """Who should have answered."""
+    count = joining.addresses
+    return f"none of the invite's {count} address{'es' if count > 1 else ''}"

@@ -190,7 +190,7 @@ def test_a_join_goes_on_until_somebody_answers() -> None:
     assert early.results[request] == Resolved(request, None)
     assert world.now < 12.0 + JOIN_REST_MAX + DIAL_TIMEOUT
     assert len(said) in (1, 2, 3)
-    assert all("1 addresses has answered yet" in text for text in said), said
+    assert all("1 address has answered yet" in text for text in said), said
     assert rejected(world, hasty, short).code == "unreachable", "its time was up before"
 
 

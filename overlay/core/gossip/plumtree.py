@@ -41,12 +41,15 @@ ANNOUNCE_DELAY = 0.05
 ANNOUNCEMENTS_MAX = 128
 """Announcements in one message; the limit of lists on the wire is 256."""
 GRAFT_TIMEOUT = 0.2
-"""Seconds (measured) that an announced message may take to come along the tree: the paper's first
-timeout (§3.7)."""
+"""Seconds (measured) that an announced message may take at first to come along the tree: the
+paper's first timeout (§3.7). Deviation: as messages come, a node learns how long after their
+announcements they do, as RFC 6298 §2 learns a retransmission timeout."""
+GRAFT_TIMEOUT_MIN, GRAFT_TIMEOUT_MAX = 0.1, 0.5
+"""Seconds (guess) between which it stays."""
 BEARER_TIMEOUT = 0.5
 """Seconds (guess) without a message after which a parent, or the bearer of a flow, gives way."""
 GRAFT_SPREAD = 3.0
-"""The first timeout is up to so many times as long (guess): of the nodes behind a lost branch, one
+"""The timeout is up to so many times as long (guess): of the nodes behind a lost branch, one
 sends its GRAFT first and feeds the others."""
 REGRAFT_TIMEOUT = 0.3
 """Seconds (guess) between two GRAFTs for one message: the paper's second timeout, shorter than the
@@ -152,6 +155,9 @@ class Plumtree:
     _borne_at: float = 0.0  # when the parent last brought a message
     _pushed_at: float = -math.inf  # when we last passed one on, or sent our own
     _fed_at: float = 0.0  # when the last message came along the tree, and in time
+    # How long after its announcement a message comes, and by how much that varies: smoothed.
+    _lag: float = 0.0
+    _lag_variation: float = GRAFT_TIMEOUT / 4
     # Neighbours that are to push nothing to us: the last word to each was PRUNE.
     _stopped: dict[PeerId, None] = field(default_factory=dict)
     # Of those that announced what we had: over how many hops more it would have come to us.
@@ -308,6 +314,8 @@ class Plumtree:
         announcers = _NOBODY if missing is None else missing.announcers
         for announcer, distance in announcers.items():
             self._note_distance(announcer, distance - hops)
+        if missing is not None and not missing.asked and not isinstance(message, GossipPart):
+            self._learn(now - missing.since)
         self._push(msgspec.structs.replace(message, hops=hops), peer, now, announcers)
         if bearer != peer or peer not in self.links:
             return
@@ -452,8 +460,18 @@ class Plumtree:
             self._timers.stop(announced.message_id)
             self._graft(announced.message_id, now)
         elif announced.message_id not in self._timers:
-            wait = GRAFT_TIMEOUT * self.context.random.uniform(1.0, GRAFT_SPREAD)
+            wait = self._graft_timeout() * self.context.random.uniform(1.0, GRAFT_SPREAD)
             self._timers.set(announced.message_id, now + wait)
+
+    def _learn(self, lag: float) -> None:
+        """A message has come so long after its announcement (RFC 6298 §2.3)."""
+        self._lag_variation += (abs(self._lag - lag) - self._lag_variation) / 4
+        self._lag += (lag - self._lag) / 8
+
+    def _graft_timeout(self) -> float:
+        """How long an announced message may take to come along the tree, in seconds."""
+        expected = self._lag + 4 * self._lag_variation
+        return max(GRAFT_TIMEOUT_MIN, min(expected, GRAFT_TIMEOUT_MAX))
 
     def _graft(self, message_id: bytes, now: float) -> None:
         """The time for a missing message is up: ask the next of its announcers for it."""

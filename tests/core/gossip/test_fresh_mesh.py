@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from overlay.core.events import Deliver, Effect, Transmit
+from overlay.core.gossip import plumtree
 from overlay.core.gossip.plumtree import Plumtree
 from overlay.core.types import PeerId
 from overlay.core.wire.messages import Gossip, Published
@@ -21,7 +22,7 @@ NODES = 50
 RATE, WARM, COUNT = 20.0, 20, 80
 """The first second of publications finds the tree and is not counted."""
 BAR = 0.250
-WITNESSES = (4, 10, 26, 46, 113)
+WITNESSES = (10, 26, 46, 113, 138)
 """Seeds that were slow at some step on the way."""
 
 
@@ -81,7 +82,13 @@ def test_publications_reach_everybody_soon_and_once(seed: int) -> None:
 def test_where_both_ends_prune_whoever_is_later_the_same_seed_is_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The paper's rule, by which also a message that was under way makes a branch."""
+    """The paper's rule, by which also a message that was under way makes a branch.
+
+    Pulls come after half a second in both runs: soon after, they hide what the tree has lost.
+    """
+    for bound in ("GRAFT_TIMEOUT_MIN", "GRAFT_TIMEOUT_MAX"):
+        monkeypatch.setattr(plumtree, bound, 0.5)
+    assert Run(46, count=40).p99 <= BAR
     on_gossip = Plumtree.on_gossip
 
     def on_duplicate(self: Plumtree, peer: PeerId, message: Published, now: float) -> None:
@@ -101,7 +108,7 @@ def test_where_both_ends_prune_whoever_is_later_the_same_seed_is_slow(
     monkeypatch.setattr(Plumtree, "on_duplicate", on_duplicate)
     monkeypatch.setattr(Plumtree, "on_prune", on_prune)
     monkeypatch.setattr(Plumtree, "on_gossip", on_news)
-    assert Run(26, count=40).p99 > BAR
+    assert Run(46, count=40).p99 > 2 * BAR
 
 
 @pytest.mark.soak

@@ -189,3 +189,17 @@ def test_nodes_that_miss_the_same_message_do_not_all_ask_at_once() -> None:
     waits = [at - 1.0 for at in node.tree._timers.deadlines.values()]
     assert GRAFT_TIMEOUT <= min(waits) <= max(waits) <= GRAFT_TIMEOUT * GRAFT_SPREAD
     assert len({round(wait, 2) for wait in waits}) > 20
+
+
+@pytest.mark.parametrize(("lag", "least", "most"), [(0.01, 0.1, 0.15), (0.4, 0.35, 0.5)])
+def test_a_node_learns_how_long_a_message_comes_after_its_announcement(
+    lag: float, least: float, most: float
+) -> None:
+    """Where links are fast, what is lost is asked for soon; where they are slow, nothing is twice."""
+    node = Tree(1)
+    for number in range(1, 40):
+        node.tree.on_ihave(peer(1), announced(number, 2), float(number))
+        node.tree.on_gossip(peer(2), message(number), number + lag)
+    node.tree.on_ihave(peer(1), announced(40, 2), 50.0)
+    at = node.tree._timers.deadlines[message(40).message_id]
+    assert least <= at - 50.0 <= most * GRAFT_SPREAD

@@ -564,11 +564,14 @@ class Connecting:
         return local
 
     def _wins_glare(self, peer: PeerId, attempt: bytes) -> bool:
-        """Whether an offer of ours to this peer stands against its own: the lower attempt wins."""
+        """Whether an offer of ours to this peer stands against its own: the lower attempt wins.
+
+        One whose link is open stands: the peer may have verified it, and taken its own offer back.
+        """
         attempts = self.by_peer.get(peer)
         if attempts is None or attempts.offering is None:
             return False
-        return attempts.offering.attempt < attempt
+        return attempts.offering.link in self.links.by_id or attempts.offering.attempt < attempt
 
     # --- ends ------------------------------------------------------------------------------------
 

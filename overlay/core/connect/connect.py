@@ -644,7 +644,10 @@ class Connecting:
         """A round has come to nothing: rest longer than after the last one."""
         code, text = attempts.last
         self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
-        failing = sum(1 for each in self.by_peer.values() if each.failures)
+        # Who is forgotten is not missing.
+        failing = sum(
+            1 for peer, each in self.by_peer.items() if each.failures and peer in self.book
+        )
         longest = CUT_OFF_MAX if failing > len(self.links.alive()) else BACKOFF_MAX
         delay = min(longest, BACKOFF_FIRST * 2**attempts.failures)
         delay *= self.context.random.uniform(0.75, 1.25)

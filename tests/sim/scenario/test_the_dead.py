@@ -61,6 +61,27 @@ def test_without_rests_the_dead_are_dialled_for_ever(monkeypatch: pytest.MonkeyP
     assert max(attempts.rounds.values()) > 12
 
 
+def test_members_that_are_forgotten_do_not_shorten_the_rest_from_who_dies_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were they counted, a node would think itself cut off, and dial four times a minute."""
+    monkeypatch.setattr(membership, "FORGET_AFTER", 100.0)
+    monkeypatch.setattr(membership, "FORGET_INTERVAL", 50.0)
+    world = World(1, checked=True)
+    nodes = mesh(world, 8)
+    for node in nodes[4:]:
+        world.crash(node)
+    world.run_for(5 * MINUTES)
+    for node in nodes[:4]:
+        assert len(node.core.known()) == len(node.neighbours()) == 3
+    monkeypatch.setattr(membership, "FORGET_AFTER", 2 * DAY)
+    attempts = Attempts(world, nodes[0])
+    world.crash(nodes[0])
+    world.run_for(5 * MINUTES)
+    assert attempts.rounds
+    assert max(attempts.rounds.values()) <= 8
+
+
 def knows(node: SimNode, other: SimNode) -> bool:
     return any(record.peer_id == other.peer_id for record in node.core.known())
 

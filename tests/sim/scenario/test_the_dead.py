@@ -135,6 +135,22 @@ def test_who_brings_the_record_of_somebody_forgotten_is_not_believed() -> None:
     assert [node.name for node in world.up() if knows(node, dead)] == [away.name]
 
 
+def test_who_was_asleep_for_days_forgets_nobody_before_it_can_hear_of_them() -> None:
+    """It was about to look who is silent, and its links have not been given up yet."""
+    world = World(6, checked=True)
+    nodes = mesh(world, 24)
+    asleep = nodes[5]
+    world.run_for(FORGET_INTERVAL - 20.0 - world.now)
+    world.partition([[asleep]])
+    world.run_for(10.0)
+    for node in nodes:
+        world.step_clock(node, 3 * DAY)
+    world.run_for(15.0)
+    assert asleep.core.peers()
+    assert not asleep.neighbours()
+    assert len(asleep.core.known()) == 23
+
+
 def test_without_a_date_the_dead_are_known_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "FORGET_AFTER", 14 * DAY)
     world = World(3, checked=True)

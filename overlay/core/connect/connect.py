@@ -612,8 +612,8 @@ class Connecting:
                 continue
             if not overtaken:
                 return self._failed(attempts, code, text, now)
-            # No failure: the link that it doubles stands, or is about to.
-            if attempts.waiting and not attempts.busy:
+            # No failure: the link that it doubles stands, or soon will. If not, others are chosen.
+            if not attempts.busy:
                 self._timers.set((Due.RETRY, attempts.peer), now + COMMAND_RETRY)
             return []
         return []
@@ -714,9 +714,11 @@ class Connecting:
         stuck += [peer for each in beside for peer in self._offer_beside(each, now)]
         stuck += [peer for each in climbing for peer in self._climb(each, now)]
         for peer in retry:
-            waits = self.by_peer.get(peer)
-            if waits is not None and waits.waiting:
+            rested = self.by_peer.get(peer)
+            if rested is not None and rested.waiting:
                 stuck += self.start(peer, now)
+            elif rested is not None and not rested.busy and not self.links.is_up(peer):
+                stuck.append(peer)
         return stuck
 
     def _offer_beside(self, attempts: Attempts, now: float) -> list[PeerId]:

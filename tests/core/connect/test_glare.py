@@ -1,7 +1,8 @@
 """Offers that cross: one of the two links stands, whatever of the other is on its way."""
 
 from overlay.core.events import Event, LinkOpened, Received, Wakeup
-from overlay.core.types import LinkId
+from overlay.core.link.links import AttemptFailed
+from overlay.core.types import GoodbyeCode, LinkId
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
@@ -65,3 +66,17 @@ def crossed_late(seed: int) -> bool:
 def test_an_offer_that_comes_late_does_not_end_the_link_of_ours_that_is_open() -> None:
     """Its sender may have verified that link already: both would be lost."""
     assert sum(crossed_late(seed) for seed in range(6)) >= 2
+
+
+def test_a_link_that_was_said_to_stand_and_does_not_is_not_waited_for_for_ever() -> None:
+    """The peer has refused a duplicate of a link that is lost: the ring may ask for others."""
+    world = World(1, STEADY, checked=True, fidelity="ice")
+    one, other, _ = strangers(world)
+    core, peer = one.core, other.peer_id
+    core._neighbourhood.ring._asked[peer] = None
+    link = core._links.new_id()
+    core._connecting._attempts(peer).dials[link] = None
+    core._on_facts([AttemptFailed(link, GoodbyeCode.DUPLICATE, "another stands")], world.now)
+    world.feed(one, Wakeup())
+    world.run_for(5.0)
+    assert peer not in core._neighbourhood.ring._asked

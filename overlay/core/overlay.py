@@ -196,7 +196,7 @@ class Overlay:
             case ClockSet(wall):
                 self._context.set_wall(wall, now)
                 self._elsewhere.on_clock(now)
-                self._membership.renew_soon(now)
+                self._membership.on_clock(now)
                 self._connecting.forgive_all(now)
                 self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):

@@ -564,11 +564,14 @@ class Connecting:
         return local
 
     def _wins_glare(self, peer: PeerId, attempt: bytes) -> bool:
-        """Whether an offer of ours to this peer stands against its own: the lower attempt wins."""
+        """Whether an offer of ours to this peer stands against its own: the lower attempt wins.
+
+        One whose link is open stands: the peer may have verified it, and taken its own offer back.
+        """
         attempts = self.by_peer.get(peer)
         if attempts is None or attempts.offering is None:
             return False
-        return attempts.offering.attempt < attempt
+        return attempts.offering.link in self.links.by_id or attempts.offering.attempt < attempt
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -609,8 +612,8 @@ class Connecting:
                 continue
             if not overtaken:
                 return self._failed(attempts, code, text, now)
-            # No failure: the link that it doubles stands, or is about to.
-            if attempts.waiting and not attempts.busy:
+            # No failure: the link that it doubles stands, or soon will. If not, others are chosen.
+            if not attempts.busy:
                 self._timers.set((Due.RETRY, attempts.peer), now + COMMAND_RETRY)
             return []
         return []
@@ -641,7 +644,10 @@ class Connecting:
         """A round has come to nothing: rest longer than after the last one."""
         code, text = attempts.last
         self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
-        failing = sum(1 for each in self.by_peer.values() if each.failures)
+        # Who is forgotten is not missing.
+        failing = sum(
+            1 for peer, each in self.by_peer.items() if each.failures and peer in self.book
+        )
         longest = CUT_OFF_MAX if failing > len(self.links.alive()) else BACKOFF_MAX
         delay = min(longest, BACKOFF_FIRST * 2**attempts.failures)
         delay *= self.context.random.uniform(0.75, 1.25)
@@ -708,9 +714,11 @@ class Connecting:
         stuck += [peer for each in beside for peer in self._offer_beside(each, now)]
         stuck += [peer for each in climbing for peer in self._climb(each, now)]
         for peer in retry:
-            waits = self.by_peer.get(peer)
-            if waits is not None and waits.waiting:
+            rested = self.by_peer.get(peer)
+            if rested is not None and rested.waiting:
                 stuck += self.start(peer, now)
+            elif rested is not None and not rested.busy and not self.links.is_up(peer):
+                stuck.append(peer)
         return stuck
 
     def _offer_beside(self, attempts: Attempts, now: float) -> list[PeerId]:

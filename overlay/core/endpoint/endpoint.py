@@ -232,6 +232,7 @@ class Endpoint:
         self._follow(heir, donor.pair)
         self._outputs.append(Move(heir.link, *donor.pair, heir.path))
         heir.doubtful = False
+        self._refusals.on_heard(heir.link)
         self._outputs.append(LinkAlive(heir.link))
         if heir.mapped is not None:
             self._outputs.append(Mapped(heir.link, heir.mapped))

@@ -129,10 +129,11 @@ class HalfOpenChecks:
             self._leave(check, next(iter(check.pairs)))
 
     def remove(self, check: HalfOpenCheck) -> None:
-        """Forget it."""
-        self._by_username.pop(check.username, None)
-        for pair in list(check.pairs):
-            self._leave(check, pair)
+        """Forget it, or the one of the same USERNAME that has come since it was crowded out."""
+        known = self._by_username.pop(check.username, None)
+        if known is not None:
+            for pair in list(known.pairs):
+                self._leave(known, pair)
 
     def _leave(self, check: HalfOpenCheck, pair: AddressPair) -> None:
         del check.pairs[pair]

@@ -343,6 +343,9 @@ class Links:
         rival = self.by_peer.get(result.peer)
         if rival is not None and rival.facts.attempt == result.resumes:
             return self._resume(rival, link, link.hello, record, now)
+        if result.resumes and not link.inbound:
+            # Lost on our side meanwhile, and the listener takes nothing on the path meant for it.
+            return self.end(link, GoodbyeCode.UNNEEDED, "the link that was to go on is lost")
         if rival is not None and result.boot < rival.boot:
             seen = TwinSeen(result.peer, rival, result.record)
             return [seen, *self._refuse(link, ELSEWHERE)]

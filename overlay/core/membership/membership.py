@@ -119,6 +119,11 @@ class Membership:
         """Renew shortly: changes often come several at once."""
         self._timers.set(Timer.RENEW, now + TELL_DELAY)
 
+    def on_clock(self, now: float) -> None:
+        """The clock was wrong, or we slept: sign anew, and wait for what others have signed."""
+        self.renew_soon(now)
+        self._timers.set(Timer.FORGET, now + FORGET_INTERVAL)
+
     def _member_token(self, day: int) -> TokenEntry:
         """The day's token, with which members may dial us directly (decision 0004)."""
         token_id, expires_at = day.to_bytes(8, "big"), day * DAY + DAY + RECORD_LIFE

@@ -122,6 +122,7 @@ class Lookahead:
             self.neighbours[peer] = Neighbour(link, place, places=(place,), tokens_at=now)
         else:
             known.link = link
+            self.heard(peer)  # on a link that nobody doubts
 
     def remove(self, peer: PeerId) -> bool:
         """A neighbour went or fell silent; whether it was one."""

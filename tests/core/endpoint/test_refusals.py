@@ -1,7 +1,7 @@
 """ICMP says that nobody is at a port: who is silent is gone, and nothing else is believed of it."""
 
 from overlay.core.endpoint.refusals import REFUSAL_TIMEOUT, REFUSALS_MAX, Refusals
-from overlay.core.events import LinkAlive, LinkLost, LinkSilent
+from overlay.core.events import Adopt, LinkAlive, LinkLost, LinkSilent
 from overlay.core.types import Address, EndReason, LinkId
 from tests.core.endpoint.test_liveness import LINK, A, linked
 from tests.core.endpoint.world import Shell, World
@@ -85,3 +85,23 @@ def test_what_is_remembered_of_refusals_is_bounded() -> None:
     for port in range(10 * REFUSALS_MAX):
         refusals.on_refused(Address("192.0.2.1", port), 0.0)
     assert len(refusals._refused) == REFUSALS_MAX
+
+
+def test_a_link_that_goes_on_over_another_path_is_not_refused_at_the_old_one() -> None:
+    """It was silent there; it is heard again elsewhere, so a refusal from there ends nothing."""
+    world, a, b = linked()
+    a.stock = True  # its old agent is not heard any more
+    silence(world, a, b, None)
+    assert b.said(LinkSilent)
+    a.frozen = False
+    elsewhere = Address("8.8.8.77", 1111)
+    world.shells[elsewhere], a.addresses = a, (elsewhere,)
+    a.dial(2, b, b"\x01" * 16)
+    world.run(1.0)
+    other = LinkId(3)
+    assert b.up() == [LINK, other]
+    b.endpoint.perform(Adopt(LINK, other), world.now)
+    b.flush()
+    assert b.said(LinkAlive) == [LinkAlive(LINK)]
+    refuse(world, b, A)
+    assert not b.said(LinkLost)

@@ -118,6 +118,20 @@ def test_a_newcomer_replaces_the_oldest_of_its_prefix_or_of_all() -> None:
     assert not checks.is_expired("far 0"), "crowded out is not expired"
 
 
+def test_a_check_that_was_crowded_out_and_came_again_leaves_nothing_behind() -> None:
+    """What is known of the first is taken back when the second is there."""
+    checks = HalfOpenChecks()
+    first, again = half_open("same"), half_open("same")
+    checks.add(first)
+    checks.checked(first, (A, B), nominated=True)
+    checks.remove(first)
+    checks.add(again)
+    checks.checked(again, (C, B), nominated=True)
+    checks.remove(first)
+    assert len(checks) == 0
+    assert not checks._by_pair
+
+
 def test_one_dialler_checks_from_four_addresses_at_most() -> None:
     checks = HalfOpenChecks()
     only = half_open("only")

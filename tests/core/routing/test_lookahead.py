@@ -121,3 +121,12 @@ def test_a_flood_is_cut_after_a_burst_and_let_in_again_at_the_rate() -> None:
     assert sum(let_in) == REQUESTS_BURST
     assert not neighbour.allowed(0.0)
     assert neighbour.allowed(0.1)
+
+
+def test_a_neighbour_in_doubt_is_sure_again_on_another_link() -> None:
+    """Its process was restarted: what it did not acknowledge went to the one before."""
+    lookahead = around("a")
+    lookahead.doubt(peer("a"))
+    assert not lookahead.is_sure(peer("a"))
+    lookahead.add(peer("a"), LinkId(7), 1.0)
+    assert lookahead.is_sure(peer("a"))

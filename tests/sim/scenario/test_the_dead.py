@@ -61,6 +61,27 @@ def test_without_rests_the_dead_are_dialled_for_ever(monkeypatch: pytest.MonkeyP
     assert max(attempts.rounds.values()) > 12
 
 
+def test_members_that_are_forgotten_do_not_shorten_the_rest_from_who_dies_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were they counted, a node would think itself cut off, and dial four times a minute."""
+    monkeypatch.setattr(membership, "FORGET_AFTER", 100.0)
+    monkeypatch.setattr(membership, "FORGET_INTERVAL", 50.0)
+    world = World(1, checked=True)
+    nodes = mesh(world, 8)
+    for node in nodes[4:]:
+        world.crash(node)
+    world.run_for(5 * MINUTES)
+    for node in nodes[:4]:
+        assert len(node.core.known()) == len(node.neighbours()) == 3
+    monkeypatch.setattr(membership, "FORGET_AFTER", 2 * DAY)
+    attempts = Attempts(world, nodes[0])
+    world.crash(nodes[0])
+    world.run_for(5 * MINUTES)
+    assert attempts.rounds
+    assert max(attempts.rounds.values()) <= 8
+
+
 def knows(node: SimNode, other: SimNode) -> bool:
     return any(record.peer_id == other.peer_id for record in node.core.known())
 
@@ -112,6 +133,22 @@ def test_who_brings_the_record_of_somebody_forgotten_is_not_believed() -> None:
     world.run_for(60.0)
     assert away.neighbours()
     assert [node.name for node in world.up() if knows(node, dead)] == [away.name]
+
+
+def test_who_was_asleep_for_days_forgets_nobody_before_it_can_hear_of_them() -> None:
+    """It was about to look who is silent, and its links have not been given up yet."""
+    world = World(6, checked=True)
+    nodes = mesh(world, 24)
+    asleep = nodes[5]
+    world.run_for(FORGET_INTERVAL - 20.0 - world.now)
+    world.partition([[asleep]])
+    world.run_for(10.0)
+    for node in nodes:
+        world.step_clock(node, 3 * DAY)
+    world.run_for(15.0)
+    assert asleep.core.peers()
+    assert not asleep.neighbours()
+    assert len(asleep.core.known()) == 23
 
 
 def test_without_a_date_the_dead_are_known_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

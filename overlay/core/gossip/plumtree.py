@@ -467,9 +467,11 @@ class Plumtree:
         if flow is not None and now < flow.moved_at + BEARER_TIMEOUT:
             self._timers.set(message_id, flow.moved_at + BEARER_TIMEOUT)
             return
-        # The paper's removeFirstAnnouncement: who announced it first.
-        parent = self._parent
-        peer = parent if parent in announcers and parent is not None else next(iter(announcers))
+        # The paper's removeFirstAnnouncement: who announced it first. Our parent goes before, but
+        # only once: it may announce again and again what it does not bring.
+        parent, peer = self._parent, next(iter(announcers))
+        if parent is not None and parent in announcers and not missing.asked:
+            peer = parent
         del announcers[peer]
         missing.asked = True
         self._send(peer, Graft(message_id))

@@ -10,6 +10,7 @@ from overlay.core.gossip.plumtree import (
     GRAFT_SPREAD,
     GRAFT_TIMEOUT,
     NO_MESSAGE,
+    REGRAFT_TIMEOUT,
     Plumtree,
 )
 from overlay.core.types import LinkId, PeerId
@@ -189,3 +190,22 @@ def test_nodes_that_miss_the_same_message_do_not_all_ask_at_once() -> None:
     waits = [at - 1.0 for at in node.tree._timers.deadlines.values()]
     assert GRAFT_TIMEOUT <= min(waits) <= max(waits) <= GRAFT_TIMEOUT * GRAFT_SPREAD
     assert len({round(wait, 2) for wait in waits}) > 20
+
+
+def test_a_parent_that_announces_again_and_again_but_brings_nothing_is_replaced() -> None:
+    node = Tree(1, 2)
+    node.tree.on_gossip(peer(1), message(1), 1.0)
+    node.tree.on_prune(peer(2))
+    node.told()
+    now, asked = 2.0, list[int]()
+    while now < 2.0 + 4 * REGRAFT_TIMEOUT:
+        node.tree.on_ihave(peer(1), announced(2, 1), now)
+        if now == 2.0:
+            node.tree.on_ihave(peer(2), announced(2, 9), now)
+        node.tree.on_time(now)
+        asked += [link for link, what in node.told() if what == Graft(message(2).message_id)]
+        now += REGRAFT_TIMEOUT / 4
+    assert asked[:2] == [1, 2]
+    node.tree.on_gossip(peer(2), message(2), now)
+    node.tree.on_gossip(peer(2), message(3), now)
+    assert node.told() == [], "and feeds us from now on"

@@ -492,11 +492,7 @@ class Plumtree:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
             return
-        if peer not in self.eager:
-            # What is about to be announced to the lazy would be neither pushed nor announced.
-            self._make_eager(peer)
-            queued = [each for each in self._lazy_queue if each.message_id != message.message_id]
-            self._send_ihave(peer, queued)
+        self._make_eager(peer, message.message_id)
         cached = self._cache.get(message.message_id)
         onward = None if cached is None else _onward(cached.message)
         if onward is not None:
@@ -529,10 +525,15 @@ class Plumtree:
             self._stopped[peer] = None
             self._send(peer, Prune())
 
-    def _make_eager(self, peer: PeerId) -> None:
-        if peer in self.links:
-            self.lazy.pop(peer, None)
-            self.eager[peer] = None
+    def _make_eager(self, peer: PeerId, wanted: bytes = NO_MESSAGE) -> None:
+        """Push to it from now on; `wanted` is sent to it anyway."""
+        if peer not in self.links:
+            return
+        if peer in self.lazy:
+            # What is about to be announced to the lazy would be neither pushed nor announced.
+            del self.lazy[peer]
+            self._send_ihave(peer, [each for each in self._lazy_queue if each.message_id != wanted])
+        self.eager[peer] = None
 
     def _make_lazy(self, peer: PeerId) -> None:
         if peer in self.eager:

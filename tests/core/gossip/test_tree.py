@@ -5,6 +5,7 @@ import pytest
 from overlay.core.events import Transmit
 from overlay.core.gossip.plumtree import (
     ALL_MESSAGES,
+    ANNOUNCE_DELAY,
     CACHE_LIFE,
     FED_LATELY,
     GRAFT_SPREAD,
@@ -209,3 +210,14 @@ def test_a_parent_that_announces_again_and_again_but_brings_nothing_is_replaced(
     node.tree.on_gossip(peer(2), message(2), now)
     node.tree.on_gossip(peer(2), message(3), now)
     assert node.told() == [], "and feeds us from now on"
+
+
+def test_who_is_grafted_hears_of_what_was_about_to_be_announced_to_it() -> None:
+    node = Tree(1, 2)
+    node.tree.on_prune(peer(2))
+    node.tree.on_ihave(peer(2), announced(1, 3), 1.0)
+    late = 1.0 + GRAFT_TIMEOUT * GRAFT_SPREAD
+    node.tree.broadcast(message(2, origin=node.context.peer_id), late)
+    node.tree.on_time(late)
+    node.tree.on_time(late + ANNOUNCE_DELAY)
+    assert node.heard_of() == [(2, 2)]

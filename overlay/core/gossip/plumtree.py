@@ -485,9 +485,11 @@ class Plumtree:
         if flow is not None and now < flow.moved_at + BEARER_TIMEOUT:
             self._timers.set(message_id, flow.moved_at + BEARER_TIMEOUT)
             return
-        # The paper's removeFirstAnnouncement: who announced it first.
-        parent = self._parent
-        peer = parent if parent in announcers and parent is not None else next(iter(announcers))
+        # The paper's removeFirstAnnouncement: who announced it first. Our parent goes before, but
+        # only once: it may announce again and again what it does not bring.
+        parent, peer = self._parent, next(iter(announcers))
+        if parent is not None and parent in announcers and not missing.asked:
+            peer = parent
         del announcers[peer]
         missing.asked = True
         self._send(peer, Graft(message_id))
@@ -508,11 +510,7 @@ class Plumtree:
                 del self._unasked[peer]
                 self._send_ihave(peer, self._cached_since(-math.inf, -math.inf))
             return
-        if peer not in self.eager:
-            # What is about to be announced to the lazy would be neither pushed nor announced.
-            self._make_eager(peer)
-            queued = [each for each in self._lazy_queue if each.message_id != message.message_id]
-            self._send_ihave(peer, queued)
+        self._make_eager(peer, message.message_id)
         cached = self._cache.get(message.message_id)
         onward = None if cached is None else _onward(cached.message)
         if onward is not None:
@@ -545,10 +543,15 @@ class Plumtree:
             self._stopped[peer] = None
             self._send(peer, Prune())
 
-    def _make_eager(self, peer: PeerId) -> None:
-        if peer in self.links:
-            self.lazy.pop(peer, None)
-            self.eager[peer] = None
+    def _make_eager(self, peer: PeerId, wanted: bytes = NO_MESSAGE) -> None:
+        """Push to it from now on; `wanted` is sent to it anyway."""
+        if peer not in self.links:
+            return
+        if peer in self.lazy:
+            # What is about to be announced to the lazy would be neither pushed nor announced.
+            del self.lazy[peer]
+            self._send_ihave(peer, [each for each in self._lazy_queue if each.message_id != wanted])
+        self.eager[peer] = None
 
     def _make_lazy(self, peer: PeerId) -> None:
         if peer in self.eager:

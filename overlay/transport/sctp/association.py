@@ -355,6 +355,7 @@ class Sctp(Sizing):
         if state is self.State.ESTABLISHED:
             self._association_state = state
             self.established = True
+            self._resize()  # a search may have begun before anything could be sent
             return
         self.over = self.over or state is self.State.CLOSED
         super()._set_state(state)

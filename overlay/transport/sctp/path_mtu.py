@@ -68,7 +68,7 @@ class PathMtu:
         self.size = most
         self.state = Search.COMPLETE
         self.is_stalled = False
-        self._least, self._most = least, most
+        self._least, self._most = min(least, most), most
         self._path = path
         self._sizes: BoundedDict[Address, int] = BoundedDict(PATHS_MAX)
         self._probes: list[tuple[bytes, int]] = []
@@ -161,8 +161,8 @@ class PathMtu:
     def on_answer(self, nonce: bytes, now: float) -> None:
         """A probe has arrived there, and its answer here."""
         number, size = _NONCE.unpack(nonce)
-        if number < self._valid_from or number >= self._count:
-            return
+        if not self._valid_from <= number < self._count or size > self._most or size % 4:
+            return  # of another path, or made up
         if self.state is Search.DOUBTED:
             if size >= self.size:
                 self._settle_doubt(now)

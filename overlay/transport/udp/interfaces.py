@@ -60,7 +60,7 @@ def look_around() -> Surroundings:
     """
     hosts, zones = list[LocalHost](), dict[int, None]()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for adapter in ifaddr.get_adapters():
+        for adapter in _adapters():
             interface = adapter.nice_name.partition(":")[0]  # "eth0:1" is eth0's, too
             if not _is_running(asking, interface):
                 continue
@@ -70,6 +70,13 @@ def look_around() -> Surroundings:
                 if needs_zone(host) and adapter.index is not None:
                     zones[adapter.index] = None
     return Surroundings(tuple(hosts), tuple(_routed(FAR_AWAY)), tuple(zones)[:ZONES_MAX])
+
+
+def _adapters() -> Iterable[ifaddr.Adapter]:
+    try:
+        return ifaddr.get_adapters()
+    except (AssertionError, ValueError) as error:  # an address without a netmask, a strange name
+        raise OSError(f"the interfaces cannot be read: {error}") from error
 
 
 def _is_running(asking: socket.socket, interface: str) -> bool:

@@ -206,7 +206,8 @@ class UdpSocket:
     def _send_to_zones(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send to a link-local address on the link where it was heard, else on each of ours."""
         info = self._info(local.host) if self._wildcard and local is not None else []
-        for zone in self._zones_of.get(remote.host, self.zones):
+        heard = self._zones_of.get(remote.host, ())
+        for zone in [each for each in heard if each in self.zones] or self.zones:
             for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
                 try:
                     self._socket.sendmsg((data,), info, 0, (*remote, 0, zone))

@@ -5,11 +5,13 @@ import pytest
 from overlay.core.events import Transmit
 from overlay.core.gossip.plumtree import (
     ALL_MESSAGES,
+    ANNOUNCE_DELAY,
     CACHE_LIFE,
     FED_LATELY,
     GRAFT_SPREAD,
     GRAFT_TIMEOUT,
     NO_MESSAGE,
+    REGRAFT_TIMEOUT,
     Plumtree,
 )
 from overlay.core.types import LinkId, PeerId
@@ -203,3 +205,33 @@ def test_a_node_learns_how_long_a_message_comes_after_its_announcement(
     node.tree.on_ihave(peer(1), announced(40, 2), 50.0)
     at = node.tree._timers.deadlines[message(40).message_id]
     assert least <= at - 50.0 <= most * GRAFT_SPREAD
+
+
+def test_a_parent_that_announces_again_and_again_but_brings_nothing_is_replaced() -> None:
+    node = Tree(1, 2)
+    node.tree.on_gossip(peer(1), message(1), 1.0)
+    node.tree.on_prune(peer(2))
+    node.told()
+    now, asked = 2.0, list[int]()
+    while now < 2.0 + 4 * REGRAFT_TIMEOUT:
+        node.tree.on_ihave(peer(1), announced(2, 1), now)
+        if now == 2.0:
+            node.tree.on_ihave(peer(2), announced(2, 9), now)
+        node.tree.on_time(now)
+        asked += [link for link, what in node.told() if what == Graft(message(2).message_id)]
+        now += REGRAFT_TIMEOUT / 4
+    assert asked[:2] == [1, 2]
+    node.tree.on_gossip(peer(2), message(2), now)
+    node.tree.on_gossip(peer(2), message(3), now)
+    assert node.told() == [], "and feeds us from now on"
+
+
+def test_who_is_grafted_hears_of_what_was_about_to_be_announced_to_it() -> None:
+    node = Tree(1, 2)
+    node.tree.on_prune(peer(2))
+    node.tree.on_ihave(peer(2), announced(1, 3), 1.0)
+    late = 1.0 + GRAFT_TIMEOUT * GRAFT_SPREAD
+    node.tree.broadcast(message(2, origin=node.context.peer_id), late)
+    node.tree.on_time(late)
+    node.tree.on_time(late + ANNOUNCE_DELAY)
+    assert node.heard_of() == [(2, 2)]

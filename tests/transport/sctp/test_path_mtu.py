@@ -20,7 +20,7 @@ from overlay.transport.sctp.path_mtu import (
     Search,
 )
 from tests.transport.sctp.test_association import heard, say, up
-from tests.transport.sctp.wire import LEAST
+from tests.transport.sctp.wire import LEAST, Wire, pair
 
 HERE, THERE = Address("192.0.2.1", 1), Address("192.0.2.2", 2)
 RTT = 0.05
@@ -222,6 +222,23 @@ def test_a_handshake_that_needed_small_datagrams_is_followed_by_small_packets() 
     assert 600 - GRANULARITY <= trip.mtu.size <= 600
 
 
+@pytest.mark.parametrize("size", [0, LEAST, PACKET_BYTES - 3, PACKET_BYTES + 4, 2**32 - 4])
+def test_an_answer_that_the_peer_has_made_up_makes_no_packet_too_large(size: int) -> None:
+    mtu = PathMtu(LEAST, PACKET_BYTES, path=HERE)
+    mtu.begin_small(0.0)
+    ((nonce, _),) = mtu.take()
+    mtu.on_answer(nonce[:4] + size.to_bytes(4, "big"), 0.1)
+    assert mtu.size == LEAST
+
+
+def test_small_packets_are_no_larger_than_others() -> None:
+    """Where every path carries what is sent at most, as over IPv6."""
+    mtu = PathMtu(PACKET_BYTES + 4, PACKET_BYTES, path=HERE)
+    mtu.begin_small(0.0)
+    assert mtu.size == PACKET_BYTES
+    assert not mtu.take()
+
+
 Change = tuple[int, float, float]
 """For so many seconds the path carries so much, and loses so much."""
 
@@ -275,6 +292,18 @@ async def test_large_messages_arrive_over_a_path_that_drops_large_packets(
     assert wire.dropped == before, "new chunks fit"
     assert alice.association.packet_bytes <= path_mtu - OVERHEAD or path_mtu == 1253
     assert alice.association.packet_bytes > min(path_mtu - OVERHEAD, PACKET_BYTES) - GRANULARITY - 4
+
+
+async def test_packets_that_begin_small_grow_without_a_loss(loop: None) -> None:
+    wire = Wire()
+    alice, bob = pair(wire)
+    for end in (alice, bob):
+        end.mtu.begin_small(0.0)
+    assert wire.run(lambda: alice.is_up and bob.is_up)
+    wire.run(lambda: False, 5.0)
+    for end in (alice, bob):
+        assert end.association.packet_bytes == PACKET_BYTES
+        assert end.sizes == [PACKET_BYTES]
 
 
 async def test_without_the_search_nothing_arrives_again(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import ifaddr
 import pytest
 import trio
 
@@ -45,6 +46,18 @@ def test_the_interfaces_of_this_machine_can_be_read() -> None:
     assert {"lo", "lo0"} & {each.interface for each in found.hosts} or not found.hosts
     own = {each.host for each in found.hosts}
     assert set(found.routed) <= own
+
+
+@pytest.mark.parametrize("error", [AssertionError("no netmask"), ValueError("no UTF-8")])
+def test_an_interface_that_ifaddr_cannot_read_ends_nothing(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_adapters() -> None:
+        raise error
+
+    monkeypatch.setattr(ifaddr, "get_adapters", get_adapters)
+    with pytest.raises(OSError, match="interfaces"):
+        look_around()
 
 
 async def test_a_change_of_addresses_is_told_once_and_no_change_never(
@@ -190,6 +203,15 @@ def test_nobody_on_another_link_leads_away_what_is_for_a_link_local_address(
     for number in range(1000):
         ipv6.socket._heard_from(f"fe80::{number:x}", 2)
     assert len(ipv6.socket._zones_of) <= 256
+
+
+def test_a_link_that_has_gone_is_where_nobody_was_heard(ipv6: Ipv6) -> None:
+    """An adapter that is plugged in again has another index."""
+    ipv6.socket.zones = (2, 3)
+    ipv6.socket._heard_from("fe80::7", 3)
+    ipv6.socket.zones = (2, 4)
+    ipv6.socket.send(b"x", Address("fe80::7", 9), None)
+    assert [target[3] for target in ipv6.kernel.sent] == [2, 4]
 
 
 def test_a_link_that_does_not_take_it_keeps_it_from_no_other(ipv6: Ipv6) -> None:

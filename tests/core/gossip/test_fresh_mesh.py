@@ -105,6 +105,12 @@ def test_where_both_ends_prune_whoever_is_later_the_same_seed_is_slow(
         self._parent = peer
         on_gossip(self, peer, message, now)
 
+    def make_eager(self: Plumtree, peer: PeerId, wanted: bytes = b"") -> None:
+        if peer in self.links:
+            self.lazy.pop(peer, None)
+            self.eager[peer] = None
+
+    monkeypatch.setattr(Plumtree, "_make_eager", make_eager)
     monkeypatch.setattr(Plumtree, "on_duplicate", on_duplicate)
     monkeypatch.setattr(Plumtree, "on_prune", on_prune)
     monkeypatch.setattr(Plumtree, "on_gossip", on_news)

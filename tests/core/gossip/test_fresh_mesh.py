@@ -88,7 +88,7 @@ def test_where_both_ends_prune_whoever_is_later_the_same_seed_is_slow(
     """
     for bound in ("GRAFT_TIMEOUT_MIN", "GRAFT_TIMEOUT_MAX"):
         monkeypatch.setattr(plumtree, bound, 0.5)
-    assert Run(46, count=40).p99 <= BAR
+    assert Run(113, count=40).p99 <= BAR
     on_gossip = Plumtree.on_gossip
 
     def on_duplicate(self: Plumtree, peer: PeerId, message: Published, now: float) -> None:
@@ -114,7 +114,7 @@ def test_where_both_ends_prune_whoever_is_later_the_same_seed_is_slow(
     monkeypatch.setattr(Plumtree, "on_duplicate", on_duplicate)
     monkeypatch.setattr(Plumtree, "on_prune", on_prune)
     monkeypatch.setattr(Plumtree, "on_gossip", on_news)
-    assert Run(46, count=40).p99 > 2 * BAR
+    assert Run(113, count=40).p99 > 2 * BAR
 
 
 @pytest.mark.soak

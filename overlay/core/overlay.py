@@ -102,9 +102,7 @@ class Overlay:
         self._links = Links(context)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(
-            context, self._record_of, book.owner, book.prefix_of, self._knows_everybody
-        )
+        self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
@@ -462,9 +460,6 @@ class Overlay:
     def _record_of(self, peer: PeerId) -> bytes | None:
         """A member's record as it was signed, or our own."""
         return self._membership.own if peer == self._context.peer_id else self._book.bytes_of(peer)
-
-    def _knows_everybody(self, now: float) -> bool:
-        return self._membership.knows_everybody(now)
 
     # --- the neighbourhood ---------------------------------------------------------------------
 

@@ -643,7 +643,8 @@ class Connecting:
     def _rest(self, attempts: Attempts, now: float) -> None:
         """A round has come to nothing: rest longer than after the last one."""
         code, text = attempts.last
-        self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
+        if attempts.peer not in self.links.by_peer:  # Else the fate of its link says more.
+            self.context.report("debug", ATTEMPT_FAILED, peer=attempts.peer, code=code, text=text)
         # Who is forgotten is not missing.
         failing = sum(
             1 for peer, each in self.by_peer.items() if each.failures and peer in self.book

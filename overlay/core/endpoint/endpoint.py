@@ -422,7 +422,7 @@ class Endpoint:
         again = best.claim.attempt == check.claim.attempt
         if not (again or now >= check.begun_at + RESTART_PATIENCE):
             return
-        check.restarts = best.link
+        check.restart(best.link)
         if isinstance(best.ice, LiteSession):
             nonce = best.ice.ask_restarted(pair, now)
             if nonce is not None:

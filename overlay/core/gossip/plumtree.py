@@ -17,7 +17,7 @@ most of the duplicates came from new neighbours.
 
 Deviation: who is pushed to decides whether it is, and it keeps one neighbour, its *parent*, whose
 duplicates prune nothing. With messages under way at once, and both ends making a branch lazy, the
-prunes of one message cut what another had just joined (docs/decisions/0035).
+prunes of one message cut what another had just joined (docs/decisions/0035-a-parent-is-kept.md).
 """
 
 import math

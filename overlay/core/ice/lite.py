@@ -52,6 +52,10 @@ class HalfOpenCheck:
     pairs: dict[AddressPair, None] = field(default_factory=dict)
     """Where it checked from, the latest last."""
 
+    def restart(self, link: LinkId) -> None:
+        """It may be going on with this association."""
+        self.restarts = link
+
     def expired(self, now: float) -> bool:
         """Whether it has checked for too long without coming in."""
         timeout = HALF_OPEN_TIMEOUT if self.nominated else NOMINATION_TIMEOUT

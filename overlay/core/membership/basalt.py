@@ -139,8 +139,6 @@ class Basalt:
     owner_of: Callable[[bytes], PeerId | None]
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
-    everybody: Callable[[float], bool]
-    """Whether we have every member's record, so that all have competed: then no views travel."""
     samples: deque[PeerId] = field(init=False)
     """The paper's samples, the newest last: peers of slots that were then seeded anew."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -316,7 +314,7 @@ class Basalt:
             self._sample()
         self._pause = min(2 * self._pause, self.parameters.interval)
         self._timers.set(Timer.ROUND, now + self._pause * self.context.random.uniform(0.9, 1.1))
-        partner = None if self.everybody(now) else self._select_peer()
+        partner = self._select_peer()
         if partner is None:
             return []
         request = self._new_request(partner, now)

@@ -58,8 +58,6 @@ class Neighbourhood:
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     """The address prefix in a member's record: one attacker may have all addresses of a prefix."""
-    everybody: Callable[[float], bool]
-    """Whether we have every member's record, or soon will."""
     views: HyParView = field(init=False)
     passive: Basalt | ShuffledView = field(init=False)
     ring: Ring = field(init=False)
@@ -80,9 +78,7 @@ class Neighbourhood:
         settings, views = self.context.settings, self.views
         if settings.passive_policy == "basalt":
             slots = Slots(settings.passive_size, settings.exchange_interval)
-            return Basalt(
-                self.context, slots, self.record_of, self.owner_of, self.prefix, self.everybody
-            )
+            return Basalt(self.context, slots, self.record_of, self.owner_of, self.prefix)
         return ShuffledView(
             self.context,
             ShuffleParameters(settings.passive_size),

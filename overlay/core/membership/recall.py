@@ -74,14 +74,14 @@ class Recalling:
             elif refusal is Refusal.FUTURE:
                 self._future += 1
             else:
-                del self._met[peer]
+                self._met.pop(peer)
         return found
 
     # --- when --------------------------------------------------------------------------------
 
     def call(self, now: float) -> list[PeerId]:
         """Whom to call in the round that begins now: everybody in turn, who was met last first."""
-        met = dict.fromkeys([*reversed(self._met), *self.book.peers()])
+        met = dict.fromkeys([*reversed(self._met), *self._heard_of()])
         known = [peer for peer in met if peer in self.book]
         fresh = [peer for peer in known if peer not in self._called]
         if known and not fresh:
@@ -103,7 +103,7 @@ class Recalling:
 
     def _is_needed(self) -> bool:
         """Whether nobody is linked, and somebody could be."""
-        anybody = bool(self._met or len(self.book)) and self.context.settings.auto
+        anybody = bool(self._met or self._heard_of()) and self.context.settings.auto
         return anybody and self._is_alone()
 
     def _is_alone(self) -> bool:
@@ -149,7 +149,11 @@ class Recalling:
         )  # fmt: skip
 
     def _members(self) -> int:
-        return len({**self._met, **dict.fromkeys(self.book.peers())}) - self._future
+        return len({**self._met, **dict.fromkeys(self._heard_of())}) - self._future
+
+    def _heard_of(self) -> list[PeerId]:
+        """Members whose records have come by gossip, if those may be dialled."""
+        return list(self.book.peers()) if self.context.settings.direct else []
 
     def text(self) -> str:
         """What is being tried and what would help; empty when somebody is linked."""

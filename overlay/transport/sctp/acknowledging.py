@@ -66,7 +66,7 @@ class Acknowledging(RTCSctpTransport):
         self._loop = self._clock = clock
         self._rto = RTO_INITIAL
         self.over = False  # the peer ended the association, or it never came about
-        self.acknowledged = False  # the peer has acknowledged something new; who reads resets it
+        self.acknowledged = False  # the peer has acknowledged something new
         self._is_troubled = False  # the timer has run out, and nothing has been acknowledged since
         self._peer_rwnd = USERDATA_MAX_LENGTH
         self._resend = False  # something in flight is marked to be sent again

@@ -92,7 +92,7 @@ class Sctp(Sizing):
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
         self.established = False
         self.unsent = 0  # bytes queued that have not been sent once
-        self.confirmed: list[bytes] = []  # nonces of ours that have come back; take them out
+        self._confirmed: list[bytes] = []  # nonces of ours that have come back
         self._inbox: list[tuple[int, int, bytes]] = []
         self._probe_at = 0.0
         self._ends_soon = False
@@ -137,6 +137,12 @@ class Sctp(Sizing):
         """Drain the messages received: stream id, payload protocol, data."""
         inbox, self._inbox = self._inbox, []
         return inbox
+
+    def take_acknowledged(self) -> list[bytes]:
+        """The nonces of ours that have come back; `acknowledged` is false again."""
+        self.acknowledged = False
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
 
     def queue(self, channel: Channel, protocol: int, data: bytes) -> None:
         """Cut a message (at least one byte) into DATA chunks; `flush` sends them."""
@@ -218,7 +224,7 @@ class Sctp(Sizing):
         kind, nonce = answer
         if kind == HeartbeatKind.PATH:
             self.acknowledged = True
-            self.confirmed.append(nonce)
+            self._confirmed.append(nonce)
         elif kind == HeartbeatKind.SIZE:
             self.acknowledged = True
             self._on_size_answer(nonce)

@@ -268,13 +268,13 @@ class Link:
 
     def _on_acknowledged(self, sctp: Sctp, remote: Address, local: Address | None) -> None:
         """Something of ours has arrived: tell the host of it."""
-        sctp.acknowledged = False
+        confirmed = sctp.take_acknowledged()
         now = self._host.now()
         if now >= self._heard_until:
             self._heard_until = now + HEARD_INTERVAL
             self._host.acknowledged(self)
-        while sctp.confirmed:
-            self._host.confirmed(self, sctp.confirmed.pop(), remote, local)
+        for nonce in confirmed:
+            self._host.confirmed(self, nonce, remote, local)
 
     def _send_datagram(self, data: bytes) -> None:
         self._host.send_datagram(data, self.remote, self.local)

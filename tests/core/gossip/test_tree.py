@@ -197,7 +197,7 @@ def test_nodes_that_miss_the_same_message_do_not_all_ask_at_once() -> None:
 def test_a_node_learns_how_long_a_message_comes_after_its_announcement(
     lag: float, least: float, most: float
 ) -> None:
-    """Where links are fast, what is lost is asked for soon; where they are slow, nothing is twice."""
+    """On fast links what is lost is asked for soon; on slow ones nothing comes twice."""
     node = Tree(1)
     for number in range(1, 40):
         node.tree.on_ihave(peer(1), announced(number, 2), float(number))

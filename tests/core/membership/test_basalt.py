@@ -35,14 +35,12 @@ class Node:
         """Whose records we do not hold."""
         self.prefixes: dict[PeerId, str] = {}
         self.now = 0.0
-        self.everybody = False
         self.view = Basalt(
             Context(born, crypto, Random(seed + 1)),
             Slots(size, interval),
             lambda peer: None if peer in self.unknown else b"record",
             lambda data: PeerId(data[-32:]) if len(data) >= 32 else None,
             lambda peer: self.prefixes.get(peer, ""),
-            lambda now: self.everybody,
         )
 
     def round(self) -> list[Ask]:

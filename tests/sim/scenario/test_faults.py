@@ -118,14 +118,15 @@ def test_without_seeking_the_halves_stay_apart(monkeypatch: pytest.MonkeyPatch) 
     """The counter-test: a world in which nobody looks for the absent is not settled in time."""
     monkeypatch.setattr("overlay.core.membership.hyparview.SEEK_INTERVAL", 1e9)
     monkeypatch.setattr("overlay.core.routing.ring.RETRY_INTERVAL", 1e9)
+    monkeypatch.setattr("overlay.core.membership.hyparview.REST", 1e9)
     monkeypatch.setattr("overlay.core.connect.connect.CUT_OFF_MAX", 1e9)
     monkeypatch.setattr("overlay.core.connect.connect.BACKOFF_FIRST", 1e9)
-    world = World(3, checked=True, replay="this very test")
+    world = World(5, checked=True, replay="this very test")
     nodes = mesh(world, 24)
     world.partition([nodes[:12]])
     world.run_for(150.0)
     world.heal()
-    with pytest.raises(Violated, match=r"seed 3, at .*2 parts of 12, 12; replay: this very test"):
+    with pytest.raises(Violated, match=r"seed 5, at .*2 parts of 12, 12; replay: this very test"):
         liveness.demand(world)
 
 

@@ -104,9 +104,9 @@ async def test_a_heartbeat_is_padded_to_a_size_and_answered_without_the_padding(
         assert len(packet) == (size or 32)
         alice.dtls.send(packet)
         wire.largest = 0
-        assert wire.run(lambda: bool(alice.association.confirmed))
+        assert wire.run(lambda: bool(alice.association._confirmed))
         sizes.append(wire.largest)
-        assert alice.association.confirmed.pop() == NONCE
+        assert alice.association._confirmed.pop() == NONCE
     assert max(sizes) < 100, "the answer is small, whatever was asked"
     say(bob, b"fine")
     assert wire.run(lambda: bool(heard(alice)))
@@ -119,5 +119,5 @@ async def test_an_answer_to_something_else_is_passed_over(loop: None, parameter:
     _, alice, _ = up()
     alice.association.acknowledged = False
     feed(alice, chunk(5, parameter + bytes(-len(parameter) % 4)))
-    assert not alice.association.confirmed
+    assert not alice.association._confirmed
     assert not alice.association.acknowledged

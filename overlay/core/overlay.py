@@ -247,6 +247,7 @@ class Overlay:
         if isinstance(event, LinkSilent):
             self._on_routing(self._routing.remove(peer, now), now)
             self._on_neighbours(self._neighbourhood.on_silent(peer, now), now)
+            self._gossip.tree.on_unlinked(peer, now)  # It may have left the view when in doubt.
             self._on_presence(peer, "peer_silent", now)
         elif isinstance(event, LinkSuspect):
             self._routing.on_suspect(peer)

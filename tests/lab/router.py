@@ -3,8 +3,7 @@
 It stands alone because what it does in silence is the point: no host is ever told.
 """
 
-from types import TracebackType
-from typing import Self
+from contextlib import ExitStack
 
 from tests.lab.lan import Host, Lan
 from tests.lab.namespaces import Namespace, join_veth
@@ -32,12 +31,14 @@ table ip fragments {
 """As many firewalls do: before anything puts the fragments together again."""
 
 
-class Routed:
+class Routed(ExitStack):
     """`near` and `far`: two LANs that reach each other over two routers, by IPv4 and IPv6."""
 
     def __init__(self, *, silent: bool = True) -> None:
-        self.near, self.far = Lan("10.81.0.0/24"), Lan("10.82.0.0/24")
-        self._routers = Namespace(), Namespace()
+        super().__init__()
+        self.near = self.enter_context(Lan("10.81.0.0/24"))
+        self.far = self.enter_context(Lan("10.82.0.0/24"))
+        self._routers = self.enter_context(Namespace()), self.enter_context(Namespace())
         join_veth(self._routers[0], "leg", self._routers[1], "leg")
         for side, (router, lan) in enumerate(
             zip(self._routers, (self.near, self.far), strict=True)
@@ -81,20 +82,3 @@ class Routed:
         """From now on no fragment of an IPv4 packet gets through."""
         for router in self._routers:
             router.nft(NO_FRAGMENTS)
-
-    def close(self) -> None:
-        for router in self._routers:
-            router.close()
-        self.near.close()
-        self.far.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

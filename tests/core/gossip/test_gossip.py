@@ -161,3 +161,33 @@ def test_who_loses_all_neighbours_at_once_misses_nothing_and_is_heard(seed: int,
     for node in (bereft, other):
         heard = [each.name for each in world.heard(node.name.encode()) if each.alive]
         assert sorted(heard) == living
+
+
+def test_who_has_fallen_silent_is_sent_no_copies() -> None:
+    """Its link is kept for a minute, and it may have left the view before, when in doubt."""
+    world = World(2)
+    nodes = grown(world, 20)
+    dead = nodes[7]
+    wasted: list[float] = []
+    perform = world.network.perform
+
+    def look(node: SimNode, effect: Effect) -> None:
+        if isinstance(effect, Transmit) and isinstance(effect.message, Gossip):
+            link = node.core._links.by_id.get(effect.link)
+            if link is not None and link.peer == dead.peer_id:
+                wasted.append(world.now)
+        perform(node, effect)
+
+    world.network.perform = look  # type: ignore[method-assign]
+    world.publish(nodes[0], b"warm-up")
+    world.run_for(2.0)
+    feeder = next(node for node in nodes if node.peer_id == dead.core._gossip.tree._parent)
+    del feeder.core._neighbourhood.views.active[dead.peer_id]
+    feeder.core._gossip.tree.on_neighbour_down(dead.peer_id, world.now, linked=True)
+    world.crash(dead)
+    crashed_at = world.now
+    for number in range(20):
+        world.publish(nodes[0], b"news %d" % number)
+        world.run_for(2.0)
+    assert max(wasted) > crashed_at, "it was fed on"
+    assert max(wasted) < crashed_at + 8.0, "and not when it had fallen silent"

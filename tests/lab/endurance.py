@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.lab.lan import Host, Lan
@@ -79,7 +80,7 @@ class Endurance:
         self._staying = self._nodes[:STAYING]
         self._ears: dict[str, Process] = {}
         self._link = ""
-        self._due: list[tuple[float, Callable[[], None]]] = []
+        self._due: list[tuple[float, Callable[[], object]]] = []
         self._outcome = Outcome()
 
     def _host(self, lans: tuple[Lan, Lan]) -> Host:
@@ -130,8 +131,8 @@ class Endurance:
         kill_at, number = now + KILL_INTERVAL / 2, 0
         while kill_at < now + seconds - KILL_INTERVAL / 2:
             victim = self._nodes[STAYING + number % COMING_AND_GOING]
-            self._due.append((kill_at, lambda victim=victim: self._kill(victim)))  # type: ignore[misc]
-            self._due.append((kill_at + AWAY, lambda victim=victim: victim.start(listen=None)))  # type: ignore[misc]
+            self._due.append((kill_at, partial(self._kill, victim)))
+            self._due.append((kill_at + AWAY, partial(victim.start, listen=None)))
             kill_at, number = kill_at + KILL_INTERVAL, number + 1
         self._due += [(now + at, self._look) for at in range(0, int(seconds), 10)]
         self._due.sort(key=lambda each: each[0])

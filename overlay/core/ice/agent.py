@@ -18,7 +18,7 @@ from random import Random
 from overlay.core.ice import stun
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
-from overlay.core.ice.confirming import Confirmations
+from overlay.core.ice.confirming import Confirmations, Unproven
 from overlay.core.ice.outputs import Failed, Failure, IceOutput, SendStun
 from overlay.core.ice.path import Path, RoundTrip
 from overlay.core.ice.session import Session
@@ -73,7 +73,7 @@ class IceAgent:
         self._rescues = 0
         self._outputs: list[IceOutput] = []
         self._path = Path(self._outputs, secured=secured)
-        self._confirmations = Confirmations(random, now)
+        self._confirmations = Confirmations(random)
 
     @property
     def controlling(self) -> bool:
@@ -255,7 +255,7 @@ class IceAgent:
             if watch is not None and watch.asks_back(now):
                 self._check(pair, now, 0)
         elif self._path.secured and not self._state.is_checking:
-            question = self._confirmations.ask_unproven((remote, local), now)
+            question = self._confirmations.ask_unproven((remote, local), Unproven.MOVED, now)
             if question is not None:
                 self._outputs.append(question)
         elif pair.state is PairState.SUCCEEDED:

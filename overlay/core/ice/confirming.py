@@ -8,9 +8,10 @@ be reached it is the one that it uses which confirms.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from overlay.core.ice.outputs import AddressPair, Confirm
-from overlay.core.limits import BoundedDict
+from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.types import Random
 
 NONCE_BYTES = 8
@@ -19,7 +20,15 @@ OPEN_MAX = 32
 ANSWER_TIMEOUT = 10.0
 """Seconds after which the return of a nonce says nothing any more (guess)."""
 UNPROVEN_RATE = 10.0
-"""Nonces a second to addresses that the path does not run to, and as many at once (guess)."""
+"""Nonces a second to addresses that the path does not run to, and as many at once, for each reason
+(guess)."""
+
+
+class Unproven(StrEnum):
+    """Why an address that the path does not run to is asked: who floods one keeps up no other."""
+
+    MOVED = "moved"  # an authentic check of the path's own session came from there
+    RESTARTED = "restarted"  # a check came from there that may be the same dialler's, restarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,10 @@ class _Open:
 class Confirmations:
     """The nonces of one association that have not come back yet."""
 
-    def __init__(self, random: Random, now: float) -> None:
+    def __init__(self, random: Random) -> None:
         self._random = random
         self._open: BoundedDict[bytes, _Open] = BoundedDict(OPEN_MAX)
-        self._tokens = UNPROVEN_RATE
-        self._filled_at = now
+        self._buckets = TokenBuckets[Unproven](UNPROVEN_RATE, UNPROVEN_RATE, len(Unproven))
 
     def __len__(self) -> int:
         return len(self._open)
@@ -46,14 +54,9 @@ class Confirmations:
         self._open.put(nonce, _Open(pair, now))
         return Confirm(nonce, *pair)
 
-    def ask_unproven(self, pair: AddressPair, now: float) -> Confirm | None:
-        """Send a nonce elsewhere, because an authentic check came from there; not too often."""
-        filled = self._tokens + (now - self._filled_at) * UNPROVEN_RATE
-        self._tokens, self._filled_at = min(filled, UNPROVEN_RATE), now
-        if self._tokens < 1.0:
-            return None
-        self._tokens -= 1.0
-        return self.ask(pair, now)
+    def ask_unproven(self, pair: AddressPair, why: Unproven, now: float) -> Confirm | None:
+        """Send a nonce elsewhere; not too often."""
+        return self.ask(pair, now) if self._buckets.take(why, now) else None
 
     def returned(self, nonce: bytes, pair: AddressPair, now: float) -> float | None:
         """The round trip in seconds of a nonce that comes back from where it was sent, else None.

@@ -8,7 +8,7 @@ such a half-open check until the dialler's ClientHello brings a valid cookie. Th
 from dataclasses import dataclass, field
 
 from overlay.core.ice import stun
-from overlay.core.ice.confirming import Confirmations
+from overlay.core.ice.confirming import Confirmations, Unproven
 from overlay.core.ice.outputs import AddressPair, Failed, Failure, IceOutput, Selected, SendStun
 from overlay.core.ice.path import RoundTrip, Watch
 from overlay.core.limits import (
@@ -181,7 +181,7 @@ class LiteSession:
         self._pair = pair
         self._outputs: list[IceOutput] = []
         self._watch = Watch(self._outputs, now)
-        self._confirmations = Confirmations(random, now)
+        self._confirmations = Confirmations(random)
 
     def receive(
         self, message: stun.Message, remote: Address, local: Address | None, now: float
@@ -196,7 +196,7 @@ class LiteSession:
         if not accepted:
             return
         if (remote, local) != self._pair:
-            question = self._confirmations.ask_unproven((remote, local), now)
+            question = self._confirmations.ask_unproven((remote, local), Unproven.MOVED, now)
             if question is not None:
                 self._outputs.append(question)
         elif self._watch.asks_back(now):
@@ -208,7 +208,7 @@ class LiteSession:
 
     def ask_restarted(self, pair: AddressPair, now: float) -> bytes | None:
         """Ask there whether it is our dialler that has restarted ICE; the nonce, if it goes out."""
-        question = self._confirmations.ask_unproven(pair, now)
+        question = self._confirmations.ask_unproven(pair, Unproven.RESTARTED, now)
         if question is None:
             return None
         self._outputs.append(question)

@@ -6,7 +6,7 @@ import pytest
 
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
-from overlay.core.ice.confirming import ANSWER_TIMEOUT
+from overlay.core.ice.confirming import ANSWER_TIMEOUT, UNPROVEN_RATE
 from overlay.core.ice.lite import (
     EXPIRED_MAX,
     NOMINATION_TIMEOUT,
@@ -244,6 +244,17 @@ def test_a_dialler_that_comes_to_another_of_our_addresses_is_followed_there() ->
     (question,) = questions(lite)
     lite.confirmed(question.nonce, A, C, 1.1)
     assert lite.take() == [ice.Selected(A, C, PathKind.HOST)]
+
+
+def test_who_claims_restarts_without_end_keeps_up_no_path_that_moves() -> None:
+    lite = session()
+    asked = [lite.ask_restarted((C, B), 1.0) for _ in range(40)]
+    assert len([nonce for nonce in asked if nonce is not None]) == UNPROVEN_RATE
+    lite.take()
+    lite.receive(check(), C, B, 1.0)
+    (question,) = questions(lite)
+    lite.confirmed(question.nonce, C, B, 1.1)
+    assert lite.take() == [ice.Selected(C, B, PathKind.HOST)]
 
 
 def test_a_nonce_that_comes_back_too_late_moves_nothing() -> None:

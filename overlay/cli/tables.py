@@ -28,8 +28,9 @@ def print_status(status: dict[str, Any]) -> None:
         "network": plain(status["network"]),
         "listening on": listening(status["listen"]),
         "links": str(status["links"]),
-        **({"recalling": status["recalling"]} if status["recalling"] else {}),
-        **({"elsewhere": ELSEWHERE} if status["identity_elsewhere"] else {}),
+        # A node of an older version says neither.
+        **({"recalling": status["recalling"]} if status.get("recalling") else {}),
+        **({"elsewhere": ELSEWHERE} if status.get("identity_elsewhere") else {}),
         "up for": span(status["uptime"]),
         "signalling": signalling,
         "refused": ", ".join(f"{n} {why}" for why, n in status["refused"].items()) or "nothing",

@@ -132,7 +132,7 @@ class Connecting:
     membership: Membership
     by_peer: dict[PeerId, Attempts] = field(default_factory=dict)
     # Peers whom an invite or the cache named: they may be dialled even if others may not.
-    _met: dict[PeerId, None] = field(default_factory=dict)
+    _met: BoundedDict[PeerId, None] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
     _by_request: dict[bytes, PeerId] = field(default_factory=dict)
     # When a round beside each link began, and when each peer last had us restart ICE.
     _climbed: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
@@ -147,7 +147,8 @@ class Connecting:
 
     def on_met(self, peers: list[PeerId]) -> None:
         """An invite or the cache has named these."""
-        self._met.update(dict.fromkeys(peers))
+        for peer in peers:
+            self._met.put(peer, None)
 
     def wait(self, peer: PeerId, request: RequestId, now: float) -> None:
         """A command waits for a link to this peer; it gives up after 12 s."""

@@ -53,7 +53,7 @@ from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls.association import Credentials
 from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
 from overlay.transport.streams import MeshStream, OnStream
-from overlay.transport.udp.interfaces import INTERVAL, look_around
+from overlay.transport.udp.interfaces import INTERVAL, Surroundings, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
 from overlay.transport.udp.sockets import UdpSocket, open_sockets
 
@@ -142,14 +142,17 @@ class UdpTransport:
     async def _watch_addresses(self) -> None:
         while True:
             await trio.sleep(INTERVAL)
-            try:
-                self._look_around()
-            except OSError as error:  # no descriptor is left, say: what we know stays
-                log.debug("looking at the interfaces: %s", error)
+            self._look_around()
 
     def _look_around(self) -> None:
         """See under which addresses others reach us now, and say so if that has changed."""
-        found = look_around()
+        try:
+            found = look_around()
+        except OSError as error:  # no descriptor is left, say
+            log.debug("looking at the interfaces: %s", error)
+            if self._addresses is not None:
+                return  # what we know stays
+            found = Surroundings()
         for socket in self._sockets:
             if socket.is_ipv6:
                 socket.zones = found.zones

@@ -93,6 +93,26 @@ async def test_a_change_of_addresses_is_told_once_and_no_change_never(
         assert told() == [{"127.0.0.1"}, {LAN.host}, set(), {"127.0.0.1"}]
 
 
+async def test_a_node_whose_interfaces_cannot_be_read_at_first_names_them_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+
+    def look() -> Surroundings:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        return Surroundings((LAN,))
+
+    monkeypatch.setattr(transport, "look_around", look)
+    monkeypatch.setattr(transport, "INTERVAL", 0.001)
+    async with udp_nodes("alice", listen=Address("0.0.0.0", 0)) as (alice,):
+        await alice.until(lambda: len(alice.all_of(Listening)) == 2)
+        hosts = [[at.host for at in each.addresses] for each in alice.all_of(Listening)]
+        assert hosts == [[], [LAN.host]]
+
+
 # --- ports ----------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""What half an hour of faults is judged by; it stands alone because it needs none of that half hour."""
+"""What half an hour of faults is judged by: alone, because it needs none of that half hour."""
 
 from collections import Counter
 

@@ -317,6 +317,8 @@ class Overlay:
         self._membership.tell_soon(now)
         self._gossip.tree.on_moved(peer, link.id)
         around, ours = self._neighbourhood, not link.inbound
+        if isinstance(fact, PeerMoved) and fact.restarted:
+            self._on_neighbours(around.on_unlinked(peer, GoodbyeCode.ELSEWHERE, now), now)
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
         if peer in self._kept:

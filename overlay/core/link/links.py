@@ -195,6 +195,8 @@ class PeerMoved:
     peer: PeerId
     link: Link
     record: bytes
+    restarted: bool = False
+    """By one of a newer process, which knows nothing of what the two had agreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +387,7 @@ class Links:
             return PeerUp(result.peer, link, result.record)
         why = DUPLICATE if rival.boot == link.boot else ELSEWHERE
         self._close(rival, why.code, why.text)
-        return PeerMoved(result.peer, link, result.record)
+        return PeerMoved(result.peer, link, result.record, rival.boot != link.boot)
 
     def _displaces(self, link: Link, new: Accepted, old: Link) -> bool:
         """Whether a new link replaces a peer's old one; both ends must decide alike.

@@ -154,6 +154,8 @@ class Link:
     """The attempt of the link whose path it has taken over, and when."""
     told: tuple[PeerId, ...] | None = None
     """The neighbours of ours that the peer was last told of."""
+    welcomed_at: float = float("-inf")
+    """When the peer was sent all records that we then had."""
 
     def on(self, event: LinkEvent) -> bool:
         """Take the transition that the table has for it, if any; whether it had one."""
@@ -164,6 +166,10 @@ class Link:
     def on_told(self, neighbours: tuple[PeerId, ...]) -> None:
         """The peer has been told of these neighbours of ours."""
         self.told = neighbours
+
+    def on_welcomed(self, now: float) -> None:
+        """The peer has been sent all records that we have."""
+        self.welcomed_at = now
 
     @property
     def via(self) -> PeerId | None:

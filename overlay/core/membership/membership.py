@@ -1,15 +1,18 @@
 """Who is in the mesh: our own record, the book of others', and how they reach our neighbours.
 
 In a small mesh every node knows every record: a new neighbour is sent all that we know, and each
-newer record is sent on once to all neighbours. In a large mesh, records come with walks, exchanges
-of views, and hellos. Besides, neighbours tell each other which links of theirs last: by these
-digests requests are routed with look-ahead (`overlay.core.routing.lookahead`).
+newer record is sent on once to all neighbours, a newcomer's soon and a member's rarely. In a large
+mesh, records come with walks, exchanges of views, and hellos. Besides, neighbours tell each other
+which links of theirs last: by these digests requests are routed with look-ahead
+(`overlay.core.routing.lookahead`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
+
+import msgspec
 
 from overlay.core.context import Context
 from overlay.core.events import Remember, Transmit
@@ -26,8 +29,11 @@ from overlay.core.wire.messages import Neighbours, Records
 TELL_DELAY = 0.05
 """Seconds (guess) for which records that have come wait, so that many go in one message."""
 TELL_INTERVAL = 0.5
-"""Seconds (guess) between two times that records are passed on: of forty newcomers at once each
-signs anew several times, and each time all would tell it to all."""
+"""Seconds (guess) between two times that newcomers' records and our own are passed on."""
+RENEWED_INTERVAL = 5.0
+"""Seconds (guess) between two times that newer records of known members are passed on: of forty
+newcomers at once each signs anew when it has been dialled, at any time within six seconds
+(measured), and each time all would tell it to all."""
 DIGEST_DELAY = 1.0
 """Seconds (guess) from a change to the digest: by then both ends know what a new link is for."""
 DIGEST_INTERVAL = 5.0
@@ -48,9 +54,19 @@ class Timer(StrEnum):
     """What falls due."""
 
     RENEW = "renew"  # sign our record anew
-    TELL_RECORDS = "tell records"  # pass on the records that have come since the last time
+    TELL_RECORDS = "tell records"  # pass on newcomers' records, and our own
+    TELL_RENEWED = "tell renewed"  # pass on newer records of known members
     FORGET = "forget"  # forget the members that have long been silent
     TELL_DIGEST = "tell digest"  # tell the neighbours which links of ours last
+
+
+class Fresh(msgspec.Struct, frozen=True, gc=False):
+    """A record to be passed on."""
+
+    bearer: PeerId | None
+    """Who brought it; None if it came by no link."""
+    since: float
+    """When it came; whoever was welcomed later was sent it then."""
 
 
 @dataclass(slots=True)
@@ -67,10 +83,12 @@ class Membership:
     """Our record as it was last signed."""
     _sequence: int = 0
     _first: int = 0  # the first sequence number of this life
-    # Whose records are to be passed on, and who brought each.
-    _fresh: dict[PeerId, PeerId | None] = field(default_factory=dict)
+    # Whose records are to be passed on: of newcomers and ourselves, and of members known before.
+    _fresh: dict[PeerId, Fresh] = field(default_factory=dict)
+    _renewed: dict[PeerId, Fresh] = field(default_factory=dict)
     _told_at: float = -DIGEST_INTERVAL  # when all neighbours were last told our digest
-    _passed_on_at: float = -TELL_INTERVAL  # when records were last passed on
+    _passed_on_at: float = -TELL_INTERVAL  # when the former were last passed on, …
+    _renewed_at: float = -RENEWED_INTERVAL  # … and when the latter
     _many_until: float = 0.0  # until then we do not expect to know every member (`MANY_FOR`)
     _timers: Timers[Timer] = field(init=False)
 
@@ -104,7 +122,7 @@ class Membership:
         )
         self.own = make_record(record, context.crypto)
         context.emit(Remember(context.peer_id, self.own))
-        self._fresh[context.peer_id] = None
+        self._fresh[context.peer_id] = Fresh(None, NEVER)  # A hello may have gone with the last.
         self._tell_records_soon(now)
         self._timers.set(Timer.RENEW, now + max(1.0, next_rotation(wall) - wall))
         if Timer.FORGET not in self._timers:
@@ -140,8 +158,10 @@ class Membership:
 
         `recalled`: it comes from our own cache, so it may be as old as records get.
         """
-        if self.book.owner(data) == self.context.peer_id:
+        owner = self.book.owner(data)
+        if owner == self.context.peer_id:
             return None  # Our own must not lead to a link.
+        is_new = owner is not None and owner not in self.book
         wall = self.context.wall(now)
         since = 0.0 if recalled else wall - FORGET_AFTER
         record = self.book.add(data, wall, self.links.by_peer, since=since)
@@ -149,8 +169,7 @@ class Membership:
             return None
         peer = PeerId(record.peer_id)
         if self.knows_everybody(now):
-            self._fresh[peer] = bearer
-            self._tell_records_soon(now)
+            self._pass_on_soon(peer, Fresh(bearer, now), now, is_new=is_new)
         if peer in self.links.by_peer:
             self.context.emit(Remember(peer, data))
         return record
@@ -168,6 +187,8 @@ class Membership:
             chunk = peers[start : start + RECORDS_PER_MESSAGE]
             records = [each for peer in chunk if (each := self.book.bytes_of(peer))]
             self.context.emit(Transmit(link.id, Records(records, some)))
+        if not some:
+            link.on_welcomed(now)
 
     def on_some(self, now: float) -> None:
         """A neighbour says that it has sent us the records of some members only."""
@@ -210,20 +231,40 @@ class Membership:
         if waits:
             self._timers.set(Timer.TELL_DIGEST, self._told_at + DIGEST_INTERVAL)
 
+    def _pass_on_soon(self, peer: PeerId, fresh: Fresh, now: float, *, is_new: bool) -> None:
+        """A record has come; one of a newcomer that has not been passed on yet is still that."""
+        if is_new or peer in self._fresh:
+            self._fresh[peer] = fresh
+            self._tell_records_soon(now)
+        else:
+            self._renewed[peer] = fresh
+            if Timer.TELL_RENEWED not in self._timers:
+                at = max(now + TELL_DELAY, self._renewed_at + RENEWED_INTERVAL)
+                self._timers.set(Timer.TELL_RENEWED, at)
+
     def _tell_records_soon(self, now: float) -> None:
         if Timer.TELL_RECORDS not in self._timers:
             at = max(now + TELL_DELAY, self._passed_on_at + TELL_INTERVAL)
             self._timers.set(Timer.TELL_RECORDS, at)
 
-    def _tell_records(self, now: float) -> None:
+    def _tell_fresh(self, now: float) -> None:
         self._passed_on_at = now
         fresh, self._fresh = self._fresh, {}
+        self._tell_records(fresh)
+
+    def _tell_renewed(self, now: float) -> None:
+        self._renewed_at = now
+        renewed, self._renewed = self._renewed, {}
+        self._tell_records(renewed)
+
+    def _tell_records(self, records: dict[PeerId, Fresh]) -> None:
+        """Pass these on to all who have them neither brought nor been welcomed with them."""
         for link in self.links.alive():
             chunk: list[bytes] = []
-            for peer, bearer in fresh.items():
+            for peer, fresh in records.items():
                 data = self.own if peer == self.context.peer_id else self.book.bytes_of(peer)
                 # Its owner, too, hears of one that has come from elsewhere: perhaps from a copy.
-                if data and link.peer != (bearer or peer):
+                if data and link.peer != (fresh.bearer or peer) and link.welcomed_at <= fresh.since:
                     chunk.append(data)
             for start in range(0, len(chunk), RECORDS_PER_MESSAGE):
                 part = chunk[start : start + RECORDS_PER_MESSAGE]
@@ -245,7 +286,9 @@ class Membership:
                 case Timer.RENEW:
                     self.renew(now)
                 case Timer.TELL_RECORDS:
-                    self._tell_records(now)
+                    self._tell_fresh(now)
+                case Timer.TELL_RENEWED:
+                    self._tell_renewed(now)
                 case Timer.FORGET:
                     self._forget(now)
                 case Timer.TELL_DIGEST:

@@ -1,11 +1,11 @@
 """Which neighbour is handed a request next, and how much of the TTL with it.
 
-The target itself; else a neighbour linked to it; else the one that leads nearest. Places that lead
-nowhere do not count: where the request has been, and who did not answer. When no neighbour is
-nearer than we are but places in between lead nowhere, the target may be behind dead nodes, and the
-search goes on, depth first. Without such a sign the target is most likely not there, and the
-search ends after a few more messages
-(docs/decisions/0021-a-request-takes-along-what-leads-nowhere.md).
+The target itself; else a neighbour linked to it; else the one that leads nearest, unless a link of
+ours leads to the target, which is slow then. Places that lead nowhere do not count: where the
+request has been, and who did not answer. When no neighbour is nearer than we are but places in
+between lead nowhere, the target may be behind dead nodes, and the search goes on, depth first.
+Without such a sign the target is most likely not there, and the search ends after a few more
+messages (docs/decisions/0021-a-request-takes-along-what-leads-nowhere.md).
 """
 
 from dataclasses import dataclass
@@ -79,6 +79,9 @@ class NextHop:
         if isinstance(routed, Locate):
             return self._nearer(request, untried), request.left
         target, walk = PeerId(routed.target), walks(routed.request)
+        if target in request.tried and target in self.lookahead.neighbours:
+            # It is slow, or our link to it is dead: only another link to it can be of use.
+            return self._knowing(request, untried, now), request.left
         if walk and request.left > OFFER_TTL - RANDOM_HOPS:
             return self.random.choice(untried), request.left
         better = self._knowing(request, untried, now) or self._nearer(request, untried)

@@ -1,4 +1,4 @@
-"""Requests on their way: acknowledged, tried elsewhere, bounced, never twice through a node."""
+"""One idea: requests on their way, acknowledged, tried elsewhere, bounced, never twice in one."""
 
 import random
 
@@ -150,11 +150,31 @@ def test_an_unacknowledged_offer_is_tried_elsewhere_in_time() -> None:
 def test_the_target_itself_has_more_time() -> None:
     """Whoever else is tried would have to come to it as well."""
     hop = Hop("atb")
+    last = nearest_first("ab")[1]
+    hop.routing.lookahead.learn(peer(last), [TARGET])
     hop.routing.send(OFFER, 0.0)
     assert [name for name, _ in hop.handed()] == ["t"]
     assert hop.context.agenda.earliest == ACK_TIMEOUT_TARGET
     hop.routing.on_time(ACK_TIMEOUT_TARGET)
-    assert hop.handed() == [(nearest_first("ab")[0], OFFER_TTL - 1)]
+    assert hop.handed() == [(last, OFFER_TTL - 1)]
+
+
+def test_a_slow_target_is_tried_by_those_alone_who_are_linked_to_it() -> None:
+    """Others would bring it to us again, or say that they know no way."""
+    hop = Hop("atb")
+    hop.routing.on_request(peer("a"), OFFER, 0.0)
+    assert [name for name, _ in hop.handed()] == ["t"]
+    hop.routing.on_time(ACK_TIMEOUT_TARGET)
+    assert hop.sent() == []
+    assert [*hop.routing.on_reply(TARGET, ANSWER, 2.0), *hop.sent()] == [("a", ANSWER)]
+
+
+def test_a_target_whose_link_is_lost_is_sought_by_all() -> None:
+    hop = Hop("atb")
+    hop.routing.on_request(peer("a"), OFFER, 0.0)
+    hop.sent()
+    hop.routing.remove(TARGET, ACK_TIMEOUT_TARGET / 2)
+    assert [name for name, _ in hop.handed()] == ["b"]
 
 
 def test_an_acknowledged_offer_is_not_tried_elsewhere() -> None:

@@ -74,7 +74,7 @@ coverage: $(VENV)/.test ## how much of the core its own tests run; too little fa
 	@$(PYTEST) $(WORKERS) -m "not soak" --cov=overlay.core --cov-fail-under=$(COVERED) tests/core $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.test ## the longest tests: full sizes, every seed, sixty processes (forty minutes); docs/soak.md
+soak: $(VENV)/.test ## the longest tests: full sizes, every seed, sixty processes (fifty minutes); docs/soak.md
 	@$(BIN)/python demos/mesh60.py
 	@$(PYTEST) $(WORKERS) -m soak $(T) $(ARGS)
 

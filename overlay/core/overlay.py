@@ -318,6 +318,7 @@ class Overlay:
         self._gossip.tree.on_moved(peer, link.id)
         around, ours = self._neighbourhood, not link.inbound
         if isinstance(fact, PeerMoved) and fact.restarted:
+            # As if it had gone: the new process has us in no view, and counts on no link to us.
             self._on_neighbours(around.on_unlinked(peer, GoodbyeCode.ELSEWHERE, now), now)
         join = ours and link.negotiated is Negotiated.INVITE
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)

@@ -1,4 +1,4 @@
-"""One idea: requests on their way, acknowledged, tried elsewhere, bounced, never twice in one."""
+"""One idea: how requests travel: acknowledged, tried elsewhere, bounced, twice through nobody."""
 
 import random
 

@@ -23,7 +23,8 @@ unexport T ARGS
 PYTEST := env --unset=MAKEFLAGS --unset=MAKELEVEL $(BIN)/python -m pytest
 
 # gcc, libgmp-dev and python3-dev build libp2p's fastecdsa; the rest make networks for the tests.
-SYSTEM_PACKAGES := gcc libgmp-dev python3-dev nftables iproute2 util-linux procps
+# Of coturn only the programs are used: the service that Debian starts with it is switched off.
+SYSTEM_PACKAGES := gcc libgmp-dev python3-dev nftables iproute2 util-linux procps coturn
 EXTRAS := lan,portmap,metrics,sim,sweep,test,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
@@ -54,6 +55,10 @@ demo: $(VENV)/.run ## sixteen processes on this machine become a mesh and outliv
 .PHONY: demo-firewalled
 demo-firewalled: $(VENV)/.run $(VENV)/.system ## sixteen nodes behind firewalls: only negotiation through the mesh can link them
 	@exec $(BIN)/python demos/firewalled.py $(ARGS)
+
+.PHONY: demo-nat
+demo-nat: $(VENV)/.run $(VENV)/.system ## eight nodes behind eight kinds of NAT outlive both public ones, and the worst two still talk
+	@exec $(BIN)/python demos/nat.py $(ARGS)
 
 .PHONY: mesh-60
 mesh-60: $(VENV)/.run ## sixty processes on this machine become a mesh, and half of them outlive the rest
@@ -98,6 +103,10 @@ docs: $(VENV)/.test ## write the generated parts of docs/ again
 .PHONY: bench
 bench: $(VENV)/.test ## measure against the bars; writes benchmarks/results.json and docs/benchmarks.md
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-nat
+bench-nat: $(VENV)/.test ## try every pair of homes behind NATs (twenty minutes); writes benchmarks/nat.json and docs/nat.md
+	@exec $(BIN)/python -m benchmarks.nat $(ARGS)
 
 .PHONY: bench-sim
 bench-sim: $(VENV)/.test ## run the published experiments at full size (hours); writes docs/benchmarks.md
@@ -144,7 +153,9 @@ $(VENV)/.system: | $(BIN)/python
 	elif ! dpkg-query --show --showformat='$${db:Status-Status}\n' $(SYSTEM_PACKAGES) 2>/dev/null \
 	    | awk '$$1 == "installed" { n++ } END { exit n != $(words $(SYSTEM_PACKAGES)) }'; then \
 	  echo "installing $(SYSTEM_PACKAGES)"; \
+	  coturn=$$(dpkg-query --show --showformat='$${db:Status-Status}' coturn 2>/dev/null || :); \
 	  apt-get -qq update; \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; \
+	  [ "$$coturn" = installed ] || systemctl --quiet disable --now coturn >/dev/null 2>&1 || :; \
 	fi
 	@touch $@

@@ -10,6 +10,7 @@ import random
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -287,11 +288,11 @@ def _knows(core: Overlay, peers: int) -> bool:
     return bool(core.peers()) and len(core.known()) >= peers
 
 
-async def serve() -> None:
-    """Carry out commands until the input ends."""
+async def serve(make: Callable[[trio.Nursery], object] = Commands) -> None:
+    """Carry out commands until the input ends; `make` makes what has them as methods."""
     buffer = b""
     async with trio.open_nursery() as nursery, trio.lowlevel.FdStream(sys.stdin.fileno()) as lines:
-        commands = Commands(nursery)
+        commands = make(nursery)
         while chunk := await lines.receive_some(LINES_MAX):
             *whole, buffer = (buffer + chunk).split(b"\n")
             for line in whole:

@@ -43,6 +43,8 @@ class Link:
     bytes_out: int
     state: str
     """``up``, ``suspect`` (a check went unanswered) or ``silent`` (nothing heard for 6 s)."""
+    relay: str | None = None
+    """The peer that relays the path; None: none does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from overlay.core.wire.documents import (
     AddressEntry,
     Admission,
     AnswerBody,
+    Attestation,
     CandidateEntry,
     Grant,
     InviteBody,
@@ -31,7 +32,9 @@ from overlay.core.wire.documents import (
     OfferBody,
     PrekeyEntry,
     Record,
+    RelayEntry,
     Signed,
+    Ticket,
     TokenEntry,
 )
 from overlay.core.wire.messages import (
@@ -65,6 +68,7 @@ NETWORK, REQUEST, ATTEMPT = seeded("network"), seeded("request")[:16], seeded("a
 FINGERPRINT, SESSION, SEED = seeded("fingerprint"), seeded("session"), seeded("invite key")
 TOKEN_ID, TOKEN = seeded("invite id")[:8], seeded("token")[:16]
 START = 1_800_000_000
+NAT = ["address-port", "address", "random"]
 ADDRESSES = [
     AddressEntry("192.0.2.1", 4433, proven=True),
     AddressEntry("2001:db8::1", 4433, proven=False),
@@ -141,6 +145,22 @@ def grant() -> Grant:
         uses=0,
         expires_at=START + 7 * 86_400,
     )
+
+
+def ticket() -> Ticket:
+    nonce, relay = seeded("nonce")[:8], seeded("relay")
+    return Ticket(NETWORK, relay, ALICE.peer_id, BOB.peer_id, nonce, START + 60)
+
+
+def old_ticket() -> bytes:
+    """A signed ticket without room for a token, as some were sent at first."""
+    packed = msgspec.msgpack.encode(msgspec.structs.astuple(ticket())[:-1])
+    label = documents.KINDS[Ticket].label
+    return documents.pack(Signed(packed, ALICE.sign(documents.labelled(label, packed))))
+
+
+def relays() -> list[RelayEntry]:
+    return [RelayEntry(signed(record()), old_ticket())]
 
 
 def invitation() -> InviteBody:
@@ -242,10 +262,51 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
 def offer_samples() -> dict[str, msgspec.Struct]:
     """Offers and the answers to them, for a new link and for one that is there."""
     return {
-        "offer body of a new link": offer(),
-        "offer body that restarts a link": replace(offer(), restarts=ATTEMPT),
-        "answer body of a new link": answer(),
-        "answer body of a restarted link": replace(answer(), restarted=True),
+        "offer body without relays": offer(),
+        "offer body with relays": replace(
+            offer(), restarts=ATTEMPT, circuit=True, relays=relays(), nat=NAT
+        ),
+        "answer body without relays": answer(),
+        "answer body with relays": replace(answer(), restarted=True, relays=relays(), nat=NAT),
+    }
+
+
+def attestation() -> Attestation:
+    nonce = seeded("knock")[:12]
+    host, port = "198.51.100.7", 61000
+    return Attestation(NETWORK, ALICE.peer_id, BOB.peer_id, host, port, nonce, START + 10)
+
+
+def knock_samples() -> dict[str, msgspec.Struct]:
+    """Knocks, from the question to the end."""
+    request = seeded("knock")[:12]
+    return {
+        "knock at another socket": messages.KnockAsk(request, own=False),
+        "knock at the port that we are linked over": messages.KnockAsk(request, own=True),
+        "knock after some silence": messages.KnockAsk(request, own=False, after=25),
+        "knock as a stranger": messages.KnockPass(signed(attestation())),
+        "knocked": messages.Knocked(request, 49_152),
+        "a stranger has knocked": messages.Knocked(request, 49_153, stranger=True),
+        "refused to knock": messages.KnockRefuse(request, "busy"),
+        "attestation": attestation(),
+    }
+
+
+def circuit_samples(record: bytes) -> dict[str, msgspec.Struct]:
+    """Circuits, from the question to the end."""
+    request, alice, bob = seeded("circuit request")[:8], ALICE.peer_id, BOB.peer_id
+    circuit, consent = bytes([64]) + seeded("circuit")[:7], old_ticket()
+    token = TokenEntry(dial.CIRCUIT, TOKEN_ID, START + 14 * 86_400, TOKEN)
+    return {
+        "ticket without a token": ticket(),
+        "ticket with a token": replace(ticket(), token=token),
+        "circuit ask": messages.CircuitAsk(request, bob, consent, b""),
+        "circuit ask with both tickets": messages.CircuitAsk(request, bob, consent, consent),
+        "circuit offer": messages.CircuitOffer(circuit, alice, consent),
+        "circuit accept": messages.CircuitAccept(circuit, consent),
+        "circuit ready": messages.CircuitReady(request, circuit, bob, consent, record),
+        "circuit refuse": messages.CircuitRefuse(request, "full"),
+        "circuit close": messages.CircuitClose(circuit, "unlinked"),
     }
 
 
@@ -297,8 +358,10 @@ def samples() -> dict[str, msgspec.Struct]:
         **gossip_samples(own),
         "record": record(),
         "bare record": replace(record(), **BARE),
+        **knock_samples(),
         **offer_samples(),
-        "answer body that refuses": replace(
+        **circuit_samples(own),
+        "answer body that declines": replace(
             answer(), accepted=False, reason="links.auto is off", **refusal
         ),
         "grant": grant(),
@@ -419,7 +482,17 @@ ONLY_READ = (
     *("offer", "offer sealed to an identity", "offer on its way", "offer to an identity"),
     *("proof of a joiner", "proof of a listener", "offer body"),
     *("answer body", "refusing answer body"),
-    *("records", "bounce", "trace", "look for a place", "exchange of views", "pull of records"),
+    *("offer body of a new link", "offer body that restarts a link", "answer body of a new link"),
+    *("answer body of a restarted link", "answer body that refuses"),
+    *(
+        "ticket",
+        "records",
+        "bounce",
+        "trace",
+        "look for a place",
+        "exchange of views",
+        "pull of records",
+    ),
 )
 """As they were sent before a field was added at the end."""
 ENTRIES = load()

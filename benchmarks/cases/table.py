@@ -5,6 +5,7 @@ from benchmarks.cases import (
     links,
     messages,
     publishing,
+    relaying,
     start,
     streams,
     upkeep,
@@ -17,6 +18,7 @@ CASES = (
     *messages.CASES,
     *start.CASES,
     *streams.CASES,
+    *relaying.CASES,
     *publishing.CASES,
     *forwarding.CASES,
 )

@@ -13,6 +13,10 @@ from overlay.cli.options import Patience, Word, asks_node, print_json, read_argu
 from overlay.errors import CommandFailed, Failure
 from overlay.node.client import Client
 
+RELAYED = "relayed"
+UNREACHABLE = 2
+PING_INTERVAL = 1.0
+"""Seconds between two pings that wait for a direct path."""
 SLACK = 10.0
 """Seconds that the node gets on top of a time limit of the user."""
 
@@ -59,11 +63,44 @@ def connect(data_dir: Path, as_json: bool, peer: str) -> None:
 
 @click.command()
 @click.argument("peer", type=Word())
+@click.option(
+    "--until-direct", is_flag=True, help="Again every second, until no relay is in between."
+)
+@click.option("--timeout", type=Patience(), metavar="S", help="Exit 1 if not direct in S seconds.")
 @asks_node
-def ping(data_dir: Path, as_json: bool, peer: str) -> None:
-    """Measure the round trip to PEER over its link."""
-    answer = Client(data_dir).post("/ping", {"peer": peer})
-    print_json(answer) if as_json else print(f"{answer['peer_id']}: {1000 * answer['rtt']:.1f} ms")
+def ping(
+    data_dir: Path, as_json: bool, peer: str, until_direct: bool, timeout: float | None
+) -> None:
+    """Measure the round trip to PEER over its link, and show its path."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        answer = Client(data_dir).post("/ping", {"peer": peer})
+        print_json(answer) if as_json else tables.print_ping(answer)
+        if not until_direct or answer.get("path") != RELAYED:
+            return
+        if deadline is not None and time.monotonic() + PING_INTERVAL > deadline:
+            raise CommandFailed(
+                Failure.TIMEOUT,
+                f"the path is still relayed after {timeout:g} s: `overlay doctor {peer}` says why",
+            )
+        time.sleep(PING_INTERVAL)
+
+
+@click.command()
+@click.argument("peer", type=Word(), required=False)
+@asks_node
+def doctor(data_dir: Path, as_json: bool, peer: str | None) -> int:
+    """Say what this network is, or why PEER is direct or relayed, and what to do about it.
+
+    With PEER: exit 0 if the path is direct, 1 if it is relayed, 2 if there is none.
+    """
+    if peer is None:
+        answer = Client(data_dir).get("/doctor")
+        print_json(answer) if as_json else tables.print_doctor(answer)
+        return 0
+    answer = Client(data_dir).post("/doctor", {"peer": peer})
+    print_json(answer) if as_json else tables.print_doctor_of(peer, answer)
+    return UNREACHABLE if answer["path"] is None else int(answer["path"] == RELAYED)
 
 
 @click.command()
@@ -154,4 +191,4 @@ def leave(data_dir: Path, as_json: bool) -> None:
         print_json({"left": True})
 
 
-COMMANDS = (status, peers, connect, ping, trace, wait, publish, subscribe, leave)
+COMMANDS = (status, peers, connect, ping, trace, doctor, wait, publish, subscribe, leave)

@@ -74,7 +74,9 @@ def _cells(peer: dict[str, Any]) -> Iterator[str]:
         yield "no link"
         return
     yield from (peer["direction"], peer["negotiated"], short(peer["via"] or ""), str(peer["hops"]))
-    yield from (peer["path"], peer["remote"])
+    relay = peer.get("relay")  # a node of an older version does not say it
+    yield f"{peer['path']} via {short(relay)}" if relay else peer["path"]
+    yield peer["remote"]
     yield "" if peer["rtt"] is None else f"{1000 * peer['rtt']:.1f} ms"
     yield span(max(0.0, time.time() - peer["since"]))
     yield from (size(peer["bytes_in"]), size(peer["bytes_out"]))
@@ -89,6 +91,90 @@ def print_connected(peer: dict[str, Any]) -> None:
     """One line on a link."""
     via = f" via {peer['via']}, {peer['hops']} hops" if peer["via"] else ""
     print(f"linked to {peer['peer_id']} at {peer['remote']} ({peer['negotiated']}{via})")
+
+
+def print_ping(answer: dict[str, Any]) -> None:
+    """One line on a round trip and its path."""
+    path, relay = answer.get("path"), answer.get("relay")
+    how = f" ({path} via {relay})" if relay else f" ({path})" if path else ""
+    print(f"{answer['peer_id']}: {1000 * answer['rtt']:.1f} ms{how}")
+
+
+MAPPING = {
+    "independent": "everybody sees this node at the same address",
+    "address": "another address for every host that it sends to",
+    "address-port": "another address for everybody that it sends to (symmetric)",
+    "unknown": "too few members see it from outside",
+}
+FILTERING = {
+    "independent": "packets of strangers get in",
+    "address": "packets get in from hosts that it has sent to",
+    "address-port": "packets get in only from the very addresses that it has sent to",
+    "unknown": "nobody has been able to try",
+}
+PORTS = {
+    "preserved": "the NAT keeps the port, or there is none",
+    "sequential": "the NAT counts on from one mapping to the next",
+    "random": "nobody can tell the next one",
+    "unknown": "too few mappings have been seen",
+}
+IPV6 = {
+    "none": "no global address",
+    "open": "strangers get in",
+    "firewalled": "there is an address, but strangers do not get in",
+    "unknown": "there is an address; nobody has tried to get in",
+}
+TRUTH = {True: "yes", False: "no", None: "unknown"}
+COLUMNS = 80
+
+
+def print_doctor(answer: dict[str, Any]) -> None:
+    """What this network is, in plain words, and what to do about it."""
+    lifetime = answer["lifetime"]
+    rows = {
+        "udp": {True: "works", False: "blocked", None: "nobody has tried yet"}[answer["udp"]],
+        "addresses": ", ".join(answer["addresses"]) or "none",
+        "mapping": _explained(answer["mapping"], MAPPING),
+        "filtering": _explained(answer["filtering"], FILTERING),
+        "ports": _explained(answer["ports"], PORTS),
+        "lifetime": "unknown" if lifetime is None else f"idle for {lifetime:.0f} s and still there",
+        "hairpin": {**TRUTH, None: "unknown, or there is no NAT"}[answer["hairpin"]],
+        "ipv6": _explained(answer["ipv6"], IPV6),
+        "reachable": TRUTH[answer["reachable"]],
+    }
+    print("This network")
+    for what, value in rows.items():
+        _print_wrapped(f"{what:>11}  ", value)
+    for index, each in enumerate(answer["observers"]):
+        title = "seen at" if index == 0 else ""
+        print(f"{title:>11}  {each['mapped']} by {short(each['peer_id'])}")
+    print("\nWhat to do")
+    for line in answer["advice"] or ["nothing: all is well"]:
+        _print_wrapped("  - ", line)
+
+
+def _explained(word: str, words: dict[str, str]) -> str:
+    return f"{word}: {words[word]}" if word in words else word
+
+
+def _print_wrapped(title: str, text: str) -> None:
+    import textwrap
+
+    indent = " " * len(title)
+    print(textwrap.fill(text, COLUMNS, initial_indent=title, subsequent_indent=indent))
+
+
+def print_doctor_of(peer: str, answer: dict[str, Any]) -> None:
+    """Over what a peer is reached, and why over that."""
+    path, relay, rungs = answer["path"], answer["relay"], answer["rungs"]
+    over = "cannot be reached now" if path is None else f"is reached directly ({path})"
+    if path == "relayed":
+        over = f"is reached through the relay {relay}" if relay else "is reached through a relay"
+    _print_wrapped("", f"{plain(peer)} {over}.")
+    print("\nWhat was tried, the latest last" if rungs else "\nNothing has been tried lately.")
+    for rung in rungs:
+        title = f"  {rung['rung']:<8}{rung['outcome']:<10}{rung['seconds']:>7.2f} s  "
+        _print_wrapped(title, plain(rung["why"]) or "-")
 
 
 def print_trace(answer: dict[str, Any]) -> None:

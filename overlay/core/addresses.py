@@ -12,6 +12,19 @@ from enum import IntEnum
 from functools import lru_cache
 from itertools import chain, zip_longest
 
+from overlay.core.types import Address, CircuitId
+
+_PRIVATE: dict[int, list[ipaddress.IPv4Network] | list[ipaddress.IPv6Network]] = {
+    4: [
+        ipaddress.IPv4Network(network)
+        for network in (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
+            *("169.254.0.0/16", "127.0.0.0/8"),
+        )
+    ],
+    6: [ipaddress.IPv6Network(network) for network in ("fc00::/7", "fe80::/10", "::1/128")],
+}
+
 CACHED = 4096
 """Hosts whose prefix is remembered (guess)."""
 LOCALS_MAX = 32
@@ -52,12 +65,48 @@ def prefix_of(host: str, bits4: int, bits6: int) -> str:
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 
+@lru_cache(maxsize=CACHED)
+def is_private(host: str) -> bool:
+    """Whether the address means something on its own network only, or is none.
+
+    RFC 1918, RFC 6598 (behind a carrier's NAT), RFC 3927, RFC 4193, link-local and loopback.
+    """
+    address = parse(host)
+    return address is None or any(address in network for network in _PRIVATE[address.version])
+
+
 def candidate_priority(kind: str, rank: int = 0) -> int:
     """The priority of a candidate of component 1, RFC 8445 §5.1.2.1.
 
     `rank`: how many of its kind we prefer to it; the local preference is 65535 less that.
     """
     return TYPE_PREFERENCES[kind] << 24 | (65_535 - rank) << 8 | 255
+
+
+# --- circuits ---------------------------------------------------------------------------------
+
+_CIRCUIT = "circuit "
+CIRCUIT_BYTES = 8
+
+
+def circuit_address(circuit: CircuitId) -> Address:
+    """Where datagrams over a circuit come from and go to, as ICE and DTLS see it.
+
+    It is no IP address: no socket can yield it, and no peer can name it.
+    """
+    return Address(_CIRCUIT + circuit.hex(), 0)
+
+
+def is_circuit(address: Address) -> bool:
+    """Whether this stands for a circuit. Port 0 alone does not say so: UDP may have it, too."""
+    return not address.port and address.host.startswith(_CIRCUIT)
+
+
+def circuit_of(address: Address) -> CircuitId | None:
+    """The circuit that this address stands for; None: an address of UDP's."""
+    if not is_circuit(address):
+        return None
+    return CircuitId(bytes.fromhex(address.host[len(_CIRCUIT) :]))
 
 
 # --- our own ----------------------------------------------------------------------------------
@@ -101,6 +150,18 @@ def is_loopback(host: str) -> bool:
     """Whether it leads nowhere but to the machine that sends there."""
     address = parse(host)
     return address is not None and address.is_loopback
+
+
+def may_be_nat(host: str) -> bool:
+    """Whether a NAT may stand at this address, so that it is not its node's own."""
+    address = parse(host)
+    return address is not None and address.version == 4 and address.is_global
+
+
+def is_global_ipv6(host: str) -> bool:
+    """Whether it is an IPv6 address that may be reached from anywhere."""
+    address = parse(host)
+    return address is not None and address.version == 6 and address.is_global
 
 
 def needs_zone(host: str) -> bool:

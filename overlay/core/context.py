@@ -1,6 +1,6 @@
 """What every machine of the core is given: settings, keys, randomness, wall time, an outbox."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from overlay.core.events import Effect, Report
@@ -51,8 +51,23 @@ class Settings:
     """Seconds (guess) between two exchanges of whole views (`overlay.core.membership.basalt`)."""
     guest_stay: float = 30.0
     """Seconds that a guest's link stays open (``links.guests``)."""
+    knock: bool = True
+    """Whether we knock for neighbours that ask what their NATs do (``nat.knock``)."""
+    examine: bool = True
+    """Whether we have our own NAT examined."""
     offers: bool = True
     """Whether links are negotiated through the mesh; off, links come by dialling alone."""
+    relay: bool = True
+    """Whether we relay for others (``relay.serve``)."""
+    relay_rate: float = 5e6
+    """Bytes a second over one circuit that we relay, both ways together (``relay.rate``)."""
+    relay_bytes_per_day: int = 10**10
+    """Bytes in a day that we relay at most (``relay.bytes_per_day``)."""
+    circuits: bool = True
+    """Whether peers that cannot be reached otherwise are reached through relays."""
+    relay_only: bool = False
+    """Whether others learn no address of this host, and reach it over circuits alone
+    (``links.relay_only``; decision 0038)."""
     shuffle_interval: float = 10.0
     """Seconds (guess) between two shuffles of ours: the papers' "cycle", which has no length."""
     resort: bool = True
@@ -63,11 +78,16 @@ class Settings:
     §5), and no tree is grown."""
 
 
+def hidden(settings: Settings) -> Settings:
+    """What else is off in a node that shows itself to its relays alone (``links.relay_only``)."""
+    return replace(settings, direct=False, knock=False, examine=False, relay=False)
+
+
 class Context:
     """The shared ground of the machines of one node; it decides nothing."""
 
     def __init__(self, settings: Settings, crypto: Crypto, random: Random) -> None:
-        self.settings = settings
+        self.settings = hidden(settings) if settings.relay_only else settings
         self.crypto = crypto
         self.random = random
         self.peer_id: PeerId = crypto.peer_id

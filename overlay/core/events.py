@@ -7,12 +7,14 @@ import msgspec
 from overlay.core.types import (
     Address,
     Candidate,
+    CircuitId,
     EndReason,
     GoodbyeCode,
     IceCredentials,
     LinkFacts,
     LinkId,
     PeerId,
+    PortId,
     RequestId,
 )
 from overlay.core.wire.documents import InviteBody
@@ -64,7 +66,7 @@ class LinkLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class LinkSuspect(msgspec.Struct, frozen=True, gc=False):
-    """A check has gone unanswered for 1.5 s."""
+    """A check has gone unanswered for 1.5 s; over a relay, with data under way, two in .7 s."""
 
     link: LinkId
 
@@ -93,6 +95,38 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
 
     link: LinkId
     address: Address
+
+
+class PortOpened(msgspec.Struct, frozen=True, gc=False):
+    """A port that we wanted for a while is open at this local address."""
+
+    port: PortId
+    local: Address
+
+
+class PortHeard(msgspec.Struct, frozen=True, gc=False):
+    """A datagram has come to such a port, from anybody."""
+
+    port: PortId
+    data: bytes
+    remote: Address
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """STUN with a transaction id that we wait for has come to the node's own port.
+
+    It is no check, and from whoever it pleases; a request has been answered.
+    """
+
+    transaction: bytes
+    remote: Address
+
+
+class CircuitCarried(msgspec.Struct, frozen=True, gc=False):
+    """We have relayed so many bytes over this circuit since the last report, 10 s ago or more."""
+
+    circuit: CircuitId
+    bytes: int
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -169,6 +203,12 @@ class TracePeer(msgspec.Struct, frozen=True, gc=False):
     peer: PeerId
 
 
+class Examine(msgspec.Struct, frozen=True, gc=False):
+    """Find out what our NAT does; resolves to None when as much is known as can be."""
+
+    request: RequestId
+
+
 class Traced(msgspec.Struct, frozen=True, gc=False):
     """What a trace found."""
 
@@ -195,7 +235,7 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     request: RequestId
 
 
-Command = Join | Recall | MakeInvite | Connect | PingPeer | TracePeer | Publish | Leave
+Command = Join | Recall | MakeInvite | Connect | PingPeer | TracePeer | Examine | Publish | Leave
 """What users and programs ask for."""
 
 Event = (
@@ -212,6 +252,10 @@ Event = (
     | Received
     | Malformed
     | Unsent
+    | CircuitCarried
+    | PortOpened
+    | PortHeard
+    | Seen
     | Wakeup
     | Command
 )
@@ -288,6 +332,57 @@ class Adopt(msgspec.Struct, frozen=True, gc=False):
     """The peer has only been asked: hear there what it may send at once, and go on as before."""
 
 
+class UseCircuit(msgspec.Struct, frozen=True, gc=False):
+    """We are an end of this circuit: its datagrams go over the path of `link`, to its relay."""
+
+    circuit: CircuitId
+    link: LinkId
+
+
+class RelayCircuit(msgspec.Struct, frozen=True, gc=False):
+    """We relay: what comes with this id over the path of one link leaves by that of the other.
+
+    What comes from anywhere else is dropped.
+    """
+
+    circuit: CircuitId
+    one: LinkId
+    other: LinkId
+    rate: float
+    """Bytes a second, both ways together; what is beyond it is dropped, but for one second's."""
+
+
+class DropCircuit(msgspec.Struct, frozen=True, gc=False):
+    """This circuit is over; without it, it is over when a link that it needs has ended."""
+
+    circuit: CircuitId
+
+
+class OpenPort(msgspec.Struct, frozen=True, gc=False):
+    """Open another UDP port for some seconds; `PortOpened` follows, unless that cannot be done."""
+
+    port: PortId
+    host: str
+    """The local address to open it at."""
+    seconds: float
+
+
+class SendFrom(msgspec.Struct, frozen=True, gc=False):
+    """Send one datagram from one of our ports; nothing happens if it is not open any more."""
+
+    port: PortId
+    data: bytes
+    remote: Address
+    local: Address | None = None
+    """From which of our addresses, if it is the node's own port and there are several."""
+
+
+class Await(msgspec.Struct, frozen=True, gc=False):
+    """Say when STUN with this transaction id comes to the node's own port (`Seen`)."""
+
+    transaction: bytes
+
+
 class Transmit(msgspec.Struct, frozen=True, gc=False):
     """Send a control message; a link whose queue is full is aborted (`LinkLost`, ``overflow``)."""
 
@@ -356,6 +451,12 @@ Effect = (
     | Negotiate
     | Restart
     | Adopt
+    | UseCircuit
+    | RelayCircuit
+    | DropCircuit
+    | OpenPort
+    | SendFrom
+    | Await
     | Transmit
     | Admit
     | Hangup

@@ -6,16 +6,19 @@ package above is decided here, and only here.
 
 from typing import assert_never, cast
 
+from overlay.core.addresses import is_circuit, is_private
 from overlay.core.admission.invites import Inviting
 from overlay.core.connect.connect import Connecting
 from overlay.core.context import Context, Settings
 from overlay.core.events import (
+    CircuitCarried,
     ClockSet,
     Command,
     Connect,
     DialFailed,
     Effect,
     Event,
+    Examine,
     Join,
     Leave,
     LinkAlive,
@@ -29,12 +32,14 @@ from overlay.core.events import (
     Mapped,
     PathMoved,
     PingPeer,
+    PortHeard,
+    PortOpened,
     Publish,
     Recall,
     Received,
     Rejected,
-    Remember,
     Resolved,
+    Seen,
     TracePeer,
     Transmit,
     Unsent,
@@ -61,7 +66,19 @@ from overlay.core.membership.neighbourhood import NeighbourFact, Neighbourhood, 
 from overlay.core.membership.recall import Recalling
 from overlay.core.membership.records import RecordBook, RecordReader
 from overlay.core.membership.shuffles import Sampled
+from overlay.core.nat.knocking import Neighbour
+from overlay.core.nat.nat import Nat
+from overlay.core.nat.pairs import UNKNOWN
 from overlay.core.nat.reflexive import Reflexive
+from overlay.core.relay.circuits import (
+    CircuitFact,
+    Circuits,
+    Closed,
+    Failed,
+    RelayUsed,
+    Stands,
+)
+from overlay.core.relay.serving import Serving
 from overlay.core.routing.lookups import Locating, Tracing
 from overlay.core.routing.requests import (
     BounceCode,
@@ -74,9 +91,17 @@ from overlay.core.routing.requests import (
 )
 from overlay.core.routing.ring import LocateNeeded
 from overlay.core.routing.routing import Routing
-from overlay.core.snapshots import PeerView, Status, view_of
+from overlay.core.snapshots import Snapshots
 from overlay.core.timers import NEVER
-from overlay.core.types import Crypto, GoodbyeCode, LinkId, Negotiated, PeerId, Random
+from overlay.core.types import (
+    Crypto,
+    GoodbyeCode,
+    LinkId,
+    Negotiated,
+    PathKind,
+    PeerId,
+    Random,
+)
 from overlay.core.wire import messages as m
 from overlay.core.wire.documents import Record
 from overlay.errors import Failure
@@ -85,7 +110,7 @@ FULL = (GoodbyeCode.FULL, "this node has no room for a guest")
 UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
 
 
-class Overlay:
+class Overlay(Snapshots):
     """`handle` an event, perform the effects, come back at `next_deadline`."""
 
     def __init__(
@@ -97,9 +122,10 @@ class Overlay:
     ) -> None:
         self._context = context = Context(settings, crypto, random)
         self.agenda = context.agenda  # the deadlines of all machines, for who asks often
-        self._reflexive = Reflexive()
+        self._reflexive = Reflexive(settings.relay_only)
         self._book = book = RecordBook(settings.network, crypto, settings.records_max, reader)
         self._links = Links(context)
+        self._nat = Nat(context, self._reflexive, self._neighbours, self._tell)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
         self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
@@ -109,8 +135,17 @@ class Overlay:
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
         self._elsewhere = Elsewhere(context, book)
         self._recalling = Recalling(context, self._links, book)
+        self._circuits = Circuits(context, self._links, self._routing, book)
+        self._serving = Serving(context, self._links, book)
         self._connecting = Connecting(
-            context, self._links, self._routing, book, self._reflexive, self._membership
+            context,
+            self._links,
+            self._routing,
+            book,
+            self._reflexive,
+            self._membership,
+            self._circuits,
+            self._nat_words,
         )
         self._inviting = Inviting(context, self._links, self._connecting, book, self._reflexive)
         # Peers whom a command asked to be linked to: their links stay.
@@ -131,6 +166,10 @@ class Overlay:
                 self._on_received(event.link, event.message, now)
             case Wakeup():
                 pass  # The due timers above were the point.
+            case PortOpened() | PortHeard() | Seen():
+                self._renew_if(self._nat.on_port(event, now), now)
+            case CircuitCarried(circuit, size):
+                self._serving.on_carried(circuit, size, now)
             case Unsent():
                 self._gossip.tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
@@ -148,41 +187,9 @@ class Overlay:
         earliest = self._context.agenda.settle()
         return None if earliest == NEVER else earliest
 
-    # --- snapshots ---------------------------------------------------------------------------
-
-    def status(self) -> Status:
-        """A snapshot of counts."""
-        tree, links = self._gossip.tree, self._links
-        counters, refused = self._routing.counters, dict(links.refused)
-        return Status(
-            len(links.by_peer),
-            counters,
-            refused,
-            tree.payloads,
-            tree.announcements,
-            self._recalling.text(),
-            self._elsewhere.is_so,
-        )
-
-    def peers(self) -> list[PeerView]:
-        """A snapshot of the neighbours, in the order in which they came."""
-        return [view_of(p, link, self._book.get(p)) for p, link in self._links.by_peer.items()]
-
-    def active_view(self) -> tuple[PeerId, ...]:
-        """A snapshot of the neighbours that gossip runs over (HyParView)."""
-        return tuple(self._neighbourhood.views.active)
-
-    def passive_view(self) -> tuple[PeerId, ...]:
-        """A snapshot of who may replace neighbours: BASALT's slots, or HyParView's passive view."""
-        return tuple(self._neighbourhood.passive_view())
-
-    def samples(self) -> tuple[PeerId, ...]:
-        """A snapshot of the members last drawn as samples (BASALT)."""
-        return tuple(self._neighbourhood.samples())
-
-    def known(self) -> list[Record]:
-        """Every other member known by its record."""
-        return [each for peer in self._book.peers() if (each := self._book.get(peer))]
+    def _nat_words(self) -> list[str]:
+        words = self._nat.behaviour().words
+        return words if any(word != UNKNOWN for word in words) else []
 
     # --- where we are ------------------------------------------------------------------------
 
@@ -198,9 +205,11 @@ class Overlay:
                 self._connecting.forgive_all(now)
                 self._recalling.on_surroundings(now)
             case Listening(addresses, advertised):
+                self._nat.on_listening(addresses, now)
                 self._reflexive.listen(addresses, advertised)
                 self._membership.renew(now)
                 self._connecting.forgive_all(now)
+                self._connecting.upgrade_soon(now)
                 self._recalling.on_surroundings(now)
             case Mapped(link_id, address):
                 link = self._links.on_mapped(link_id, address)
@@ -208,6 +217,10 @@ class Overlay:
                     self._on_mapped(link, now)
             case PathMoved(link_id, facts):
                 self._links.on_path_moved(link_id, facts, now)
+                link = self._links.by_id.get(link_id)
+                if link is not None and link.peer is not None:
+                    self._connecting.on_path(link, now)
+                    self._on_path(link.peer, now)
             case _:
                 assert_never(event)
 
@@ -216,10 +229,39 @@ class Overlay:
         if link.peer is None or link.mapped is None:
             return
         before = self._reflexive.seen_by(link.peer)
-        if self._reflexive.vote(link.peer, link.mapped):
-            self._membership.renew_soon(now)
+        remote, local = link.facts.remote, link.facts.local
+        if is_circuit(remote):
+            return  # who relays it sees us elsewhere than the peer does
+        self._renew_if(self._reflexive.vote(link.peer, link.mapped, remote, local), now)
         if before not in (None, link.mapped):
             self._links.show_path(link, now)
+        self._nat.consider(now)
+
+    # --- what our NAT does -------------------------------------------------------------------
+
+    def _neighbour(self, link: Link, peer: PeerId) -> Neighbour:
+        """A neighbour as knocks need it: where it is, and whether strangers reach it there."""
+        remote, record = link.facts.remote, self._book.get(peer)
+        entries = record.addresses if record is not None else []
+        own = [each.host for each in self._reflexive.own]
+        known = [each for each in entries if not (is_private(each.host) or each.host in own)]
+        proven = [(each.host, each.port) for each in known if each.proven]
+        hosts = tuple(each.host for each in known) if proven else ()
+        return Neighbour(peer, link.id, remote, link.facts.local, remote in proven, hosts)
+
+    def _neighbours(self) -> list[Neighbour]:
+        alive = self._links.alive()
+        return [self._neighbour(link, link.peer) for link in alive if link.peer is not None]
+
+    def _tell(self, peer: PeerId, message: m.KnockMessage) -> None:
+        link = self._links.by_peer.get(peer)
+        if link is not None:
+            self._context.emit(Transmit(link.id, message))
+
+    def _renew_if(self, changed: bool, now: float) -> None:
+        """Our record has to name other addresses, or others as proven."""
+        if changed:
+            self._membership.renew_soon(now)
 
     # --- links -------------------------------------------------------------------------------
 
@@ -227,6 +269,7 @@ class Overlay:
         match event:
             case LinkOpened():
                 dialled = event.inbound and event.facts.token_kind is not None
+                dialled &= event.facts.path is not PathKind.RELAYED
                 if dialled and self._reflexive.prove(event.facts.local):
                     self._membership.renew_soon(now)
                 self._links.on_opened(event, now)
@@ -309,13 +352,14 @@ class Overlay:
         self._inviting.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
-        if (data := self._book.bytes_of(peer)) is not None:
-            self._context.emit(Remember(peer, data))
+        data = self._book.bytes_of(peer)
+        if data is not None and self._membership.remember(peer, data):
             self._recalling.remember(peer, data)
         self._recalling.on_links(now)
         self._membership.welcome(link, now)
         self._membership.tell_soon(now)
         self._gossip.tree.on_moved(peer, link.id)
+        self._on_path(peer, now)
         around, ours = self._neighbourhood, not link.inbound
         if isinstance(fact, PeerMoved) and fact.restarted:
             # As if it had gone: the new process has us in no view, and counts on no link to us.
@@ -339,6 +383,7 @@ class Overlay:
         routed = self._routing.remove(peer, now)
         self._on_neighbours(self._neighbourhood.on_unlinked(peer, code, now), now)
         self._on_routing(routed, now)
+        self._on_path(peer, now)
         self._membership.tell_soon(now)
         self._recalling.on_links(now)
         self._context.report("info", "peer_down", peer=peer, reason=code)
@@ -412,6 +457,13 @@ class Overlay:
                 self._inviting.on_token_grant(peer, message)
             case m.Hello() | m.Proof() | m.Goodbye() | m.Shuffle() | m.ShuffleReply():
                 pass
+            case m.KnockAsk() | m.KnockPass() | m.Knocked() | m.KnockRefuse():
+                neighbour = self._neighbour(link, peer)
+                self._renew_if(self._nat.on_message(neighbour, message, now), now)
+            case m.CircuitAsk() | m.CircuitOffer() | m.CircuitAccept():
+                self._on_circuit_wanted(peer, message, now)
+            case m.CircuitReady() | m.CircuitRefuse() | m.CircuitClose():
+                self._on_circuit_news(peer, message, now)
             case m.IHave() | m.Graft() | m.Prune():
                 self._gossip.on_message(peer, message, now)
             case _:
@@ -432,6 +484,60 @@ class Overlay:
         else:
             self._context.emit(Transmit(link.id, m.Bounce(message.request, BounceCode.BUSY)))
 
+    # --- circuits ------------------------------------------------------------------------------
+
+    def _on_circuit_wanted(
+        self, peer: PeerId, message: m.CircuitAsk | m.CircuitOffer | m.CircuitAccept, now: float
+    ) -> None:
+        """Somebody wants us to relay, or to be the other end."""
+        match message:
+            case m.CircuitAsk():
+                self._serving.on_ask(peer, message, now)
+            case m.CircuitOffer():
+                self._on_circuits(self._circuits.on_offer(peer, message, now), now)
+            case m.CircuitAccept():
+                self._serving.on_accept(peer, message, now)
+            case _:
+                assert_never(message)
+
+    def _on_circuit_news(
+        self, peer: PeerId, message: m.CircuitReady | m.CircuitRefuse | m.CircuitClose, now: float
+    ) -> None:
+        """What has become of a circuit that we asked for, take, or relay."""
+        match message:
+            case m.CircuitReady():
+                if message.record:
+                    self._on_record(message.record, peer, now)
+                self._on_circuits(self._circuits.on_ready(peer, message, now), now)
+            case m.CircuitRefuse():
+                if not self._serving.on_refuse(peer, message):
+                    self._on_circuits(self._circuits.on_refuse(peer, message, now), now)
+            case m.CircuitClose():
+                if not self._serving.on_close(peer, message):
+                    self._on_circuits(self._circuits.on_close(peer, message), now)
+            case _:
+                assert_never(message)
+
+    def _on_circuits(self, facts: list[CircuitFact], now: float) -> None:
+        for fact in facts:
+            match fact:
+                case Stands(peer):
+                    self._on_stuck(self._connecting.on_circuit(peer, now), now)
+                case Failed(peer, code):
+                    self._on_stuck(self._connecting.on_no_circuit(peer, code, now), now)
+                case Closed(peer, circuit):  # A link over it is suspect now: its transport says so.
+                    self._on_stuck(self._connecting.on_circuit_closed(peer, circuit, now), now)
+                case RelayUsed(relay, used):
+                    self._on_neighbours(self._neighbourhood.on_relay(relay, now, used=used), now)
+                case _:
+                    assert_never(fact)
+
+    def _on_path(self, peer: PeerId, now: float) -> None:
+        """A neighbour's link has come or gone, is another one, or has another path."""
+        self._serving.on_link(peer)
+        self._on_circuits(self._circuits.on_link(peer), now)
+        self._circuits.on_path(peer, now)
+
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = None if self._book.is_old(data) else self._add_record(data, bearer, now)
         if record is not None:
@@ -446,7 +552,7 @@ class Overlay:
             return None
         record = self._membership.add(data, bearer, now, recalled=recalled)
         if record is not None:
-            self._connecting.forgive(PeerId(record.peer_id), now)
+            self._connecting.on_record(PeerId(record.peer_id), now)
         self._on_evicted(now)
         return record
 
@@ -573,6 +679,8 @@ class Overlay:
                 self._on_connect(command, now)
             case PingPeer():
                 self._on_ping(command, now)
+            case Examine(request):
+                self._nat.ask(request, now)
             case TracePeer():
                 self._on_routing(self._tracing.start(command, now), now)
             case Publish():
@@ -639,6 +747,9 @@ class Overlay:
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
+        self._serving.on_time(now)
+        self._on_circuits(self._circuits.on_time(now), now)
         self._elsewhere.on_time(now)
+        self._renew_if(self._nat.on_time(now), now)
         if self._recalling.on_time(now):
             self._call(now)

@@ -2,10 +2,22 @@
 
 from dataclasses import dataclass
 
-from overlay.core.link.links import Link, LinkState
+from overlay.core.connect.connect import Connecting
+from overlay.core.connect.history import Tried
+from overlay.core.gossip.publications import Gossiping
+from overlay.core.link.links import Link, Links, LinkState
+from overlay.core.membership.elsewhere import Elsewhere
+from overlay.core.membership.neighbourhood import Neighbourhood
+from overlay.core.membership.recall import Recalling
+from overlay.core.membership.records import RecordBook
+from overlay.core.nat.behaviour import Behaviour
+from overlay.core.nat.nat import Nat
+from overlay.core.nat.reflexive import Reflexive
+from overlay.core.relay.circuits import Circuits
 from overlay.core.routing.requests import Counters
-from overlay.core.types import LinkFacts, LinkId, Negotiated, PeerId
-from overlay.core.wire.documents import Record
+from overlay.core.routing.routing import Routing
+from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId
+from overlay.core.wire.documents import AddressEntry, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +52,15 @@ class PeerView:
     facts: LinkFacts
     rtt: float | None
     state: LinkState
+    remote: Address
+    """Where its datagrams go: to the peer, or to whoever relays them."""
+    relay: PeerId | None
+    """Who relays the path, if anybody does."""
 
 
-def view_of(peer: PeerId, link: Link, record: Record | None) -> PeerView:
+def view_of(
+    peer: PeerId, link: Link, record: Record | None, relay: PeerId | None, remote: Address
+) -> PeerView:
     """The view of a neighbour's link."""
     return PeerView(
         peer=peer,
@@ -56,4 +74,74 @@ def view_of(peer: PeerId, link: Link, record: Record | None) -> PeerView:
         facts=link.facts,
         rtt=link.rtt,
         state=link.state,
+        remote=remote,
+        relay=relay,
     )
+
+
+class Snapshots:
+    """What may be asked of a node; nothing here changes anything."""
+
+    _book: RecordBook
+    _circuits: Circuits
+    _connecting: Connecting
+    _elsewhere: Elsewhere
+    _gossip: Gossiping
+    _links: Links
+    _nat: Nat
+    _neighbourhood: Neighbourhood
+    _recalling: Recalling
+    _reflexive: Reflexive
+    _routing: Routing
+
+    def status(self) -> Status:
+        """A snapshot of counts."""
+        tree, links = self._gossip.tree, self._links
+        counters, refused = self._routing.counters, dict(links.refused)
+        return Status(
+            len(links.by_peer),
+            counters,
+            refused,
+            tree.payloads,
+            tree.announcements,
+            self._recalling.text(),
+            self._elsewhere.is_so,
+        )
+
+    def peers(self) -> list[PeerView]:
+        """A snapshot of the neighbours, in the order in which they came."""
+        return [self._view_of(peer, link) for peer, link in self._links.by_peer.items()]
+
+    def _view_of(self, peer: PeerId, link: Link) -> PeerView:
+        relay = self._circuits.relay_of(link.facts.remote)
+        towards = self._links.by_peer.get(relay, link) if relay is not None else link
+        return view_of(peer, link, self._book.get(peer), relay, towards.facts.remote)
+
+    def tried(self, peer: PeerId) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
+        """A snapshot of the last attempts to reach a peer, and of what it says of its NAT."""
+        history = self._connecting.table.history
+        return history.tried(peer), history.nat_of(peer)
+
+    def addresses(self) -> list[AddressEntry]:
+        """A snapshot of our own addresses, as our record names them."""
+        return self._reflexive.entries()
+
+    def behaviour(self) -> Behaviour:
+        """A snapshot of what is known of our NAT."""
+        return self._nat.behaviour()
+
+    def active_view(self) -> tuple[PeerId, ...]:
+        """A snapshot of the neighbours that gossip runs over (HyParView)."""
+        return tuple(self._neighbourhood.views.active)
+
+    def passive_view(self) -> tuple[PeerId, ...]:
+        """A snapshot of who may replace neighbours: BASALT's slots, or HyParView's passive view."""
+        return tuple(self._neighbourhood.passive_view())
+
+    def samples(self) -> tuple[PeerId, ...]:
+        """A snapshot of the members last drawn as samples (BASALT)."""
+        return tuple(self._neighbourhood.samples())
+
+    def known(self) -> list[Record]:
+        """Every other member known by its record."""
+        return [each for peer in self._book.peers() if (each := self._book.get(peer))]

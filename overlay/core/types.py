@@ -12,6 +12,17 @@ LinkId = NewType("LinkId", int)
 """Names one link within one process. The core counts 0, 2, 4, …; the transport 1, 3, 5, …"""
 
 
+CircuitId = NewType("CircuitId", bytes)
+"""Names a circuit at its relay and at both of its ends: 8 random bytes, the first from 64 to 79
+(RFC 7983 §7), with which each of its datagrams begins."""
+
+
+PortId = NewType("PortId", int)
+"""Names one of our UDP ports within one process: `MAIN`, or one that was opened for a while."""
+MAIN = PortId(0)
+"""The port that all links share."""
+
+
 def is_chosen_by_core(link: LinkId) -> bool:
     """Whether the core has named this link, and so waits to hear what becomes of the attempt."""
     return link % 2 == 0

@@ -201,6 +201,70 @@ class LinksSection(Table, frozen=True, kw_only=True):
             },
         ),
     ] = "30s"
+    circuits: Annotated[
+        bool,
+        Meta(
+            description="Whether members that cannot be reached otherwise are reached over "
+            "circuits, which a common neighbour carries. When false, a pair whose NATs let no "
+            "direct path through stays apart.",
+            extra={"source": "guess"},
+        ),
+    ] = True
+    relay_only: Annotated[
+        bool,
+        Meta(
+            description="Privacy: whether other members learn no address of this host. They reach "
+            "it over circuits alone, which members carry that its invite has named; packets go to "
+            "those only. It relays for nobody, and others cannot dial it.",
+            extra={"source": "guess"},
+        ),
+    ] = False
+
+
+class RelaySection(Table, frozen=True, kw_only=True):
+    """What this node carries for neighbours that reach each other in no other way."""
+
+    serve: Annotated[
+        bool,
+        Meta(
+            description="Whether this node relays for neighbours. It learns who talks to whom and "
+            "how much, and nothing of what they say.",
+            extra={"source": "guess"},
+        ),
+    ] = True
+    rate: Annotated[
+        int,
+        Meta(
+            ge=10_000,
+            le=1_000_000_000,
+            description="Bytes a second that one circuit may carry, both ways together.",
+            extra={"source": "guess"},
+        ),
+    ] = 5_000_000
+    bytes_per_day: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=tables.UNLIMITED,
+            description="Bytes that this node relays within a day at most, for all together; 0: "
+            "none at all.",
+            extra={"source": "guess"},
+        ),
+    ] = 10_000_000_000
+
+
+class NatSection(Table, frozen=True, kw_only=True):
+    """What this node does about NATs, its own and its neighbours'."""
+
+    knock: Annotated[
+        bool,
+        Meta(
+            description="Whether this node, if strangers reach it, helps neighbours to find out "
+            "what their NATs do: two packets of 28 bytes to an address at which it sees the "
+            "neighbour, at most one a second for a prefix.",
+            extra={"source": "guess"},
+        ),
+    ] = True
 
 
 class InviteSection(Table, frozen=True, kw_only=True):
@@ -296,6 +360,8 @@ class Config(Table, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=list)
     network: NetworkSection = NetworkSection()
     links: LinksSection = LinksSection()
+    relay: RelaySection = RelaySection()
+    nat: NatSection = NatSection()
     invite: InviteSection = InviteSection()
     log: LogSection = LogSection()
 
@@ -363,6 +429,14 @@ def _with(config: Config, settings: Iterable[tuple[str, str, Any]]) -> Config:
         raise ConfigError(
             f"links.active: the view of {config.links.active} has no room in links.max = "
             f"{config.links.max}: lower the one or raise the other"
+        )
+    if config.links.relay_only and config.advertise:
+        raise ConfigError(
+            "advertise: with links.relay_only nobody is told an address: leave one of the two out"
+        )
+    if config.links.relay_only and not config.links.circuits:
+        raise ConfigError(
+            "links.circuits: with links.relay_only nothing else leads to this node: leave one out"
         )
     if not is_loopback(listen_address(config).host):
         for each in advertised_addresses(config):

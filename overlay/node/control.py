@@ -106,7 +106,18 @@ async def _connect(node: Node, request: PeerRequest) -> Any:
 
 async def _ping(node: Node, request: PeerRequest) -> Any:
     peer = peer_id_text(node.resolve(request.peer))
-    return {"peer_id": peer, "rtt": await node.ping(peer)}
+    rtt = await node.ping(peer)
+    link = next((each.link for each in node.peers() if each.peer_id == peer), None)
+    path = {"path": link and link.path, "relay": link and link.relay}
+    return {"peer_id": peer, "rtt": rtt, **path}
+
+
+async def _doctor(node: Node, _: Nothing) -> Any:
+    return await node.doctor()
+
+
+async def _doctor_of(node: Node, request: PeerRequest) -> Any:
+    return await node.doctor_of(request.peer)
 
 
 async def _trace(node: Node, request: PeerRequest) -> Any:
@@ -224,6 +235,8 @@ def make_app(node: Node, apps: Mapping[str, App]) -> Starlette:
             route("POST", "/connect", PeerRequest, _connect),
             route("POST", "/ping", PeerRequest, _ping),
             route("POST", "/trace", PeerRequest, _trace),
+            route("GET", "/doctor", Nothing, _doctor),
+            route("POST", "/doctor", PeerRequest, _doctor_of),
             route("POST", "/wait", WaitRequest, _wait),
             route("POST", "/publish", PublishRequest, _publish),
             route("POST", "/leave", Nothing, _leave),

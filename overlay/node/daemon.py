@@ -48,6 +48,10 @@ CONTROL_PATIENCE = 1.0
 ANY = frozenset({WILDCARD, "0.0.0.0", "::"})
 """Hosts to listen on that name no address themselves."""
 NO_ADDRESS = "no network interface has an address: the invite follows as soon as one has"
+ONLY_RELAYS = (
+    "this node names no address of its own (links.relay_only), and is linked to no member that "
+    "strangers can reach: `overlay invite` makes one that names such members once there are some"
+)
 ONLY_LOOPBACK = (
     "no network interface has an address but loopback: only nodes on this machine can join until "
     "one has; another invite follows then"
@@ -173,7 +177,8 @@ class Daemon:
         for event in self._early:
             self._options.announce(event)
         if made is None:
-            self._log.logger.warning("no_address", text=NO_ADDRESS)
+            hidden = self._options.config.links.relay_only
+            self._log.logger.warning("no_address", text=ONLY_RELAYS if hidden else NO_ADDRESS)
         elif self._reach is Reach.MACHINE and listen_address(self._options.config).host in ANY:
             self._log.logger.warning("only_loopback", text=ONLY_LOOPBACK)
 

@@ -18,23 +18,29 @@ from overlay.api import Message
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
     ClockSet,
     Deliver,
     Dial,
+    DropCircuit,
     Effect,
     Event,
     Hangup,
     LinkLost,
     Malformed,
     Negotiate,
+    OpenPort,
     Prepare,
     Received,
     Rejected,
+    RelayCircuit,
     Remember,
     Report,
     Resolved,
     Restart,
+    SendFrom,
     Transmit,
+    UseCircuit,
     Wakeup,
 )
 from overlay.core.types import EndReason, LinkId, PeerId, RequestId
@@ -250,6 +256,10 @@ class Driver:
         """Never awaits."""
         match effect:
             case Transmit() | Dial() | Prepare() | Negotiate() | Restart() | Adopt():
+                self._transport.perform(effect)
+            case UseCircuit() | RelayCircuit() | DropCircuit():
+                self._transport.perform(effect)
+            case OpenPort() | SendFrom() | Await():
                 self._transport.perform(effect)
             case Admit(link, peer):
                 self._transport.perform(effect)

@@ -22,6 +22,7 @@ def make_transport(config: Config, identity: Identity, last_port: int) -> UdpTra
         certificate=identity.certificate,
         random=random.Random(),
         advertise=advertised_addresses(config),
+        hidden=config.links.relay_only,
     )
 
 

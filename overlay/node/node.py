@@ -18,14 +18,15 @@ from typing import Any
 import trio
 
 from overlay import api
-from overlay.core.addresses import Reach, reach_of
+from overlay.core.addresses import Reach, is_loopback, reach_of
 from overlay.core.admission.invites import MEMBERS_MAX
-from overlay.core.connect.connect import ATTEMPT_FAILED
+from overlay.core.connect.table import ATTEMPT_FAILED
 from overlay.core.context import Settings
 from overlay.core.events import (
     JOIN_TIMEOUT,
     Connect,
     Event,
+    Examine,
     Join,
     Leave,
     Listening,
@@ -40,13 +41,14 @@ from overlay.core.events import (
 from overlay.core.link.links import LinkState
 from overlay.core.overlay import Overlay
 from overlay.core.snapshots import PeerView
-from overlay.core.types import GoodbyeCode, LinkId, PeerId, RequestId
+from overlay.core.types import Address, GoodbyeCode, LinkId, PeerId, RequestId
 from overlay.core.wire import invite as invites
 from overlay.core.wire.bounds import TOPIC_MAX, Topic
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import WIRE_VERSION
 from overlay.errors import CommandFailed, Failure, InviteError, UsageError
 from overlay.identity import Identity, Keys, parse_peer_id, peer_id_text
+from overlay.node import doctor
 from overlay.node.answers import sdp_of
 from overlay.node.config import MAX_DURATION, Config, parse_duration
 from overlay.node.driver import OVER, Driver, LinkChange
@@ -60,6 +62,8 @@ from overlay.version import __version__
 MAX_EVENT_FEEDS = 256
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
+EXAMINED_WITHIN = 15.0
+"""Seconds (guess) for which a user waits at most for what a network's NAT does."""
 JOIN_SLACK = 10.0
 """Seconds beyond its own time limit after which a join that has not ended is given up (guess)."""
 
@@ -128,7 +132,7 @@ class Node:
         )
 
     def _born_into(self, network: bytes, network_name: str) -> Settings:
-        links = self.config.links
+        links, relay = self.config.links, self.config.relay
         return Settings(
             network=network,
             network_name=network_name,
@@ -137,12 +141,18 @@ class Node:
             dial_key=self._identity.dial_key,
             sequence=self._boot * RECORDS_PER_BOOT,
             direct=links.direct,
+            relay_only=links.relay_only,
             auto=links.auto,
             mesh_size=links.full_mesh,
             active_size=links.active,
             links_max=links.max,
             passive_size=links.passive,
+            knock=self.config.nat.knock,
             guest_stay=parse_duration(links.guests),
+            relay=relay.serve,
+            relay_rate=float(relay.rate),
+            relay_bytes_per_day=relay.bytes_per_day,
+            circuits=links.circuits,
         )
 
     def _make_core(self) -> Overlay:
@@ -239,7 +249,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """See `overlay.api.Node.status`."""
-        status = self.core.status()
+        status, known = self.core.status(), self.core.behaviour()
         counters = status.signalling
         return {
             "version": __version__,
@@ -260,6 +270,12 @@ class Node:
             },
             "identity_elsewhere": status.identity_elsewhere,
             "recalling": status.recalling or None,
+            "nat": {
+                "mapping": known.mapping.value,
+                "filtering": known.filtering.value,
+                "ports": known.ports.value,
+                "reachable": known.reachable,
+            },
             "refused": {str(code): count for code, count in status.refused.items()},
         }
 
@@ -291,12 +307,13 @@ class Node:
             hops=view.hops,
             path=seen.path.value,
             local=str(seen.local),
-            remote=str(seen.remote),
+            remote=str(view.remote if view.relay else seen.remote),
             since=view.since_wall,
             rtt=view.rtt if statistics is None or statistics.rtt is None else statistics.rtt,
             bytes_in=statistics.bytes_in if statistics else 0,
             bytes_out=statistics.bytes_out if statistics else 0,
             state=view.state,
+            relay=peer_id_text(view.relay) if view.relay else None,
         )
         return api.Peer(peer_id_text(view.peer), view.name, link)
 
@@ -366,6 +383,35 @@ class Node:
         rtt: float = await self.driver.call(lambda request: PingPeer(request, found))
         return rtt
 
+    async def doctor(self) -> dict[str, Any]:
+        """What this network is, as ``overlay doctor --json`` prints it."""
+        with suppress(CommandFailed):  # what is known is told in any case
+            await self.driver.call(Examine, EXAMINED_WITHIN)
+        told = [str(Address(each.host, each.port)) for each in self.core.addresses()]
+        tried = bool(self.core.status().recalling)
+        udp = True if self.transport.heard else False if tried else None
+        hidden = self.config.links.relay_only
+        return doctor.network(self.core.behaviour(), told, udp=udp, hidden=hidden)
+
+    async def doctor_of(self, peer: str) -> dict[str, Any]:
+        """How `peer` is reached and why, as ``overlay doctor PEER --json`` prints it.
+
+        A peer that nobody has tried to reach yet is connected first.
+        """
+        found = self.resolve(peer)
+        if found == self._id:
+            raise CommandFailed(Failure.SELF, "that is this node itself")
+        linked = {view.peer: self._peer(view).link for view in self.core.peers()}
+        if found not in linked and not self.core.tried(found)[0]:
+            with suppress(CommandFailed):
+                await self.driver.call(lambda request: Connect(request, found))
+            linked = {view.peer: self._peer(view).link for view in self.core.peers()}
+        tried, theirs = self.core.tried(found)
+        link = linked.get(found)
+        up = link is not None and link.state != LinkState.SILENT
+        path, relay = (link.path, link.relay) if link is not None and up else (None, None)
+        return doctor.peer(path, relay, tried, self.core.behaviour().words, theirs)
+
     async def trace(self, peer: str) -> api.Trace:
         """See `overlay.api.Node.trace`."""
         found = self.resolve(peer)
@@ -419,8 +465,17 @@ class Node:
                 lambda request: Join(request, invite, timeout), timeout + JOIN_SLACK
             )
         except CommandFailed as error:
+            named = [entry.host for member in invite.members for entry in member.addresses]
+            if error.code == Failure.UNREACHABLE and not self._could_hear(named):
+                raise InviteError(f"{error.text} ({doctor.NO_UDP})") from None
             raise InviteError(error.text) from None
         self._settle()
+
+    def _could_hear(self, hosts: list[str]) -> bool:
+        """Whether UDP works, as far as dials to these hosts could have shown it."""
+        own = {address.host for address in self._listening.addresses}
+        elsewhere = [host for host in hosts if host not in own and not is_loopback(host)]
+        return self.transport.heard or not elsewhere
 
     def _move_to(self, network: bytes, name: str) -> None:
         """Become a node of another network. InviteError: others know us as a member of ours."""

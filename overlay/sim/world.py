@@ -121,12 +121,14 @@ class World:
         network: bytes = b"",
         group: int = 0,
         core: MakeCore = Overlay,
+        host: str = "",
         **settings: Any,
     ) -> SimNode:
         """Start a node of its own; it joins nobody yet. `settings`: of `Settings`.
 
         `advertised`: its address is given as one that everybody can dial; `group`: the part of a
-        divided world in which it starts; `core`: makes what it runs until a restart.
+        divided world in which it starts; `core`: makes what it runs until a restart;
+        `host`: its IP address, if it is to have a certain one.
         """
         index = len(self.nodes)
         crypto = self._crypto(self._ledger, random.Random(self.rng.getrandbits(64)))
@@ -138,7 +140,7 @@ class World:
             dial_key=crypto.token(32),
             **settings,
         )
-        return self._start(chosen, crypto, core, firewalled, advertised, group)
+        return self._start(chosen, crypto, core, firewalled, advertised, group, host)
 
     def clone(self, node: SimNode, *, boot: int = 0) -> SimNode:
         """Start a copy of a node's data directory on another machine: its keys and its cache.
@@ -159,9 +161,10 @@ class World:
         firewalled: bool,
         advertised: bool,
         group: int,
+        host: str = "",
     ) -> SimNode:
         index = len(self.nodes)
-        address = Address(f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
+        address = Address(host or f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
         rng = random.Random(self.rng.getrandbits(64))
         node = SimNode(
             f"n{index}",

@@ -9,18 +9,27 @@ import trio
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
     Dial,
+    DropCircuit,
     Event,
     Hangup,
     Negotiate,
+    OpenPort,
     Prepare,
+    RelayCircuit,
     Restart,
+    SendFrom,
     Transmit,
+    UseCircuit,
 )
 from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind
 from overlay.transport.streams import MeshStream, OnStream
 
-TransportEffect = Dial | Prepare | Negotiate | Restart | Adopt | Transmit | Admit | Hangup
+LinkEffect = Dial | Prepare | Negotiate | Restart | Adopt | Transmit | Admit | Hangup
+CircuitEffect = UseCircuit | RelayCircuit | DropCircuit
+PortEffect = OpenPort | SendFrom | Await
+TransportEffect = LinkEffect | CircuitEffect | PortEffect
 """The effects of the core that a transport performs."""
 
 
@@ -67,6 +76,11 @@ class Transport(Protocol):
     """Where it is bound, ports filled in; empty before `run` has started."""
     internal_errors: int
     """Our own faults so far: each cost one link or one datagram and is in the log."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything has come from another machine so far."""
+        ...
 
     async def run(
         self,

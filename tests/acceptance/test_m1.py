@@ -881,6 +881,9 @@ def test_a_replayed_hello_is_refused_and_counted(crew: Crew) -> None:
     assert "hello_refused" in hub.log
 
 
+NO_RELAY = (*QUIET, "--set", "links.circuits=false")
+
+
 def attempt_is_refused(dialler: Node, target: Node) -> None:
     """`connect` leads to refusals at the target and to no link."""
     before = refusals(target)
@@ -898,8 +901,8 @@ def attempt_is_refused(dialler: Node, target: Node) -> None:
 def test_a_forged_offer_is_refused_and_counted(crew: Crew, fault: str) -> None:
     b = crew.node("b").up(*QUIET)
     link = b.invite("--members", "1")
-    a = crew.node("a", argv=forger(fault)).up(*QUIET, join=link)
-    c = crew.node("c").up(*QUIET, join=link)
+    a = crew.node("a", argv=forger(fault)).up(*NO_RELAY, join=link)
+    c = crew.node("c").up(*NO_RELAY, join=link)
     b.wait_peers(2)
     attempt_is_refused(a, c)
     assert "offer_refused" in c.log
@@ -909,7 +912,7 @@ def test_a_replayed_offer_is_refused_and_counted(crew: Crew) -> None:
     """B sends A's old offer again wherever D's was to go."""
     b = crew.node("b", argv=forger("replayed_offer")).up(*QUIET)
     link = b.invite("--members", "1")
-    a, c, d = (crew.node(name).up(*QUIET, join=link) for name in ("a", "c", "d"))
+    a, c, d = (crew.node(name).up(*NO_RELAY, join=link) for name in ("a", "c", "d"))
     b.wait_peers(3)
     a.ok("connect", c.peer_id)
     since = c.peer(a)

@@ -11,7 +11,15 @@ from benchmarks.cases import forwarding
 from benchmarks.cases.table import MEASURES
 from benchmarks.peer import ROOT
 
-ROWS = ("stream-throughput", "ping-under-bulk", "publish-fifty", "forwarding-cpu")
+ROWS = (
+    "stream-throughput",
+    "ping-under-bulk",
+    "publish-fifty",
+    "forwarding-cpu",
+    "relay-forwarding",
+    "relay-ping",
+    "relay-stream",
+)
 
 
 @pytest.mark.parametrize("name", ROWS)

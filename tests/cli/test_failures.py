@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 ASKING = {
     "chat": ["chat"],
     "connect": ["connect", "b"],
+    "doctor": ["doctor"],
+    "doctor PEER": ["doctor", "b"],
     "invite": ["invite"],
     "leave": ["leave"],
     "peers": ["peers"],
@@ -40,7 +42,7 @@ ASKING = {
 """A line for each command that asks a node."""
 NEED_NO_NODE = {"up", "join", "sim"}
 """Tested in test_up, test_complaints, test_sim."""
-NAMING_A_PEER = [["connect"], ["peers", "--sdp"], ["ping"], ["trace"]]
+NAMING_A_PEER = [["connect"], ["doctor"], ["peers", "--sdp"], ["ping"], ["trace"]]
 NAMING_A_TOPIC = [["chat"], ["publish"], ["subscribe", "--timeout", "5"]]
 GOING_ON = [["chat"], ["subscribe", "t"], ["wait", "--peers", "9"]]
 

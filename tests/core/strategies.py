@@ -51,6 +51,9 @@ def _value(annotation: Any, rule: bounds.Rule) -> st.SearchStrategy[Any]:
             return st.sampled_from(sorted(rule._texts))
         case bounds.Host():
             return st.ip_addresses().map(str).filter(rule.holds)
+        case bounds.CircuitName():
+            first = st.integers(64, 79).map(lambda byte: bytes([byte]))
+            return st.builds(bytes.__add__, first, st.binary(min_size=7, max_size=7))
         case bounds.Many(high, item):
             inner, *rest = typing.get_args(annotation)
             values = st.lists(_value(inner, item), max_size=min(high, 4))

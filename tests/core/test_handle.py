@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overlay.core.connect.connect import PEERS_MAX
+from overlay.core.connect.table import PEERS_MAX
 from overlay.core.events import (
     DialFailed,
     Event,
@@ -159,6 +159,6 @@ def test_floods_of_every_kind_leave_state_bounded() -> None:
             handle(core, Received(link, Records([request] * 16)), world.now)
         handle(core, Mapped(link, Address("192.0.2.1", 1 + index)), world.now)
     assert len(core._routing._requests) <= REQUESTS_MAX
-    assert len(core._connecting.by_peer) <= PEERS_MAX
-    assert len(core._reflexive._votes) <= 64
+    assert len(core._connecting.table.by_peer) <= PEERS_MAX
+    assert len(core._reflexive.observers._said) <= 64
     assert core.status().signalling.dropped > 4_000, "the token bucket let everything through"

@@ -145,7 +145,7 @@ def test_without_its_entry_silence_is_no_news(monkeypatch: pytest.MonkeyPatch) -
 def connecting_through_the_middle() -> Any:
     """What becomes of a connection between two that cannot dial each other."""
     world = World(5)
-    a, _, c = line(world)
+    a, _, c = line(world, circuits=False)
     request = world.connect(a, c)
     world.run_until(lambda: request in a.results, within=30.0)
     return a.results[request]

@@ -111,7 +111,7 @@ def test_a_frozen_go_between_carries_nothing_and_a_thawed_one_does(seed: int) ->
 
 def test_an_offer_harmed_on_the_way_is_refused_counted_and_named() -> None:
     world = World(3)
-    one, middle, other = line(world)
+    one, middle, other = line(world, circuits=False)
     perform, harmed = world.network.perform, []
 
     def harm(node: SimNode, effect: object) -> None:

@@ -42,11 +42,11 @@ def behind_firewalls(world: World, size: int) -> list[SimNode]:
     return nodes
 
 
-def line(world: World) -> tuple[SimNode, SimNode, SimNode]:
+def line(world: World, *, circuits: bool = True) -> tuple[SimNode, SimNode, SimNode]:
     """A–B–C, linked only through B, opening no link that nobody asked for."""
     middle = world.spawn(auto=False, direct=False)
     invite = world.invite(middle)
-    ends = [world.spawn(auto=False, direct=False) for _ in range(2)]
+    ends = [world.spawn(auto=False, direct=False, circuits=circuits) for _ in range(2)]
     for end in ends:
         world.join(end, invite)
     world.run_until(lambda: len(middle.neighbours()) == 2, within=10.0)

@@ -181,8 +181,9 @@ def _take(step: Step, foreground: dict[str, Running], directory: Path) -> None:
 
 
 def _install(directory: Path) -> None:
-    """An `overlay` command of this very tree and interpreter."""
-    command = directory / "bin" / "overlay"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m overlay "$@"\n')
-    command.chmod(0o755)
+    """`overlay` and `python` of this very tree and interpreter."""
+    (directory / "bin").mkdir()
+    for name, arguments in (("overlay", "-m overlay"), ("python", "")):
+        command = directory / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        command.chmod(0o755)

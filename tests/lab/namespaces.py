@@ -8,14 +8,20 @@ Making one needs CAP_SYS_ADMIN: root, or any user under ``unshare -Urn`` (user_n
 
 import contextlib
 import ctypes
+import fcntl
+import json
 import os
+import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 _CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+"""netdevice(7)."""
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 
@@ -53,6 +59,10 @@ def _unshared() -> int:
         path = f"/proc/sys/net/ipv6/conf/default/{key}"
         with contextlib.suppress(OSError), open(path, "w") as file:
             file.write("0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        flags = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+        up = struct.unpack("16sh14x", flags)[1] | _IFF_UP
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", up))
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -70,7 +80,6 @@ class Namespace:
 
     def __init__(self) -> None:
         self.fd = _in_thread(_unshared)
-        self.ip("link set lo up")
 
     def enter(self) -> None:
         """Move the calling thread in; a child calls it between fork and exec."""
@@ -93,6 +102,10 @@ class Namespace:
         """Load an nftables ruleset inside, all or nothing (nft(8))."""
         self._tool(["nft", "-f", "-"], ruleset, ())
 
+    def nft_json(self, command: str) -> Any:
+        """What an nftables command says, e.g. `list ruleset` (libnftables-json(5))."""
+        return json.loads(self._tool(["nft", "-j", *command.split()], "", ()))["nftables"]
+
     def sysctl(self, key: str, value: int) -> None:
         """Set a kernel parameter of this namespace; one that the kernel lacks is passed over."""
 
@@ -103,7 +116,7 @@ class Namespace:
 
         self.call(write)
 
-    def _tool(self, argv: list[str], text: str, passing: tuple[int, ...]) -> None:
+    def _tool(self, argv: list[str], text: str, passing: tuple[int, ...]) -> str:
         done = subprocess.run(
             argv,
             input=text,
@@ -116,6 +129,7 @@ class Namespace:
         )
         if done.returncode:
             raise OSError(f"{' '.join(argv)}: {done.stderr.strip()}\n{text}")
+        return done.stdout
 
     def close(self) -> None:
         """Let go: the namespace ends once no process is left inside."""

@@ -102,6 +102,13 @@ def test_what_reaches_nobody_is_not_advertised_wherever_it_stood(
         assert why in line
 
 
+def test_a_hidden_node_advertises_nothing_and_needs_circuits() -> None:
+    for contradiction in ("advertise=192.0.2.1:7", "links.circuits=false"):
+        line = refusal(assignments=["links.relay_only=true", contradiction])
+        assert "links.relay_only" in line
+    assert load(None, {}, ["links.relay_only=true"]).links.relay_only
+
+
 def test_loopback_is_advertised_by_who_listens_there() -> None:
     environ = {"OVERLAY_ADVERTISE": "127.0.0.1:9", "OVERLAY_LISTEN": "127.0.0.1:0"}
     assert advertised_addresses(load(None, environ)) == (Address("127.0.0.1", 9),)

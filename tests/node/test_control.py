@@ -42,6 +42,7 @@ class IdleTransport:
     """Links nobody."""
 
     internal_errors = 0
+    heard = True
 
     def perform(self, effect: TransportEffect) -> None: ...
 

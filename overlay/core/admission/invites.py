@@ -38,6 +38,10 @@ NO_ADDRESS = (
     "this node has no address that an invite could name: no network interface of this machine is "
     "up and has one; connect the machine to a network, then ask again"
 )
+HIDDEN = (
+    "this node names no address of its own (links.relay_only), and is linked to no member that "
+    "strangers can reach: an invite would name nobody"
+)
 # Why a join failed for good, the most telling first.
 _TELLING = (
     *(GoodbyeCode.EXPIRED, GoodbyeCode.VERSION, GoodbyeCode.CLOCK, GoodbyeCode.NETWORK),
@@ -109,7 +113,8 @@ class Inviting:
     def make(self, command: MakeInvite, now: float) -> None:
         """Sign the grant, ask neighbours for tokens, resolve when they came or after a second."""
         context, crypto, addresses = self.context, self.context.crypto, self.reflexive.entries()
-        if not addresses:
+        hidden = context.settings.relay_only
+        if not addresses and not hidden:
             context.emit(Rejected(command.request, Failure.NO_ADDRESS, NO_ADDRESS))
             return
         seed, invite_id = crypto.token(32), crypto.token(8)
@@ -126,8 +131,9 @@ class Inviting:
         signed = invite.make_grant(grant, crypto)
         token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
         ours = InviteMember(context.peer_id, crypto.fingerprint, token, addresses)
-        making = _Making(command.request, signed, seed, {}, [ours])
-        for link in self._dialable_neighbours()[: min(command.members, MEMBERS_MAX) - 1]:
+        making = _Making(command.request, signed, seed, {}, [] if hidden else [ours])
+        others = min(command.members, MEMBERS_MAX) - len(making.members)
+        for link in self._dialable_neighbours()[:others]:
             assert link.peer is not None
             self._asked += 1
             making.asked[self._asked] = link.peer
@@ -150,6 +156,8 @@ class Inviting:
 
     def grant_token(self, peer: PeerId, message: TokenRequest, now: float) -> TokenGrant | None:
         """A neighbour makes an invite that shall name us too; at most 30 a minute."""
+        if self.context.settings.relay_only:
+            return None
         recent = [at for at in self._granted.get(peer, []) if now - at < 60.0]
         latest = self.context.wall(now) + TOKEN_LIFE_MAX
         if len(recent) >= TOKENS_PER_MINUTE or message.kind != dial.INVITE:
@@ -178,6 +186,9 @@ class Inviting:
     def _made(self, making: _Making) -> None:
         del self._making[making.request]
         self._timers.stop((Due.MADE, making.request))
+        if not making.members:
+            self.context.emit(Rejected(making.request, Failure.NO_ADDRESS, HIDDEN))
+            return
         name = self.context.settings.network_name
         body = InviteBody(making.grant, making.seed, making.members, name)
         self.context.emit(Resolved(making.request, body))

@@ -3,7 +3,17 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PeerId, RequestId
+from overlay.core.connect.history import Rung
+from overlay.core.types import (
+    Address,
+    Candidate,
+    CircuitId,
+    IceCredentials,
+    LinkId,
+    PeerId,
+    RequestId,
+)
+from overlay.core.wire.documents import RelayEntry
 from overlay.errors import Failure
 
 
@@ -18,7 +28,7 @@ class Step(StrEnum):
     """An offer through the mesh, and the checks of both ends that its answer begins; perhaps the
     dial goes on beside it."""
     LAST_RESORT = "last resort"
-    """Even the addresses that the peer's record merely claims."""
+    """Addresses that the peer's record merely claims, too, unless they may be a NAT's."""
 
 
 class StepEvent(StrEnum):
@@ -53,11 +63,27 @@ STEPS: dict[Step, dict[StepEvent, Step]] = {
 }
 
 
+class Detour(StrEnum):
+    """How far the third way has come, which goes on beside the steps: over a circuit."""
+
+    OFF = "off"
+    """It is not tried in this round, or has failed."""
+    SOON = "soon"
+    """It begins in a moment, if nothing else has worked by then."""
+    ASKING = "asking"
+    """Relays have been asked."""
+    DIALLING = "dialling"
+    """A circuit stands, and the peer is dialled over it."""
+
+
 class Due(StrEnum):
     """What falls due towards a peer."""
 
     GIVE_UP = "give up"  # a command has waited long enough
     BESIDE = "beside"  # the dial has not been answered in a moment
+    CIRCUIT = "circuit"  # neither dial nor offer has made a link in a moment
+    MEET = "meet"  # the same, where the peer has named relays of its own
+    UPGRADE = "upgrade"  # a relayed link looks for a path of its own again
     CLIMB = "climb"  # the dialler of a link has had its moment to find another path
     OFFER = "offer"  # our offer should have been answered, or have become a link
     RETRY = "retry"  # the rest is over
@@ -87,10 +113,20 @@ class Attempts:
     peer: PeerId
     waiting: list[tuple[RequestId, float]] = field(default_factory=list)
     """Commands and when each gives up."""
-    dials: dict[LinkId, None] = field(default_factory=dict)
+    dials: dict[LinkId, CircuitId | None] = field(default_factory=dict)
+    """And over which circuit each goes, if it goes over one."""
+    detour: Detour = Detour.OFF
+    relays: list[RelayEntry] = field(default_factory=list)
+    """Such as the peer has named."""
     answering: LinkId | None = None
     """ICE started as the answerer of the peer's offer."""
     offering: Offering | None = None
+    answered: bool = False
+    """In this round, the peer has answered our offer."""
+    reasons: dict[Rung, str] = field(default_factory=dict)
+    """Why each way has come to nothing in this round."""
+    since: dict[Rung, float] = field(default_factory=dict)
+    """When each way that is under way was taken."""
     tried: tuple[Address, ...] = ()
     """Where this round has dialled."""
     failures: int = 0
@@ -106,4 +142,11 @@ class Attempts:
     @property
     def busy(self) -> bool:
         """Whether anything is under way."""
-        return bool(self.dials) or self.offering is not None or self.answering is not None
+        waits = self.detour in (Detour.SOON, Detour.ASKING)
+        return waits or self.is_direct_busy or bool(self.dials)
+
+    @property
+    def is_direct_busy(self) -> bool:
+        """Whether a path without a relay is being looked for."""
+        direct = any(circuit is None for circuit in self.dials.values())
+        return direct or self.offering is not None or self.answering is not None

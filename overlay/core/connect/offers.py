@@ -31,6 +31,7 @@ class Declined(StrEnum):
 
     FULL = "full"  # the node has no room for another link
     BUSY = "busy"  # it is answering too many offers
+    NATS = "nats"  # what is known of both NATs leaves no direct path
 
 
 class OfferRefusal(StrEnum):

@@ -7,7 +7,7 @@ of a peer's that has shown a valid token and a valid cookie (`accept`).
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from overlay.core.addresses import candidate_priority
+from overlay.core.addresses import candidate_priority, is_circuit
 from overlay.core.endpoint.dtls_cookie import (
     ONLY_OF_CLIENTS,
     ONLY_OF_SERVERS,
@@ -19,7 +19,7 @@ from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import Dial, Negotiate, Prepare, Restart
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.lite import HalfOpenCheck, LiteSession
+from overlay.core.ice.lite import HalfOpenCheck, LiteSession, kind_from
 from overlay.core.ice.outputs import AddressPair, IceOutput
 from overlay.core.ice.path import RoundTrip
 from overlay.core.limits import HALF_OPEN_TIMEOUT, BoundedDict
@@ -47,6 +47,8 @@ class Ice(Protocol):
     ) -> None: ...
 
     def acknowledged(self, now: float) -> None: ...
+
+    def unacknowledged(self, now: float) -> None: ...
 
     def confirmed(
         self, nonce: bytes, remote: Address, local: Address | None, now: float
@@ -196,6 +198,15 @@ def host_candidates(addresses: tuple[Address, ...]) -> tuple[Candidate, ...]:
     )
 
 
+def _targets(addresses: tuple[Address, ...]) -> tuple[Candidate, ...]:
+    """Where a direct dial looks for its listener: at a host's addresses, or over circuits."""
+    return tuple(
+        Candidate(kind, address, candidate_priority(kind, rank))
+        for rank, address in enumerate(addresses)
+        for kind in ("relay" if is_circuit(address) else "host",)
+    )
+
+
 def begin_dial(
     effect: Dial, hosts: tuple[Candidate, ...], random: Random, now: float
 ) -> Association:
@@ -211,7 +222,7 @@ def begin_dial(
         now=now,
         timeout=effect.timeout,
     )
-    targets = host_candidates(effect.addresses)
+    targets = _targets(effect.addresses)
     agent.start(effect.remote, targets, now, remote_lite=True)
     association = Association(
         link=effect.link,
@@ -363,6 +374,7 @@ def accept(
         fingerprint=None,
         deadline=now + HALF_OPEN_TIMEOUT,
         direct=True,
+        path=kind_from(pair[0]),
         claim=check.claim,
         candidates=hosts,
         remote_candidates=(dialler,),

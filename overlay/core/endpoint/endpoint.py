@@ -10,7 +10,9 @@ hold whatever anybody sends:
    that was sent there encrypted.
 2. Nothing but bounded table lines is kept for who has not proven that it receives at its address;
    it gets no more than three times the bytes that it sent.
-3. Nothing established is displaced here: a new association on the same addresses stands beside it
+3. A circuit is a path like another, and never an address that a datagram could claim: what comes
+   over one comes from the verified path of the link that leads to its relay (`circuits`).
+4. Nothing established is displaced here: a new association on the same addresses stands beside it
    until the hello decides.
 
 Residual: who holds a valid dial token *and* spoofs the very address of another dialler during its
@@ -21,8 +23,10 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import assert_never
 
+from overlay.core.addresses import CIRCUIT_BYTES, is_circuit
 from overlay.core.endpoint import association as associations
 from overlay.core.endpoint.association import Association
+from overlay.core.endpoint.circuits import FIRST, PAST, CircuitEffect, Circuits
 from overlay.core.endpoint.dtls_cookie import (
     ClientHello,
     attempt_name,
@@ -44,8 +48,10 @@ from overlay.core.endpoint.routes import Route, Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
     Adopt,
+    CircuitCarried,
     Dial,
     DialFailed,
+    DropCircuit,
     LinkAlive,
     LinkLost,
     LinkSilent,
@@ -53,7 +59,10 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    RelayCircuit,
     Restart,
+    Seen,
+    UseCircuit,
 )
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
@@ -67,7 +76,7 @@ from overlay.core.ice.lite import (
 from overlay.core.ice.outputs import AddressPair
 from overlay.core.limits import HALF_OPEN_MAX, BoundedDict, HalfOpen, TokenBuckets
 from overlay.core.timers import Timers
-from overlay.core.types import Address, Candidate, EndReason, LinkId, Random
+from overlay.core.types import Address, Candidate, EndReason, LinkId, PathKind, Random
 
 TRANSACTIONS_MAX = 4096
 """Checks of ours whose answer we can route, and of others that we know when replayed (guess)."""
@@ -99,10 +108,9 @@ class Endpoint:
     def __init__(self, *, dial_key: bytes, cookie_key: bytes, random: Random) -> None:
         # By kind: stun_served, refused_token, refused_cookie, rate_limited, replayed, malformed,
         # unknown (for nobody here), unverified (more than three times its bytes), plain_alert,
-        # glare, crowded (handshakes beyond the limits).
+        # glare, crowded (handshakes beyond the limits); and those of `Circuits`.
         self.counters: Counter[str] = Counter()
         self._random = random
-        self._strangers = Strangers(dial_key, cookie_key, self.counters)
         self._links: dict[LinkId, Association] = {}
         self._prepared: dict[LinkId, IceAgent] = {}  # agents that wait for `Negotiate`
         self._names: dict[str, LinkId] = {}
@@ -119,6 +127,10 @@ class Endpoint:
         self._next_link = 1
         self._hosts: tuple[Candidate, ...] = ()
         self._outputs: deque[EndpointOutput] = deque()
+        self._strangers = Strangers(dial_key, cookie_key, self.counters, self._outputs.append)
+        self.wait_for = self._strangers.wait_for
+        # The shell asks it where datagrams of circuits go (`forward`, `arrived`, `way`).
+        self.circuits = Circuits(self.counters, self._outputs.append)
 
     # --- what the shell knows ---------------------------------------------------------------------
 
@@ -132,7 +144,9 @@ class Endpoint:
 
     # --- what the core wants ----------------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt, now: float) -> None:
+    def perform(
+        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | CircuitEffect, now: float
+    ) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
         A link is hung up by the shell, which calls `close` when nothing is left to be sent on it.
@@ -150,8 +164,15 @@ class Endpoint:
                 self._restart(effect, now)
             case Adopt():
                 self._adopt(effect)
+            case UseCircuit() | RelayCircuit() | DropCircuit():
+                self.circuits.perform(effect, self._standing, now)
             case _:
                 assert_never(effect)
+
+    def _standing(self, link: LinkId) -> AddressPair | None:
+        """Where the path of an established link runs; None: it has ended meanwhile."""
+        association = self._links.get(link)
+        return association.pair if association is not None and association.established else None
 
     def _dial(self, effect: Dial, now: float) -> None:
         # One dial to one address at a time: a ClientHello does not say which dial it belongs to.
@@ -216,8 +237,9 @@ class Endpoint:
             self._routes.join(heir, pair)
         if effect.asked:
             return
-        for association in (heir, donor):
-            self._call_off(association)
+        self._call_off(donor)
+        if not is_circuit(donor.pair[0]):
+            self._call_off(heir)  # Else what it looks for is better than what it gets.
         associations.exchange_ice(heir, donor)
         for association in (heir, donor):
             for name in association.names:
@@ -264,6 +286,17 @@ class Endpoint:
             association.ice.acknowledged(now)
             self._settle(association)
 
+    def unacknowledged(self, link: LinkId, now: float) -> None:
+        """Data has been under way on this link for longer than an acknowledgement takes.
+
+        The shell says so after half a second and twice the round trip. A relayed path is asked at
+        once, since another may be at hand; a direct one is asked in its time.
+        """
+        association = self._links.get(link)
+        if association is not None and association.path is PathKind.RELAYED:
+            association.ice.unacknowledged(now)
+            self._settle(association)
+
     def confirmed(
         self, link: LinkId, nonce: bytes, remote: Address, local: Address | None, now: float
     ) -> None:
@@ -301,11 +334,13 @@ class Endpoint:
         association = self._links.get(link)
         if association is not None:
             self._forget(association)
-        self._outputs = deque(
+        kept = [
             output
             for output in self._outputs
-            if isinstance(output, Send | Record) or output.link != link
-        )
+            if isinstance(output, Send | Record | Seen | CircuitCarried) or output.link != link
+        ]
+        self._outputs.clear()
+        self._outputs.extend(kept)
 
     # --- what the shell asks ----------------------------------------------------------------------
 
@@ -325,16 +360,24 @@ class Endpoint:
         return None if association is None else association.ice.round_trip.fresh(now)
 
     def description(self, link: LinkId) -> Description | None:
-        """Both sides' credentials (a listener never learns the dialler's) and candidates."""
+        """Both sides' credentials (a listener never learns the dialler's) and candidates.
+
+        A circuit is none: nobody else could use it.
+        """
         association = self._links.get(link)
         if association is None:
             return None
         agent = association.ice
-        return agent.local, agent.remote, association.candidates, association.remote_candidates
+        theirs = association.remote_candidates
+        named = tuple(each for each in theirs if not is_circuit(each.address))
+        return agent.local, agent.remote, association.candidates, named
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called."""
-        return self._timers.next_deadline()
+        due, report_at = self._timers.next_deadline(), self.circuits.next_deadline()
+        if due is None or report_at is None:
+            return due if report_at is None else report_at
+        return min(due, report_at)
 
     def poll(self) -> EndpointOutput | None:
         """The next output; after every other call, perform all until there is None.
@@ -348,6 +391,7 @@ class Endpoint:
     def handle_timeout(self, now: float) -> None:
         """Do what is due at `now`."""
         self._judged_at = now
+        self.circuits.handle_timeout(now)
         for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
@@ -363,13 +407,26 @@ class Endpoint:
     def receive(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
         """A datagram from anybody. Never raises, whatever it says (RFC 7983 §7)."""
         pair = (remote, local)
-        # RFC 7983 §7: 20 to 63 is DTLS, 0 to 3 is STUN, and nothing else shares this port.
+        # RFC 7983 §7: 20 to 63 is DTLS, 0 to 3 is STUN, 64 to 79 a circuit's, and nothing else
+        # shares this port.
         if is_record(data):
             self._on_record(data, pair, now)
         elif data and data[0] < 4:
             self._on_stun(data, pair, now)
+        elif data and FIRST <= data[0] < PAST:
+            self._on_circuit(data, pair, now)
         else:
             self.counters["unknown"] += 1
+
+    def _on_circuit(self, data: bytes, pair: AddressPair, now: float) -> None:
+        """What the shell's fast paths do, for a shell that has none."""
+        onward = self.circuits.forward(data, *pair, now)
+        if onward is not None:
+            self._outputs.append(Send(data, *onward))
+            return
+        address = self.circuits.arrived(data, *pair)
+        if address is not None:
+            self.receive(data[CIRCUIT_BYTES:], address, None, now)
 
     def _on_stun(self, data: bytes, pair: AddressPair, now: float) -> None:
         # Who has an association, or answers us, is not charged: a flood with a peer's address must
@@ -385,6 +442,8 @@ class Endpoint:
             self._on_request(message, pair, now)
         elif message.message_class is not stun.MessageClass.INDICATION:
             self._on_response(message, pair, now)
+        else:
+            self._strangers.look_out(message, pair[0])  # a knock, if it is anything to us
 
     def _on_request(self, request: stun.Message, pair: AddressPair, now: float) -> None:
         # USERNAME is our user fragment, a colon, the peer's (RFC 8445 §7.2.2). A direct dial that
@@ -400,6 +459,7 @@ class Endpoint:
         elif request.username is None:
             # Plain STUN (RFC 8489 §6.3.1): whoever asks is told its address.
             self._emit(self._strangers.serve(request, pair[0]), *pair)
+            self._strangers.look_out(request, pair[0])
         else:
             self._emit(self._strangers.answer_check(request, username, pair, now), *pair)
             self._look_for_restart(username, pair, now)
@@ -601,6 +661,7 @@ class Endpoint:
         """Its records go between these addresses from now on."""
         association.pair = pair
         association.validate(pair[0])
+        self.circuits.move(association.link, pair)
         self._routes.join(association, pair)
         self._routes.arrange(association)
 
@@ -732,3 +793,4 @@ class Endpoint:
         self._refusals.on_heard(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)
+        self.circuits.end(association.link)

@@ -1,13 +1,23 @@
 """What comes out of the endpoint: work for its shell, and facts in the core's own words.
 
 The shell performs `Send`, `Confirm`, `Secure`, `Record` and `Move`; all else is an event for the
-core. `Move` is not the core's `PathMoved` for two reasons: a handshake's datagrams move too, before
-the core has heard of the link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
+core. Datagrams to a circuit's address leave as `Circuits.way` says. `Move` is not the core's
+`PathMoved` for two reasons: a handshake's datagrams move too, before the core has heard of the
+link, and a `PathMoved` carries what only DTLS knows (`Secure.facts`).
 """
 
 from dataclasses import dataclass
 
-from overlay.core.events import DialFailed, LinkAlive, LinkLost, LinkSilent, LinkSuspect, Mapped
+from overlay.core.events import (
+    CircuitCarried,
+    DialFailed,
+    LinkAlive,
+    LinkLost,
+    LinkSilent,
+    LinkSuspect,
+    Mapped,
+    Seen,
+)
 from overlay.core.types import (
     Address,
     Candidate,
@@ -115,7 +125,18 @@ Ended = DialFailed | LinkLost
 are odd) before it is open: its `DialFailed` is for the shell alone."""
 
 EndpointOutput = (
-    Send | Confirm | Secure | Record | Move | Mapped | LinkSuspect | LinkAlive | LinkSilent | Ended
+    Send
+    | Confirm
+    | Secure
+    | Record
+    | Move
+    | Mapped
+    | Seen
+    | LinkSuspect
+    | LinkAlive
+    | LinkSilent
+    | CircuitCarried
+    | Ended
 )
 
 Description = tuple[

@@ -4,30 +4,52 @@ Every answer is a function of one datagram and the two keys; all that is kept is
 """
 
 from collections import Counter
+from collections.abc import Callable
 
+from overlay.core.addresses import is_circuit
 from overlay.core.endpoint.dtls_cookie import (
     ClientHello,
     cookie_ok,
     hello_verify_request,
     make_cookie,
 )
+from overlay.core.events import Seen
 from overlay.core.ice import stun
 from overlay.core.ice.lite import HalfOpenChecks, answer, new_check
 from overlay.core.ice.outputs import AddressPair
-from overlay.core.limits import BURST, RATE, SOURCES_MAX, Allowance, TokenBuckets, source_of
+from overlay.core.limits import (
+    BURST,
+    RATE,
+    SOURCES_MAX,
+    Allowance,
+    BoundedDict,
+    TokenBuckets,
+    source_of,
+)
 from overlay.core.types import Address, IceCredentials
 from overlay.core.wire import dial_tokens as dial
+
+AWAITED_MAX = 64
+"""Transaction ids that the core waits for (guess); of more, the oldest is forgotten."""
 
 
 class Strangers:
     """Those without an association: everybody may ask, and nobody costs much."""
 
-    def __init__(self, dial_key: bytes, cookie_key: bytes, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        dial_key: bytes,
+        cookie_key: bytes,
+        counters: Counter[str],
+        emit: Callable[[Seen], None],
+    ) -> None:
         self.checks = HalfOpenChecks()
         self.allowance = Allowance()
         self.buckets = TokenBuckets[str](RATE, BURST, SOURCES_MAX)
         # Wall time less `now`; None: unknown, and no token is valid yet.
         self.wall_offset: float | None = None
+        self._awaited: BoundedDict[bytes, None] = BoundedDict(AWAITED_MAX)
+        self._emit = emit
         self._dial_key = dial_key
         self._cookie_key = cookie_key
         self._counters = counters
@@ -38,6 +60,15 @@ class Strangers:
             return True
         self._counters["rate_limited"] += 1
         return False
+
+    def wait_for(self, transaction: bytes) -> None:
+        """The core wants to know from where STUN with this transaction id comes."""
+        self._awaited.put(transaction, None)
+
+    def look_out(self, message: stun.Message, remote: Address) -> None:
+        """Tell the core if it waits for this message; once only."""
+        if self._awaited.pop(message.transaction_id, self) is None:
+            self._emit(Seen(message.transaction_id, remote))
 
     def serve(self, request: stun.Message, remote: Address) -> bytes:
         """Plain STUN (RFC 8489 §6.3.1): tell the asker its address."""
@@ -57,7 +88,8 @@ class Strangers:
         if known is not None:
             opened: tuple[IceCredentials, dial.Claim] | None = (known.local, known.claim)
         else:
-            opened = None if self.checks.is_expired(username) else self._open(username, now)
+            expired = self.checks.is_expired(username)
+            opened = None if expired else self._open(username, pair[0], now)
         key = opened[0].password.encode() if opened else b""
         if opened is None or not request.integrity_ok(key):
             self._counters["refused_token"] += 1
@@ -80,13 +112,17 @@ class Strangers:
             self._counters["refused_cookie"] += 1
         return hello_verify_request(hello, make_cookie(self._cookie_key, remote, now))
 
-    def _open(self, username: str, now: float) -> tuple[IceCredentials, dial.Claim] | None:
+    def _open(
+        self, username: str, remote: Address, now: float
+    ) -> tuple[IceCredentials, dial.Claim] | None:
         """Our side's credentials and the claim of a dial, if its token has not expired."""
         ufrag = username.partition(":")[0]
         claim = dial.parse_ufrag(ufrag)
         if claim is None or self.wall_offset is None:
             return None
         if claim.expires_at <= now + self.wall_offset:
+            return None
+        if claim.kind == dial.CIRCUIT and not is_circuit(remote):
             return None
         token = dial.make_token(self._dial_key, claim.kind, claim.token_id, claim.expires_at)
         return IceCredentials(ufrag, dial.listener_password(token, ufrag)), claim

@@ -147,6 +147,12 @@ class IceAgent:
             self._path.secured = True
             self._path.answered(now)
 
+    def unacknowledged(self, now: float) -> None:
+        """Data has been under way for longer than an acknowledgement takes: ask at once."""
+        watch = self._path.watch
+        if watch is not None and not self._state.is_failed and watch.hasten(self.round_trip, now):
+            self._probe(now)
+
     def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
         """A nonce has come back from there: if it was sent there, the path runs there now.
 

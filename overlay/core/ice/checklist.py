@@ -9,7 +9,12 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from overlay.core.addresses import LOCALS_MAX, TYPE_PREFERENCES, candidate_priority
+from overlay.core.addresses import (
+    LOCALS_MAX,
+    TYPE_PREFERENCES,
+    candidate_priority,
+    is_circuit,
+)
 from overlay.core.ice.states import PAIR, PairEvent, PairState
 from overlay.core.types import Address, Candidate, PathKind
 
@@ -105,6 +110,8 @@ class CheckList:
         and candidates beyond the first eight.
         """
         address = unicast(candidate.address)
+        if candidate.kind == "relay" and is_circuit(candidate.address):
+            address = candidate.address  # our own core's: a peer's cannot be decoded
         if address is None or candidate.kind not in TYPE_PREFERENCES:
             return
         known = self._remotes.get(address)
@@ -173,6 +180,8 @@ class CheckList:
         What the routing table chooses is among the first two, however many there are: it knows of
         addresses that have come since.
         """
+        if is_circuit(selected.remote):
+            return []  # it leaves by the link to its relay, wherever that runs
         ipv6 = ":" in selected.remote.host
         bases = [base for base in self.bases if base.ipv6 == ipv6 and base.local != selected.local]
         if selected.local is not None and all(base.local is not None for base in bases):
@@ -184,7 +193,7 @@ class CheckList:
 
     def kind_of(self, pair: CandidatePair) -> PathKind:
         """What kind of path a checked pair is."""
-        if pair.remote_candidate.kind == "relay":
+        if pair.remote_candidate.kind == "relay" or is_circuit(pair.remote):
             return PathKind.RELAYED
         # Both ends are host candidates when the peer sees us at an address of our own.
         ours = (pair.local, pair.seen_local, *self._host_addresses)

@@ -7,6 +7,7 @@ such a half-open check until the dialler's ClientHello brings a valid cookie. Th
 
 from dataclasses import dataclass, field
 
+from overlay.core.addresses import is_circuit
 from overlay.core.ice import stun
 from overlay.core.ice.confirming import Confirmations, Unproven
 from overlay.core.ice.outputs import AddressPair, Failed, Failure, IceOutput, Selected, SendStun
@@ -164,6 +165,15 @@ def answer(request: stun.Message, key: bytes, remote: Address) -> tuple[bytes, b
     return stun.encode(stun.binding_success(request, remote), key), True
 
 
+def kind_from(remote: Address) -> PathKind:
+    """What kind of path leads to a dialler that is seen at this address.
+
+    HOST: we are asked at our own address, and cannot see whether the dialler's is one of its own or
+    its NAT's.
+    """
+    return PathKind.RELAYED if is_circuit(remote) else PathKind.HOST
+
+
 class LiteSession:
     """One direct dial after its cookie: answers checks, asks by HEARTBEAT, follows the path.
 
@@ -206,6 +216,11 @@ class LiteSession:
         """An encrypted packet has acknowledged something of ours."""
         self._watch.answered(now)
 
+    def unacknowledged(self, now: float) -> None:
+        """Data has been under way for longer than an acknowledgement takes: ask at once."""
+        if self._watch.hasten(self.round_trip, now):
+            self._ask(now)
+
     def ask_restarted(self, pair: AddressPair, now: float) -> bytes | None:
         """Ask there whether it is our dialler that has restarted ICE; the nonce, if it goes out."""
         question = self._confirmations.ask_unproven(pair, Unproven.RESTARTED, now)
@@ -232,9 +247,7 @@ class LiteSession:
             self._pair = pair
             self._confirmations.clear()
             self.round_trip.forget()
-            # HOST: we are asked at our own address, and cannot see whether the dialler's is one
-            # of its own or its NAT's.
-            self._outputs.append(Selected(remote, local, PathKind.HOST))
+            self._outputs.append(Selected(remote, local, kind_from(remote)))
         self.round_trip.measure(seconds, now)
         self._watch.answered(now)
         return True

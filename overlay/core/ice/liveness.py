@@ -7,6 +7,10 @@ the peer asks or sends shows that we hear it, not that it hears us.
 A side of an idle path asks every two or three seconds. A question unanswered for 1.5 s makes the
 peer *suspect*, six seconds without an answer make it *silent*, and a minute makes it *dead*.
 
+A path in use can be judged sooner: when data has been under way for longer than an acknowledgement
+takes, whoever knows that says so, and two questions at once, each unanswered for as long as an
+answer takes, make the peer suspect. That is done where another path is at hand: over relays.
+
 Deviation: RFC 7675 §5.1 checks every 5 s and ends consent after 30 s. A silent path is asked for
 a minute: the association above it waits for a peer that has changed its network or slept.
 Deviation: for RFC 7675 §5.1 only the answer to a check renews consent. An acknowledgement says as
@@ -14,6 +18,7 @@ much, since nobody else can encrypt it, and a path in use needs no checks.
 """
 
 from overlay.core.ice.states import LIVELINESS, Liveliness, Sign
+from overlay.core.timers import NEVER
 
 IDLE_INTERVAL = 2.0
 """Seconds without an answer after which the controlling side asks (guess)."""
@@ -30,6 +35,9 @@ SILENT_PROBE_INTERVAL = 2.0
 """Seconds between questions on a silent path (guess)."""
 ASK_BACK_INTERVAL = 0.1
 """Seconds between questions to a peer in doubt that asks us: its path may just be back (guess)."""
+HASTY_PATIENCE = 0.35
+"""Seconds at least that each of two questions has, when data is not acknowledged: with the half
+second before them a relay that has died is noticed after 1.2 s (guess)."""
 DEAD_TIMEOUT = 60.0
 """Seconds from the last answer (guess)."""
 LATENESS = 1.0
@@ -44,12 +52,27 @@ class Liveness:
         self._answered_at = now
         self._asked_at: float | None = None  # when the first question since then went out
         self._probed_at = now  # when the last question went out
+        # Data is not acknowledged: since when it is asked hastily, and what each question has.
+        self._hasty_at: float | None = None
+        self._patience = HASTY_PATIENCE
 
     def answered(self, now: float) -> bool:
         """The peer has heard us, and we it. True when it was suspect or silent before."""
         self._answered_at = now
-        self._asked_at = None
+        self._asked_at = self._hasty_at = None
         return self._on(Sign.ANSWER)
+
+    def hasten(self, patience: float, now: float) -> bool:
+        """Data is not acknowledged: whether to ask at once; it counts as sent.
+
+        `patience`: seconds in which an answer comes, if one does.
+        """
+        if self.state is not Liveliness.ALIVE or self._hasty_at is not None:
+            return False
+        self._hasty_at = now
+        self._patience = max(HASTY_PATIENCE, patience)
+        self._asked(now)
+        return True
 
     def due(self, controlling: bool, now: float) -> bool:
         """Whether a question is due now; it counts as sent."""
@@ -78,7 +101,7 @@ class Liveness:
             sign = Sign.LONG_QUIET
         elif now >= self._answered_at + SILENT_TIMEOUT:
             sign = Sign.QUIET
-        elif self._asked_at is not None and now >= self._asked_at + SUSPECT_TIMEOUT:
+        elif now >= self._suspect_at():
             sign = Sign.UNANSWERED
         else:
             return None
@@ -95,8 +118,8 @@ class Liveness:
         deadline = self._probe_at(controlling)
         if self.state is Liveliness.SILENT:
             return min(deadline, self._answered_at + DEAD_TIMEOUT)
-        if self.state is Liveliness.ALIVE and self._asked_at is not None:
-            deadline = min(deadline, self._asked_at + SUSPECT_TIMEOUT)
+        if self.state is Liveliness.ALIVE:
+            deadline = min(deadline, self._suspect_at())
         return min(deadline, self._answered_at + SILENT_TIMEOUT)
 
     def forgive(self, lateness: float, now: float) -> None:
@@ -108,10 +131,19 @@ class Liveness:
         self._probed_at = min(self._probed_at + lateness, now)
         if self._asked_at is not None:
             self._asked_at = min(self._asked_at + lateness, now)
+        if self._hasty_at is not None:
+            self._hasty_at = min(self._hasty_at + lateness, now)
+
+    def _suspect_at(self) -> float:
+        """When no answer makes the peer suspect."""
+        ordinary = NEVER if self._asked_at is None else self._asked_at + SUSPECT_TIMEOUT
+        return ordinary if self._hasty_at is None else self._hasty_at + 2 * self._patience
 
     def _probe_at(self, controlling: bool) -> float:
         if self.state is Liveliness.SILENT:
             return self._probed_at + SILENT_PROBE_INTERVAL
+        if self._hasty_at is not None and self.state is Liveliness.ALIVE:
+            return self._probed_at + self._patience
         if self._asked_at is not None:
             return self._probed_at + PROBE_INTERVAL
         return self._answered_at + (IDLE_INTERVAL if controlling else IDLE_INTERVAL_CONTROLLED)

@@ -57,7 +57,7 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A question on the established path has gone unanswered for 1.5 s."""
+    """A question on the established path has gone unanswered for 1.5 s, or two hasty ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The path that ICE has found: where it runs, how the peer sees us, whether the peer is there."""
 
+from overlay.core.addresses import is_circuit
 from overlay.core.ice.checklist import CandidatePair
 from overlay.core.ice.liveness import LATENESS, Liveness
 from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent, Suspect
@@ -59,6 +60,11 @@ class Watch:
         """The peer has asked us: whether to ask it at once, being in doubt; it counts as sent."""
         return self._liveness.asks_back(now)
 
+    def hasten(self, round_trip: RoundTrip, now: float) -> bool:
+        """Data is not acknowledged: whether to ask at once; it counts as sent."""
+        # An answer takes a round trip, and somewhat longer on a busy path.
+        return self._liveness.hasten(1.5 * (round_trip.seconds or 0.0), now)
+
     def judge(self, now: float) -> bool:
         """Say what has changed for the worse. False: the path is dead."""
         verdict = self._liveness.judge(now)
@@ -106,7 +112,12 @@ class Path:
             self._outputs.append(Selected(*route))
 
     def observe(self, pair: CandidatePair) -> None:
-        """Say how the peer sees us if that has changed; only the path's own mapping counts."""
+        """Say how the peer sees us if that has changed; only the path's own mapping counts.
+
+        Over a circuit the peer sees nothing of us.
+        """
+        if is_circuit(pair.remote):
+            return
         if self.pair in (None, pair) and pair.mapped not in (None, self._mapped):
             self._mapped = pair.mapped
             self._outputs.append(Mapped(pair.mapped))

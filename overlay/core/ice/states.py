@@ -109,7 +109,7 @@ class Liveliness(StrEnum):
     ALIVE = "alive"
     """It has answered lately, or no question is unanswered for long."""
     SUSPECT = "suspect"
-    """A question has gone unanswered for 1.5 s; it is asked twice a second."""
+    """A question has gone unanswered for 1.5 s, or two hasty ones; it is asked twice a second."""
     SILENT = "silent"
     """No answer for 6 s; it is asked every 2 s, and the path is kept."""
     DEAD = "dead"
@@ -120,7 +120,7 @@ class Sign(StrEnum):
     """Of life, or of none."""
 
     ANSWER = "an answer to a check, or an acknowledgement"
-    UNANSWERED = "a question 1.5 s without an answer"
+    UNANSWERED = "a question 1.5 s without an answer, or two in haste"
     QUIET = "6 s without an answer"
     LONG_QUIET = "60 s without an answer"
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from overlay.core.addresses import is_circuit
 from overlay.core.types import Address
 
 MAGIC_COOKIE = 0x2112A442
@@ -381,8 +382,18 @@ def binding_request(
     )
 
 
+def binding_indication(transaction_id: bytes) -> Message:
+    """What nobody answers (RFC 8489 §6): it keeps a mapping alive, or shows that it comes in."""
+    return Message(BINDING, MessageClass.INDICATION, transaction_id)
+
+
 def binding_success(request: Message, mapped: Address) -> Message:
-    """The answer to `request`, which came from `mapped` (RFC 8489 §6.3.3)."""
+    """The answer to `request`, which came from `mapped` (RFC 8489 §6.3.3).
+
+    Over a circuit it came from no address, and the answer says 0.0.0.0:0.
+    """
+    if is_circuit(mapped):
+        mapped = Address("0.0.0.0", 0)
     return Message(
         request.method, MessageClass.SUCCESS, request.transaction_id, mapped_address=mapped
     )

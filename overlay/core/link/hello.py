@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import msgspec
 
 from overlay.core.context import Context
-from overlay.core.types import GoodbyeCode, LinkFacts, Negotiated, PeerId, Refusal
+from overlay.core.types import (
+    GoodbyeCode,
+    LinkFacts,
+    Negotiated,
+    PathKind,
+    PeerId,
+    Refusal,
+)
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire import signing as documents
@@ -158,6 +165,10 @@ class HelloExchange:
             allowed: tuple[Negotiated, ...] = (Negotiated.MESH, Negotiated.MANUAL)
         elif kind == dial.INVITE:
             allowed = (Negotiated.INVITE,)
+        elif self._facts.path is PathKind.RELAYED:
+            allowed = (Negotiated.MESH,)  # It dialled over a circuit, agreed through a neighbour.
+        elif kind == dial.CIRCUIT:
+            allowed = ()
         else:
             allowed = (Negotiated.DIRECT, Negotiated.CACHE)
         if claimed not in allowed:

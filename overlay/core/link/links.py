@@ -35,6 +35,7 @@ from overlay.core.types import (
     LinkFacts,
     LinkId,
     Negotiated,
+    PathKind,
     PeerId,
     Refusal,
     RequestId,
@@ -331,7 +332,7 @@ class Links:
             return self._refuse(link, refusal)
         if not link.inbound:
             rival = self.by_peer.get(link.expected.peer) if link.expected else None
-            if rival is not None and rival.state is LinkState.UP:
+            if rival is not None and rival.state is LinkState.UP and not _improves(link, rival):
                 return self._refuse(link, DUPLICATE)  # Another attempt has been faster.
             link.asked_at = now
             resumes = b""
@@ -358,6 +359,8 @@ class Links:
             seen = TwinSeen(result.peer, rival, result.record)
             return [seen, *self._refuse(link, ELSEWHERE)]
         if rival is not None and not self._displaces(link, result, rival):
+            return self._refuse(link, DUPLICATE)
+        if rival is None and _is_relayed(link) and self._is_about_to_open(result.peer):
             return self._refuse(link, DUPLICATE)
         if link.inbound:
             self.context.emit(Transmit(link.id, link.hello.proof(record)))
@@ -399,16 +402,32 @@ class Links:
         """Whether a new link replaces a peer's old one; both ends must decide alike.
 
         A newer boot of the peer wins. A peer that dials again long after its link stood has
-        lost it. Otherwise both were made at once, and the lower attempt wins; of two by the same
-        dialler the older one, for its listener decides alone.
+        lost it. Otherwise both were made at once. Of two by one dialler the older one stands, for
+        its listener decides alone; else a direct one wins against a relayed one, then the lower
+        attempt. A listener leaves a relayed link, too: streams run over it already, and whoever has
+        not named it in its proof will look for a better path of it soon.
         """
         if new.boot != old.boot:
             return new.boot > old.boot
         if abs(link.opened_at - old.opened_at) > GLARE_WINDOW or old.state is LinkState.SILENT:
             return True
+        if _is_relayed(link) != _is_relayed(old):
+            return _is_relayed(old) and not (link.inbound and old.state is LinkState.UP)
         if link.inbound == old.inbound:
             return False
         return link.facts.attempt < old.facts.attempt
+
+    def _is_about_to_open(self, peer: PeerId) -> bool:
+        """Whether a direct link of ours to this peer waits for nothing but the peer's proof."""
+        return any(
+            not each.inbound
+            and each.expected is not None
+            and each.expected.peer == peer
+            and each.asked_at > each.opened_at
+            and not _is_relayed(each)
+            for each in self.by_id.values()
+            if each.peer is None
+        )
 
     def _refuse(self, link: Link, refusal: Refusal) -> list[LinkFact]:
         self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
@@ -529,3 +548,12 @@ class Links:
             link = self.by_id[link_id]
             facts += self._refuse(link, Refusal(GoodbyeCode.TIMEOUT, "the hello took too long"))
         return facts
+
+
+def _is_relayed(link: Link) -> bool:
+    return link.facts.path is PathKind.RELAYED
+
+
+def _improves(link: Link, standing: Link) -> bool:
+    """Whether a new link has a path of its own, and the one that stands has none."""
+    return _is_relayed(standing) and not _is_relayed(link)

@@ -33,6 +33,7 @@ class Use(IntFlag):
     RING = 2
     LONG = 4
     KEPT = 8  # a command asked for this link
+    RELAY = 16  # the peer relays for us
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class UsesChanged:
     """What some link is for has changed, and so perhaps which links last."""
 
 
-TOLD = Use.RING | Use.LONG | Use.KEPT
+TOLD = Use.RING | Use.LONG | Use.KEPT | Use.RELAY
 _TOLD, _RING = int(TOLD), int(Use.RING)
 
 

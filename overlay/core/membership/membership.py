@@ -21,7 +21,7 @@ from overlay.core.membership.prekeys import DAY, next_rotation, rotate_prekeys
 from overlay.core.membership.records import FORGET_AFTER, RECORD_LIFE, RecordBook, make_record
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import NEVER, Timers
-from overlay.core.types import Negotiated, PeerId
+from overlay.core.types import Negotiated, PathKind, PeerId
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.documents import Record, TokenEntry
 from overlay.core.wire.messages import Neighbours, Records
@@ -115,7 +115,7 @@ class Membership:
             name=context.settings.name,
             fingerprint=context.crypto.fingerprint,
             addresses=self.reflexive.entries(),
-            token=self._member_token(day),
+            token=None if context.settings.relay_only else self._member_token(day),
             prekeys=rotate_prekeys(wall, context.crypto),
             wire_min=context.settings.wire[0],
             wire_max=context.settings.wire[1],
@@ -171,8 +171,20 @@ class Membership:
         if self.knows_everybody(now):
             self._pass_on_soon(peer, Fresh(bearer, now), now, is_new=is_new)
         if peer in self.links.by_peer:
-            self.context.emit(Remember(peer, data))
+            self.remember(peer, data)
         return record
+
+    def remember(self, peer: PeerId, data: bytes) -> bool:
+        """Keep a neighbour's record for the next life, unless it may not be called then.
+
+        A hidden node calls nobody but those to whom it has shown its address before.
+        """
+        link = self.links.by_peer.get(peer)
+        relayed = link is None or link.facts.path is PathKind.RELAYED
+        if relayed and self.context.settings.relay_only:
+            return False
+        self.context.emit(Remember(peer, data))
+        return True
 
     def welcome(self, link: Link, now: float) -> None:
         """Send a new neighbour all records that we have; of too many, some to a newcomer only."""

@@ -146,6 +146,12 @@ class Neighbourhood:
         self._facts += self.uses.hold(peer, Use.KEPT, now)
         return self._done([], now)
 
+    def on_relay(self, relay: PeerId, now: float, *, used: bool) -> list[NeighbourFact]:
+        """Circuits of ours run over the link to this peer, or do so no longer."""
+        change = self.uses.hold if used else self.uses.release
+        self._facts += change(relay, Use.RELAY, now)
+        return self._done([], now)
+
     def link_of(self, peer: PeerId) -> LinkId:
         """The link to a neighbour of the active view."""
         return self.views.links[peer]

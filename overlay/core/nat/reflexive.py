@@ -2,21 +2,23 @@
 
 Every connectivity check is a STUN query: the answers say under which address a neighbour sees us.
 One voice is not believed: candidates may carry it (a wrong one costs a few checks), but a record
-carries only what two neighbours agree on. Each neighbour has one vote, whatever its prefix.
+carries only what observers agree on (`overlay.core.nat.observers`).
+
+An address is proven by a stranger who came in there: a dial at one of our own, or a knock
+(`overlay.core.nat.examining`), which proves a mapped one for a while.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from overlay.core.addresses import candidate_priority, is_loopback, needs_zone
+from overlay.core.addresses import candidate_priority, is_loopback, is_private, may_be_nat
+from overlay.core.nat.observers import Observers
 from overlay.core.types import Address, Candidate, PeerId
-from overlay.core.wire.bounds import Host
 from overlay.core.wire.documents import AddressEntry
 
-VOTES_NEEDED = 2
-"""Neighbours that must see us at one address before a record says it (guess)."""
-VOTES_MAX = 64
-"""Neighbours whose word is kept; the one that spoke first goes (guess)."""
+KNOCKED_FOR = 1800.0
+"""Seconds (guess) for which a knock proves a mapped address: three times as long as until the next
+one."""
 NAMED_MAX = 8
 """Addresses in our record, in an invite, in an offer: as many as a dial goes to."""
 MAPPED_MAX = 2
@@ -29,14 +31,20 @@ ROUTED_MAX = 2
 class Reflexive:
     """What is known of our own addresses."""
 
+    hidden: bool = False
+    """They are named to nobody (``links.relay_only``)."""
     listening: tuple[Address, ...] = ()
     """Best first (`overlay.core.addresses.named_hosts`)."""
     advertised: tuple[Address, ...] = ()
+    observers: Observers = field(default_factory=Observers)
     _proven: dict[Address, None] = field(default_factory=dict)
-    _votes: dict[PeerId, Address] = field(default_factory=dict)
+    # Until when a knock proves each address.
+    _knocked: dict[Address, float] = field(default_factory=dict)
 
     def listen(self, listening: tuple[Address, ...], advertised: tuple[Address, ...]) -> None:
         """Our port is open at these addresses; the user says that `advertised` lead there too."""
+        if listening != self.listening:
+            self._knocked.clear()
         self.listening, self.advertised = listening, advertised
         self._proven = {each: None for each in self._proven if each in listening}
 
@@ -47,34 +55,61 @@ class Reflexive:
         self._proven[local] = None
         return True
 
-    def vote(self, peer: PeerId, address: Address) -> bool:
-        """A neighbour sees us here; returns whether that changes the addresses in our record."""
-        if not Host().holds(address.host) or not 0 < address.port < 65_536:
-            return False  # no address that anybody could send to: not worth a place in a record
-        if is_loopback(address.host) or needs_zone(address.host):
-            return False  # the neighbour is that near; to others the address says nothing
-        before = self.mapped(VOTES_NEEDED)
-        if peer not in self._votes and len(self._votes) >= VOTES_MAX:
-            self._votes.pop(next(iter(self._votes)))
-        self._votes[peer] = address
-        return self.mapped(VOTES_NEEDED) != before
+    @property
+    def own(self) -> tuple[Address, ...]:
+        """All addresses that nobody need tell us."""
+        return (*self.listening, *self.advertised)
+
+    def vote(
+        self,
+        peer: PeerId,
+        address: Address,
+        observer: Address | None = None,
+        local: Address | None = None,
+    ) -> bool:
+        """A neighbour sees us here; returns whether that changes the addresses in our record.
+
+        `observer`: where that neighbour is; `local`: from which of our addresses its link leaves.
+        """
+        before = self.agreed()
+        return self.observers.say(peer, address, observer, local) and self.agreed() != before
 
     def seen_by(self, peer: PeerId) -> Address | None:
         """Where this neighbour last saw us."""
-        return self._votes.get(peer)
+        return self.observers.seen_by(peer)
 
     def forget(self, peer: PeerId) -> None:
         """A neighbour is gone, and its vote with it."""
-        self._votes.pop(peer, None)
+        self.observers.forget(peer)
 
-    def mapped(self, votes: int = 1) -> list[Address]:
-        """Mapped addresses with at least so many votes, most votes first."""
-        tally: dict[Address, int] = {}
-        for address in self._votes.values():
-            tally[address] = tally.get(address, 0) + 1
-        own = (*self.listening, *self.advertised)
-        chosen = [each for each, count in tally.items() if count >= votes and each not in own]
-        return sorted(chosen, key=lambda each: (-tally[each], each))
+    def agreed(self) -> list[Address]:
+        """The mapped addresses on which enough observers agree, none of them our own."""
+        return [each for each in self.observers.agreed(self.own) if each not in self.own]
+
+    # --- knocks ------------------------------------------------------------------------------
+
+    def knocked(self, address: Address, now: float) -> bool:
+        """A stranger's knock came in at this address; returns whether that is news to others."""
+        news = address not in self._knocked and not self.is_proven(address)
+        self._knocked[address] = now + KNOCKED_FOR
+        return news
+
+    def unknocked(self, now: float) -> bool:
+        """Drop what no knock has proven lately; returns whether our record has to change."""
+        gone = [each for each, until in self._knocked.items() if until <= now]
+        for each in gone:
+            del self._knocked[each]
+        return bool(gone)
+
+    def close(self) -> bool:
+        """Knocks do not come in any more; returns whether our record has to change."""
+        closed, self._knocked = bool(self._knocked), {}
+        return closed
+
+    def is_public(self) -> bool:
+        """Whether strangers reach us from anywhere, as somebody has shown or the user says."""
+        open_to_all = (*self.advertised, *self._proven, *self._knocked)
+        return any(not is_private(each.host) for each in open_to_all)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Our ICE candidates, all at once: what a STUN server would tell, neighbours have told.
@@ -82,9 +117,11 @@ class Reflexive:
         An offer has room for the first eight; from the others checks leave nonetheless, since a
         peer may be on a network of which we have no better address.
         """
+        if self.hidden:
+            return ()
         local = self.listening[0] if self.listening else None
         hosts = [_candidate("host", each, rank) for rank, each in enumerate(self.listening)]
-        others = [*self.advertised, *self.mapped()]
+        others = [*self.advertised, *self.observers.mapped(self.own)]
         reflexive = [
             _candidate("srflx", each, rank, local)
             for rank, each in enumerate(others)
@@ -95,27 +132,40 @@ class Reflexive:
 
     def entries(self) -> list[AddressEntry]:
         """Our addresses as our record and invites carry them, proven ones first."""
+        if self.hidden:
+            return []
         own = [each for each in self.listening if each not in self.advertised]
-        own = own[:ROUTED_MAX] + sorted(
-            own[ROUTED_MAX:], key=lambda each: not self._is_proven(each)
-        )
-        mapped = self.mapped(VOTES_NEEDED)[:MAPPED_MAX]
+        own = own[:ROUTED_MAX] + sorted(own[ROUTED_MAX:], key=lambda each: not self.is_proven(each))
+        mapped = self.agreed()[:MAPPED_MAX]
         own = own[: max(ROUTED_MAX, NAMED_MAX - len(self.advertised) - len(mapped))]
         entries = [AddressEntry(host, port, proven=True) for host, port in self.advertised]
         entries += [
-            AddressEntry(each.host, each.port, proven=self._is_proven(each))
-            for each in sorted(own, key=lambda each: not self._is_proven(each))
+            AddressEntry(each.host, each.port, proven=self.is_proven(each))
+            for each in sorted(own, key=lambda each: not self.is_proven(each))
         ]
-        entries += [AddressEntry(each.host, each.port, proven=False) for each in mapped]
+        entries += [
+            AddressEntry(each.host, each.port, proven=self.is_proven(each))
+            for each in sorted(mapped, key=lambda each: not self.is_proven(each))
+        ]
         return entries[:NAMED_MAX]
 
-    def _is_proven(self, address: Address) -> bool:
-        return address in self._proven
+    def is_dialled(self, *, ipv6: bool) -> bool:
+        """Whether strangers have dialled a global address of our own: there is no NAT, then."""
+        own = [each.host for each in self._proven if (":" in each.host) == ipv6]
+        return not all(map(is_private, own))
 
-    def dialable(self, entries: Sequence[AddressEntry], *, claimed: bool) -> list[Address]:
+    def is_proven(self, address: Address) -> bool:
+        """Whether a stranger has come in there."""
+        return address in self._proven or address in self._knocked
+
+    def dialable(
+        self, entries: Sequence[AddressEntry], *, claimed: bool, mapped: bool
+    ) -> list[Address]:
         """Which of a peer's addresses are worth a direct dial.
 
-        Proven ones; loopback when the peer is on this machine; with `claimed`, all that could work.
+        Proven ones; loopback when the peer is on this machine; with `claimed`, all that could work,
+        but those that may be a NAT's only with `mapped`: there a packet that comes too early has
+        some routers refuse the peer's own, for as long as they remember it.
         """
         is_here = self._shares_host(entries)
         chosen = []
@@ -123,7 +173,7 @@ class Reflexive:
             address, loopback = Address(entry.host, entry.port), is_loopback(entry.host)
             if address in self.listening or (loopback and not is_here):
                 continue  # it would lead to ourselves, or to somebody else on this machine
-            if claimed or entry.proven or loopback:
+            if entry.proven or loopback or (claimed and (mapped or not may_be_nat(entry.host))):
                 chosen.append(address)
         return chosen
 

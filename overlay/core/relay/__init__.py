@@ -1,1 +1,1 @@
-"""Paths through others' links: a place kept for what follows."""
+"""Circuits: paths through others' links, asked for (`circuits`) and served (`serving`)."""

@@ -36,6 +36,10 @@ ADDRESSES_MAX = 32
 CANDIDATES_MAX = 8
 """Candidates in an offer or answer (guess)."""
 PREKEYS_MAX = 8
+TICKET_MAX = 512
+ATTESTATION_MAX = 512
+RELAYS_MAX = 3
+"""Relays that an offer or an answer names (guess)."""
 VAIN_MAX = 128
 """Places that a request takes along as leading nowhere: twice the nodes that it can pass."""
 MEMBERS_MAX = 16
@@ -125,6 +129,14 @@ class Host:
         return not (address.is_multicast or address.is_unspecified or value == "255.255.255.255")
 
 
+class CircuitName:
+    """A circuit's id: 8 bytes, the first of which no other protocol of the port has (RFC 7983)."""
+
+    def holds(self, value: Any) -> bool:
+        """As long as it has to be, and beginning as it has to."""
+        return len(value) == 8 and 64 <= value[0] < 80
+
+
 class OneOf:
     """One of these texts."""
 
@@ -170,6 +182,11 @@ _LINE = Text(1024)
 _UFRAG = Text(256, 4, ICE_CHARS)
 _PASSWORD = Text(256, 22, ICE_CHARS)
 _INSIDE = Anything()
+_TRANSACTION = Bytes(12)
+_CIRCUIT = CircuitName()
+_TICKET = Blob(TICKET_MAX, 1)
+_RELAYS = Many(RELAYS_MAX, _INSIDE)
+_NAT = Many(3, Text(16))
 _SAMPLE = Many(SAMPLE_MAX, Blob(RECORD_MAX))
 _VAIN = Many(VAIN_MAX, Number(0, 2**64 - 1))
 _STRUCTS = Many(LIST_MAX, _INSIDE)
@@ -275,6 +292,27 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     m.IHave: {"announcements": _STRUCTS},
     m.Graft: {"message_id": _REQUEST},
     m.Prune: {},
+    m.CircuitAsk: {
+        "request": Bytes(8),
+        "peer": _KEY,
+        "ticket": _TICKET,
+        "other": Blob(TICKET_MAX),
+    },
+    m.CircuitOffer: {"circuit": _CIRCUIT, "peer": _KEY, "ticket": _TICKET},
+    m.CircuitAccept: {"circuit": _CIRCUIT, "ticket": _TICKET},
+    m.CircuitReady: {
+        "request": Bytes(8),
+        "circuit": _CIRCUIT,
+        "peer": _KEY,
+        "ticket": _TICKET,
+        "record": Blob(RECORD_MAX),
+    },
+    m.CircuitRefuse: {"name": Bytes(8), "code": _CODE},
+    m.CircuitClose: {"circuit": _CIRCUIT, "code": _CODE},
+    m.KnockAsk: {"request": _TRANSACTION, "own": _INSIDE, "after": _SMALL},
+    m.KnockPass: {"attestation": Blob(ATTESTATION_MAX, 1)},
+    m.Knocked: {"request": _TRANSACTION, "port": _WIRE, "stranger": _INSIDE},
+    m.KnockRefuse: {"request": _TRANSACTION, "code": _CODE},
     d.Signed: {"body": Blob(SEALED_MAX), "signature": _SIGNATURE},
     d.AddressEntry: {"host": Host(), "port": _PORT, "proven": _INSIDE},
     d.TokenEntry: {
@@ -324,7 +362,29 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "candidates": _CANDIDATES,
         "record": Blob(RECORD_MAX),
         "restarts": _ATTEMPT_OR_NONE,
+        "circuit": _INSIDE,
+        "relays": _RELAYS,
+        "nat": _NAT,
     },
+    d.Ticket: {
+        "network": _NETWORK,
+        "relay": _KEY,
+        "holder": _KEY,
+        "peer": _KEY,
+        "nonce": Bytes(8),
+        "expires_at": _INSTANT,
+        "token": _INSIDE,
+    },
+    d.Attestation: {
+        "network": _NETWORK,
+        "helper": _KEY,
+        "asker": _KEY,
+        "host": Host(),
+        "port": _PORT,
+        "nonce": _TRANSACTION,
+        "expires_at": _INSTANT,
+    },
+    d.RelayEntry: {"record": Blob(RECORD_MAX), "ticket": _TICKET},
     d.AnswerBody: {  # a refusal has no credentials: `documents` looks at both cases
         "network": _NETWORK,
         "sender": _KEY,
@@ -340,6 +400,8 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "password": Text(256, 0, ICE_CHARS),
         "candidates": _CANDIDATES,
         "restarted": _INSIDE,
+        "relays": _RELAYS,
+        "nat": _NAT,
     },
     d.Grant: {
         "network": _NETWORK,

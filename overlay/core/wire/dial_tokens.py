@@ -18,6 +18,8 @@ INVITE = 1
 """The token of one invite; its id is the invite's."""
 MEMBER = 2
 """The day's token in a node's record, for members."""
+CIRCUIT = 3
+"""The token in a ticket (`documents.Ticket`): good for dials over circuits, and for no others."""
 
 TOKEN_ID_BYTES = 8
 ATTEMPT_BYTES = 16

@@ -64,6 +64,44 @@ class CandidateEntry(msgspec.Struct, array_like=True, frozen=True):
     priority: int
 
 
+class Ticket(msgspec.Struct, array_like=True, frozen=True):
+    """An end's consent that `relay` passes datagrams between it and `peer`, signed by it."""
+
+    network: bytes
+    relay: bytes
+    holder: bytes
+    """Its author."""
+    peer: bytes
+    nonce: bytes
+    """8 random bytes: a relay takes a ticket once."""
+    expires_at: int
+    token: TokenEntry | None = None
+    """For dials to the holder over this circuit, if its record has none."""
+
+
+class RelayEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A relay that the sender of an offer or an answer is linked to, and that the peer may dial."""
+
+    record: bytes
+    """The relay's signed record: its addresses and its dial token."""
+    ticket: bytes
+    """The sender's signed `Ticket` for it."""
+
+
+class Attestation(msgspec.Struct, array_like=True, frozen=True):
+    """Where `helper` sees `asker`, who has asked for knocks there; signed by the helper."""
+
+    network: bytes
+    helper: bytes
+    """Its author."""
+    asker: bytes
+    host: str
+    port: int
+    nonce: bytes
+    """The request of the asker's `KnockAsk`; it counts once."""
+    expires_at: int
+
+
 class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     """The content of an offer, signed by its sender and sealed to a prekey of its recipient."""
 
@@ -83,6 +121,11 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     record: bytes
     restarts: bytes = b""
     """The attempt of a link between the two on which ICE is to be restarted, if it is known."""
+    circuit: bool = False
+    """The sender would take a relayed link, too, and wants to hear of relays if it names none."""
+    relays: list[RelayEntry] = []
+    nat: list[str] = []
+    """What the sender knows of its NAT: mapping, filtering, allocation of ports."""
 
 
 class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
@@ -103,6 +146,9 @@ class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
     candidates: list[CandidateEntry]
     restarted: bool = False
     """These credentials are for the link that the offer names; else they are for a new one."""
+    relays: list[RelayEntry] = []
+    nat: list[str] = []
+    """What the sender knows of its NAT: mapping, filtering, allocation of ports."""
 
 
 class Grant(msgspec.Struct, array_like=True, frozen=True):

@@ -293,7 +293,7 @@ class LinkUse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=32):
     """What the sender uses the link for; the receiver keeps a link that is in use."""
 
     uses: int
-    """The sum of 2 (ring), 4 (long link) and 8 (a command asked for it)."""
+    """The sum of 2 (ring), 4 (long link), 8 (a command asked for it), 16 (circuits run over it)."""
 
 
 class ViewExchange(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=35):
@@ -347,6 +347,103 @@ class Sought(msgspec.Struct, array_like=True, frozen=True, tag=40):
     request: bytes
 
 
+class CircuitAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=41):
+    """Asks a neighbour to relay between the sender and another peer that it is linked to."""
+
+    request: bytes
+    """8 random bytes."""
+    peer: bytes
+    ticket: bytes
+    """The sender's signed `Ticket` for this relay."""
+    other: bytes
+    """The peer's, if an offer or an answer has brought it; the relay need not ask the peer then."""
+
+
+class CircuitOffer(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=42):
+    """The sender would relay between the receiver and `peer`, who has asked for it."""
+
+    circuit: bytes
+    """8 random bytes, the first from 64 to 79: each datagram of the circuit begins with them."""
+    peer: bytes
+    ticket: bytes
+    """The ticket of `peer`."""
+
+
+class CircuitAccept(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=43):
+    """The sender takes the circuit, and from now on datagrams over it."""
+
+    circuit: bytes
+    ticket: bytes
+    """The sender's own."""
+
+
+class CircuitReady(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=44):
+    """The circuit stands: datagrams that begin with its id reach `peer`, and come from there."""
+
+    request: bytes
+    """Of the `CircuitAsk`, or zeros where the other end has asked."""
+    circuit: bytes
+    peer: bytes
+    ticket: bytes
+    """The ticket of `peer`."""
+    record: bytes
+    """The signed record of `peer`, which says how to dial it."""
+
+
+class CircuitRefuse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=45):
+    """There will be no such circuit: to a `CircuitAsk` or a `CircuitOffer`."""
+
+    name: bytes
+    """The request of the one, the circuit of the other."""
+    code: str
+
+
+class CircuitClose(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=46):
+    """The circuit is over, for whichever of the three says so."""
+
+    circuit: bytes
+    code: str
+
+
+class KnockAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=47):
+    """Asks a neighbour that strangers reach to send the sender a packet from another port."""
+
+    request: bytes
+    """12 random bytes: the transaction id of the packets that are to come."""
+    own: bool
+    """At the address over which the two are linked; else at the one from which a Binding request
+    with this transaction id comes to the receiver's port."""
+    after: int = 0
+    """If not 0: one packet from the receiver's own port after so many seconds of silence."""
+
+
+class KnockPass(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=48):
+    """Asks a neighbour to knock as well, at somebody to whom it is a stranger."""
+
+    attestation: bytes
+    """The sender's signed `Attestation`."""
+
+
+class Knocked(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=49):
+    """The sender has knocked, or a stranger whom it has asked."""
+
+    request: bytes
+    port: int
+    """From this port; 0 for the port that it is linked over."""
+    stranger: bool = False
+
+
+class KnockRefuse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=50):
+    """Nobody will knock: to a `KnockAsk`."""
+
+    request: bytes
+    code: str
+
+
+KnockMessage = KnockAsk | KnockPass | Knocked | KnockRefuse
+CircuitMessage = (
+    CircuitAsk | CircuitOffer | CircuitAccept | CircuitReady | CircuitRefuse | CircuitClose
+)
 NeighbourMessage = (
     JoinView
     | ForwardJoin
@@ -389,5 +486,7 @@ Message = (
     | Sought
     | NeighbourMessage
     | TreeMessage
+    | CircuitMessage
+    | KnockMessage
     | Retired
 )

@@ -12,10 +12,18 @@ import msgspec
 from overlay.core.types import Crypto, PeerId
 from overlay.core.wire.bounds import SEALED_MAX, violation
 from overlay.core.wire.codec import Broken, Reader
-from overlay.core.wire.documents import AnswerBody, Grant, OfferBody, Record, Signed
+from overlay.core.wire.documents import (
+    AnswerBody,
+    Attestation,
+    Grant,
+    OfferBody,
+    Record,
+    Signed,
+    Ticket,
+)
 from overlay.errors import LocalProtocolError
 
-Body = TypeVar("Body", Record, OfferBody, AnswerBody, Grant)
+Body = TypeVar("Body", Record, OfferBody, AnswerBody, Grant, Ticket, Attestation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ KINDS: dict[type[msgspec.Struct], _Kind] = {
     OfferBody: _Kind(b"overlay offer 1", "sender"),
     AnswerBody: _Kind(b"overlay answer 1", "sender"),
     Grant: _Kind(b"overlay grant 1", "issuer"),
+    Ticket: _Kind(b"overlay ticket 1", "holder"),
+    Attestation: _Kind(b"overlay attestation 1", "helper"),
 }
 _READERS = {kind: Reader(kind) for kind in KINDS}
 _SIGNED = Reader(Signed)
@@ -41,7 +51,9 @@ def labelled(label: bytes, data: bytes) -> bytes:
     return label + b"\0" + data
 
 
-def sign(body: Record | OfferBody | AnswerBody | Grant, crypto: Crypto) -> Signed:
+def sign(
+    body: Record | OfferBody | AnswerBody | Grant | Ticket | Attestation, crypto: Crypto
+) -> Signed:
     """The document signed by us, who have to be its author.
 
     Raises LocalProtocolError when it is out of bounds: nobody would accept it.

@@ -7,11 +7,12 @@ so that nothing escapes.
 from collections import deque
 from collections.abc import Iterator
 
-from overlay.core.connect import connect, offers
+from overlay.core.connect import offers
+from overlay.core.connect import table as attempts_table
 from overlay.core.gossip import plumtree
 from overlay.core.link import links
 from overlay.core.membership import basalt, hyparview, link_uses, records, shuffles
-from overlay.core.nat import reflexive
+from overlay.core.nat import observers
 from overlay.core.overlay import Overlay
 from overlay.core.routing import lookups as tracing
 from overlay.core.routing import routing
@@ -31,7 +32,7 @@ LIMITS = {
     "ShuffledView._walks": shuffles.WALKS_MAX,
     "ShuffledView.peers": shuffles.ShuffleParameters().size,
     "Inviting._granted": link_uses.GUESTS_MAX + 64,
-    "Connecting.by_peer": connect.PEERS_MAX,
+    "Table.by_peer": attempts_table.PEERS_MAX,
     "Links._pings": links.PINGS_MAX,
     "Plumtree._missing": plumtree.MISSING_MAX,
     "Plumtree._seen": plumtree.SEEN_MAX,
@@ -40,7 +41,7 @@ LIMITS = {
     "LinkUses.links": link_uses.GUESTS_MAX + 64,
     "RecordBook._records": records.BOOK_MAX,
     "RecordReader._read": RECORDS_KEPT,
-    "Reflexive._votes": reflexive.VOTES_MAX,
+    "Observers._said": observers.OBSERVERS_MAX,
     "OfferReader._seen": offers.SEEN_MAX,
     "Routing._requests": routing.REQUESTS_MAX,
     "Tracing._waiting": tracing.TRACES_MAX,

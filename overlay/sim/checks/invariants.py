@@ -23,9 +23,11 @@ from overlay.core.events import (
     Negotiate,
     Prepare,
     Publish,
+    RelayCircuit,
     Report,
     Restart,
     Transmit,
+    UseCircuit,
 )
 from overlay.core.types import EndReason, LinkId, PeerId
 from overlay.errors import OverlayError
@@ -113,6 +115,12 @@ class Invariants:
             case Adopt(link, path):
                 if not {link, path} <= life.opened.keys():
                     raise self._broken(node, f"adopts what is not open: {effect!r}")
+            case UseCircuit(_, link):
+                if link not in life.opened:
+                    raise self._broken(node, f"uses a circuit over no open link: {effect!r}")
+            case RelayCircuit(_, one, other):
+                if not {one, other} <= life.opened.keys():
+                    raise self._broken(node, f"relays between links not open: {effect!r}")
             case Hangup(link):
                 if link not in life.opened and link not in life.attempts:
                     raise self._broken(node, f"hangs up link {link}, which it does not have")

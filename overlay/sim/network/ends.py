@@ -1,11 +1,20 @@
 """What a network keeps of each link: its two ends, and the attempt that came before it."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from overlay.core.events import Dial, Negotiate, Prepare
-from overlay.core.types import LinkId
+from overlay.core.events import Dial, Negotiate, Prepare, Restart
+from overlay.core.types import LinkFacts, LinkId
 from overlay.core.wire.messages import Message
 from overlay.sim.node import SimNode
+
+
+class Via(Protocol):
+    """What carries the packets of an end that do not go directly."""
+
+    def carries(self, sender: SimNode, receiver: SimNode) -> bool:
+        """Whether packets of one node reach the other."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +38,19 @@ class LinkEnd:
     """Counts the changes of `answered`: a notice of an earlier one is void."""
     held: list[Message | None] = field(default_factory=list)
     """What waits for the path to come back; None: the other end has hung up."""
+    facts: LinkFacts | None = None
+    """As its core knows them."""
+    via: Via | None = None
+    """What its packets go over; None: they go directly."""
+    restart: Restart | None = None
+    """A restart that has begun at this end, and at the other perhaps not yet."""
     other: "LinkEnd" = field(init=False)
+
+    def reaches(self) -> bool:
+        """Whether packets of this end arrive at the other."""
+        if self.via is not None:
+            return self.via.carries(self.node, self.other.node)
+        return self.other.node.gets_from(self.node)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,22 +8,31 @@ later by what lost packets cost; while no packet passes they wait.
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
     Dial,
+    DropCircuit,
     Effect,
     Hangup,
     LinkOpened,
     Negotiate,
+    OpenPort,
+    PortHeard,
+    PortOpened,
     Prepare,
     Received,
+    RelayCircuit,
     Restart,
+    SendFrom,
     Transmit,
+    UseCircuit,
 )
-from overlay.core.types import Address, EndReason, LinkFacts, LinkId
+from overlay.core.types import MAIN, Address, EndReason, LinkFacts, LinkId, PortId
 from overlay.core.wire.messages import Message
 from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.conditions import Conditions, Drawn, Latencies
@@ -36,6 +45,12 @@ from overlay.sim.node import Environment, SimNode
 
 SACK_INTERVAL = MICROSECOND // 10
 """Microseconds between two SACKs, as a transport tells its endpoint of them."""
+FURTHER_PORTS = 40_000
+"""From here on nodes' further ports are counted."""
+UNACKNOWLEDGED_AFTER = 0.5
+"""Seconds after which a transport says that a message over a relay is not acknowledged."""
+MESSAGE = bytes([23]) + bytes(99)
+"""What a relay sees of a message: a record of this size (guess)."""
 RESEND_INTERVAL = 1.0
 """Seconds between two tries to get through with a message: the first timer of SCTP (RFC 9260)."""
 
@@ -65,6 +80,9 @@ class IceNetwork(Network):
         self._ports: dict[SimNode, Port] = {}
         self._clients: dict[bytes, Side] = {}
         """Sides that have begun a handshake, by its session, until its link is open or lost."""
+        self._further: dict[Address, PortId] = {}
+        """The ports of all nodes besides their own, by address."""
+        self._ports_opened = 0
         self._drawn: tuple[tuple[float, float], Latencies] | None = None
 
     # --- what ports ask of the world ---------------------------------------------------------
@@ -106,6 +124,14 @@ class IceNetwork(Network):
                 self._hang_up(node, link)
             case Dial() | Prepare() | Negotiate() | Restart() | Adopt():
                 self.port(node).perform(effect)
+            case OpenPort():
+                self._open_port(node, effect)
+            case SendFrom(port, data, remote):
+                self._send_from(node, port, data, remote)
+            case UseCircuit() | RelayCircuit() | DropCircuit():
+                self.port(node).perform(effect)
+            case Await(transaction):
+                self.port(node).endpoint.wait_for(transaction)
             case Admit():
                 pass
             case _:
@@ -115,8 +141,11 @@ class IceNetwork(Network):
 
     def send(self, node: SimNode, data: bytes, target: Address) -> None:
         """A datagram leaves a node's port."""
+        self._leave(node, node.address, data, target)
+
+    def _leave(self, node: SimNode, source: Address, data: bytes, target: Address) -> None:
         self.datagrams += 1
-        out = self.leaving(node.address, target)
+        out = self.leaving(source, target)
         receiver = self._by_address.get(out[1]) if out else None
         loss = self.conditions.loss
         if out is None or receiver is None or (loss and self._losses.random() < loss):
@@ -128,19 +157,46 @@ class IceNetwork(Network):
         """A datagram is at the receiver's box."""
         data, sender = sent
         found = self._let_in(sender, addresses)
-        if found is not None:
-            receiver, source = found
+        if found is None:
+            return
+        receiver, source, target = found
+        port = self._further.get(target)
+        if port is None:
             self.port(receiver).receive(data, source)
+        else:
+            self.feed(receiver, PortHeard(port, data, source))
 
     def _let_in(
         self, sender: SimNode, addresses: tuple[Address, Address]
-    ) -> tuple[SimNode, Address] | None:
-        """Who gets it, and from where as the receiver sees it."""
+    ) -> tuple[SimNode, Address, Address] | None:
+        """Who gets it, from where as the receiver sees it, and at which address of its own."""
         within = self.arriving(*addresses)
         receiver = self._by_address.get(within[1]) if within else None
         if within is None or receiver is None or not receiver.alive:
             return None
-        return (receiver, within[0]) if receiver.gets_from(sender) else None
+        return (receiver, *within) if receiver.gets_from(sender) else None
+
+    # --- further ports -----------------------------------------------------------------------
+
+    def _open_port(self, node: SimNode, effect: OpenPort) -> None:
+        """Another port of a node, for as long as it is wanted."""
+        self._ports_opened += 1
+        address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
+        self._by_address[address] = node
+        self._further[address] = effect.port
+        self._clock.schedule_in(effect.seconds, self._close_port, address)
+        self.at(self.now_us, partial(self.feed, node, PortOpened(effect.port, address)))
+
+    def _close_port(self, address: Address, _: None) -> None:
+        del self._further[address], self._by_address[address]
+
+    def _send_from(self, node: SimNode, port: PortId, data: bytes, target: Address) -> None:
+        sources = [each for each, name in self._further.items() if name == port]
+        source = next((each for each in sources if self._by_address[each] is node), None)
+        if port == MAIN:
+            self.send(node, data, target)
+        elif source is not None:
+            self._leave(node, source, data, target)
 
     def latency(self, one: SimNode, other: SimNode) -> float:
         """Seconds from one node to another: where nothing says it, drawn once for each pair."""
@@ -186,6 +242,9 @@ class IceNetwork(Network):
         client.half = Half(one, client.link, self.latency(one, other), side=client)
         server.half = Half(other, server.link, self.latency(other, one), side=server)
         client.half.other, server.half.other = server.half, client.half
+        for side in (client, server):
+            if not side.remote.port:
+                self.rerouted(side)
 
     def _hang_up(self, node: SimNode, link: LinkId) -> None:
         """The other end is told after all that was sent before; by silence if no packet passes."""
@@ -194,16 +253,58 @@ class IceNetwork(Network):
             self._send(end, None)
         self.port(node).close(link)
 
+    # --- circuits ----------------------------------------------------------------------------
+
+    def rerouted(self, side: Side) -> None:
+        """A side's packets go over a circuit now, or not any more: that takes another time."""
+        half = side.half
+        if half is None:
+            return
+        one, other = half.node, half.other.node
+        if side.remote.port:
+            half.latency = self.latency(one, other)
+            return
+        way = side.port.endpoint.circuits.way(side.remote)
+        relay = None if way is None else self._by_address.get(way[1])
+        if relay is not None:
+            half.latency = self.latency(one, relay) + self.latency(relay, other)
+
+    def _passes_over(self, sender: Port, circuit: Address, receiver: Port) -> bool:
+        """Whether a packet over this circuit would reach the receiver now, by both legs."""
+        way = sender.endpoint.circuits.way(circuit)
+        if way is None:
+            return False
+        found = self._passes_leg(sender.node, way[1])
+        if found is None or found[0].frozen:
+            return False
+        relay, source = found
+        packet = way[0] + MESSAGE
+        onward = self.port(relay).endpoint.circuits.forward(packet, source, relay.address, self.now)
+        found = None if onward is None else self._passes_leg(relay, onward[0])
+        if found is None or found[0] is not receiver.node:
+            return False
+        heard = receiver.endpoint.circuits.arrived(packet, found[1], receiver.node.address)
+        return heard == circuit
+
+    def _passes_leg(self, sender: SimNode, target: Address) -> tuple[SimNode, Address] | None:
+        """Who would get a packet, and from where as he sees it."""
+        out = self.leaving(sender.address, target)
+        found = None if out is None else self._let_in(sender, out)
+        return None if found is None else found[:2]
+
     # --- messages ----------------------------------------------------------------------------
 
     def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         assert isinstance(end, Half)
         if end.gone:
             return
+        assert isinstance(end.other, Half)
         source = None if end.held else self._passes(end)
         if source is None:
             end.held.append(message)
             self._resend_soon(end, RESEND_INTERVAL)
+            if not (end.other.gone or end.other.side.remote.port):
+                self._clock.schedule_in(UNACKNOWLEDGED_AFTER, self._not_acknowledged, end)
         else:
             self._take_in(end, message, source)
 
@@ -213,8 +314,11 @@ class IceNetwork(Network):
         sender = end.other.node
         if not end.side.is_open:
             return None
-        out = self.leaving(sender.address, end.other.side.remote)
-        found = self._let_in(sender, out) if out is not None else None
+        target = end.other.side.remote
+        if not target.port:
+            passes = self._passes_over(end.other.side.port, target, end.side.port)
+            return target if passes else None
+        found = self._passes_leg(sender, target)
         return found[1] if found is not None and found[0] is end.node else None
 
     def _take_in(self, end: Half, message: Message | None, source: Address) -> None:
@@ -237,6 +341,13 @@ class IceNetwork(Network):
         assert isinstance(end, Half)
         if not end.gone and not end.other.gone and self._passes(end) is not None:
             end.side.port.acknowledged(end.link)
+
+    def _not_acknowledged(self, end: LinkEnd, _: None) -> None:
+        """What was sent to this end half a second ago still waits: its sender asks why."""
+        assert isinstance(end, Half)
+        if end.held and not end.gone and not end.other.gone:
+            assert isinstance(end.other, Half)
+            end.other.side.port.unacknowledged(end.other.link)
 
     def resume(self, side: Side) -> None:
         """A silent path is heard again: what waits at both ends is sent anew."""

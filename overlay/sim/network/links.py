@@ -8,30 +8,39 @@ nothing comes in any more.
 
 import hmac
 from collections import defaultdict
+from dataclasses import replace
 
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
     Dial,
     DialFailed,
+    DropCircuit,
     Effect,
     Hangup,
     LinkLost,
     LinkOpened,
     Mapped,
     Negotiate,
+    OpenPort,
+    PathMoved,
     Prepare,
     Received,
+    RelayCircuit,
     Restart,
+    SendFrom,
     Transmit,
+    UseCircuit,
 )
-from overlay.core.types import EndReason, LinkFacts, LinkId, PathKind
+from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
 from overlay.core.wire import codec
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.messages import Message
 from overlay.sim.clock import MICROSECOND
+from overlay.sim.network.circuits import CircuitEffect, Circuits, Over
 from overlay.sim.network.conditions import Conditions
-from overlay.sim.network.ends import Attempt, LinkEnd, part
+from overlay.sim.network.ends import Attempt, LinkEnd, Via, part
 from overlay.sim.network.silence import CHECK_INTERVAL, Silence
 from overlay.sim.node import Environment, SimNode
 
@@ -66,6 +75,7 @@ class Network:
         self._nodes = environment.nodes
         self._by_address = environment.by_address
         self._codec = codec
+        self._circuits = Circuits(self.ends)
         self._attempts: defaultdict[SimNode, dict[LinkId, Attempt]] = defaultdict(dict)
         """Each node's dials and negotiations under way."""
         self._negotiating: dict[str, Attempt] = {}
@@ -86,10 +96,14 @@ class Network:
                 self._hang_up(node, link)
             case Prepare(link):
                 self._attempts[node][link] = Attempt(node, effect, 0.0)
-            case Restart(link) | Adopt(link):
-                self._look_again(node, link)
-            case Admit():
-                pass
+            case Restart():
+                self._restart(node, effect)
+            case Adopt():
+                self._adopt(node, effect)
+            case UseCircuit() | RelayCircuit() | DropCircuit():
+                self._on_circuit(node, effect)
+            case Admit() | OpenPort() | SendFrom() | Await():
+                pass  # there are no datagrams
             case _:
                 raise AssertionError(effect)
 
@@ -111,6 +125,8 @@ class Network:
             latency = self._rng.uniform(*self.conditions.latency)
         else:
             latency = self._distance(node, effect)
+        if isinstance(effect, Dial) and not effect.addresses[0].port:
+            latency = self._circuits.latency(node, effect.addresses[0]) or latency
         attempt = self._attempts[node][effect.link] = Attempt(node, effect, latency)
         self._clock.schedule_in(timeout, self._time_out, attempt)
         return attempt
@@ -136,8 +152,8 @@ class Network:
         if not self._is_current(attempt) or not isinstance(effect, Dial):
             return
         for address in effect.addresses:
-            listener = self._by_address.get(address)
-            if listener is None or listener.firewalled or not _meets(attempt.node, listener):
+            listener, over = self._listener(attempt.node, address)
+            if listener is None:
                 continue
             claim = dial.parse_ufrag(effect.remote.ufrag)
             if claim is None or not self._token_holds(listener, effect, claim):
@@ -145,9 +161,20 @@ class Network:
             if listener.crypto.fingerprint != effect.fingerprint:
                 self._fail(attempt, EndReason.CERTIFICATE)
                 return
-            self._open(attempt, listener, listener.new_inbound_link(), claim)
+            self._open(attempt, listener, listener.new_inbound_link(), claim, address, over)
             return
         self._clock.schedule_in(CHECK_AGAIN, self._check, attempt)
+
+    def _listener(self, node: SimNode, address: Address) -> tuple[SimNode | None, Over | None]:
+        """Whom checks to this address reach, and over what if not directly."""
+        listener = self._by_address.get(address)
+        if listener is not None:
+            reached = not listener.firewalled and _meets(node, listener)
+            return (listener if reached else None), None
+        found = self._circuits.path(node, address)
+        if found is None or not _lives(found[0]):
+            return None, None
+        return found
 
     def _token_holds(self, listener: SimNode, effect: Dial, claim: dial.Claim) -> bool:
         key = listener.settings.dial_key
@@ -178,14 +205,20 @@ class Network:
         self._open(ours, theirs.node, theirs.effect.link, None)
 
     def _open(
-        self, attempt: Attempt, listener: SimNode, link: LinkId, claim: dial.Claim | None
+        self,
+        attempt: Attempt,
+        listener: SimNode,
+        link: LinkId,
+        claim: dial.Claim | None,
+        address: Address | None = None,
+        over: Over | None = None,
     ) -> None:
         """The listener's end opens now, the dialler's when the last packet has come back."""
         clock, dialler = self._clock, attempt.node
         self._forget(attempt)
         exporter = self._rng.randbytes(32)
         there = back = attempt.latency
-        if self.conditions.between is not None:
+        if self.conditions.between is not None and over is None:
             there, back = self.latency(dialler, listener), self.latency(listener, dialler)
         ends = LinkEnd(dialler, attempt.effect.link, there), LinkEnd(listener, link, back)
         ends[0].other, ends[1].other = ends[1], ends[0]
@@ -194,10 +227,10 @@ class Network:
             self.ends[end.node][end.link] = end
             self.silence.begin(end)
             end.arrives = opens
-            facts = LinkFacts(
-                remote=end.other.node.address,
+            facts = end.facts = LinkFacts(
+                remote=address if over and address else end.other.node.address,
                 local=end.node.address,
-                path=PathKind.HOST,
+                path=PathKind.RELAYED if over else PathKind.HOST,
                 dtls_role="server" if inbound else "client",
                 remote_fingerprint=end.other.node.crypto.fingerprint,
                 exporter=exporter,
@@ -205,12 +238,15 @@ class Network:
                 token_kind=claim.kind if claim and inbound else None,
                 token_id=claim.token_id if claim and inbound else b"",
             )
+            if over is not None:
+                end.via = over
+                self._circuits.runs_over(end)
             clock.schedule(opens, self._opened, end, LinkOpened(end.link, inbound, facts))
 
     def _opened(self, end: LinkEnd, event: LinkOpened) -> None:
         if not end.gone:
             self.feed(end.node, event)
-        if not end.gone:
+        if not end.gone and end.via is None:
             self.feed(end.node, Mapped(end.link, end.node.address))
 
     def _time_out(self, attempt: Attempt, _: None) -> None:
@@ -235,6 +271,58 @@ class Network:
         if end is not None:
             self.silence.look(end)
             self.silence.look(end.other)
+
+    # --- paths -------------------------------------------------------------------------------
+
+    def _on_circuit(self, node: SimNode, effect: CircuitEffect) -> None:
+        self._circuits.perform(node, effect)
+        self._look_over_circuits()
+
+    def _look_over_circuits(self) -> None:
+        """A relay, or a link to one, is not what it was."""
+        if self._circuits.over:
+            for end in self._circuits.standing():
+                self.silence.look(end)
+
+    def _restart(self, node: SimNode, effect: Restart) -> None:
+        """ICE restarts on a link: one over a circuit goes directly once both ends have begun."""
+        end = self.ends[node].get(effect.link)
+        if end is None:
+            return
+        if end.via is not None:
+            end.restart = effect
+            theirs = end.other.restart
+            agreed = theirs is not None and (theirs.local, theirs.remote) == (
+                effect.remote,
+                effect.local,
+            )
+            if agreed and _meets(node, end.other.node):
+                for each in (end, end.other):
+                    self._move(each, each.other.node.address, None, self._direct_latency(each))
+        self._look_again(node, effect.link)
+
+    def _direct_latency(self, end: LinkEnd) -> float:
+        if self.conditions.between is not None:
+            return self.latency(end.node, end.other.node)
+        return self._rng.uniform(*self.conditions.latency)
+
+    def _adopt(self, node: SimNode, effect: Adopt) -> None:
+        """An end takes the path of another link over. Most have the same: one between two hosts."""
+        heir, donor = self.ends[node].get(effect.link), self.ends[node].get(effect.path)
+        if heir is not None and donor is not None and not effect.asked and heir.via != donor.via:
+            assert donor.facts is not None
+            self._move(heir, donor.facts.remote, donor.via, donor.latency)
+        self._look_again(node, effect.link)
+
+    def _move(self, end: LinkEnd, remote: Address, via: Via | None, latency: float) -> None:
+        """Packets of this end go another way from now on."""
+        end.via, end.latency, end.restart = via, latency, None
+        if via is not None:
+            self._circuits.runs_over(end)
+        assert end.facts is not None
+        path = PathKind.HOST if via is None else PathKind.RELAYED
+        end.facts = replace(end.facts, remote=remote, path=path)
+        self.feed(end.node, PathMoved(end.link, end.facts))
 
     # --- packets -----------------------------------------------------------------------------
 
@@ -282,7 +370,9 @@ class Network:
     def _arrive(self, end: LinkEnd, message: Message | None) -> None:
         if end.gone:
             return
-        if end.held or not end.node.gets_from(end.other.node):
+        sender = end.other
+        passes = end.node.gets_from(sender.node) if sender.via is None else sender.reaches()
+        if end.held or not passes:
             end.held.append(message)
         elif message is None:
             self.lose(end, EndReason.CLOSED)
@@ -308,10 +398,11 @@ class Network:
         end.gone = True
         if end.other.gone:
             part(end)
-        elif end.other.node.gets_from(node):
+        elif end.reaches():
             self._send(end, None)
         else:
             self.silence.look(end.other)
+        self._look_over_circuits()
 
     def lose(self, end: LinkEnd, reason: EndReason) -> None:
         """A link has ended as this end sees it."""
@@ -320,6 +411,7 @@ class Network:
         self.feed(end.node, LinkLost(end.link, reason))
         self.silence.look(end.other)
         part(end)
+        self._look_over_circuits()
 
     # --- faults ------------------------------------------------------------------------------
 
@@ -331,18 +423,21 @@ class Network:
             end.gone = True
             self.silence.look(end.other)
             part(end)
+        self._look_over_circuits()
 
     def on_freeze(self, node: SimNode) -> None:
         """To the others a frozen node looks like a dead one."""
         for end in self.ends[node].values():
             end.epoch += 1  # it takes no notice of anything
             self.silence.look(end.other)
+        self._look_over_circuits()
 
     def on_thaw(self, node: SimNode) -> None:
         """The next checks are answered again."""
         for end in list(self.ends[node].values()):
             self.silence.look(end, anew=True)
             self.silence.look(end.other)
+        self._look_over_circuits()
 
     def on_partition(self) -> None:
         """Other packets pass than before: some paths fall silent, others come back."""
@@ -353,6 +448,10 @@ class Network:
 
 def _meets(one: SimNode, other: SimNode) -> bool:
     """Whether packets pass between two nodes and both answer them."""
-    if not (one.alive and other.alive) or one.frozen or other.frozen:
+    if not (_lives(one) and _lives(other)):
         return False
     return one.gets_from(other) and other.gets_from(one)
+
+
+def _lives(node: SimNode) -> bool:
+    return node.alive and not node.frozen

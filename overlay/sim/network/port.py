@@ -10,8 +10,10 @@ from functools import partial
 from random import Random
 from typing import Protocol, assert_never
 
+from overlay.core.endpoint.circuits import CircuitEffect
 from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.endpoint import Endpoint
+from overlay.core.endpoint.hidden import HiddenEndpoint
 from overlay.core.endpoint.outputs import (
     Confirm,
     Ended,
@@ -23,6 +25,7 @@ from overlay.core.endpoint.outputs import (
 )
 from overlay.core.events import (
     Adopt,
+    CircuitCarried,
     Dial,
     DialFailed,
     Event,
@@ -35,6 +38,7 @@ from overlay.core.events import (
     PathMoved,
     Prepare,
     Restart,
+    Seen,
 )
 from overlay.core.types import Address, EndReason, LinkFacts, LinkId, is_chosen_by_core
 from overlay.sim.clock import MICROSECOND
@@ -118,6 +122,10 @@ class Datagrams(Protocol):
         """A side's channel is established."""
         ...
 
+    def rerouted(self, side: Side) -> None:
+        """A side's path has begun or ceased to run over a circuit, or runs over another."""
+        ...
+
     def resume(self, side: Side) -> None:
         """Packets come in again on a silent path."""
         ...
@@ -143,14 +151,15 @@ class Port:
         self._waiting: list[tuple[bytes, Address]] = []
         self._wakes_at: int | None = None
         self._performs_soon = False
-        self.endpoint = Endpoint(
+        kind = HiddenEndpoint if node.settings.relay_only else Endpoint
+        self.endpoint = kind(
             dial_key=node.settings.dial_key, cookie_key=rng.randbytes(32), random=rng
         )
         self.endpoint.set_local((node.address,))
 
     # --- what the core wants -----------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt) -> None:
+    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt | CircuitEffect) -> None:
         """Hand the endpoint an effect; what comes of it is done once its core has had its say."""
         self.endpoint.perform(effect, self._told())
         self.perform_soon()
@@ -191,6 +200,12 @@ class Port:
         """A SACK has come on a link."""
         if not self.node.frozen:
             self.endpoint.acknowledged(link, self._network.now)
+            self._perform_outputs()
+
+    def unacknowledged(self, link: LinkId) -> None:
+        """A message has been under way for long."""
+        if not self.node.frozen:
+            self.endpoint.unacknowledged(link, self._network.now)
             self._perform_outputs()
 
     def thaw(self) -> None:
@@ -236,6 +251,15 @@ class Port:
         self.endpoint.handle_timeout(self._told())
         self._perform_outputs()
 
+    def _send(self, data: bytes, remote: Address) -> None:
+        """A datagram leaves; one to a circuit's address by the link to its relay."""
+        if not remote.port:
+            way = self.endpoint.circuits.way(remote)
+            if way is None:
+                return
+            data, remote = way[0] + data, way[1]
+        self._network.send(self.node, data, remote)
+
     # --- what the endpoint says ------------------------------------------------------------------
 
     def _perform_outputs(self) -> None:
@@ -248,19 +272,19 @@ class Port:
     def _on_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
-                self._network.send(self.node, output.data, output.remote)
+                self._send(output.data, output.remote)
             case Record():
                 self._on_record(output)
             case Confirm():
                 heartbeat = self.sides[output.link].handshake.heartbeat(output.nonce)
-                self._network.send(self.node, heartbeat, output.remote)
+                self._send(heartbeat, output.remote)
             case Secure():
                 self._on_secure(output)
             case Move():
                 self._on_move(output)
             case DialFailed() | LinkLost():
                 self._on_end(output)
-            case Mapped() | LinkSuspect() | LinkSilent():
+            case Mapped() | Seen() | LinkSuspect() | LinkSilent() | CircuitCarried():
                 self._network.feed(self.node, output)
             case LinkAlive():
                 side = self.sides[output.link]
@@ -271,7 +295,9 @@ class Port:
 
     def _on_move(self, move: Move) -> None:
         side = self.sides[move.link]
-        side.remote = move.remote
+        before_remote, side.remote = side.remote, move.remote
+        if not (move.remote.port and before_remote.port):
+            self._network.rerouted(side)
         before = side.facts
         if before is not None:
             side.facts = replace(before, remote=move.remote, path=move.path)
@@ -309,7 +335,7 @@ class Port:
         if side.handshake.flight is not flight or self.sides.get(side.link) is not side:
             return
         if not self.node.frozen:
-            self._network.send(self.node, flight, side.remote)
+            self._send(flight, side.remote)
         when = self._network.now_us + round(delay * MICROSECOND)
         self._network.at(when, partial(self._fly, side, flight, 2 * delay))
 
@@ -342,6 +368,6 @@ class Port:
         if handshake.flight and handshake.flight is not before:
             self._fly(side, handshake.flight, FLIGHT_TIMEOUT)
         elif answer:
-            self._network.send(self.node, answer, side.remote)
+            self._send(answer, side.remote)
         if handshake.open and not side.is_open:
             self._network.open(side)

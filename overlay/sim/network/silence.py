@@ -132,4 +132,4 @@ def _answers(end: LinkEnd) -> bool:
     other = end.other
     if other.gone or not other.node.alive or other.node.frozen:
         return False
-    return other.node.gets_from(end.node) and end.node.gets_from(other.node)
+    return end.reaches() and other.reaches()

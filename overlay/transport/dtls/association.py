@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from overlay.core.addresses import CIRCUIT_BYTES
 from overlay.core.types import EndReason
 from overlay.errors import ConfigError, LocalProtocolError
 from overlay.transport.dtls.records import ALERT, APPLICATION_DATA, SUITES, Records, Secrets
@@ -25,9 +26,9 @@ CLOSE_NOTIFY = b"\1\0"
 FATAL = b"\2"
 """Alerts (RFC 5246 §7.2): warning 0, and the level of those that end the association."""
 MAX_DATAGRAM_BYTES = 1200
-"""What fits the smallest IPv6 path with room for a relay's header (guess)."""
-LEAST_DATAGRAM_BYTES = 548
-"""What fits an IPv4 path of 576 bytes, which every host takes (RFC 791)."""
+"""What fits the smallest IPv6 path with room for a circuit's id, and some more (guess)."""
+LEAST_DATAGRAM_BYTES = 576 - 20 - 8 - CIRCUIT_BYTES
+"""What fits an IPv4 path of 576 bytes, which every host takes (RFC 791), over a circuit as well."""
 SMALL_AFTER = 2
 """Time-outs of a handshake after which its flights fit any path (RFC 6347 §4.1.1.1)."""
 AEAD_BYTES = RECORD_HEADER_BYTES + 8 + 16

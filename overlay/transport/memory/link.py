@@ -11,9 +11,9 @@ from typing import Protocol
 
 import trio
 
-from overlay.core.events import Event, Malformed, Received
+from overlay.core.events import Event, Malformed, Received, Restart
 from overlay.core.stream.mux import PIECE
-from overlay.core.types import EndReason, LinkFacts, LinkId
+from overlay.core.types import CircuitId, EndReason, LinkFacts, LinkId
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -48,6 +48,12 @@ class MemoryLink:
     facts: LinkFacts
     description: LinkDescription
     other: "MemoryLink | None" = None
+    circuit: CircuitId | None = None
+    """What its messages go over; None: they go directly."""
+    restart: Restart | None = None
+    """A restart that has begun at this end, and at the other perhaps not yet."""
+    arrives_at: float = 0.0
+    """When the last message of this node arrives: nothing overtakes it on another path."""
     bytes_in: int = 0
     bytes_out: int = 0
     waiting: int = 0

@@ -8,18 +8,20 @@ latency, and a path that is cut goes suspect, silent and lost at the times of th
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import assert_never
 
 import trio
 
-from overlay.core.addresses import candidate_priority
+from overlay.core.addresses import candidate_priority, circuit_address, circuit_of
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
     Dial,
     DialFailed,
+    DropCircuit,
     Event,
     Hangup,
     LinkAlive,
@@ -30,14 +32,20 @@ from overlay.core.events import (
     Listening,
     Mapped,
     Negotiate,
+    OpenPort,
+    PathMoved,
     Prepare,
+    RelayCircuit,
     Restart,
+    SendFrom,
     Transmit,
     Unsent,
+    UseCircuit,
 )
 from overlay.core.types import (
     Address,
     Candidate,
+    CircuitId,
     EndReason,
     IceCredentials,
     LinkFacts,
@@ -51,6 +59,7 @@ from overlay.core.wire.messages import GossipPart
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.memory.circuits import Circuits
 from overlay.transport.memory.link import MemoryLink
 from overlay.transport.outbox import MAX_QUEUED_BYTES
 from overlay.transport.streams import MeshStream, OnStream
@@ -74,33 +83,47 @@ class MemoryNetwork:
         self._cut: set[frozenset[Address]] = set()
         self._isolated: set[Address] = set()
         self._negotiating: dict[tuple[str, str], _Attempt] = {}
+        self.circuits = Circuits(self._far, self.passes)
 
     def cut(self, one: Address, other: Address) -> None:
         """Let nothing pass between these two."""
         self._cut.add(frozenset((one, other)))
-        self._paths_changed()
+        self.paths_changed()
 
     def heal(self, one: Address, other: Address) -> None:
         """Undo `cut`: what waited arrives."""
         self._cut.discard(frozenset((one, other)))
-        self._paths_changed()
+        self.paths_changed()
 
     def isolate(self, address: Address) -> None:
         """Let nothing pass to or from this node: frozen, crashed or unplugged."""
         self._isolated.add(address)
-        self._paths_changed()
+        self.paths_changed()
 
     def reconnect(self, address: Address) -> None:
         """Undo `isolate`."""
         self._isolated.discard(address)
-        self._paths_changed()
+        self.paths_changed()
 
     def passes(self, one: Address, other: Address) -> bool:
         """Whether something sent now would arrive."""
         isolated = one in self._isolated or other in self._isolated
         return not isolated and frozenset((one, other)) not in self._cut
 
-    def _paths_changed(self) -> None:
+    def _far(self, node: Address, link: LinkId) -> Address | None:
+        transport = self._transports.get(node)
+        found = None if transport is None else transport._links.get(link)
+        return found.facts.remote if found is not None and found.circuit is None else None
+
+    def reaches(self, node: Address, address: Address) -> "MemoryTransport | None":
+        """Who is at this address, or at the far end of this circuit, for what `node` sends."""
+        circuit = circuit_of(address)
+        if circuit is None:
+            return self._at(address, node)
+        far = self.circuits.far_end(node, circuit)
+        return None if far is None else self._transports.get(far)
+
+    def paths_changed(self) -> None:
         for transport in self._transports.values():
             transport.check_paths()
 
@@ -111,6 +134,7 @@ class MemoryNetwork:
 
     def _leave(self, transport: "MemoryTransport") -> None:
         del self._transports[transport.address]
+        self.paths_changed()
 
     def _partner(self, ours: "_Attempt") -> "_Attempt | None":
         """Whoever waits for exactly these credentials; if nobody does, wait."""
@@ -161,6 +185,7 @@ class MemoryTransport:
         """`fingerprint` stands for the DTLS certificate that there is none of here."""
         self.listen: tuple[Address, ...] = ()
         self.internal_errors = 0
+        self.heard = True  # there is no network that could lack anything
         self.on_stream: OnStream | None = None
         self.address = address
         self.fingerprint = fingerprint
@@ -223,8 +248,15 @@ class MemoryTransport:
                     link.open_streams().admit()
             case Prepare():
                 pass  # there are no sockets to gather candidates from
-            case Restart() | Adopt():
-                pass  # a node has one address here, and a path that is back is noticed at once
+            case Restart():
+                self._restart(effect)
+            case Adopt():
+                self._adopt(effect)
+            case UseCircuit() | RelayCircuit() | DropCircuit():
+                self._network.circuits.perform(self.address, effect)
+                self._network.paths_changed()
+            case OpenPort() | SendFrom() | Await():
+                pass  # there are no datagrams
             case _:
                 assert_never(effect)
 
@@ -248,7 +280,7 @@ class MemoryTransport:
             bytes_in=found.bytes_in,
             bytes_out=found.bytes_out,
             queued=found.waiting + (found.streams.mux.queued if found.streams is not None else 0),
-            rtt=2 * self._network.latency,
+            rtt=2 * self._latency(found),
             remote=found.facts.remote,
             local=found.facts.local,
             path=found.facts.path,
@@ -263,9 +295,11 @@ class MemoryTransport:
 
     def _dial(self, effect: Dial) -> None:
         self._expect(effect.link, effect.timeout)
-        reached = (self._network._at(address, self.address) for address in effect.addresses)
-        target = next((each for each in reached if each and each._admits(effect.remote)), None)
-        claim = target._admits(effect.remote) if target is not None else None
+        reached = ((each, self._network.reaches(self.address, each)) for each in effect.addresses)
+        admitted = ((at, each, each._admits(effect.remote)) for at, each in reached if each)
+        address, target, claim = next(
+            (found for found in admitted if found[2]), (self.address, None, None)
+        )
         if target is None or claim is None:
             return
         if effect.fingerprint != target.fingerprint:
@@ -273,7 +307,7 @@ class MemoryTransport:
             return
         ours = _Side(self, effect.link, effect.attempt, effect.local, inbound=False)
         theirs = _Side(target, None, effect.attempt, effect.remote, inbound=True, claim=claim)
-        self._connect(ours, theirs)
+        self._connect(ours, theirs, circuit_of(address))
 
     def _admits(self, presented: IceCredentials) -> dial.Claim | None:
         """What the dialler's token says, if it is one of ours and still good."""
@@ -303,14 +337,20 @@ class MemoryTransport:
             _Side(at, each.link, each.attempt, each.local, inbound=not each.controlling)
             for at, each in ((self, effect), (other, theirs))
         ]
-        self._connect(*sorted(sides, key=lambda side: side.inbound))
+        dialler, listener = sorted(sides, key=lambda side: side.inbound)
+        self._connect(dialler, listener)
 
-    def _connect(self, dialler: "_Side", listener: "_Side") -> None:
+    def _connect(
+        self, dialler: "_Side", listener: "_Side", circuit: CircuitId | None = None
+    ) -> None:
         exporter = self._network.random.randbytes(32)
         near = dialler.at._make_link(dialler, listener, exporter)
         far = listener.at._make_link(listener, dialler, exporter)
         near.other, far.other = far, near
-        latency = self._network.latency
+        if circuit is not None:
+            for link in (near, far):
+                _reroute(link, circuit, circuit_address(circuit))
+        latency = self._latency(near)
 
         def arrive() -> None:
             # Scheduled first, so that nothing which the far end says overtakes it.
@@ -358,7 +398,8 @@ class MemoryTransport:
         self._forget_attempt(link.id)
         self._links[link.id] = link
         self.emit(LinkOpened(link.id, link.inbound, link.facts))
-        self.emit(Mapped(link.id, self.address))
+        if link.circuit is None:
+            self.emit(Mapped(link.id, self.address))
         self.check_paths()
 
     def _expect(self, link: LinkId, timeout: float) -> None:
@@ -414,7 +455,13 @@ class MemoryTransport:
             else:
                 other.held.append(arrival)
 
-        other.host.call_later(self._network.latency, arrival)
+        now = trio.current_time()
+        link.arrives_at = max(link.arrives_at, now + self._latency(link))
+        other.host.call_later(link.arrives_at - now, arrival)
+
+    def _latency(self, link: MemoryLink) -> float:
+        """Seconds one way: over a relay twice as many."""
+        return self._network.latency * (1 if link.circuit is None else 2)
 
     def lose(self, link: MemoryLink, reason: EndReason) -> None:
         """For links: end the link for this reason."""
@@ -431,18 +478,48 @@ class MemoryTransport:
             link.streams.lose(reason)
         for alarm in link.silence:
             alarm.cancel()
+        if self._network.circuits.stand:
+            self._network.paths_changed()
 
     # --- paths ------------------------------------------------------------------------------------
 
     def check_paths(self) -> None:
         """Notice which links the network has cut or healed."""
         for link in list(self._links.values()):
-            passes = self._network.passes(link.facts.local, link.facts.remote)
+            if link.circuit is None:
+                passes = self._network.passes(link.facts.local, link.facts.remote)
+            else:
+                passes = self._network.reaches(self.address, link.facts.remote) is not None
             if not passes and link.held is None:
                 link.held = deque()
                 link.silence = tuple(self._silence_of(link))
             elif passes and link.held is not None:
                 self._heard_again(link, link.held)
+
+    def _adopt(self, effect: Adopt) -> None:
+        """Take the path of another link over; between two addresses there is but one."""
+        heir, donor = self._links.get(effect.link), self._links.get(effect.path)
+        if heir is not None and donor is not None and not effect.asked:
+            self._move(heir, donor.circuit, donor.facts.remote)
+
+    def _restart(self, effect: Restart) -> None:
+        """A link over a circuit goes directly once both ends have begun, if packets pass."""
+        link = self._links.get(effect.link)
+        if link is None or link.circuit is None or link.other is None:
+            return
+        link.restart = effect
+        theirs, host = link.other.restart, link.other.host
+        if theirs is None or (theirs.local, theirs.remote) != (effect.remote, effect.local):
+            return
+        if isinstance(host, MemoryTransport) and self._network.passes(self.address, host.address):
+            self._move(link, None, host.address)
+            host._move(link.other, None, self.address)
+
+    def _move(self, link: MemoryLink, circuit: CircuitId | None, remote: Address) -> None:
+        if link.facts.remote != remote:
+            _reroute(link, circuit, remote)
+            self.emit(PathMoved(link.id, link.facts))
+            self.check_paths()
 
     def _silence_of(self, link: MemoryLink) -> Iterator[Alarm]:
         yield self.call_later(SUSPECT_AFTER, lambda: self._quiet(link, LinkSuspect(link.id)))
@@ -499,3 +576,10 @@ class _Side:
 
 def _losing(link: MemoryLink, reason: EndReason) -> Callable[[], None]:
     return lambda: link.host.lose(link, reason)
+
+
+def _reroute(link: MemoryLink, circuit: CircuitId | None, remote: Address) -> None:
+    """Its messages go there from now on."""
+    path = PathKind.HOST if circuit is None else PathKind.RELAYED
+    link.circuit, link.restart = circuit, None
+    link.facts = replace(link.facts, remote=remote, path=path)

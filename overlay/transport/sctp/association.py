@@ -108,6 +108,11 @@ class Sctp(Sizing):
         return not self._sent_queue and not self._outbound_queue
 
     @property
+    def is_in_flight(self) -> bool:
+        """Whether something that was sent awaits its acknowledgement."""
+        return bool(self._sent_queue)
+
+    @property
     def piece(self) -> int:
         """Bytes of bulk that it wants now: whole packets, few where a window takes long to send.
 

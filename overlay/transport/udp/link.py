@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from overlay.core.addresses import CIRCUIT_BYTES, is_circuit
 from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
@@ -43,8 +44,11 @@ HEARD_INTERVAL = 0.1
 GATHER_INTERVAL = 0.030
 """Seconds between packets of publications on one link: faster ones share packets, and each hop of
 theirs costs up to this. A link that carries fewer than 33 a second delays none (guess)."""
-IPV6_BYTES = 1280 - 40 - 8
-"""What fits a UDP datagram on any IPv6 path (RFC 8200 §5)."""
+IPV6_BYTES = 1280 - 40 - 8 - CIRCUIT_BYTES
+"""What fits a UDP datagram on any IPv6 path (RFC 8200 §5), over a circuit as well: data that is in
+flight when a link comes to run over one cannot be cut anew."""
+UNACKNOWLEDGED_AFTER = 0.5
+"""Seconds, and twice the round trip at least, after which data over a relay is worth a question."""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link which we end may take to get its last messages acknowledged (guess)."""
 
@@ -90,6 +94,10 @@ class Host(Protocol):
         """The peer has acknowledged something of ours: we are heard. At most every 0.1 s."""
         ...
 
+    def unacknowledged(self, link: "Link") -> None:
+        """Something of ours has been under way over a relay for longer than it should."""
+        ...
+
     def confirmed(self, link: "Link", nonce: bytes, remote: Address, local: Address | None) -> None:
         """What `Link.confirm` sent has come back, in a datagram between these addresses."""
         ...
@@ -129,6 +137,9 @@ class Link:
         self._hanging_up = False
         self._flush_is_due = False
         self._heard_until = 0.0  # until then the host knows that the peer hears us
+        self._acknowledged_at = 0.0  # when the peer has last acknowledged something
+        # Over a relay: since when what is under way waits for that, while it is looked at.
+        self._watched_at: float | None = None
         self._gathers_until = 0.0  # patient messages wait for others until then
         self._is_gathering = False
         # Frames of streams have gone since whoever waits for room was told.
@@ -263,13 +274,14 @@ class Link:
 
     def resized(self, size: int) -> None:
         """For SCTP: see `overlay.transport.sctp.sizing.Path`."""
-        self._host.path_sizes.put(self.remote.host, size)
+        if not is_circuit(self.remote):  # of which there is never another with that name
+            self._host.path_sizes.put(self.remote.host, size)
         log.info("link %d: packets of %d bytes from now on, to %s", self.id, size, self.remote)
 
     def _on_acknowledged(self, sctp: Sctp, remote: Address, local: Address | None) -> None:
         """Something of ours has arrived: tell the host of it."""
         confirmed = sctp.take_acknowledged()
-        now = self._host.now()
+        now = self._acknowledged_at = self._host.now()
         if now >= self._heard_until:
             self._heard_until = now + HEARD_INTERVAL
             self._host.acknowledged(self)
@@ -414,6 +426,9 @@ class Link:
             return
         while self._outbox.ready and self._hand_over(sctp):
             sctp.flush()
+        if self.path is PathKind.RELAYED and self._watched_at is None:
+            self._watched_at = self._host.now()
+            self._watch(sctp)
         if self._streams is not None and self._frames_went:
             self._frames_went = False
             self._streams.settle()  # who waited for room has some now
@@ -429,6 +444,29 @@ class Link:
             sctp.queue(*message)
             queued = True
         return queued
+
+    def _watch(self, sctp: Sctp) -> None:
+        """Over a relay, see that what is under way gets acknowledged; else say so, and again.
+
+        A path in use is not asked whether it lives: without this a relay that has died would be
+        noticed seconds later.
+        """
+        assert self._watched_at is not None
+        if sctp.idle or self.path is not PathKind.RELAYED:
+            self._watched_at = None
+            return
+        now = self._host.now()
+        patience = max(UNACKNOWLEDGED_AFTER, 2 * (sctp.rtt or 0.0))
+        due = max(self._watched_at, self._acknowledged_at) + patience
+        if now >= due:
+            if sctp.is_in_flight:
+                self._host.unacknowledged(self)
+            self._watched_at, due = now, now + patience
+        self.call_later(due - now, self._on_watch)
+
+    def _on_watch(self) -> None:
+        if self._sctp is not None:
+            self._watch(self._sctp)
 
     @property
     def queued(self) -> int:

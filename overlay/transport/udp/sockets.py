@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import trio
 
+from overlay.core.endpoint.circuits import FIRST, PAST
 from overlay.core.types import Address
 from overlay.errors import ConfigError
 from overlay.transport.udp.interfaces import WILDCARDS
@@ -50,6 +51,7 @@ _PORT_UNREACHABLE = {(2, 3, 3), (3, 1, 4)}
 """Origin, type and code: of ICMP (RFC 792) and of ICMPv6 (RFC 4443 §3.1)."""
 IS_LINUX = sys.platform == "linux"
 OnDatagram = Callable[[bytes, Address, Address | None], None]
+OnCircuit = Callable[[bytes, Address, Address | None, float], None]
 OnRefused = Callable[[Address], None]
 
 log = logging.getLogger("overlay.transport")
@@ -65,7 +67,7 @@ class UdpSocket:
         self._zones_of: dict[str, tuple[int, ...]] = {}
         self._family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._wildcard = address.host in WILDCARDS
-        self._locals: dict[bytes, str] = {}
+        self._locals: dict[bytes, Address] = {}
         self._ancillary: dict[str, list[tuple[int, int, bytes]]] = {}
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
         try:
@@ -107,15 +109,21 @@ class UdpSocket:
         return self._family == socket.AF_INET6
 
     async def read(
-        self, on_datagram: OnDatagram, after_burst: Callable[[], None], on_refused: OnRefused
+        self,
+        on_datagram: OnDatagram,
+        on_circuit: OnCircuit,
+        after_burst: Callable[[], None],
+        on_refused: OnRefused,
     ) -> None:
         """Hand on every datagram, for ever; `after_burst` once after each batch of them.
 
+        `on_circuit` gets those of circuits (RFC 7983), and when their batch was begun.
         `on_refused`: the host of this address says that nobody listens at that port there.
         """
         receive = self._receive_with_info if self._wildcard else self._receive
         while True:
             await trio.lowlevel.wait_readable(self._socket.fileno())
+            now = trio.current_time()
             for count in range(BURST):
                 try:
                     received = receive()
@@ -128,7 +136,11 @@ class UdpSocket:
                     log.debug("receiving: %s", error)
                     self._read_errors(on_refused)
                     continue
-                if received is not None:
+                if received is None:
+                    continue
+                if FIRST <= received[0][0] < PAST:
+                    on_circuit(*received, now)
+                else:
                     on_datagram(*received)
             after_burst()
 
@@ -161,16 +173,16 @@ class UdpSocket:
         return data, Address(remote[0], remote[1]), local
 
     def _local_of(self, info: bytes) -> Address:
-        host = self._locals.get(info)
-        if host is None:
+        local = self._locals.get(info)
+        if local is None:
             if self.is_ipv6:
                 host = socket.inet_ntop(socket.AF_INET6, info[:16])
             else:
                 host = socket.inet_ntoa(info[8:12])
             if len(self._locals) >= _MAX_KNOWN_LOCALS:
                 self._locals.clear()
-            self._locals[info] = host
-        return Address(host, self.address.port)
+            local = self._locals[info] = Address(host, self.address.port)
+        return local
 
     def _heard_from(self, host: str, zone: int) -> None:
         """A link-local address means nothing without its zone, which `Address` does not carry.

@@ -1,4 +1,4 @@
-"""The UDP transport: sockets, the endpoint, and a link for each association that it lets in.
+"""One idea: the UDP transport, sockets, the endpoint, and a link for each association it lets in.
 
 The endpoint decides (pure code), this performs: `Send` goes to a socket, `Secure` makes a link,
 `Record` feeds it; what the endpoint says of links is for the core and goes to the node. One task a
@@ -8,13 +8,16 @@ socket, one for all timers, one a link.
 import contextvars
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, assert_never
 
 import trio
 import trio_asyncio  # type: ignore[import-untyped]
 
+from overlay.core.addresses import CIRCUIT_BYTES, is_circuit, is_loopback
 from overlay.core.endpoint.endpoint import Endpoint
+from overlay.core.endpoint.hidden import HiddenEndpoint
 from overlay.core.endpoint.outputs import (
     Confirm,
     Ended,
@@ -27,6 +30,8 @@ from overlay.core.endpoint.outputs import (
 from overlay.core.events import (
     Admit,
     Adopt,
+    Await,
+    CircuitCarried,
     Dial,
     DialFailed,
     Event,
@@ -38,23 +43,34 @@ from overlay.core.events import (
     Listening,
     Mapped,
     Negotiate,
+    OpenPort,
     PathMoved,
     Prepare,
     Restart,
+    Seen,
+    SendFrom,
     Transmit,
     Unsent,
 )
 from overlay.core.limits import BoundedDict
-from overlay.core.types import Address, LinkId, Random
+from overlay.core.types import MAIN, Address, LinkId, Random
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Gossip, GossipPart, Message
 from overlay.errors import LinkClosed, LocalProtocolError
 from overlay.transport.alarms import Alarm, Alarms
 from overlay.transport.dtls.association import Credentials
-from overlay.transport.interface import LinkDescription, LinkStatistics, Starting, TransportEffect
+from overlay.transport.interface import (
+    CircuitEffect,
+    LinkDescription,
+    LinkStatistics,
+    PortEffect,
+    Starting,
+    TransportEffect,
+)
 from overlay.transport.streams import MeshStream, OnStream
 from overlay.transport.udp.interfaces import INTERVAL, Surroundings, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
+from overlay.transport.udp.ports import Ports
 from overlay.transport.udp.sockets import UdpSocket, open_sockets
 
 PATH_SIZES_MAX = 256
@@ -76,6 +92,7 @@ class UdpTransport:
         certificate: bytes,
         random: Random,
         advertise: tuple[Address, ...] = (),
+        hidden: bool = False,
     ) -> None:
         """`certificate`: key and certificate in PEM.
 
@@ -83,17 +100,18 @@ class UdpTransport:
         """
         self.listen: tuple[Address, ...] = ()
         self.internal_errors = 0
+        self.heard = False
         self.credentials = Credentials(certificate)
         self.on_stream: OnStream | None = None
         self.path_sizes: BoundedDict[str, int] = BoundedDict(PATH_SIZES_MAX)
         self._listen_on = listen
         self._advertise = advertise
-        self._endpoint = Endpoint(
-            dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random
-        )
+        kind = HiddenEndpoint if hidden else Endpoint
+        self._endpoint = kind(dial_key=dial_key, cookie_key=secrets.token_bytes(32), random=random)
         self._sockets: list[UdpSocket] = []
         self._addresses: tuple[Address, ...] | None = None
         self._alarms = Alarms(trio.current_time)
+        self._ports = Ports(self.emit)
         self._links: dict[LinkId, Link] = {}
         self._to_flush: list[Link] = []
         self._gathering: list[Link] = []
@@ -128,7 +146,11 @@ class UdpTransport:
                     self._look_around()
                     for socket in self._sockets:
                         nursery.start_soon(
-                            socket.read, self._on_datagram, self._rearm, self._on_refused
+                            socket.read,
+                            self._on_datagram,
+                            self._on_circuit,
+                            self._rearm,
+                            self._on_refused,
                         )
                     nursery.start_soon(self._keep_time)
                     nursery.start_soon(self._watch_addresses)
@@ -172,13 +194,24 @@ class UdpTransport:
                 self._rearm()
 
     def _perform(
-        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | Hangup | Admit
+        self,
+        effect: Dial
+        | Prepare
+        | Negotiate
+        | Restart
+        | Adopt
+        | Hangup
+        | Admit
+        | CircuitEffect
+        | PortEffect,
     ) -> None:
         if isinstance(effect, Hangup):
             self._hang_up(effect.link)
         elif isinstance(effect, Admit):
             if (link := self._links.get(effect.link)) is not None:
                 link.admit()
+        elif isinstance(effect, PortEffect):
+            self._perform_at_port(effect)
         else:
             self._endpoint.perform(effect, trio.current_time())
         self._perform_outputs()
@@ -227,6 +260,11 @@ class UdpTransport:
             remote_fingerprint=facts.remote_fingerprint,
         )
 
+    @property
+    def refused(self) -> Counter[str]:
+        """Datagrams that were for nobody or against a rule, by kind: see `Endpoint.counters`."""
+        return self._endpoint.counters
+
     def _open_link(self, link: LinkId) -> Link | None:
         found = self._links.get(link)
         return found if found is not None and found.is_open else None
@@ -258,6 +296,20 @@ class UdpTransport:
             self._latest = message, data
         return data
 
+    def _perform_at_port(self, effect: PortEffect) -> None:
+        match effect:
+            case Await(transaction):
+                self._endpoint.wait_for(transaction)
+            case OpenPort():
+                assert self._nursery is not None
+                self._context.copy().run(self._nursery.start_soon, self._ports.serve, effect)
+            case SendFrom(port, data, remote, local) if port == MAIN:
+                self.send_datagram(data, remote, local)
+            case SendFrom():
+                self._ports.send(effect)
+            case _:
+                assert_never(effect)
+
     def _hang_up(self, link: LinkId) -> None:
         found = self._links.get(link)
         if found is not None:
@@ -271,6 +323,8 @@ class UdpTransport:
         self._guarded(self._sort, data, remote, local)
 
     def _on_refused(self, remote: Address) -> None:
+        if not self.heard:
+            self._hear(remote)
         self._guarded(self._endpoint.refused, remote, trio.current_time())
         self._guarded(self._perform_outputs)
 
@@ -281,11 +335,47 @@ class UdpTransport:
         if link is not None and link.receive(data, remote, local):
             self._endpoint.decrypted(link.id, remote, now)
         else:
+            if not self.heard:
+                self._hear(remote)
             self._endpoint.receive(data, remote, local, now)
         self._perform_outputs()
 
+    def _hear(self, remote: Address) -> None:
+        """Somebody's packet, or word of a packet of ours, has come in: UDP works, if from afar."""
+        own = any(each.host == remote.host for each in self._addresses or ())
+        self.heard = not own and not is_loopback(remote.host) and not is_circuit(remote)
+
+    def _on_circuit(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
+        self._guarded(self._pass_on, data, remote, local, now)
+
+    def _pass_on(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
+        """A datagram of a circuit: it goes on if we relay it, or what is in it is for us."""
+        circuits = self._endpoint.circuits
+        onward = circuits.forward(data, remote, local, now)
+        if onward is not None:
+            self.send_datagram(data, *onward)
+            return
+        circuit = circuits.arrived(data, remote, local)
+        if circuit is not None:
+            self._sort(data[CIRCUIT_BYTES:], circuit, None)
+
+    def _over_circuit(
+        self, data: bytes, circuit: Address
+    ) -> tuple[bytes, Address, Address | None] | None:
+        """How this leaves to a circuit's address; None: the circuit is over."""
+        way = self._endpoint.circuits.way(circuit)
+        if way is None:
+            return None
+        prefix, remote, local = way
+        return prefix + data, remote, local
+
     def send_datagram(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram to `remote`."""
+        if not remote.port:
+            leaving = self._over_circuit(data, remote)
+            if leaving is None:
+                return
+            data, remote, local = leaving
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send(data, remote, local)
@@ -293,6 +383,11 @@ class UdpTransport:
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram that is to arrive whole or not at all."""
+        if not remote.port:
+            leaving = self._over_circuit(data, remote)
+            if leaving is None:
+                return
+            data, remote, local = leaving
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send_probe(data, remote, local)
@@ -300,6 +395,11 @@ class UdpTransport:
 
     def send_in_fragments(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram that routers may cut."""
+        if not remote.port:
+            leaving = self._over_circuit(data, remote)
+            if leaving is None:
+                return
+            data, remote, local = leaving
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send_in_fragments(data, remote, local)
@@ -325,7 +425,7 @@ class UdpTransport:
                 self._move(output)
             case DialFailed() | LinkLost():
                 self._end(output)
-            case Mapped():
+            case Mapped() | Seen() | CircuitCarried():
                 self._emit(output)
             case LinkSuspect():
                 self._emit(output)
@@ -410,6 +510,11 @@ class UdpTransport:
     def acknowledged(self, link: Link) -> None:
         """The peer has acknowledged something of ours."""
         self._endpoint.acknowledged(link.id, trio.current_time())
+
+    def unacknowledged(self, link: Link) -> None:
+        """What was sent on this link has gone unacknowledged for too long."""
+        self._endpoint.unacknowledged(link.id, trio.current_time())
+        self._perform_outputs()
 
     def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
         """What a `Confirm` asked has come back."""

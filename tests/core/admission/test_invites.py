@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from overlay.core.admission.invites import JOIN_REST_MAX, JOINING
-from overlay.core.connect.connect import DIAL_TIMEOUT
+from overlay.core.connect.dialling import DIAL_TIMEOUT
 from overlay.core.events import (
     ClockSet,
     Listening,

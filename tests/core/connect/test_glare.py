@@ -39,9 +39,9 @@ def crossed_late(seed: int) -> bool:
     def cross() -> None:
         """The other end made its offer before it took in ours."""
         connecting = other.core._connecting
-        ours = one.core._connecting.by_peer[other.peer_id].offering
-        attempts = connecting._attempts(one.peer_id)
-        offer = connecting._make_offer(attempts, b"", world.now)
+        ours = one.core._connecting.table.by_peer[other.peer_id].offering
+        attempts = connecting.table.of(one.peer_id)
+        offer = connecting._offers._make_offer(attempts, b"", world.now)
         assert ours is not None
         assert attempts.offering is not None
         wins.append(attempts.offering.attempt < ours.attempt)
@@ -75,7 +75,7 @@ def test_a_link_that_was_said_to_stand_and_does_not_is_not_waited_for_for_ever()
     core, peer = one.core, other.peer_id
     core._neighbourhood.ring._asked[peer] = None
     link = core._links.new_id()
-    core._connecting._attempts(peer).dials[link] = None
+    core._connecting.table.of(peer).dials[link] = None
     core._on_facts([AttemptFailed(link, GoodbyeCode.DUPLICATE, "another stands")], world.now)
     world.feed(one, Wakeup())
     world.run_for(5.0)

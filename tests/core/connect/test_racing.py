@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from overlay.core.connect import connect
-from overlay.core.connect.connect import ATTEMPT_FAILED
+from overlay.core.connect.dialling import DIAL_TIMEOUT
+from overlay.core.connect.table import ATTEMPT_FAILED
 from overlay.core.events import Dial, Effect, Prepare, Report, Resolved
+from overlay.core.types import PathKind
 from overlay.sim.network import port
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
@@ -22,6 +24,7 @@ def strangers(world: World, **settings: Any) -> tuple[SimNode, SimNode]:
     """Two nodes that can be dialled, as their records say, and have a common neighbour alone."""
     common = world.spawn(auto=False)
     invite = world.invite(common)
+    settings.setdefault("circuits", False)
     ends = world.spawn(auto=False, **settings), world.spawn(auto=False, **settings)
     for node in ends:
         world.join(node, invite)
@@ -44,7 +47,7 @@ def left_behind(world: World, node: SimNode) -> int:
     """Associations and attempts that are not the links which the node counts."""
     assert isinstance(world.network, IceNetwork)
     kept = len(world.network.port(node).endpoint._links) - len(node.core.peers())
-    return kept + len(node.core._connecting.by_peer) + len(node.core._links._expected)
+    return kept + len(node.core._connecting.table.by_peer) + len(node.core._links._expected)
 
 
 def noted(world: World) -> list[Effect]:
@@ -81,6 +84,23 @@ def test_of_a_dial_and_an_offer_one_wins_and_the_other_leaves_nothing_behind(
         assert stagger > 0.0 or any(isinstance(each, Prepare) for each in begun)
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("conditions", [STEADY, SHAKY], ids=["steady", "shaky"])
+def test_a_circuit_beside_the_two_leaves_a_direct_link_and_nothing_else(
+    both: bool, conditions: Conditions
+) -> None:
+    """It may come first: then its link goes on over the path that the others have found."""
+    for seed in range(12):
+        world = World(seed, conditions, checked=True, fidelity="ice")
+        one, other = strangers(world, advertised=True, circuits=True)
+        connected(world, (one, other), *([(other, one)] if both else []))
+        links = [[view.link for view in node.core.peers()] for node in (one, other)]
+        world.run_for(40.0)
+        assert [[view.link for view in node.core.peers()] for node in (one, other)] == links, seed
+        assert all(view.facts.path is not PathKind.RELAYED for view in one.core.peers())
+        assert left_behind(world, one) == left_behind(world, other) == 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_offer_does_not_wait_until_a_dial_has_timed_out(seed: int) -> None:
     """Their records say that they can be dialled, and their firewalls know nothing of that."""
@@ -95,7 +115,7 @@ def test_without_the_race_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "STAGGER_COMMAND", 60.0)
     world = World(1, STEADY, checked=True, fidelity="ice")
     one, other = strangers(world, advertised=True, firewalled=True)
-    assert connected(world, (one, other)) > connect.DIAL_TIMEOUT
+    assert connected(world, (one, other)) > DIAL_TIMEOUT
 
 
 def test_a_dial_that_works_at_once_costs_the_mesh_nothing() -> None:

@@ -193,11 +193,11 @@ class Shell:
                 self.outputs.append(output)
             match output:
                 case Send(data, remote, local):
-                    self.world.send(data, local or self.address, remote)
+                    self._send(data, remote, local)
                 case Confirm(link, nonce, remote, local):
                     self.dtls[link].connection.send(HEARTBEAT + nonce)
                     for data in self.dtls[link].outgoing():
-                        self.world.send(data, local or self.address, remote)
+                        self._send(data, remote, local)
                 case Move(link, remote, local):
                     self.routes[link] = (remote, local)
                 case Secure():
@@ -253,8 +253,17 @@ class Shell:
 
     def _send_dtls(self, link: LinkId) -> None:
         for data in self.dtls[link].outgoing():
-            remote, local = self.routes[link]
-            self.world.send(data, local or self.address, remote)
+            self._send(data, *self.routes[link])
+
+    def _send(self, data: bytes, remote: Address, local: Address | None) -> None:
+        """A datagram leaves; one to a circuit's address by the link to its relay."""
+        if not remote.port:
+            way = self.endpoint.circuits.way(remote)
+            if way is None:
+                return
+            prefix, remote, local = way
+            data = prefix + data
+        self.world.send(data, local or self.address, remote)
 
 
 @dataclass

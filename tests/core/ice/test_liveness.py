@@ -205,7 +205,7 @@ def test_a_freeze_of_our_own_process_is_not_the_peers_silence(sleep: float) -> N
 
 def test_a_freeze_while_a_question_is_out_gives_the_answer_its_time() -> None:
     liveness = Liveness(0.0)
-    assert liveness.due(True, 2.0)  # noqa: FBT003
+    assert liveness.due(controlling=True, now=2.0)
     liveness.forgive(28.0, 30.0)
     assert liveness.judge(30.0) is None
     assert liveness.judge(31.4) is None
@@ -214,7 +214,7 @@ def test_a_freeze_while_a_question_is_out_gives_the_answer_its_time() -> None:
 
 def test_what_was_silent_does_not_become_suspect_by_our_own_sleep() -> None:
     liveness = Liveness(0.0)
-    assert liveness.due(True, 2.0)  # noqa: FBT003
+    assert liveness.due(controlling=True, now=2.0)
     assert liveness.judge(6.0) is Liveliness.SILENT
     liveness.forgive(12.0, 17.0)
     assert [liveness.judge(17.0), liveness.judge(71.9)] == [None, None]
@@ -330,3 +330,43 @@ def test_datagrams_for_nobody_disappear() -> None:
     stranger.send(RECORD, a.addresses[0])
     world.run_until(2.0)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("patience", "suspect_after"), [(0.0, 0.7), (0.2, 0.7), (1.5, 3.0)])
+def test_hasty_questions_have_the_time_that_an_answer_takes(
+    patience: float, suspect_after: float
+) -> None:
+    liveness = Liveness(0.0)
+    assert liveness.hasten(patience, 1.0)
+    assert not liveness.hasten(patience, 1.1), "one at a time"
+    asked = 1
+    deadline = liveness.next_deadline(controlling=False)
+    while (verdict := liveness.judge(deadline)) is None:
+        asked += liveness.due(controlling=False, now=deadline)
+        deadline = liveness.next_deadline(controlling=False)
+    assert (verdict, asked) == (Liveliness.SUSPECT, 2)
+    assert deadline == pytest.approx(1.0 + suspect_after)
+
+
+def test_an_answer_ends_the_haste() -> None:
+    liveness = Liveness(0.0)
+    assert liveness.hasten(0.0, 1.0)
+    liveness.answered(1.1)
+    assert liveness.judge(3.0) is None
+    assert liveness.next_deadline(controlling=True) == 3.1
+    assert liveness.hasten(0.0, 2.0), "and there may be another"
+
+
+def test_haste_forgives_our_own_sleep() -> None:
+    liveness = Liveness(0.0)
+    assert liveness.hasten(0.0, 1.0)
+    liveness.forgive(5.0, 6.1)
+    assert liveness.judge(6.1) is None
+    assert liveness.judge(6.7) is Liveliness.SUSPECT
+
+
+def test_who_is_suspect_is_not_asked_in_haste() -> None:
+    liveness = Liveness(0.0)
+    assert liveness.due(controlling=True, now=2.0)
+    assert liveness.judge(3.5) is Liveliness.SUSPECT
+    assert not liveness.hasten(0.0, 3.6)

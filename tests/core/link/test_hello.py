@@ -297,3 +297,18 @@ def test_a_member_token_does_not_pass_for_a_negotiation_through_the_mesh(
     of_dialler, _ = outcome(dialler, two.listens(one))
     assert isinstance(of_dialler, Refusal)
     assert of_dialler.code == "protocol"
+
+
+@pytest.mark.parametrize("path", [PathKind.RELAYED, PathKind.HOST, PathKind.REFLEXIVE])
+def test_the_token_of_a_ticket_is_good_over_circuits_alone(
+    ends: tuple[Party, Party], path: PathKind
+) -> None:
+    one, two = ends
+    dialler = one.dials(two, path=path)
+    if path is PathKind.RELAYED:
+        dialler._negotiated = Negotiated.MESH
+    listener = two.listens(one, path=path, token_kind=dial.CIRCUIT)
+    listener.on_hello(dialler.hello(NOW), NOW)
+    dialler.on_hello(listener.hello(NOW), NOW)
+    result = listener.on_proof(dialler.proof(b"record"), NOW)
+    assert isinstance(result, Refusal) == (path is not PathKind.RELAYED)

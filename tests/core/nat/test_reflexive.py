@@ -121,26 +121,28 @@ HERE = Address("127.0.0.1", 5000)
 
 def test_only_addresses_that_can_answer_are_dialled() -> None:
     near = at(Address("192.168.1.77", 4000))
-    assert near.dialable([PROVEN, CLAIMED, LOOPBACK], claimed=False) == [OTHER]
-    assert near.dialable([PROVEN, CLAIMED, LOOPBACK], claimed=True) == [OTHER, LAN]
+    assert near.dialable([PROVEN, CLAIMED, LOOPBACK], claimed=False, mapped=False) == [OTHER]
+    assert near.dialable([PROVEN, CLAIMED, LOOPBACK], claimed=True, mapped=True) == [OTHER, LAN]
 
 
 def test_loopback_is_dialled_by_who_shares_an_address_with_the_peer() -> None:
     """Stated: whoever listened on loopback, too, dialled itself for five seconds."""
     there = [CLAIMED, AddressEntry("::1", 4000, proven=False)]
     listens_there_too = at(Address("192.168.1.77", 4000), Address("::1", 5000))
-    assert listens_there_too.dialable(there, claimed=True) == [LAN]
+    assert listens_there_too.dialable(there, claimed=True, mapped=True) == [LAN]
     same_host = at(Address(LAN.host, 5000))
-    assert same_host.dialable(there, claimed=False) == [Address("::1", 4000)]
-    assert at(HERE).dialable([LOOPBACK], claimed=False) == [Address("127.0.0.1", 4000)]
-    assert at(LAN).dialable([LOOPBACK], claimed=True) == []
+    assert same_host.dialable(there, claimed=False, mapped=False) == [Address("::1", 4000)]
+    assert at(HERE).dialable([LOOPBACK], claimed=False, mapped=False) == [
+        Address("127.0.0.1", 4000)
+    ]
+    assert at(LAN).dialable([LOOPBACK], claimed=True, mapped=True) == []
 
 
 def test_nobody_dials_itself() -> None:
     """Two hosts with the same bridge and port: the peer's address there is our own."""
     bridge = Address("172.17.0.1", 4000)
     entries = [AddressEntry(*bridge, proven=True), PROVEN]
-    assert at(LAN, bridge).dialable(entries, claimed=True) == [OTHER]
+    assert at(LAN, bridge).dialable(entries, claimed=True, mapped=True) == [OTHER]
 
 
 def test_an_invite_names_a_neighbour_by_what_its_reader_can_use() -> None:

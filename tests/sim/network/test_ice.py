@@ -119,13 +119,13 @@ def test_a_mesh_that_was_divided_grows_together() -> None:
 def three(world: World) -> tuple[SimNode, SimNode, SimNode]:
     """A node that anybody can dial, and two behind firewalls that are linked to it alone."""
     common = world.spawn(auto=False)
-    hidden = world.spawn(firewalled=True, auto=False), world.spawn(firewalled=True, auto=False)
+    hidden = [world.spawn(firewalled=True, auto=False, circuits=False) for _ in range(2)]
     invite = world.invite(common)
     for node in hidden:
         world.join(node, invite)
     world.run_for(5.0)
     assert common.neighbours() == {node.peer_id for node in hidden}
-    return common, *hidden
+    return common, hidden[0], hidden[1]
 
 
 def test_two_firewalled_nodes_link_through_an_offer_by_a_common_neighbour() -> None:
@@ -252,7 +252,7 @@ def test_a_link_follows_a_mapping_that_changes() -> None:
 def test_two_nodes_behind_mappings_link_by_what_their_neighbours_see(symmetric: bool) -> None:
     """The counter-test: what one neighbour sees says nothing where each sees another port."""
     world = World(9, checked=True, fidelity="ice")
-    common, one, other = (world.spawn() for _ in range(3))
+    common, one, other = (world.spawn(circuits=False) for _ in range(3))
     Nat(world, one, other, symmetric=symmetric)
     for node in (one, other):
         world.join(node, world.invite(common))

@@ -36,6 +36,7 @@ class Host:
         self.is_lost_on_the_way = False  # whether nothing that is sent arrives
         self.sent_to: list[Address] = []
         self.acknowledged_at: list[float] = []
+        self.unacknowledged_at: list[float] = []
         self.confirmations: list[tuple[bytes, Address, Address | None]] = []
         secure = Secure(
             link=LinkId(0),
@@ -80,6 +81,9 @@ class Host:
 
     def acknowledged(self, link: Link) -> None:
         self.acknowledged_at.append(self.wire.time)
+
+    def unacknowledged(self, link: Link) -> None:
+        self.unacknowledged_at.append(self.wire.time)
 
     def confirmed(self, link: Link, nonce: bytes, remote: Address, local: Address | None) -> None:
         self.confirmations.append((nonce, remote, local))

@@ -4,7 +4,8 @@
     {"do": "answer", "sdp": ...}         -> {"sdp": ...}
     {"do": "close"}
     when its channel opens               -> {"open": true}
-Every message is echoed. A channel is negotiated with id 0, or opened in band ("in_band": true).
+Every message is echoed. A channel is negotiated with id 0, or opened in band ("in_band": true). The
+addresses of STUN servers may follow as arguments.
 """
 
 import asyncio
@@ -12,7 +13,13 @@ import json
 import sys
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 
 
 def say(**fields: object) -> None:
@@ -45,7 +52,8 @@ async def obey(connection: RTCPeerConnection, order: dict[str, Any]) -> None:
 
 
 async def main() -> None:
-    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    servers = [RTCIceServer(f"stun:{address}") for address in sys.argv[1:]]
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
     orders = asyncio.get_running_loop()
     while line := await orders.run_in_executor(None, sys.stdin.readline):
         await obey(connection, json.loads(line))

@@ -3,6 +3,7 @@
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import trio
@@ -35,7 +36,8 @@ class Reader:
         """Do `act` every 10 ms while the socket is read, until `condition` holds."""
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.socket.read, self._on_data, self._woken, self._on_refused)
+                read = partial(self.socket.read, self._on_data, self._on_circuit)
+                nursery.start_soon(read, self._woken, self._on_refused)
                 while not condition():
                     act()
                     await trio.sleep(0.01)
@@ -43,6 +45,9 @@ class Reader:
 
     def _on_data(self, data: bytes, remote: Address, local: Address | None) -> None:
         self.heard.append(data)
+
+    def _on_circuit(self, data: bytes, remote: Address, local: Address | None, now: float) -> None:
+        raise AssertionError("nobody sends any")
 
     def _on_refused(self, remote: Address) -> None:
         self.refused.append(remote)

@@ -54,10 +54,10 @@ class Stock:
 
 
 @asynccontextmanager
-async def stock_peer() -> AsyncGenerator[Stock, None]:
-    """A stock peer that dies with the block."""
+async def stock_peer(*servers: str) -> AsyncGenerator[Stock, None]:
+    """A stock peer that dies with the block; it asks these STUN servers."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(PEER), *servers], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -91,7 +91,7 @@ class Sctp(Sizing):
         self._dtls = dtls
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
-        # Data may be sent: the peer is there, and has all that it needs to take it (RFC 9260 §5.1 C).
+        # Data may be sent: the peer is there and will take it (RFC 9260 §5.1 C).
         self.ready = False
         self._established = False
         self._first_tsn = self._local_tsn
@@ -217,10 +217,10 @@ class Sctp(Sizing):
             if self._may_begin(chunk):
                 await self._acknowledge_init(chunk)
             return
-        elif isinstance(chunk, InitAckChunk):
+        if isinstance(chunk, InitAckChunk):
             await self._take_init_ack(chunk)
             return
-        elif isinstance(chunk, ForwardTsnChunk):
+        if isinstance(chunk, ForwardTsnChunk):
             if self._last_received_tsn is None:
                 return  # no INIT yet: out of the blue (RFC 9260 §8.4)
         elif isinstance(chunk, HeartbeatAckChunk):

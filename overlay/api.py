@@ -45,6 +45,9 @@ class Link:
     """``up``, ``suspect`` (a check went unanswered) or ``silent`` (nothing heard for 6 s)."""
     relay: str | None = None
     """The peer that relays the path; None: none does."""
+    technique: str | None = None
+    """How offer and answer passed the NATs: ``ice``, ``low-ttl``, ``prediction`` or ``birthday``;
+    None: the path was dialled, or is a relay's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,9 @@ class Settings:
     """Seconds (guess) between two exchanges of whole views (`overlay.core.membership.basalt`)."""
     guest_stay: float = 30.0
     """Seconds that a guest's link stays open (``links.guests``)."""
+    low_ttl: int = 4
+    """The TTL of our first checks as the answerer of an offer, 3 to 6; 0: the usual one
+    (``nat.low_ttl``)."""
     knock: bool = True
     """Whether we knock for neighbours that ask what their NATs do (``nat.knock``)."""
     examine: bool = True

@@ -13,6 +13,7 @@ from overlay.core.types import (
     IceCredentials,
     LinkFacts,
     LinkId,
+    LowTtl,
     PeerId,
     PortId,
     RequestId,
@@ -300,6 +301,8 @@ class Negotiate(msgspec.Struct, frozen=True, gc=False):
     """Ours, as offered or answered."""
     remote_candidates: tuple[Candidate, ...]
     timeout: float
+    low_ttl: LowTtl | None = None
+    """What the answerer sends first dies before it arrives, if anything does."""
 
 
 class Restart(msgspec.Struct, frozen=True, gc=False):
@@ -317,6 +320,8 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     """Ours, as offered or answered."""
     remote_candidates: tuple[Candidate, ...]
     timeout: float
+    low_ttl: LowTtl | None = None
+    """As in `Negotiate`."""
 
 
 class Adopt(msgspec.Struct, frozen=True, gc=False):

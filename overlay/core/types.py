@@ -60,6 +60,20 @@ class PathKind(StrEnum):
     RELAYED = "relayed"
 
 
+class Technique(StrEnum):
+    """How offer and answer have found a direct path past two NATs: the same word at both ends.
+
+    A direct dial and a circuit need none of them.
+    """
+
+    ICE = "ice"
+    """The checks of RFC 8445, nothing else."""
+    LOW_TTL = "low-ttl"
+    """The answerer's first checks towards what became the path had a low TTL (decision 0039)."""
+    PREDICTION = "prediction"
+    BIRTHDAY = "birthday"
+
+
 class EndReason(StrEnum):
     """Why a dial came to nothing (`DialFailed`) or an open link ended (`LinkLost`)."""
 
@@ -126,6 +140,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class LowTtl:
+    """How the answerer of an offer begins: both ends know it (decision 0039)."""
+
+    addresses: tuple[Address, ...]
+    """The offerer's, as its NAT shows them: packets of the answerer go there with a low TTL."""
+    ttl: int | None = None
+    """That TTL at the answerer; None at the offerer, whose own packets have the kernel's."""
+    seconds: float = 0.0
+    """For so long at most, unless the offerer is heard from there."""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkFacts:
     """What the transport knows of a link once DTLS and SCTP stand; the hello signs most of it."""
 
@@ -144,6 +170,8 @@ class LinkFacts:
     """For an inbound direct dial: the kind of dial token that opened it
     (`overlay.core.wire.dial_tokens`)."""
     token_id: bytes = b""
+    technique: Technique | None = None
+    """How offer and answer found the path; None: it was dialled, or a relay's. Unsigned."""
 
 
 IDENTITY = 2**63 - 1

@@ -253,8 +253,23 @@ class RelaySection(Table, frozen=True, kw_only=True):
     ] = 10_000_000_000
 
 
+def _check_low_ttl(value: int) -> None:
+    if value and not 3 <= value <= 6:
+        raise ValueError(value)
+
+
 class NatSection(Table, frozen=True, kw_only=True):
     """What this node does about NATs, its own and its neighbours'."""
+
+    low_ttl: Annotated[
+        int,
+        Meta(
+            description="How many routers the first packets to a peer that has offered a link may "
+            "pass: enough to get out through the own NAT (behind a carrier's, three), and too few "
+            "to reach the peer's, which might hold it against us. 0: as many as any other's.",
+            extra={"allowed": "0, or 3 to 6", "check": _check_low_ttl, "source": "measured"},
+        ),
+    ] = 4
 
     knock: Annotated[
         bool,

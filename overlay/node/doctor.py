@@ -115,4 +115,5 @@ def _rung(tried: Tried, both: str) -> dict[str, Any]:
         "outcome": tried.outcome.value,
         "seconds": round(tried.seconds, 3),
         "why": "; ".join(filter(None, reasons)),
+        "technique": tried.technique and tried.technique.value,
     }

@@ -147,6 +147,7 @@ class Node:
             active_size=links.active,
             links_max=links.max,
             passive_size=links.passive,
+            low_ttl=self.config.nat.low_ttl,
             knock=self.config.nat.knock,
             guest_stay=parse_duration(links.guests),
             relay=relay.serve,
@@ -314,6 +315,7 @@ class Node:
             bytes_out=statistics.bytes_out if statistics else 0,
             state=view.state,
             relay=peer_id_text(view.relay) if view.relay else None,
+            technique=view.facts.technique,
         )
         return api.Peer(peer_id_text(view.peer), view.name, link)
 

@@ -127,7 +127,9 @@ def doctor_of(a: Node, b: Node) -> Json:
     codes = {None: 2, "relayed": 1}
     assert done.returncode == codes.get(told["path"], 0), done
     assert told.keys() == {"path", "relay", "rungs"}
-    assert all(rung.keys() == {"rung", "outcome", "seconds", "why"} for rung in told["rungs"])
+    assert all(
+        rung.keys() == {"rung", "outcome", "seconds", "why", "technique"} for rung in told["rungs"]
+    )
     return told
 
 

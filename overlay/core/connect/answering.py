@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from overlay.core.connect.attempts import Attempts
 from overlay.core.connect.detour import Detours
 from overlay.core.connect.history import Rung
+from overlay.core.connect.low_ttl import answerers
 from overlay.core.connect.offering import ICE_TIMEOUT
 from overlay.core.connect.offers import (
     Declined,
@@ -29,7 +30,16 @@ from overlay.core.membership.link_uses import GUESTS_MAX
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.prekeys import sealing_key
 from overlay.core.nat.reflexive import Reflexive
-from overlay.core.types import Candidate, EndReason, IceCredentials, Negotiated, PathKind, PeerId
+from overlay.core.types import (
+    Candidate,
+    EndReason,
+    IceCredentials,
+    LowTtl,
+    Negotiated,
+    PathKind,
+    PeerId,
+    Technique,
+)
 from overlay.core.wire.documents import AnswerBody, OfferBody, Record, RelayEntry
 from overlay.core.wire.messages import Offer
 
@@ -85,15 +95,18 @@ class Answering:
         known = link if link is not None and link.facts.attempt == body.restarts else None
         declined = self._why_declined(peer, known, now)
         hidden = self.table.is_hidden(peer)
-        local = IceCredentials("", "")
+        local, low_ttl = IceCredentials("", ""), None
         candidates = () if hidden else self.reflexive.candidates()
         if declined is None and hidden:
             local = new_credentials(self.context)  # Nothing is checked: a circuit is all there is.
-        elif declined is None and known is not None:
-            local = self._restart(known, body, candidates, now)
         elif declined is None:
-            attempts.since[Rung.OFFER] = now
-            local = self._accept(attempts, body, candidates, via, hops)
+            low_ttl = self._low_ttl(body, via, hops)
+            attempts.technique = Technique.LOW_TTL if low_ttl else Technique.ICE
+            if known is not None:
+                local = self._restart(known, body, candidates, low_ttl, now)
+            else:
+                attempts.since[Rung.OFFER] = now
+                local = self._accept(attempts, body, candidates, low_ttl, via, hops)
         may_meet = declined in (None, Declined.NATS)
         answer = AnswerBody(
             network=self.context.settings.network,
@@ -112,12 +125,20 @@ class Answering:
             restarted=declined is None and known is not None and not hidden,
             nat=self.table.nat(),
             relays=self._relays(body, now) if may_meet else [],
+            low_ttl=low_ttl.ttl or 0 if low_ttl else 0,
+            low_for=round(1000 * low_ttl.seconds) if low_ttl else 0,
         )
         self.table.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
         if may_meet:
             self.detours.meet_soon(attempts, body.relays, now)
         if self.table.links.is_up(peer) and not attempts.busy:
             self.table.discard(peer)
+
+    def _low_ttl(self, body: OfferBody, via: PeerId, hops: int) -> LowTtl | None:
+        """Whether, and for how long, what we send first is to die before it arrives."""
+        neighbour = self.table.routing.neighbours.get(via)
+        srtt = neighbour.srtt if neighbour is not None else 0.0
+        return answerers(self.context, body, self.table.nat(), hops, srtt)
 
     def _relays(self, body: OfferBody, now: float) -> list[RelayEntry]:
         """Which relays of ours the sender may get to.
@@ -150,7 +171,12 @@ class Answering:
         return Declined.BUSY if answering >= ANSWERING_MAX else None
 
     def _restart(
-        self, link: Link, body: OfferBody, candidates: tuple[Candidate, ...], now: float
+        self,
+        link: Link,
+        body: OfferBody,
+        candidates: tuple[Candidate, ...],
+        low_ttl: LowTtl | None,
+        now: float,
     ) -> IceCredentials:
         """Restart ICE as the answerer; returns our credentials for the answer."""
         self._restarted.put(PeerId(body.sender), now)
@@ -164,6 +190,7 @@ class Answering:
                 candidates=candidates,
                 remote_candidates=to_candidates(body.candidates),
                 timeout=ICE_TIMEOUT,
+                low_ttl=low_ttl,
             )
         )
         return local
@@ -173,6 +200,7 @@ class Answering:
         attempts: Attempts,
         body: OfferBody,
         candidates: tuple[Candidate, ...],
+        low_ttl: LowTtl | None,
         via: PeerId,
         hops: int,
     ) -> IceCredentials:
@@ -195,6 +223,7 @@ class Answering:
                 candidates=candidates,
                 remote_candidates=to_candidates(body.candidates),
                 timeout=ICE_TIMEOUT,
+                low_ttl=low_ttl,
             )
         )
         return local

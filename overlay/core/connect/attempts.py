@@ -12,6 +12,7 @@ from overlay.core.types import (
     LinkId,
     PeerId,
     RequestId,
+    Technique,
 )
 from overlay.core.wire.documents import RelayEntry
 from overlay.errors import Failure
@@ -99,6 +100,7 @@ class Offering:
     local: IceCredentials
     candidates: tuple[Candidate, ...]
     digest: bytes
+    sent_at: float
     restarts: bytes = b""
     """The attempt of the association on which ICE is to be restarted, if there is one."""
     known: bool = True
@@ -127,6 +129,8 @@ class Attempts:
     """Why each way has come to nothing in this round."""
     since: dict[Rung, float] = field(default_factory=dict)
     """When each way that is under way was taken."""
+    technique: Technique | None = None
+    """By what the latest offer and answer look for a path; None: nobody has answered yet."""
     tried: tuple[Address, ...] = ()
     """Where this round has dialled."""
     failures: int = 0

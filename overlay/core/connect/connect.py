@@ -278,6 +278,8 @@ class Connecting:
         attempts = failed.attempts
         attempts.last = (failed.code, failed.text)
         attempts.reasons[failed.rung] = failed.text
+        if failed.rung is Rung.OFFER:
+            self.table.signalling.on_failed(attempts.peer, now)
         self.table.over(attempts, failed.rung, Outcome.FAILED, failed.text, now)
         if attempts.detour is Detour.SOON and not attempts.is_direct_busy:
             return self._detour(attempts, now)  # Nothing else is left to wait for.
@@ -297,11 +299,13 @@ class Connecting:
             return  # until either network is another one, or for ever
         pause = min(UPGRADE_MAX, UPGRADE_FIRST * 2**attempts.failures)
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
-        self.table.timers.set((Due.UPGRADE, attempts.peer), now + pause)
+        soonest = self.table.signalling.poisoned_until(attempts.peer)
+        self.table.timers.set((Due.UPGRADE, attempts.peer), max(now + pause, soonest))
 
     def upgrade_soon(self, now: float) -> None:
         """Our network is another one: what was in vain may work now."""
         self.table.history.forget()
+        self.table.signalling.forget()
         for peer, link in self.links.by_peer.items():
             if link.facts.path is PathKind.RELAYED and not link.inbound:
                 self.table.of(peer).failures = 0
@@ -351,7 +355,7 @@ class Connecting:
         elif link in attempts.dials or Rung.OFFER not in attempts.since:
             rung = Rung.DIAL
         else:
-            rung = Rung.OFFER
+            rung, attempts.technique = Rung.OFFER, self.links.by_id[link].facts.technique
         self.table.over(attempts, rung, Outcome.LINKED, "", now)
 
     def _call_off(self, attempts: Attempts, link: LinkId, now: float) -> None:
@@ -384,6 +388,7 @@ class Connecting:
                 self._upgrade_later(attempts, now)
         elif link.peer in self.table.by_peer and self.links.is_up(link.peer):
             attempts = self.table.by_peer[link.peer]
+            attempts.technique = link.facts.technique
             self.table.over(attempts, Rung.OFFER, Outcome.LINKED, "the link has moved there", now)
             self._call_off(attempts, link.id, now)
 

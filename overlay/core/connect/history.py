@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overlay.core.limits import BoundedDict
-from overlay.core.types import PeerId
+from overlay.core.types import PeerId, Technique
 
 PEERS_MAX = 256
 """Peers whose history is kept; the one tried longest ago is forgotten (guess)."""
@@ -49,6 +49,8 @@ class Tried:
     seconds: float
     why: str
     """In plain words."""
+    technique: Technique | None = None
+    """Of an offer that was answered: by what the two have looked for a path."""
 
 
 @dataclass(slots=True)
@@ -64,10 +66,16 @@ class History:
         self._peers: BoundedDict[PeerId, _Peer] = BoundedDict(PEERS_MAX)
 
     def note(
-        self, peer: PeerId, rung: Rung | str, outcome: Outcome | str, seconds: float, why: str
+        self,
+        peer: PeerId,
+        rung: Rung | str,
+        outcome: Outcome | str,
+        seconds: float,
+        why: str,
+        technique: Technique | None = None,
     ) -> None:
         """An attempt is over after so many seconds."""
-        tried = Tried(Rung(rung), Outcome(outcome), max(0.0, seconds), why)
+        tried = Tried(Rung(rung), Outcome(outcome), max(0.0, seconds), why, technique)
         self._touched(peer).tried.append(tried)
 
     def nat(self, peer: PeerId, words: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from overlay.core.connect.attempts import Attempts, Due, Offering
 from overlay.core.connect.detour import Detours
 from overlay.core.connect.history import Rung
+from overlay.core.connect.low_ttl import POISONED_FOR, offerers
 from overlay.core.connect.offers import (
     OFFER_LIFE,
     Declined,
@@ -27,7 +28,7 @@ from overlay.core.membership.prekeys import sealing_key
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import Undeliverable, base_of, new_request
-from overlay.core.types import IceCredentials, Negotiated, PeerId
+from overlay.core.types import IceCredentials, Negotiated, PeerId, Technique
 from overlay.core.wire.documents import AnswerBody, OfferBody
 from overlay.core.wire.messages import Answer, Offer
 from overlay.errors import Failure
@@ -42,6 +43,10 @@ WALKING_TIMEOUT = 11.0
 """The same (guess) for an offer that is worth walks and a seek: two tries of 2.5 s, four seconds of
 walks, two for the seek (`overlay.core.routing.routing`)."""
 HIDDEN = "one of the two names no address (links.relay_only), and no relay has led there in time"
+TOO_LATE = (
+    "; its answer came so late that a router may have got a packet too early: a wait of "
+    f"{POISONED_FOR:.0f} s before the next offer has it forgotten"
+)
 ICE_TIMEOUT = 10.0
 """Seconds (guess) after which ICE must have failed: RFC 8445 leaves it open."""
 
@@ -116,12 +121,13 @@ class OwnOffers:
             circuit=bool(attempts.waiting) and self.context.settings.circuits,
             relays=self.detours.named(peer, now) if attempts.waiting else [],
             nat=self.table.nat(),
+            round_trip=self.table.signalling.round_trip_to(peer),
         )
         offer, digest = seal_offer(self.context, body, prekey)
         link = self.table.links.new_id()
-        offering = Offering(link, request, attempt, local, candidates, digest, restarts)
+        offering = Offering(link, request, attempt, local, candidates, digest, now, restarts)
         attempts.offering = offering
-        attempts.since[Rung.OFFER] = now
+        attempts.since[Rung.OFFER], attempts.technique = now, None
         self.table.by_request[request] = peer
         if restarts or hidden:
             # Nobody can say yet which association these credentials are of, or they are of none.
@@ -144,6 +150,7 @@ class OwnOffers:
             return None
         self.table.learn_nat(attempts.peer, body.nat, body.candidates)
         attempts.answered = True
+        self.table.signalling.on_answer(attempts.peer, now - attempts.offering.sent_at, body)
         if body.accepted:
             self.table.timers.set((Due.OFFER, attempts.peer), now + ATTEMPT_TIMEOUT)
             self.detours.meet_soon(attempts, body.relays, now)
@@ -159,6 +166,7 @@ class OwnOffers:
         offering.answered = True
         if self.table.is_hidden(attempts.peer):
             return None  # What the two have told each other is which relays they are linked to.
+        attempts.technique = Technique.LOW_TTL if body.low_ttl else Technique.ICE
         link = self.table.links.by_peer.get(attempts.peer)
         if not body.restarted:
             self._start_ice(attempts.peer, offering, body, via)
@@ -176,6 +184,7 @@ class OwnOffers:
                     candidates=offering.candidates,
                     remote_candidates=to_candidates(body.candidates),
                     timeout=ICE_TIMEOUT,
+                    low_ttl=offerers(offering.candidates, body),
                 )
             )
         return None
@@ -195,6 +204,7 @@ class OwnOffers:
                 candidates=offering.candidates,
                 remote_candidates=to_candidates(body.candidates),
                 timeout=ICE_TIMEOUT,
+                low_ttl=offerers(offering.candidates, body),
             )
         )
 
@@ -217,4 +227,6 @@ class OwnOffers:
         text = "no path between the two worked" if offering.answered else "no answer came back"
         if offering.answered and self.table.is_hidden(attempts.peer):
             text = HIDDEN
+        elif offering.answered and self.table.signalling.is_late(attempts.peer):
+            text += TOO_LATE
         return Failed(attempts, Rung.OFFER, Failure.TIMEOUT, text)

@@ -6,6 +6,7 @@ the offer that it answers. Each offer counts once: whoever repeats one is refuse
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -149,7 +150,7 @@ def new_credentials(context: Context) -> IceCredentials:
     return IceCredentials(token(16).hex(), token(16).hex())
 
 
-def to_entries(candidates: tuple[Candidate, ...]) -> list[CandidateEntry]:
+def to_entries(candidates: Sequence[Candidate]) -> list[CandidateEntry]:
     """Candidates as an offer carries them: the first eight, best first."""
     best = sorted(candidates[:CANDIDATES_MAX], key=lambda candidate: -candidate.priority)
     return [CandidateEntry(c.kind, c.address.host, c.address.port, c.priority) for c in best]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from overlay.core.addresses import is_global_ipv6
 from overlay.core.connect.attempts import Attempts, Due
 from overlay.core.connect.history import History, Outcome, Rung
+from overlay.core.connect.low_ttl import Signalling
 from overlay.core.context import Context
 from overlay.core.events import Hangup
 from overlay.core.link.links import Links
@@ -65,6 +66,8 @@ class Table:
     """To whom each offer of ours is on its way."""
     history: History = field(default_factory=History)
     """What has been tried lately, for who asks why."""
+    signalling: Signalling = field(default_factory=Signalling)
+    """How long answers took, and what may have been too early for them."""
     timers: Timers[tuple[Due, PeerId]] = field(init=False)
     _forgiven_at: float = float("-inf")
 
@@ -122,7 +125,8 @@ class Table:
         """A way that was taken has come to this; else it is no news."""
         since = attempts.since.pop(rung, None)
         if since is not None:
-            self.history.note(attempts.peer, rung, outcome, now - since, why)
+            technique = attempts.technique if rung is Rung.OFFER else None
+            self.history.note(attempts.peer, rung, outcome, now - since, why, technique)
 
     def skipped(self, attempts: Attempts, rung: Rung, why: str) -> None:
         """A way was not worth taking, or could not be, in this round."""
@@ -172,7 +176,8 @@ class Table:
         delay = min(longest, BACKOFF_FIRST * 2**attempts.failures)
         delay *= self.context.random.uniform(0.75, 1.25)
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
-        attempts.retry_at, attempts.undeliverable = now + delay, False
+        poisoned_until = self.signalling.poisoned_until(attempts.peer)
+        attempts.retry_at, attempts.undeliverable = max(now + delay, poisoned_until), False
         if attempts.waiting:
             self.timers.set((Due.RETRY, attempts.peer), now + min(delay, COMMAND_RETRY))
 

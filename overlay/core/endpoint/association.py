@@ -31,6 +31,7 @@ from overlay.core.types import (
     LinkId,
     PathKind,
     Random,
+    Technique,
 )
 from overlay.core.wire.dial_tokens import Claim
 
@@ -105,6 +106,8 @@ class Association:
     pair: AddressPair | None = None
     """Where its datagrams go; None before the path stands."""
     path: PathKind = PathKind.HOST
+    technique: Technique | None = None
+    """How offer and answer have found the path, if they have."""
     secured: bool = False
     established: bool = False
     doubtful: bool = False
@@ -202,6 +205,7 @@ class Association:
             claim=self.claim,
             cookie_exchanged=self.claim is not None and not is_circuit(self.pair[0]),
             deadline=self.deadline,
+            technique=self.technique,
         )
 
 
@@ -313,7 +317,7 @@ def start(association: Association, agent: IceAgent, effect: Negotiate, now: flo
     association.remote_candidates = effect.remote_candidates
     for candidate in effect.remote_candidates:
         association.validate(candidate.address)
-    agent.start(effect.remote, effect.remote_candidates, now)
+    agent.start(effect.remote, effect.remote_candidates, now, low_ttl=effect.low_ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +346,7 @@ def begin_restart(association: Association, effect: Restart, random: Random, now
     association.restarting = Restarting(agent, effect)
     for candidate in effect.remote_candidates:
         association.validate(candidate.address)
-    agent.start(effect.remote, effect.remote_candidates, now)
+    agent.start(effect.remote, effect.remote_candidates, now, low_ttl=effect.low_ttl)
 
 
 def take_over(association: Association) -> tuple[str, ...]:
@@ -365,6 +369,7 @@ def exchange_ice(one: Association, other: Association) -> None:
     one.targets, other.targets = other.targets, one.targets
     one.mapped, other.mapped = other.mapped, one.mapped
     one.path, other.path = other.path, one.path
+    one.technique, other.technique = other.technique, one.technique
 
 
 def accept(

@@ -246,7 +246,7 @@ class Endpoint:
             }
         )
         self._follow(heir, donor.pair)
-        self._outputs.append(Move(heir.link, *donor.pair, heir.path))
+        self._outputs.append(Move(heir.link, *donor.pair, heir.path, heir.technique))
         heir.doubtful = False
         self._refusals.on_heard(heir.link)
         self._outputs.append(LinkAlive(heir.link))
@@ -639,18 +639,19 @@ class Endpoint:
     def _begin(self, association: Association, found: ice.Nominated | ice.Selected) -> None:
         """The agent has found a path: begin the handshake there, unless it loses to another."""
         pair = (found.remote, found.local)
-        association.path = found.path
+        association.path, association.technique = found.path, found.technique
         if self._wins(association.attempt, pair, association.dtls_role):
             self._secure(association, pair)
         else:
             self._lose(association, EndReason.GLARE)
 
-    def _move(self, association: Association, pair: AddressPair, path: PathKind) -> None:
+    def _move(self, association: Association, found: ice.Selected) -> None:
         """The agent follows the path to other addresses."""
+        pair = (found.remote, found.local)
         if association.established or pair != association.pair:
-            association.path = path
+            association.path, association.technique = found.path, found.technique
             self._follow(association, pair)
-            self._outputs.append(Move(association.link, *pair, path))
+            self._outputs.append(Move(association.link, *pair, found.path, found.technique))
             self._revive(association)
 
     def _follow(self, association: Association, pair: AddressPair) -> None:
@@ -687,8 +688,8 @@ class Endpoint:
                 self._send(association, output, pair)
             case ice.Nominated() | ice.Selected() if not association.secured:
                 self._begin(association, output)
-            case ice.Selected(remote, local, path):
-                self._move(association, (remote, local), path)
+            case ice.Selected():
+                self._move(association, output)
             case ice.Failed(reason):
                 if association.restarting is None:
                     self._lose(association, associations.FAILURES[reason])
@@ -742,7 +743,10 @@ class Endpoint:
             self._routes.join(association, pair)
         if data[:2] == _REQUEST:
             self._asked.put(transaction_id, (association.link, remote))
-        self._emit(data, remote, output.local, validated=remote in association.targets)
+        if remote in association.targets:
+            self._outputs.append(Send(data, remote, output.local, output.ttl))
+        else:
+            self._emit(data, remote, output.local)
 
     def _confirm(self, association: Association, question: ice.Confirm) -> None:
         """A question of an agent that only the association can carry."""
@@ -754,11 +758,9 @@ class Endpoint:
         else:
             self.counters["unverified"] += 1
 
-    def _emit(
-        self, data: bytes, remote: Address, local: Address | None, *, validated: bool = False
-    ) -> None:
+    def _emit(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send; to an address not validated, three times what it sent at most (RFC 9000 §8.1)."""
-        if validated or self._strangers.allowance.spend(remote, len(data)):
+        if self._strangers.allowance.spend(remote, len(data)):
             self._outputs.append(Send(data, remote, local))
         else:
             self.counters["unverified"] += 1

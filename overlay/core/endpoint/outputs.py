@@ -25,6 +25,7 @@ from overlay.core.types import (
     LinkFacts,
     LinkId,
     PathKind,
+    Technique,
 )
 from overlay.core.wire.dial_tokens import Claim
 
@@ -37,6 +38,8 @@ class Send:
     remote: Address
     local: Address | None
     """The local address to send from; None: whichever the routing table chooses."""
+    ttl: int | None = None
+    """The TTL, or hop limit; None: the kernel's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,15 @@ class Secure:
     cookie_exchanged: bool
     deadline: float
     """`DialFailed` follows at this instant unless `Endpoint.established` was called."""
+    technique: Technique | None = None
+    """How offer and answer have found the path, if they have."""
 
     def facts(
         self,
         remote: Address,
         local: Address,
         path: PathKind,
+        technique: Technique | None,
         *,
         remote_fingerprint: bytes,
         exporter: bytes,
@@ -97,6 +103,7 @@ class Secure:
             attempt=self.attempt,
             token_kind=self.claim.kind if self.claim else None,
             token_id=self.claim.token_id if self.claim else b"",
+            technique=technique,
         )
 
 
@@ -118,6 +125,7 @@ class Move:
     remote: Address
     local: Address | None
     path: PathKind
+    technique: Technique | None = None
 
 
 Ended = DialFailed | LinkLost

@@ -1,4 +1,4 @@
-"""A full ICE agent (RFC 8445): one component, one UDP port, no socket and no clock of its own.
+"""One idea: a full ICE agent (RFC 8445) of one component on one port, without socket or clock.
 
 Each side knows the other's candidates, and the agent checks all candidate pairs at once. A check
 from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
@@ -20,11 +20,19 @@ from overlay.core.ice import stun
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
 from overlay.core.ice.confirming import Confirmations, Unproven
+from overlay.core.ice.low_ttl import BURST, Lowered
 from overlay.core.ice.outputs import Failed, Failure, IceOutput, Nominated, SendStun
 from overlay.core.ice.path import Path, RoundTrip
 from overlay.core.ice.session import Session
 from overlay.core.ice.states import AGENT, AgentEvent, AgentState, PairEvent, PairState
-from overlay.core.types import Address, Candidate, IceCredentials
+from overlay.core.types import (
+    Address,
+    Candidate,
+    IceCredentials,
+    LowTtl,
+    PathKind,
+    Technique,
+)
 
 NOMINATION_SENDS = 4
 """Retransmissions of a nomination before the next best pair has its turn (guess)."""
@@ -75,6 +83,7 @@ class IceAgent:
         self._outputs: list[IceOutput] = []
         self._path = Path(self._outputs, secured=secured)
         self._confirmations = Confirmations(random)
+        self._low_ttl = Lowered()
 
     @property
     def controlling(self) -> bool:
@@ -103,10 +112,12 @@ class IceAgent:
         now: float,
         *,
         remote_lite: bool = False,
+        low_ttl: LowTtl | None = None,
     ) -> None:
         """Begin checking: the peer's credentials and candidates are at hand.
 
         `remote_lite`: the peer is ICE-lite, so we control and nominate with the first check.
+        `low_ttl`: what the answerer, we or the peer, sends first dies before it arrives.
         """
         assert self.remote is None, "started twice: a restart is another agent's"
         if self._state.is_failed:
@@ -115,12 +126,14 @@ class IceAgent:
         self._session.remote = remote
         self._on(AgentEvent.START)
         self._deadline = now + self._timeout
+        self._low_ttl.begin(low_ttl, now)
         for candidate in candidates:
             self._check_list.add_remote(candidate)
         early, self._early = self._early, {}
         for (address, local), (priority, use_candidate) in early.items():
             self._on_check(address, local, priority, use_candidate, now)
         self._pacer.at = now
+        self._open_own_nat(now)
         self._send_due(now)
 
     def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
@@ -180,6 +193,8 @@ class IceAgent:
         grace_at = self._nomination.grace_at
         if grace_at is not None and now >= grace_at:
             self._consider_nomination(now)
+        if self._low_ttl.until is not None and now >= self._low_ttl.until:
+            self._transactions.hasten(self._low_ttl.end(), now)
         self._send_due(now)
         if watch is not None:
             if watch.question_due(now, controlling=self.controlling):
@@ -201,6 +216,8 @@ class IceAgent:
         resend = self._transactions.next_resend()
         if resend is not None:
             deadlines.append(max(resend.resend_at, self._pacer.at))
+        if self._low_ttl.until is not None:
+            deadlines.append(self._low_ttl.until)
         if self._path.watch is not None:
             deadlines.append(self._path.watch.next_deadline(controlling=self.controlling))
         return min(deadlines, default=None)
@@ -229,6 +246,7 @@ class IceAgent:
         elif self._session.conflicts(request) and not self._switch_role():
             pass  # that was the end
         else:
+            self._low_ttl.heard(remote)
             # RFC 8445 §7.3.1.2: the answer names the address that the check came from.
             self._answer(stun.binding_success(request, remote), key, remote, local)
             self._on_check(remote, local, request.priority, request.use_candidate, now)
@@ -236,7 +254,8 @@ class IceAgent:
     def _answer(
         self, response: stun.Message, key: bytes | None, remote: Address, local: Address | None
     ) -> None:
-        self._outputs.append(SendStun(stun.encode(response, key), remote, local))
+        data, ttl = stun.encode(response, key), self._low_ttl.to(remote)
+        self._outputs.append(SendStun(data, remote, local, ttl))
 
     def _on_check(
         self,
@@ -315,7 +334,19 @@ class IceAgent:
         self._transactions.add(transaction, now)
         pair.on(PairEvent.CHECKED)
         pair.checked_at = now
-        self._outputs.append(SendStun(data, pair.remote, pair.local))
+        self._send(data, pair)
+
+    def _send(self, data: bytes, pair: CandidatePair) -> None:
+        ttl = self._low_ttl.to(pair.remote)
+        self._outputs.append(SendStun(data, pair.remote, pair.local, ttl))
+
+    def _open_own_nat(self, now: float) -> None:
+        """Check with a low TTL wherever that is to be, not waiting for the pacer's turn."""
+        if self._low_ttl.until is not None:
+            waiting = (each for each in self._check_list if each.state is PairState.WAITING)
+            low = [each for each in waiting if self._low_ttl.to(each.remote) is not None]
+            for pair in sorted(low, key=lambda each: -each.priority)[:BURST]:
+                self._check(pair, now, CHECK_SENDS)
 
     def _send_due(self, now: float) -> None:
         """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4)."""
@@ -337,7 +368,7 @@ class IceAgent:
             self._transactions.sent_again(transaction, now)
             pair.checked_at = now
             self._pacer.sent(now, verified=pair.state is PairState.SUCCEEDED)
-            self._outputs.append(SendStun(transaction.data, pair.remote, pair.local))
+            self._send(transaction.data, pair)
             return
         self._transactions.remove(transaction)
         self._on_failure(transaction, now)
@@ -411,8 +442,12 @@ class IceAgent:
             pair = self._nomination.choose(self._check_list, self.round_trip.seconds, now)
             if pair is not None:
                 self._check(pair, now, NOMINATION_SENDS, nominate=True)
-                local = pair.local or pair.seen_local
-                self._outputs.append(Nominated(pair.remote, local, self._check_list.kind_of(pair)))
+                local, kind = pair.local or pair.seen_local, self._check_list.kind_of(pair)
+                found = Nominated(pair.remote, local, kind, self._technique_of(pair, kind))
+                self._outputs.append(found)
+
+    def _technique_of(self, pair: CandidatePair, kind: PathKind) -> Technique | None:
+        return None if self._remote_lite else self._low_ttl.technique(pair, kind)
 
     def _follow(self, pair: CandidatePair, now: float) -> None:
         """The peer may have nominated this valid pair (RFC 8445 §8.1.1)."""
@@ -438,7 +473,11 @@ class IceAgent:
     def _select(self, pair: CandidatePair, now: float) -> None:
         self._on(AgentEvent.SELECT)
         self._forget_others(pair)
-        self._path.select(pair, self._check_list.kind_of(pair), now)
+        self._low_ttl.end()
+        kind = self._check_list.kind_of(pair)
+        if self._path.pair is None:
+            self._path.technique = self._technique_of(pair, kind)
+        self._path.select(pair, kind, now)
 
     def _forget_others(self, pair: CandidatePair) -> None:
         """The path is this one; what was tried beside it is forgotten (RFC 8445 §8.1.2, §8.3)."""

@@ -1,11 +1,12 @@
 """Checks under way: retransmission and pace (RFC 8445 §14), which pair is nominated (§8.1.1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.limits import BoundedDict
+from overlay.core.types import Address
 
 TA = 0.02
 """Seconds between ordinary checks (guess).
@@ -87,6 +88,12 @@ class Transactions:
         transaction.sends_left -= 1
         transaction.rto = max(transaction.rto, min(2 * transaction.rto, RTO_MAX))
         transaction.resend_at = now + transaction.rto
+
+    def hasten(self, remotes: Sequence[Address], now: float) -> None:
+        """What is to be sent to these again is due now."""
+        for each in self:
+            if each.pair.remote in remotes and each.resend_at != inf:
+                each.resend_at = now
 
     def remove(self, transaction: Transaction) -> None:
         """Forget it: answered, or given up."""

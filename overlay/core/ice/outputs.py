@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from overlay.core.types import Address, PathKind
+from overlay.core.types import Address, PathKind, Technique
 
 AddressPair = tuple[Address, Address | None]
 """A remote address, and the local address that it talks to (None where nobody says)."""
@@ -25,6 +25,8 @@ class SendStun:
     remote: Address
     local: Address | None
     """The source address; None: the routing table's choice."""
+    ttl: int | None = None
+    """The TTL, or hop limit; None: the kernel's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Nominated:
     remote: Address
     local: Address | None
     path: PathKind
+    technique: Technique | None = None
+    """How the path was found; it keeps that word wherever it moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Selected:
     remote: Address
     local: Address | None
     path: PathKind
+    technique: Technique | None = None
+    """As in `Nominated`."""
 
 
 @dataclass(frozen=True, slots=True)

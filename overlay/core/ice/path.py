@@ -5,7 +5,7 @@ from overlay.core.ice.checklist import CandidatePair
 from overlay.core.ice.liveness import LATENESS, Liveness
 from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent, Suspect
 from overlay.core.ice.states import Liveliness
-from overlay.core.types import Address, PathKind
+from overlay.core.types import Address, PathKind, Technique
 
 RTT_AGE = 30.0
 """Seconds after which a round trip that was measured says nothing any more (guess)."""
@@ -92,6 +92,7 @@ class Path:
         # Something encrypted has been acknowledged: from here on the strict rule moves the path.
         self.secured = secured
         self.watch: Watch | None = None  # None until the first nomination
+        self.technique: Technique | None = None  # how it was found, wherever it moves
         self._outputs = outputs
         self._route: tuple[Address, Address | None, PathKind] | None = None
         self._mapped: Address | None = None
@@ -109,7 +110,7 @@ class Path:
         route = (self.pair.remote, self.pair.local or self.pair.seen_local, kind)
         if route != self._route:
             self._route = route
-            self._outputs.append(Selected(*route))
+            self._outputs.append(Selected(*route, self.technique))
 
     def observe(self, pair: CandidatePair) -> None:
         """Say how the peer sees us if that has changed; only the path's own mapping counts.

@@ -186,6 +186,7 @@ _TRANSACTION = Bytes(12)
 _CIRCUIT = CircuitName()
 _TICKET = Blob(TICKET_MAX, 1)
 _RELAYS = Many(RELAYS_MAX, _INSIDE)
+_MILLISECONDS = Number(0, 2**16 - 1)
 _NAT = Many(3, Text(16))
 _SAMPLE = Many(SAMPLE_MAX, Blob(RECORD_MAX))
 _VAIN = Many(VAIN_MAX, Number(0, 2**64 - 1))
@@ -365,6 +366,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "circuit": _INSIDE,
         "relays": _RELAYS,
         "nat": _NAT,
+        "round_trip": _MILLISECONDS,
     },
     d.Ticket: {
         "network": _NETWORK,
@@ -402,6 +404,8 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "restarted": _INSIDE,
         "relays": _RELAYS,
         "nat": _NAT,
+        "low_ttl": Number(0, 255),
+        "low_for": _MILLISECONDS,
     },
     d.Grant: {
         "network": _NETWORK,

@@ -126,6 +126,8 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     relays: list[RelayEntry] = []
     nat: list[str] = []
     """What the sender knows of its NAT: mapping, filtering, allocation of ports."""
+    round_trip: int = 0
+    """Milliseconds that the recipient's last answer took to come; 0: there was none lately."""
 
 
 class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
@@ -149,6 +151,11 @@ class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
     relays: list[RelayEntry] = []
     nat: list[str] = []
     """What the sender knows of its NAT: mapping, filtering, allocation of ports."""
+    low_ttl: int = 0
+    """The TTL that its packets to the first two reflexive candidates of the offer have at first; 0:
+    the usual one."""
+    low_for: int = 0
+    """Milliseconds for which they have it at most."""
 
 
 class Grant(msgspec.Struct, array_like=True, frozen=True):

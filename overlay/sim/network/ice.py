@@ -388,6 +388,7 @@ def _facts(side: Side) -> LinkFacts:
         side.remote,
         side.port.node.address,
         side.secure.path,
+        side.secure.technique,
         remote_fingerprint=side.handshake.fingerprint,
         exporter=side.handshake.exporter,
     )

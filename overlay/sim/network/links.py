@@ -33,7 +33,14 @@ from overlay.core.events import (
     Transmit,
     UseCircuit,
 )
-from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind
+from overlay.core.types import (
+    Address,
+    EndReason,
+    LinkFacts,
+    LinkId,
+    PathKind,
+    Technique,
+)
 from overlay.core.wire import codec
 from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire.messages import Message
@@ -217,6 +224,8 @@ class Network:
         clock, dialler = self._clock, attempt.node
         self._forget(attempt)
         exporter = self._rng.randbytes(32)
+        negotiated = isinstance(attempt.effect, Negotiate) and over is None
+        technique = Technique.ICE if negotiated else None
         there = back = attempt.latency
         if self.conditions.between is not None and over is None:
             there, back = self.latency(dialler, listener), self.latency(listener, dialler)
@@ -237,6 +246,7 @@ class Network:
                 attempt=attempt.effect.attempt,
                 token_kind=claim.kind if claim and inbound else None,
                 token_id=claim.token_id if claim and inbound else b"",
+                technique=technique,
             )
             if over is not None:
                 end.via = over

@@ -300,7 +300,9 @@ class Port:
             self._network.rerouted(side)
         before = side.facts
         if before is not None:
-            side.facts = replace(before, remote=move.remote, path=move.path)
+            side.facts = replace(
+                before, remote=move.remote, path=move.path, technique=move.technique
+            )
             if side.facts != before:
                 self._network.feed(self.node, PathMoved(move.link, side.facts))
 

@@ -51,6 +51,7 @@ from overlay.core.types import (
     LinkFacts,
     LinkId,
     PathKind,
+    Technique,
     is_chosen_by_core,
 )
 from overlay.core.wire import dial_tokens as dial
@@ -366,6 +367,7 @@ class MemoryTransport:
             self._next_link += 2
             self._expect(link_id, LOST_AFTER)
         role = "server" if side.inbound else "client"
+        negotiated = side.claim is None and other.claim is None
         facts = LinkFacts(
             remote=other.at.address,
             local=self.address,
@@ -376,6 +378,7 @@ class MemoryTransport:
             attempt=side.attempt,
             token_kind=side.claim.kind if side.claim else None,
             token_id=side.claim.token_id if side.claim else b"",
+            technique=Technique.ICE if negotiated else None,
         )
         description = LinkDescription(
             local=side.credentials,

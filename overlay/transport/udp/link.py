@@ -15,7 +15,15 @@ from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.outputs import Secure
 from overlay.core.events import DialFailed, Event, LinkLost, LinkOpened, Malformed, Received
 from overlay.core.limits import BoundedDict
-from overlay.core.types import Address, EndReason, LinkFacts, LinkId, PathKind, is_chosen_by_core
+from overlay.core.types import (
+    Address,
+    EndReason,
+    LinkFacts,
+    LinkId,
+    PathKind,
+    Technique,
+    is_chosen_by_core,
+)
 from overlay.core.wire.codec import Broken, Unknown, decode
 from overlay.errors import RemoteProtocolError
 from overlay.transport.alarms import Alarm
@@ -116,7 +124,7 @@ class Link:
         self.id: LinkId = secure.link
         self.inbound = secure.inbound
         self.remote, self.local = secure.remote, secure.local
-        self.path = secure.path
+        self.path, self.technique = secure.path, secure.technique
         self.bytes_in = self.bytes_out = 0
         self.is_open = False
         self.reason: EndReason | None = None  # why it ended; None while it lives
@@ -510,11 +518,18 @@ class Link:
 
     # --- the path --------------------------------------------------------------------------------
 
-    def move(self, remote: Address, local: Address | None, path: PathKind) -> bool:
+    def move(
+        self,
+        remote: Address,
+        local: Address | None,
+        path: PathKind,
+        technique: Technique | None = None,
+    ) -> bool:
         """Send there from now on; whether that is a change."""
-        changed = (self.remote, self.local, self.path) != (remote, local, path)
-        self.remote, self.local, self.path = remote, local, path
-        if changed and self._sctp is not None:
+        moved = (self.remote, self.local, self.path) != (remote, local, path)
+        changed = moved or self.technique is not technique
+        self.remote, self.local, self.path, self.technique = remote, local, path, technique
+        if moved and self._sctp is not None:
             self._sctp.move(remote, self._least)
         return changed
 
@@ -551,6 +566,7 @@ class Link:
             self.remote,
             self.local or self._bound,
             self.path,
+            self.technique,
             remote_fingerprint=self._dtls.fingerprint,
             exporter=self._dtls.exporter,
         )

@@ -36,6 +36,11 @@ _MTU_DISCOVER = {False: (socket.IPPROTO_IP, 10), True: (socket.IPPROTO_IPV6, 23)
 _PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3
 _IPV6_MTU = 24
 _IPV6_LEAST = 1280
+_TTL = {  # by `is_ipv6`
+    False: (socket.IPPROTO_IP, socket.IP_TTL),
+    True: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_HOPLIMIT", 52)),
+}
+_TTL_VALUE = struct.Struct("=i")
 _IN_PKTINFO = struct.Struct("=i4s4s")
 _IN6_PKTINFO = struct.Struct("=16si")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size)
@@ -226,6 +231,18 @@ class UdpSocket:
                     break
                 except OSError as error:
                     _lost(remote, error)
+
+    def send_low(self, data: bytes, remote: Address, local: Address | None, ttl: int) -> None:
+        """Send with this TTL (IPv6: hop limit), which is that datagram's alone (ip(7), ipv6(7))."""
+        ancillary = [(*_TTL[self.is_ipv6], _TTL_VALUE.pack(ttl))]
+        if self._wildcard and local is not None:
+            ancillary += self._info(local.host)
+        for _ in range(2):  # The first try may be told of the error of another one (ip(7)).
+            try:
+                self._socket.sendmsg((data,), ancillary, 0, remote)
+                return
+            except OSError as error:
+                _lost(remote, error)
 
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """Send whole or not at all, whatever the kernel believes of the path (RFC 8899 §3)."""

@@ -381,6 +381,14 @@ class UdpTransport:
                 socket.send(data, remote, local)
                 return
 
+    def _send_low(self, send: Send) -> None:
+        """A datagram that is not to get far; to a circuit's address none goes."""
+        assert send.ttl is not None
+        for socket in self._sockets:
+            if socket.is_ipv6 == (":" in send.remote.host):
+                socket.send_low(send.data, send.remote, send.local, send.ttl)
+                return
+
     def send_probe(self, data: bytes, remote: Address, local: Address | None) -> None:
         """For links: a datagram that is to arrive whole or not at all."""
         if not remote.port:
@@ -413,8 +421,10 @@ class UdpTransport:
 
     def _perform_output(self, output: EndpointOutput) -> None:
         match output:
+            case Send(data, remote, local, None):
+                self.send_datagram(data, remote, local)
             case Send():
-                self.send_datagram(output.data, output.remote, output.local)
+                self._send_low(output)
             case Record():
                 self._feed(output)
             case Confirm(link, nonce, remote, local):
@@ -458,7 +468,7 @@ class UdpTransport:
 
     def _move(self, move: Move) -> None:
         link = self._links[move.link]
-        if link.move(move.remote, move.local, move.path) and link.is_open:
+        if link.move(move.remote, move.local, move.path, move.technique) and link.is_open:
             self._emit(PathMoved(link.id, link.facts()))
 
     def _end(self, end: Ended) -> None:

@@ -262,12 +262,14 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
 def offer_samples() -> dict[str, msgspec.Struct]:
     """Offers and the answers to them, for a new link and for one that is there."""
     return {
-        "offer body without relays": offer(),
-        "offer body with relays": replace(
-            offer(), restarts=ATTEMPT, circuit=True, relays=relays(), nat=NAT
+        "offer body before any answer": offer(),
+        "offer body with a round trip": replace(
+            offer(), restarts=ATTEMPT, circuit=True, relays=relays(), nat=NAT, round_trip=412
         ),
-        "answer body without relays": answer(),
-        "answer body with relays": replace(answer(), restarted=True, relays=relays(), nat=NAT),
+        "answer body with the usual TTL": answer(),
+        "answer body with a low TTL": replace(
+            answer(), restarted=True, relays=relays(), nat=NAT, low_ttl=4, low_for=974
+        ),
     }
 
 
@@ -361,7 +363,7 @@ def samples() -> dict[str, msgspec.Struct]:
         **knock_samples(),
         **offer_samples(),
         **circuit_samples(own),
-        "answer body that declines": replace(
+        "answer body that says no": replace(
             answer(), accepted=False, reason="links.auto is off", **refusal
         ),
         "grant": grant(),
@@ -484,6 +486,8 @@ ONLY_READ = (
     *("answer body", "refusing answer body"),
     *("offer body of a new link", "offer body that restarts a link", "answer body of a new link"),
     *("answer body of a restarted link", "answer body that refuses"),
+    *("offer body without relays", "offer body with relays", "answer body without relays"),
+    *("answer body with relays", "answer body that declines"),
     *(
         "ticket",
         "records",

@@ -174,7 +174,8 @@ def print_doctor_of(peer: str, answer: dict[str, Any]) -> None:
     print("\nWhat was tried, the latest last" if rungs else "\nNothing has been tried lately.")
     for rung in rungs:
         title = f"  {rung['rung']:<8}{rung['outcome']:<10}{rung['seconds']:>7.2f} s  "
-        _print_wrapped(title, plain(rung["why"]) or "-")
+        told = (rung.get("technique"), plain(rung["why"]))
+        _print_wrapped(title, ": ".join(filter(None, told)) or "-")
 
 
 def print_trace(answer: dict[str, Any]) -> None:

@@ -97,7 +97,9 @@ def test_the_text_fits_a_terminal(
 
 # --- a peer --------------------------------------------------------------------------------------
 
-ICE = Tried(Rung.OFFER, Outcome.FAILED, 6.0, "no path between the two worked")
+ICE = Tried(
+    Rung.OFFER, Outcome.FAILED, 6.0, "no path between the two worked", Technique.LOW_TTL
+)
 DIAL = Tried(Rung.DIAL, Outcome.CANCELLED, 0.31, "another way was faster")
 CIRCUIT = Tried(Rung.CIRCUIT, Outcome.LINKED, 0.2, "")
 
@@ -107,7 +109,8 @@ def test_both_nats_are_named_where_they_are_the_cause() -> None:
     answer = doctor.peer("relayed", "12D3KooW", [DIAL, ICE, CIRCUIT], SYMMETRIC.words, theirs)
     assert list(answer) == ["path", "relay", "rungs"]
     dial, offer, circuit = answer["rungs"]
-    assert list(offer) == ["rung", "outcome", "seconds", "why"]
+    assert list(offer) == ["rung", "outcome", "seconds", "why", "technique"]
+    assert (offer["technique"], dial["technique"]) == ("low-ttl", None)
     assert offer["why"].startswith("no path between the two worked; both NATs are the cause: ours")
     assert "the peer's" in offer["why"]
     assert dial["why"] == DIAL.why

@@ -47,12 +47,11 @@ def minds_early_packets(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     Some routers remember it: an INPUT chain that is open takes the packet as its own, and the port
     that their host needs towards us is in use. Behind such a one filtering looks like any other
     that depends on address and port, so all that may be are meant. It is of no matter where a
-    filter lets in everybody, nor where theirs cannot get in to us at all and it is for ours to.
+    filter lets in everybody, nor where we send from an address that theirs do not go to.
     """
     filters = [each[1] if len(each) > 1 else UNKNOWN for each in (ours, theirs)]
-    if INDEPENDENT in filters:
-        return False
-    return not (_gets_in(ours, theirs) is False and _gets_in(theirs, ours) is True)
+    mapping = ours[0] if ours else UNKNOWN
+    return INDEPENDENT not in filters and mapping in (INDEPENDENT, UNKNOWN)
 
 
 def _gets_in(receiver: Sequence[str], sender: Sequence[str]) -> bool | None:

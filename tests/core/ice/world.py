@@ -14,7 +14,7 @@ from overlay.core.addresses import candidate_priority
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.types import Address, Candidate, IceCredentials
+from overlay.core.types import Address, Candidate, IceCredentials, LowTtl
 
 RECORD, HEARTBEAT, ACK = b"\x17encrypted", b"\x17heartbeat", b"\x17ack"
 Fact = TypeVar("Fact")
@@ -27,6 +27,7 @@ class Datagram:
     data: bytes
     source: Address
     target: Address
+    ttl: int | None = None
 
 
 @dataclass
@@ -99,6 +100,30 @@ class Nat(Gateway):
         self.flows.clear()
 
 
+@dataclass
+class OpenInput(Nat):
+    """Takes what is for nobody behind it as its own: the ports of that packet are in use then."""
+
+    taken: set[tuple[Address, Address]] = field(default_factory=set)
+
+    def outbound(self, datagram: Datagram) -> Datagram | None:
+        usual = self.mappings.get((datagram.source, None))
+        if (usual, datagram.target) in self.taken:
+            key = (datagram.source, datagram.target)
+            if key not in self.mappings:
+                self.port += 1
+                self.mappings[key] = Address(self.host, self.port)
+            self.flows.add((self.mappings[key], datagram.target))
+            return Datagram(datagram.data, self.mappings[key], datagram.target)
+        return super().outbound(datagram)
+
+    def inbound(self, datagram: Datagram) -> Datagram | None:
+        arrived = super().inbound(datagram)
+        if arrived is None and datagram.target.host == self.host:
+            self.taken.add((datagram.target, datagram.source))
+        return arrived
+
+
 class Host:
     """A host with one agent (or none, and `on_datagram` does what the test wants)."""
 
@@ -129,12 +154,14 @@ class Host:
         """The instants of all outputs of one kind."""
         return [at for at, fact in self.facts if isinstance(fact, kind)]
 
-    def send(self, data: bytes, target: Address, local: Address | None = None) -> None:
+    def send(
+        self, data: bytes, target: Address, local: Address | None = None, ttl: int | None = None
+    ) -> None:
         """As the kernel does: from an address that we have, else not at all."""
         family = [each for each in self.addresses if (":" in each.host) == (":" in target.host)]
         source = local if local is not None else next(iter(family), None)
         if source in family:
-            self.world.send(self, Datagram(data, source, target))
+            self.world.send(self, Datagram(data, source, target, ttl))
 
     def send_record(self) -> None:
         """Send an encrypted packet on the path."""
@@ -171,7 +198,7 @@ class Host:
         assert self.agent is not None
         for output in self.agent.take():
             if isinstance(output, ice.SendStun):
-                self.send(output.data, output.remote, output.local)
+                self.send(output.data, output.remote, output.local, output.ttl)
                 continue
             if isinstance(output, ice.Confirm):
                 self.send(HEARTBEAT + output.nonce, output.remote, output.local)
@@ -200,6 +227,8 @@ class World:
         self.latency = latency
         self.loss = loss
         self.hosts: list[Host] = []
+        self.hops = 8
+        """Routers between any two, their own included: a lower TTL ends on the way."""
         self.dark = False
         """Nothing arrives anywhere."""
         self.lost: Callable[[Datagram], bool] = lambda datagram: False
@@ -225,6 +254,8 @@ class World:
         sender.sent.append((self.now, datagram))
         translated = sender.gateway.outbound(datagram)
         if translated is None or self.random.random() < self.loss or self.lost(datagram):
+            return
+        if datagram.ttl is not None and datagram.ttl <= self.hops:
             return
         delay = self.latency * self.random.uniform(0.8, 1.2)
         self._count += 1
@@ -298,17 +329,22 @@ def meet(
     b_offers: Sequence[Candidate] | None = None,
     *,
     signalling: float = 0.0,
+    low_ttl: LowTtl | None = None,
 ) -> None:
-    """A offers and controls; B starts at once and A when the answer has come back."""
+    """A offers and controls; B starts at once and A when the answer has come back.
+
+    `low_ttl`: how B begins.
+    """
     a_offers = host_candidates(a) if a_offers is None else a_offers
     b_offers = host_candidates(b) if b_offers is None else b_offers
     first = make_agent(a, controlling=True, candidates=a_offers)
     second = make_agent(b, controlling=False, candidates=b_offers)
-    second.start(credentials(a.name), a_offers, a.world.now)
+    second.start(credentials(a.name), a_offers, a.world.now, low_ttl=low_ttl)
     b.perform()
 
     def answer() -> None:
-        first.start(credentials(b.name), b_offers, a.world.now)
+        told = LowTtl(low_ttl.addresses) if low_ttl else None
+        first.start(credentials(b.name), b_offers, a.world.now, low_ttl=told)
         a.perform()
 
     if signalling:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from overlay.core.nat.pairs import cause, direct
+from overlay.core.nat.pairs import cause, direct, minds_early_packets
 
 KINDS = {
     "public": ("independent", "independent"),
@@ -51,3 +51,18 @@ def test_both_nats_are_named() -> None:
     assert "the peer's" in text
     assert "mapping address-port" in text
     assert "mapping independent" in text
+
+
+@pytest.mark.parametrize("theirs", [*KINDS.values(), (), ("unknown", "unknown", "unknown")])
+def test_where_an_early_packet_may_be_remembered(theirs: tuple[str, ...]) -> None:
+    """Behind an open INPUT chain all looks port-restricted: such a pair is neither hopeless nor
+    beyond harm."""
+    restricted = KINDS["port-restricted"]
+    assert direct(restricted, restricted) is True
+    strict = "independent" not in theirs[1:]
+    assert minds_early_packets(restricted, theirs) is strict
+    assert minds_early_packets((), theirs) is strict
+    assert not minds_early_packets(KINDS["full cone"], theirs), "whoever sends from anywhere gets in"
+    for mapped in ("symmetric", "address-mapped"):
+        assert not minds_early_packets(KINDS[mapped], theirs), "they remember another address"
+    assert not minds_early_packets(("dependent", "address-port"), theirs)

@@ -109,6 +109,15 @@ def test_a_hidden_node_advertises_nothing_and_needs_circuits() -> None:
     assert load(None, {}, ["links.relay_only=true"]).links.relay_only
 
 
+def test_a_low_ttl_is_from_3_to_6_or_off() -> None:
+    for ttl in (0, 3, 4, 5, 6):
+        assert load(None, {}, [f"nat.low_ttl={ttl}"]).nat.low_ttl == ttl
+    for ttl in (-1, 1, 2, 7, 64):
+        line = refusal(assignments=[f"nat.low_ttl={ttl}"])
+        assert "nat.low_ttl" in line
+        assert "0, or 3 to 6" in line
+
+
 def test_loopback_is_advertised_by_who_listens_there() -> None:
     environ = {"OVERLAY_ADVERTISE": "127.0.0.1:9", "OVERLAY_LISTEN": "127.0.0.1:0"}
     assert advertised_addresses(load(None, environ)) == (Address("127.0.0.1", 9),)

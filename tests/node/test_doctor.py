@@ -8,7 +8,7 @@ from overlay.cli import tables
 from overlay.core.connect.history import Outcome, Rung, Tried
 from overlay.core.nat.behaviour import Behaviour, Dependence, Ipv6, Ports
 from overlay.core.nat.observers import Observation
-from overlay.core.types import Address, PeerId
+from overlay.core.types import Address, PeerId, Technique
 from overlay.identity import peer_id_text
 from overlay.node import doctor
 
@@ -97,9 +97,7 @@ def test_the_text_fits_a_terminal(
 
 # --- a peer --------------------------------------------------------------------------------------
 
-ICE = Tried(
-    Rung.OFFER, Outcome.FAILED, 6.0, "no path between the two worked", Technique.LOW_TTL
-)
+ICE = Tried(Rung.OFFER, Outcome.FAILED, 6.0, "no path between the two worked", Technique.LOW_TTL)
 DIAL = Tried(Rung.DIAL, Outcome.CANCELLED, 0.31, "another way was faster")
 CIRCUIT = Tried(Rung.CIRCUIT, Outcome.LINKED, 0.2, "")
 
@@ -114,7 +112,13 @@ def test_both_nats_are_named_where_they_are_the_cause() -> None:
     assert offer["why"].startswith("no path between the two worked; both NATs are the cause: ours")
     assert "the peer's" in offer["why"]
     assert dial["why"] == DIAL.why
-    assert circuit == {"rung": "circuit", "outcome": "linked", "seconds": 0.2, "why": ""}
+    assert circuit == {
+        "rung": "circuit",
+        "outcome": "linked",
+        "seconds": 0.2,
+        "why": "",
+        "technique": None,
+    }
 
 
 def test_no_nat_is_blamed_for_what_it_has_not_done() -> None:
@@ -141,7 +145,7 @@ def test_the_text_on_a_peer(
     tables.print_doctor_of("bob", answer)
     text = capsys.readouterr().out
     assert says in " ".join(text.split())
-    assert "both NATs are the cause" in " ".join(text.split())
+    assert "low-ttl: no path between the two worked; both NATs are" in " ".join(text.split())
     assert all(len(line) <= 80 for line in text.splitlines())
     tables.print_doctor_of("bob", doctor.peer(path, relay, [], [], []))
     assert "Nothing has been tried lately." in capsys.readouterr().out

@@ -55,10 +55,10 @@ class Dialling:
         # Whom we are linked to by a path of its own has been at these addresses lately.
         linked = standing is not None and standing.facts.path is not PathKind.RELAYED
         hidden = self.context.settings.relay_only
-        everything = not hidden and (met or linked or not self.table.routing.neighbours)
-        dialable = self.reflexive.dialable(
-            record.addresses, claimed=(claimed and not hidden) or everything, mapped=everything
-        )
+        # Whom nobody can pass an offer on for has no other way than one that may spoil it.
+        mapped = not hidden and (linked or not self.table.routing.neighbours)
+        everything = not hidden and (claimed or met or mapped)
+        dialable = self.reflexive.dialable(record.addresses, claimed=everything, mapped=mapped)
         if hidden:  # A private address may be somebody else's, on the network where we are.
             dialable = [each for each in dialable if not is_private(each.host)] or dialable
         addresses = [address for address in dialable if address not in attempts.tried]

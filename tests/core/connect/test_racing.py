@@ -7,8 +7,9 @@ import pytest
 from overlay.core.connect import connect
 from overlay.core.connect.dialling import DIAL_TIMEOUT
 from overlay.core.connect.table import ATTEMPT_FAILED
-from overlay.core.events import Dial, Effect, Prepare, Report, Resolved
-from overlay.core.types import PathKind
+from overlay.core.events import Dial, Effect, Prepare, Recall, Report, Resolved
+from overlay.core.nat.reflexive import Reflexive
+from overlay.core.types import Address, PathKind
 from overlay.sim.network import port
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
@@ -138,3 +139,26 @@ def test_without_names_the_two_kill_each_other(monkeypatch: pytest.MonkeyPatch) 
         world.run_for(2.0)
         slow += other.peer_id not in one.neighbours()
     assert slow
+
+
+def test_a_nats_address_that_nobody_has_proven_is_not_dialled_where_an_offer_can_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has met its owner, too: where an offer can go, a dial there can only spoil it.
+
+    A node that starts calls members that it has met. When it joins by an invite just then, those
+    it has merely heard of count as met.
+    """
+    asked = list[tuple[bool, bool]]()
+    dialable = Reflexive.dialable
+
+    def spy(self: Reflexive, entries: Any, *, claimed: bool, mapped: bool) -> list[Address]:
+        asked.append((claimed, mapped))
+        return dialable(self, entries, claimed=claimed, mapped=mapped)
+
+    world = World(1)
+    one, other = strangers(world)
+    world.feed(one, Recall(()))
+    monkeypatch.setattr(Reflexive, "dialable", spy)
+    connected(world, (one, other))
+    assert asked[0] == (True, False)

@@ -93,7 +93,7 @@ def test_the_first_low_checks_leave_at_once_and_all_stay_low_until_the_peer_is_h
 
 def test_whoever_is_never_heard_gets_packets_of_the_usual_ttl_after_a_while() -> None:
     """It may be that the own NAT lets the peer in only once more than the low TTL has got out."""
-    world, a, b = pair(1, (Nat, Nat), ENOUGH, 5.0)
+    world, _, b = pair(1, (Nat, Nat), ENOUGH, 5.0)
     world.run_until(4.0)
     towards = [(at, each.ttl) for at, each in b.sent if each.target == OFFERER]
     assert all((at < ENOUGH.seconds) is (ttl == 4) for at, ttl in towards)

@@ -62,7 +62,9 @@ def test_where_an_early_packet_may_be_remembered(theirs: tuple[str, ...]) -> Non
     strict = "independent" not in theirs[1:]
     assert minds_early_packets(restricted, theirs) is strict
     assert minds_early_packets((), theirs) is strict
-    assert not minds_early_packets(KINDS["full cone"], theirs), "whoever sends from anywhere gets in"
+    assert not minds_early_packets(KINDS["full cone"], theirs), (
+        "whoever sends from anywhere gets in"
+    )
     for mapped in ("symmetric", "address-mapped"):
         assert not minds_early_packets(KINDS[mapped], theirs), "they remember another address"
     assert not minds_early_packets(("dependent", "address-port"), theirs)

@@ -23,7 +23,7 @@ from tests.lab.nat.machines import ANYWHERE, ANYWHERE6, COUNTING, Flow, Gateway,
 from tests.lab.nat.wire import Impairment, Wire
 
 ROUTERS = 3
-"""Plain routers between the core and each home."""
+"""Plain routers between the core and each home, unless it is asked for fewer."""
 
 
 def prefix4(number: int) -> str:
@@ -190,12 +190,14 @@ class Laboratory(ExitStack):
         impairment: Impairment | None = None,
         ipv6: Ipv6 = Ipv6.NONE,
         carrier: Gateway | None = None,
+        routers: int = ROUTERS,
         userspace: bool = False,
         lan: str | None = None,
     ) -> Home:
         """A new home of a kind of `KINDS`, with its own leg unless it is behind a `carrier`.
 
-        `timeout`: seconds that an idle UDP mapping lives. `impairment`: what its leg does to
+        `routers`: how many are between it and the core, one at least. `timeout`: seconds that an
+        idle UDP mapping lives. `impairment`: what its leg does to
         packets. `userspace`: its NAT is a `Wire`, exact in all that RFC 4787 says, IPv4 only.
         `lan`: the private network, of its own by default; in real life many have the same.
         """
@@ -223,7 +225,7 @@ class Laboratory(ExitStack):
         elif userspace:
             self._translated_uplink(gateway, number, impairment or Impairment())
         else:
-            self._uplink(gateway, number, self._leg(number, impairment))
+            self._uplink(gateway, number, self._leg(number, impairment, routers))
         gateway.apply()
         home = Home(chosen, number, gateway, carrier, shared=shared)
         for each in range(hosts):
@@ -241,10 +243,10 @@ class Laboratory(ExitStack):
 
     # --- cables -------------------------------------------------------------------------------
 
-    def _leg(self, number: int, impairment: Impairment | None) -> Router:
-        """Three plain routers in a row from the core on; the last of them."""
+    def _leg(self, number: int, impairment: Impairment | None, routers: int = ROUTERS) -> Router:
+        """Plain routers in a row from the core on; the last of them."""
         near: Router = self.core
-        for hop in range(ROUTERS):
+        for hop in range(routers):
             far = Router()
             self.callback(far.close)
             device = f"leg{number}" if near is self.core else "down"

@@ -36,17 +36,23 @@ SETTLE = 8.0
 
 
 def expected(a: str, b: str) -> str:
-    """What plain ICE makes of a pair: ``direct``, ``relayed`` or ``either`` (a race).
+    """What comes of a pair: ``direct`` or ``relayed``.
 
     RFC 8445 with server-reflexive candidates: checks go both ways at once, so each filter has let
-    the other end in, unless a mapping for this peer has a port that nobody has told it.
+    the other end in, unless a mapping for this peer has a port that nobody has told it. Where a
+    router would remember a check that comes too early, a low TTL keeps it away.
     """
     kinds = KINDS[a], KINDS[b]
     if any(_dependent(one) and _strict(other) for one, other in (kinds, kinds[::-1])):
         return "relayed"
-    if any(one.accepts and _strict(other) for one, other in (kinds, kinds[::-1])):
-        return "either"
     return "direct"
+
+
+def needs_low_ttl(a: str, b: str) -> bool:
+    """Whether it is a race between the two whether plain ICE makes a direct path of this pair."""
+    kinds = KINDS[a], KINDS[b]
+    races = any(one.accepts and _strict(other) for one, other in (kinds, kinds[::-1]))
+    return races and expected(a, b) == "direct"
 
 
 def _dependent(kind: Kind) -> bool:

@@ -48,7 +48,7 @@ from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.links import Network
 from overlay.sim.network.silence import Checks, Silence
-from overlay.sim.node import Environment, SimNode
+from overlay.sim.node import PORT, Environment, SimNode
 
 QUIET = ("debug", "info")
 """Levels of reports that observers see and nodes do not keep."""
@@ -164,7 +164,7 @@ class World:
         host: str = "",
     ) -> SimNode:
         index = len(self.nodes)
-        address = Address(host or f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
+        address = Address(host or f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", PORT)
         rng = random.Random(self.rng.getrandbits(64))
         node = SimNode(
             f"n{index}",
@@ -332,6 +332,12 @@ class World:
             if not self.clock.step(end):
                 missing = f"{what}: " if what else ""
                 raise self.violated(f"{missing}not within {within:g} virtual seconds")
+
+    def run_while(self, condition: Callable[[], bool], until: float) -> None:
+        """Let time pass while the condition holds, until this virtual second at the latest."""
+        end = round(until * MICROSECOND)
+        while condition() and self.clock.step(end):
+            pass
 
     def violated(self, what: str) -> Violated:
         """The exception that says what went wrong, when, and how to see it again."""

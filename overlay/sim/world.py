@@ -333,12 +333,6 @@ class World:
                 missing = f"{what}: " if what else ""
                 raise self.violated(f"{missing}not within {within:g} virtual seconds")
 
-    def run_while(self, condition: Callable[[], bool], until: float) -> None:
-        """Let time pass while the condition holds, until this virtual second at the latest."""
-        end = round(until * MICROSECOND)
-        while condition() and self.clock.step(end):
-            pass
-
     def violated(self, what: str) -> Violated:
         """The exception that says what went wrong, when, and how to see it again."""
         return Violated(self.seed, self.now, what, self.replay)

@@ -15,7 +15,7 @@ from overlay.core.events import Rejected
 from overlay.core.nat.pairs import cause
 from overlay.core.snapshots import PeerView
 from overlay.core.types import PathKind, RequestId
-from overlay.sim.network.conditions import Conditions
+from overlay.sim.network.conditions import Conditions, Plane
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat.homes import ROUTERS, Gateway, Home, Homes
 from overlay.sim.network.nat.kinds import Kind
@@ -25,6 +25,14 @@ from overlay.sim.world import World
 OBSERVERS = 3
 WITHIN = 40.0
 """Seconds within which every command has a result."""
+
+WIDTH, BASE = 0.02, 0.005
+"""Seconds from one edge of the plane to the other, and what every way takes besides: the way from
+one home to the other is shorter than that over a third node, as it mostly is."""
+LOOK_EVERY = 0.02
+LOOKS = 25
+"""Seconds between two looks whether a relayed link has become a direct one, and how many of them
+come to each look whether it still may: that one is dear."""
 
 
 class Path(StrEnum):
@@ -57,7 +65,9 @@ class Options:
     """Plain routers before each home."""
     shared: str | Kind = ""
     """Both homes are behind one carrier's NAT, of this kind."""
-    conditions: Conditions = field(default_factory=lambda: Conditions(latency=(0.005, 0.02)))
+    conditions: Conditions | None = None
+    """What becomes of packets; None: each node has a place in a plane, drawn from the seed, some
+    milliseconds from the others, and none is lost."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of both homes' nodes (`overlay.core.context.Settings`), where they are not the defaults."""
 
@@ -93,7 +103,8 @@ class PairWorld:
     ) -> None:
         """`a`: the kind of the home that asks for the other; each a `Kind`, or the name of one."""
         self.options = options
-        self.world = world = World(seed, options.conditions, fidelity="ice")
+        conditions = options.conditions or Conditions(between=Plane(seed, WIDTH, BASE))
+        self.world = world = World(seed, conditions, fidelity="ice")
         assert isinstance(world.network, IceNetwork)
         self.homes = Homes(world.network, seed, routers=options.routers)
         self.publics = [
@@ -135,8 +146,7 @@ class PairWorld:
             return self._outcome(Path.NONE, why=Why.REJECTED, text=refused.text)
         seconds = self.world.now - began
         if not self.is_direct():
-            until = self.world.now + self.options.patience
-            self.world.run_while(lambda: not (self.is_direct() or self.is_hopeless()), until)
+            self._wait_until_direct()
         if self.is_direct():
             after = self.world.now - began
             return self._outcome(Path.DIRECT, seconds=seconds, technique="ice", direct_after=after)
@@ -166,6 +176,15 @@ class PairWorld:
             any(record.peer_id == other.peer_id for record in node.core.known())
             for node, other in pairs
         )
+
+    def _wait_until_direct(self) -> None:
+        """Or until it is clear that they will not be, or patience is over."""
+        until = self.world.now + self.options.patience
+        while self.world.now < until and not self.is_hopeless():
+            for _ in range(LOOKS):
+                if self.is_direct():
+                    return
+                self.world.run_for(LOOK_EVERY)
 
     # --- looks -------------------------------------------------------------------------------
 

@@ -1,0 +1,156 @@
+"""The field's mix: how often homes are of which kind, and what comes of pairs drawn from them.
+
+The shares are round numbers after what has been published (guess). Richter et al. (IMC 2016) found
+carriers' NATs in front of a sixth of fixed and nine tenths of mobile accesses; a mapping depends
+on who is sent to in 11 % of the fixed and 40 % of the mobile ones, and in less than 2 % of home
+routers. Idle mappings live for 35 s (fixed) and 65 s (mobile) there, in the median.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from overlay.core.nat.behaviour import Dependence, Ports
+from overlay.sim.network.nat.kinds import KINDS, Kind
+from overlay.sim.pairs.pair import Options, Outcome, Path, Why, outcome
+
+FIXED_TIMEOUT, MOBILE_TIMEOUT = 35.0, 65.0
+_ADDRESS_PORT = Dependence.ADDRESS_PORT
+
+
+def _fixed(name: str, mapping: Dependence, ports: Ports) -> Kind:
+    """A home's router behind a carrier's NAT."""
+    carrier = Kind(name, mapping=mapping, ports=ports, timeout=FIXED_TIMEOUT)
+    return Kind(f"fixed_{name}", carrier=carrier)
+
+
+def _mobile(name: str, mapping: Dependence, ports: Ports) -> Kind:
+    """A telephone: nothing but the carrier's NAT is in front of it."""
+    return Kind(f"mobile_{name}", mapping=mapping, ports=ports, timeout=MOBILE_TIMEOUT)
+
+
+_RESTRICTED = "port_restricted", Dependence.INDEPENDENT, Ports.PRESERVED
+_SEQUENTIAL = "sequential", _ADDRESS_PORT, Ports.SEQUENTIAL
+_RANDOM = "random", _ADDRESS_PORT, Ports.RANDOM
+MIX: dict[Kind, int] = {
+    KINDS["public"]: 8,
+    KINDS["full_cone"]: 3,
+    KINDS["address_restricted"]: 5,
+    KINDS["port_restricted"]: 52,
+    KINDS["symmetric_random"]: 1,
+    _fixed(*_RESTRICTED): 15,
+    _fixed(*_SEQUENTIAL): 1,
+    _fixed(*_RANDOM): 1,
+    _mobile(*_RESTRICTED): 7,
+    _mobile(*_SEQUENTIAL): 2,
+    _mobile(*_RANDOM): 2,
+    KINDS["no_udp"]: 3,
+}
+"""Of a hundred homes, how many are of which kind."""
+
+
+def draw(count: int, seed: int = 0) -> Iterator[tuple[Kind, Kind]]:
+    """So many pairs of homes, each home drawn by itself."""
+    rng = Random(f"homes {seed}")
+    kinds, shares = list(MIX), list(MIX.values())
+    for _ in range(count):
+        a, b = rng.choices(kinds, shares, k=2)
+        yield a, b
+
+
+# --- by arithmetic -------------------------------------------------------------------------------
+
+
+def by_ice(a: Kind, b: Kind) -> bool:
+    """Whether ICE alone finds a direct path (RFC 8445, server-reflexive candidates).
+
+    Checks go both ways at once, so each filter has let the other end in, unless a mapping for this
+    peer has a port that nobody has told it.
+    """
+    if not (a.udp and b.udp):
+        return False
+    return not any(_depends(one) and _is_strict(other) for one, other in ((a, b), (b, a)))
+
+
+def by_all_means(a: Kind, b: Kind) -> bool:
+    """Whether a direct path is found by prediction and the birthday technique, too.
+
+    What stays out of reach: a port drawn by chance, where the other one is not known either.
+    """
+    if not (a.udp and b.udp):
+        return False
+    by_chance = [each for each in (a, b) if _draws(each)]
+    return by_ice(a, b) or not (by_chance and _depends(a) and _depends(b))
+
+
+def share(finds: Callable[[Kind, Kind], bool]) -> float:
+    """Of all pairs, how many are direct if this says which are."""
+    total = sum(MIX.values())
+    direct = sum(m * n for a, m in MIX.items() for b, n in MIX.items() if finds(a, b))
+    return direct / total**2
+
+
+def _chain(kind: Kind) -> list[Kind]:
+    return [kind] if kind.carrier is None else [kind, kind.carrier]
+
+
+def _depends(kind: Kind) -> bool:
+    return any(each.mapping is not Dependence.INDEPENDENT for each in _chain(kind))
+
+
+def _is_strict(kind: Kind) -> bool:
+    return any(each.filtering is _ADDRESS_PORT for each in _chain(kind))
+
+
+def _draws(kind: Kind) -> bool:
+    nats = [each for each in _chain(kind) if each.mapping is not Dependence.INDEPENDENT]
+    return any(each.ports is Ports.RANDOM for each in nats)
+
+
+# --- by trying -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What came of so many pairs."""
+
+    pairs: int
+    direct: int
+    relayed: int
+    unreachable: int
+    no_udp: int
+    """Pairs of which one home lets no UDP out; in no other count."""
+    techniques: dict[str, int]
+    """What has found the direct paths."""
+
+    @property
+    def share(self) -> float:
+        """Of all pairs, how many are direct."""
+        return self.direct / self.pairs
+
+
+def counts(outcomes: list[Outcome]) -> Counts:
+    """Count what came of pairs."""
+    techniques: dict[str, int] = {}
+    for each in outcomes:
+        if each.technique is not None:
+            techniques[each.technique] = techniques.get(each.technique, 0) + 1
+    paths = [each.path for each in outcomes if each.why is not Why.NO_UDP]
+    return Counts(
+        pairs=len(outcomes),
+        direct=paths.count(Path.DIRECT),
+        relayed=paths.count(Path.RELAYED),
+        unreachable=paths.count(Path.NONE),
+        no_udp=len(outcomes) - len(paths),
+        techniques=dict(sorted(techniques.items())),
+    )
+
+
+MEMBERS = Options(acquainted=8.0)
+"""Both have been members for long enough to know their NATs."""
+
+
+def outcomes(count: int, seed: int = 0, options: Options = MEMBERS) -> Iterator[Outcome]:
+    """What comes of so many pairs, one after the other, each in a world of its own."""
+    for number, (a, b) in enumerate(draw(count, seed)):
+        yield outcome(a, b, seed * count + number, options)

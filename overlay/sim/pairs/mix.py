@@ -6,7 +6,8 @@ on who is sent to in 11 % of the fixed and 40 % of the mobile ones, and in less 
 routers. Idle mappings live for 35 s (fixed) and 65 s (mobile) there, in the median.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -129,28 +130,28 @@ class Counts:
         return self.direct / self.pairs
 
 
-def counts(outcomes: list[Outcome]) -> Counts:
+def counts(found: Sequence[Outcome]) -> Counts:
     """Count what came of pairs."""
-    techniques: dict[str, int] = {}
-    for each in outcomes:
-        if each.technique is not None:
-            techniques[each.technique] = techniques.get(each.technique, 0) + 1
-    paths = [each.path for each in outcomes if each.why is not Why.NO_UDP]
+    paths = [each.path for each in found if each.why is not Why.NO_UDP]
+    techniques = Counter(each.technique for each in found if each.technique is not None)
     return Counts(
-        pairs=len(outcomes),
+        pairs=len(found),
         direct=paths.count(Path.DIRECT),
         relayed=paths.count(Path.RELAYED),
         unreachable=paths.count(Path.NONE),
-        no_udp=len(outcomes) - len(paths),
+        no_udp=len(found) - len(paths),
         techniques=dict(sorted(techniques.items())),
     )
 
 
 MEMBERS = Options(acquainted=8.0)
 """Both have been members for long enough to know their NATs."""
+WORLDS = 1_000_000
+"""Worlds of one seed of the mix, each with a seed of its own."""
 
 
-def outcomes(count: int, seed: int = 0, options: Options = MEMBERS) -> Iterator[Outcome]:
-    """What comes of so many pairs, one after the other, each in a world of its own."""
-    for number, (a, b) in enumerate(draw(count, seed)):
-        yield outcome(a, b, seed * count + number, options)
+def outcomes(numbers: range, seed: int = 0, options: Options = MEMBERS) -> Iterator[Outcome]:
+    """What comes of these of the pairs that `draw` gives, each in a world of its own."""
+    pairs = list(draw(numbers.stop, seed))
+    for number in numbers:
+        yield outcome(*pairs[number], seed * WORLDS + number, options)

@@ -35,7 +35,7 @@ SETTINGS = (
 """Nobody dials whom no invite named, and an invite names only its issuer: all other links are
 negotiated through the mesh. The links of the beginning that gossip has no use for end after 5 s and
 not after 30 s, which would be too long for a demonstration."""
-SHOWN_MAX = 400
+SHOWN_MAX = 800
 """Characters of a failure that are shown: it may quote a log, whose end says most."""
 
 

@@ -240,7 +240,8 @@ class Node:
             response = connection.getresponse()
             answer: Json = json.loads(response.read())
         if response.status != http.HTTPStatus.OK:
-            raise Failed(f"{self.name}: {path}: {answer}")
+            error = answer.get("error", {})
+            raise Failed(f"{self.name}: {path}: {error.get('code')}: {error.get('text')}")
         return answer
 
     def neighbours(self) -> set[str]:

@@ -66,7 +66,10 @@ STAGGER_CLIMB = 0.5
 """Seconds (guess) by which the end that was dialled seeks another path later than its dialler, so
 that the two seldom do the same at once."""
 CLIMB_INTERVAL = 10.0
-"""Seconds (guess) between two rounds beside one link: one that flaps costs no more."""
+"""Seconds (guess) from one round beside a link that is suspect to the next: one that flaps costs no
+more."""
+CLIMB_SILENT = 2.0
+"""The same when the link is silent (guess): the round may have begun before its peer was back."""
 NOT_DIALABLE = "no address of the peer is proven to be reachable"
 COMMAND_TIMEOUT = 12.0
 """Seconds (guess) that a command to connect keeps trying."""
@@ -139,9 +142,12 @@ class Connecting:
         """A link is suspect or silent: look for another path beside it, its dialler at once."""
         peer = link.peer
         assert peer is not None
-        if now < self._climbed.get(peer, -CLIMB_INTERVAL) + CLIMB_INTERVAL:
-            return []
+        interval = CLIMB_INTERVAL if link.state is LinkState.SUSPECT else CLIMB_SILENT
+        soonest = self._climbed.get(peer, -CLIMB_INTERVAL) + interval
         attempts = self.table.of(peer)
+        if now < soonest:
+            self.table.timers.set((Due.CLIMB, peer), soonest)
+            return []
         if attempts.busy:
             self._join(attempts, now)
             return []
@@ -199,7 +205,10 @@ class Connecting:
         match attempts.step:
             case Step.REST:
                 self.table.rest(attempts, now)
-                if attempts.answered and not self.context.settings.circuits:
+                if attempts.peer in self.links.by_peer:  # A link in doubt: again after the rest.
+                    self.table.timers.set((Due.CLIMB, attempts.peer), attempts.retry_at)
+                repeats = attempts.answered and attempts.last[0] != EndReason.GLARE
+                if repeats and not self.context.settings.circuits:
                     self._reject(attempts)  # Another round would come to the same.
                 return [attempts.peer]
             case Step.OFFER if self.context.settings.offers and self._offers.may_send(
@@ -363,14 +372,18 @@ class Connecting:
     def on_path(self, link: Link, now: float) -> None:
         """A link has another path: a search that it has made needless ends.
 
-        Should that path fail, too, the next search begins at once.
+        Should that path fail, too, the next search begins at once; and if it is a relay's, the
+        search for a better one goes on, or begins anew later.
         """
-        if link.peer is not None:
-            self._climbed.pop(link.peer, None)
-        attempts = self.table.by_peer.get(link.peer) if link.peer is not None else None
-        if attempts is None or link.facts.path is PathKind.RELAYED:
+        if link.peer is None:
             return
-        if self.links.is_up(attempts.peer):
+        self._climbed.pop(link.peer, None)
+        if link.facts.path is PathKind.RELAYED:
+            attempts = self.table.of(link.peer)
+            if not attempts.busy:
+                self._upgrade_later(attempts, now)
+        elif link.peer in self.table.by_peer and self.links.is_up(link.peer):
+            attempts = self.table.by_peer[link.peer]
             self.table.over(attempts, Rung.OFFER, Outcome.LINKED, "the link has moved there", now)
             self._call_off(attempts, link.id, now)
 

@@ -20,14 +20,29 @@ from overlay.core.events import Dial, Negotiate, Prepare, Restart
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.lite import HalfOpenCheck, LiteSession, kind_from
-from overlay.core.ice.outputs import AddressPair, IceOutput
+from overlay.core.ice.outputs import AddressPair, Failure, IceOutput
 from overlay.core.ice.path import RoundTrip
 from overlay.core.limits import HALF_OPEN_TIMEOUT, BoundedDict
-from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathKind, Random
+from overlay.core.types import (
+    Address,
+    Candidate,
+    EndReason,
+    IceCredentials,
+    LinkId,
+    PathKind,
+    Random,
+)
 from overlay.core.wire.dial_tokens import Claim
 
 TARGETS_MAX = 24
 """Addresses of one link, signalled or validated; the one validated longest ago goes (guess)."""
+
+FAILURES = {
+    Failure.TIMEOUT: EndReason.TIMEOUT,
+    Failure.SILENT: EndReason.TIMEOUT,
+    Failure.CONFLICT: EndReason.PROTOCOL,
+}
+"""Why an attempt ends when its agent has given up."""
 
 
 class Ice(Protocol):
@@ -185,7 +200,7 @@ class Association:
             attempt=self.attempt,
             fingerprint=self.fingerprint,
             claim=self.claim,
-            cookie_exchanged=self.claim is not None,
+            cookie_exchanged=self.claim is not None and not is_circuit(self.pair[0]),
             deadline=self.deadline,
         )
 

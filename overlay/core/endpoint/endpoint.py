@@ -91,12 +91,6 @@ HEARD_INTERVAL = 0.1
 """Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
 HEARTBEAT_BYTES = 128
 """What an encrypted HEARTBEAT with its nonce takes at most, for what an address may be sent."""
-FAILURES = {
-    ice.Failure.TIMEOUT: EndReason.TIMEOUT,
-    ice.Failure.SILENT: EndReason.TIMEOUT,
-    ice.Failure.CONFLICT: EndReason.PROTOCOL,
-}
-"""The reason of `DialFailed` when an agent has given up."""
 
 _REQUEST = b"\x00\x01"
 _SUCCESS = b"\x01\x01"  # first bytes of a Binding request and of its success response (RFC 8489 §5)
@@ -374,10 +368,8 @@ class Endpoint:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called."""
-        due, report_at = self._timers.next_deadline(), self.circuits.next_deadline()
-        if due is None or report_at is None:
-            return due if report_at is None else report_at
-        return min(due, report_at)
+        deadlines = self._timers.next_deadline(), self.circuits.next_deadline()
+        return min((each for each in deadlines if each is not None), default=None)
 
     def poll(self) -> EndpointOutput | None:
         """The next output; after every other call, perform all until there is None.
@@ -644,18 +636,22 @@ class Endpoint:
         for data in early:
             self._record((association.link,), data, pair)
 
-    def _on_selected(self, association: Association, selected: ice.Selected) -> None:
-        """The agent has found a path, or follows it to other addresses."""
-        pair = (selected.remote, selected.local)
-        association.path = selected.path
-        if association.secured:
-            self._follow(association, pair)
-            self._outputs.append(Move(association.link, *pair, selected.path))
-            self._revive(association)
-        elif self._wins(association.attempt, pair, association.dtls_role):
+    def _begin(self, association: Association, found: ice.Nominated | ice.Selected) -> None:
+        """The agent has found a path: begin the handshake there, unless it loses to another."""
+        pair = (found.remote, found.local)
+        association.path = found.path
+        if self._wins(association.attempt, pair, association.dtls_role):
             self._secure(association, pair)
         else:
             self._lose(association, EndReason.GLARE)
+
+    def _move(self, association: Association, pair: AddressPair, path: PathKind) -> None:
+        """The agent follows the path to other addresses."""
+        if association.established or pair != association.pair:
+            association.path = path
+            self._follow(association, pair)
+            self._outputs.append(Move(association.link, *pair, path))
+            self._revive(association)
 
     def _follow(self, association: Association, pair: AddressPair) -> None:
         """Its records go between these addresses from now on."""
@@ -689,17 +685,21 @@ class Endpoint:
         match output:
             case ice.SendStun():
                 self._send(association, output, pair)
-            case ice.Selected():
-                self._on_selected(association, output)
+            case ice.Nominated() | ice.Selected() if not association.secured:
+                self._begin(association, output)
+            case ice.Selected(remote, local, path):
+                self._move(association, (remote, local), path)
             case ice.Failed(reason):
                 if association.restarting is None:
-                    self._lose(association, FAILURES[reason])
+                    self._lose(association, associations.FAILURES[reason])
                 else:
                     self._take_over(association)  # and live or die by what it finds
             case ice.Mapped(address):
                 association.mapped = address
                 if association.established:
                     self._outputs.append(Mapped(association.link, address))
+            case ice.Nominated():
+                pass  # a restart's, or another: the handshake goes on where it has begun
             case _ if not association.established:
                 pass  # before there is a link nothing is said of liveness, or asked by SCTP
             case ice.Confirm():

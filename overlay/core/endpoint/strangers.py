@@ -105,8 +105,11 @@ class Strangers:
         return data
 
     def greet(self, hello: ClientHello, remote: Address, now: float) -> bytes | None:
-        """A HelloVerifyRequest, or None when the cookie proves that `remote` receives."""
-        if cookie_ok(self._cookie_key, remote, hello.cookie, now):
+        """A HelloVerifyRequest, or None when the cookie proves that `remote` receives.
+
+        Nor has an address to be proven where a verified link to a relay leads: over a circuit.
+        """
+        if is_circuit(remote) or cookie_ok(self._cookie_key, remote, hello.cookie, now):
             return None
         if hello.cookie:
             self._counters["refused_cookie"] += 1

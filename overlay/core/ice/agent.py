@@ -2,7 +2,8 @@
 
 Each side knows the other's candidates, and the agent checks all candidate pairs at once. A check
 from the peer triggers one back: two checks that cross are what opens NATs and firewalls. The
-controlling agent nominates the best valid pair. From then on the agent watches that path.
+controlling agent nominates the best valid pair. The handshake need not wait for the answer to that
+(§12.1); from the answer on the agent watches that path.
 
 A restart (RFC 8445 §9) is another agent, which looks for a path while this one keeps its own.
 
@@ -19,7 +20,7 @@ from overlay.core.ice import stun
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
 from overlay.core.ice.confirming import Confirmations, Unproven
-from overlay.core.ice.outputs import Failed, Failure, IceOutput, SendStun
+from overlay.core.ice.outputs import Failed, Failure, IceOutput, Nominated, SendStun
 from overlay.core.ice.path import Path, RoundTrip
 from overlay.core.ice.session import Session
 from overlay.core.ice.states import AGENT, AgentEvent, AgentState, PairEvent, PairState
@@ -410,6 +411,8 @@ class IceAgent:
             pair = self._nomination.choose(self._check_list, self.round_trip.seconds, now)
             if pair is not None:
                 self._check(pair, now, NOMINATION_SENDS, nominate=True)
+                local = pair.local or pair.seen_local
+                self._outputs.append(Nominated(pair.remote, local, self._check_list.kind_of(pair)))
 
     def _follow(self, pair: CandidatePair, now: float) -> None:
         """The peer may have nominated this valid pair (RFC 8445 §8.1.1)."""

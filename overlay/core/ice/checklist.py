@@ -167,8 +167,20 @@ class CheckList:
 
     def may_improve_on(self, pair: CandidatePair) -> bool:
         """Whether a pair of higher priority may still succeed."""
+        return any(True for _ in self._better_than(pair))
+
+    def better_asked_at(self, pair: CandidatePair, now: float) -> float:
+        """When the last pair of higher priority was checked that may still succeed.
+
+        Now, when one of them has not been checked yet.
+        """
+        better = self._better_than(pair)
+        asked = (now if each.state is PairState.WAITING else each.checked_at for each in better)
+        return max(asked, default=now)
+
+    def _better_than(self, pair: CandidatePair) -> Iterator[CandidatePair]:
         unsettled = (PairState.WAITING, PairState.IN_PROGRESS)
-        return any(each.priority > pair.priority and each.state in unsettled for each in self)
+        return (each for each in self if each.priority > pair.priority and each.state in unsettled)
 
     def keep_only(self, selected: CandidatePair) -> None:
         """Forget the other pairs: one that comes up later proves itself anew."""

@@ -132,7 +132,8 @@ class Pacer:
 
 
 NOMINATION_GRACE = 0.1
-"""Seconds, and at most its RTT, that a valid pair waits for a better one (guess)."""
+"""Seconds from its last check, and at most the RTT of the valid pair, that a better one may take to
+answer before that is nominated (guess)."""
 
 
 class Nomination:
@@ -146,16 +147,17 @@ class Nomination:
     def choose(self, check_list: CheckList, rtt: float | None, now: float) -> CandidatePair | None:
         """The pair to nominate now, if any; from then on none, until it is withdrawn."""
         pair = check_list.best_valid()
-        over = self.grace_at is not None and now >= self.grace_at
         if self._under_way or pair is None:
             self.grace_at = None
-        elif over or not check_list.may_improve_on(pair):
-            self.grace_at, self._under_way = None, True
-            return pair
-        elif self.grace_at is None:
+            return None
+        if self.grace_at is None:
             # A better path as quick as this one answers within its round trip.
-            self.grace_at = now + min(NOMINATION_GRACE, (rtt or 0.0) + TA)
-        return None
+            patience = min(NOMINATION_GRACE, (rtt or 0.0) + TA)
+            self.grace_at = check_list.better_asked_at(pair, now) + patience
+        if now < self.grace_at and check_list.may_improve_on(pair):
+            return None
+        self.grace_at, self._under_way = None, True
+        return pair
 
     def withdraw(self) -> None:
         """Done, or come to nothing: another may be chosen."""

@@ -40,8 +40,20 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
+class Nominated:
+    """This pair is valid and has just been nominated: a handshake may begin there (RFC 8445 §12.1).
+
+    `Selected` follows when the peer has heard of it; another pair does if it never does.
+    """
+
+    remote: Address
+    local: Address | None
+    path: PathKind
+
+
+@dataclass(frozen=True, slots=True)
 class Selected:
-    """The path: at the first nomination, and whenever either end of it moves."""
+    """The path: at the first nomination that was heard, and whenever either end of it moves."""
 
     remote: Address
     local: Address | None
@@ -77,4 +89,4 @@ class Failed:
     reason: Failure
 
 
-IceOutput = SendStun | Confirm | Selected | Mapped | Suspect | Alive | Silent | Failed
+IceOutput = SendStun | Confirm | Nominated | Selected | Mapped | Suspect | Alive | Silent | Failed

@@ -17,6 +17,7 @@ from aiortc.rtcsctptransport import (
     DataChunk,
     ForwardTsnChunk,
     HeartbeatAckChunk,
+    InitAckChunk,
     InitChunk,
     RTCSctpCapabilities,
     RTCSctpTransport,
@@ -80,7 +81,7 @@ class Channel:
 
 
 class Sctp(Sizing):
-    """One association. After each call: look at `established`, `over`, `stalled` and `take`."""
+    """One association. After each call: look at `ready`, `over`, `stalled` and `take`."""
 
     def __init__(
         self, dtls: Dtls, clock: Clock, path: Path, mtu: PathMtu, window: int = MAX_WINDOW
@@ -90,7 +91,10 @@ class Sctp(Sizing):
         self._dtls = dtls
         self._advertised_rwnd = min(window, MAX_WINDOW)
         self._inbound_streams_max = self._outbound_streams_count = MAX_STREAMS
-        self.established = False
+        # Data may be sent: the peer is there and will take it (RFC 9260 §5.1 C).
+        self.ready = False
+        self._established = False
+        self._first_tsn = self._local_tsn
         self.unsent = 0  # bytes queued that have not been sent once
         self._confirmed: list[bytes] = []  # nonces of ours that have come back
         self._inbox: list[tuple[int, int, bytes]] = []
@@ -210,9 +214,13 @@ class Sctp(Sizing):
             self._on_sack(chunk.cumulative_tsn, chunk.advertised_rwnd, chunk.gaps)
             return
         if isinstance(chunk, InitChunk):
-            if not self._may_begin(chunk):
-                return
-        elif isinstance(chunk, ForwardTsnChunk):
+            if self._may_begin(chunk):
+                await self._acknowledge_init(chunk)
+            return
+        if isinstance(chunk, InitAckChunk):
+            await self._take_init_ack(chunk)
+            return
+        if isinstance(chunk, ForwardTsnChunk):
             if self._last_received_tsn is None:
                 return  # no INIT yet: out of the blue (RFC 9260 §8.4)
         elif isinstance(chunk, HeartbeatAckChunk):
@@ -237,7 +245,20 @@ class Sctp(Sizing):
     def _may_begin(self, init: InitChunk) -> bool:
         """A late duplicate of the INIT must not rewind an association in use (RFC 9260 §5.2.2)."""
         first = (init.initial_tsn - 1) % TSN_MODULO
-        return not self.established and self._last_received_tsn in {None, first}
+        return not self._established and self._last_received_tsn in {None, first}
+
+    async def _acknowledge_init(self, init: InitChunk) -> None:
+        """Say the TSN that we began with, whatever has been sent since (RFC 9260 §5.2.1)."""
+        reached, self._local_tsn = self._local_tsn, self._first_tsn
+        await super()._receive_chunk(init)
+        self._local_tsn = reached
+
+    async def _take_init_ack(self, chunk: InitAckChunk) -> None:
+        """It begins no count anew: data may have overtaken it."""
+        reached = self._last_received_tsn
+        await super()._receive_chunk(chunk)
+        if reached is not None:
+            self._last_received_tsn = reached
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         last = self._last_received_tsn
@@ -365,9 +386,11 @@ class Sctp(Sizing):
     def _set_state(self, state: "RTCSctpTransport.State") -> None:
         if state is self.State.ESTABLISHED:
             self._association_state = state
-            self.established = True
+            self.ready = self._established = True
             self._resize()  # a search may have begun before anything could be sent
             return
+        # Deviation: aiortc waits for the COOKIE ACK, a round trip more.
+        self.ready = self.ready or state is self.State.COOKIE_ECHOED
         self.over = self.over or state is self.State.CLOSED
         super()._set_state(state)
 
@@ -381,8 +404,16 @@ class Sctp(Sizing):
         if self._t1_failures > SCTP_MAX_INIT_RETRANS or self._t1_chunk is None:
             self._set_state(self.State.CLOSED)
         else:
-            drive(self._send_chunk(self._t1_chunk))
+            self._send_again(self._t1_chunk)
             self._t1_handle = self._loop.call_later(self._rto, self._t1_expired)
+
+    def _send_again(self, chunk: Chunk) -> None:
+        """An INIT says no tag of the peer's, even if that is known by now (RFC 9260 §8.5.1 A)."""
+        tag = self._remote_verification_tag
+        if isinstance(chunk, InitChunk):
+            self._remote_verification_tag = 0
+        drive(self._send_chunk(chunk))
+        self._remote_verification_tag = tag
 
     def _t3_cancel(self) -> None:
         self._t3.stop()

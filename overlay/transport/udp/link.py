@@ -327,9 +327,9 @@ class Link:
 
     def _after_sctp(self, sctp: Sctp) -> None:
         """Act on what a call into SCTP has brought about."""
-        if sctp.established and not self.is_open:
+        if sctp.ready and not self.is_open:
             self._open()
-        for stream_id, protocol, data in sctp.take():
+        for stream_id, protocol, data in sctp.take() if self.is_open else ():
             self._on_message(stream_id, protocol, data)
         if sctp.over:
             self.end(EndReason.CLOSED if self.is_open else EndReason.PROTOCOL)

@@ -172,7 +172,7 @@ def hidden_pair(world: World) -> tuple[TwoLans, SimNode, SimNode, SimNode]:
     return lans, common, one, other
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(5), 18])  # in the last two the first round comes too soon
 @pytest.mark.parametrize("end", [0, 1])
 def test_ice_is_restarted_through_the_mesh_where_nobody_can_dial(seed: int, end: int) -> None:
     world = World(seed, STEADY, checked=True, fidelity="ice")
@@ -181,10 +181,13 @@ def test_ice_is_restarted_through_the_mesh_where_nobody_can_dial(seed: int, end:
     restarts = effects_of(world, Restart)
     lans.unplug((one, other)[end])
     world.run_for(5.0)
-    for node, peer in ((one, other), (other, one)):
-        assert link_of(node, peer).state is LinkState.UP
-        assert link_of(node, peer).facts_remote.host.startswith("10.99.")
-    assert (link_of(one, other).link, link_of(other, one).link) == before
+    ends = [link_of(one, other), link_of(other, one)]
+    assert {each.state for each in ends} == {LinkState.UP}
+    # A circuit may have been the last to come; then it is left again.
+    world.run_for(5.0)
+    ends = [link_of(one, other), link_of(other, one)]
+    assert all(each.facts_remote.host.startswith("10.99.") for each in ends)
+    assert (ends[0].link, ends[1].link) == before
     assert len(restarts) >= 2
     world.run_for(70.0)
     assert (link_of(one, other).link, link_of(other, one).link) == before

@@ -91,6 +91,9 @@ def test_a_second_socket_shows_how_an_independent_nat_chooses_ports() -> None:
 def test_one_whose_early_packet_has_taken_the_port_does_not_make_it_another_nat() -> None:
     """Found on a router whose INPUT chain accepts: it gives our port away to who comes too soon."""
     assert known(at_home(4000, 4000, 61_000)).ports is Ports.PRESERVED
+    taken = Findings(ipv6=False, fresh=(Address(LAN.host, 5000), Address(WAN, 61_000)))
+    assert known(at_home(4000, 4000), taken).ports is Ports.PRESERVED
+    assert known(at_home(4000, 4000), taken, taken, taken).ports is not Ports.PRESERVED
 
 
 @pytest.mark.parametrize(

@@ -54,16 +54,48 @@ async def test_a_lossy_reordering_duplicating_wire_loses_nothing(loop: None, see
     assert heard(alice) == messages
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 async def test_an_association_survives_losses_in_its_handshake(loop: None, seed: int) -> None:
     wire = Wire(seed)
     alice, bob = pair(wire)
     assert wire.run(lambda: alice.dtls.state == "connected")
     wire.loss, wire.duplication, wire.jitter = 0.25, 0.25, 0.05
+    assert wire.run(lambda: alice.is_ready or bob.is_ready)
+    for end in (alice, bob):  # as soon as they may, whatever has been lost by then
+        assert wire.run(lambda end=end: end.is_ready)  # type: ignore[misc]
+        say(end, b"first", b"second")
+    assert wire.run(lambda: len(alice.received) == len(bob.received) == 2)
+    say(alice, b"third")
+    say(bob, b"third")
+    assert wire.run(lambda: len(alice.received) == len(bob.received) == 3)
+    assert heard(alice) == heard(bob) == [b"first", b"second", b"third"]
+
+
+async def test_inits_that_crossed_are_sent_again_when_both_answers_are_lost(loop: None) -> None:
+    wire = Wire()
+    alice, bob = pair(wire)
+    assert wire.run(lambda: alice.sctp is not None)
+    assert wire.run(lambda: knows(alice) and knows(bob))
+    wire.clear()
     assert wire.run(lambda: alice.is_up and bob.is_up)
-    say(alice, b"first")
-    say(bob, b"first")
+
+
+def knows(end: End) -> bool:
+    """Whether the other's INIT has come."""
+    return end.association._last_received_tsn is not None
+
+
+async def test_data_need_not_wait_for_the_last_flight_of_the_handshake(loop: None) -> None:
+    """It follows the COOKIE ECHO (RFC 9260 §5.1): each end is heard two round trips after DTLS."""
+    wire = Wire()
+    alice, bob = pair(wire)
+    assert wire.run(lambda: bob.dtls.state == "connected")
+    since = wire.time
+    for end in (bob, alice):
+        assert wire.run(lambda end=end: end.is_ready)  # type: ignore[misc]
+        say(end, b"hello")
     assert wire.run(lambda: bool(alice.received and bob.received))
+    assert wire.time - since <= 4 * wire.latency + 1e-9
 
 
 async def test_datagrams_are_lost_rather_than_late(loop: None) -> None:

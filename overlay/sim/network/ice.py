@@ -86,6 +86,8 @@ class IceNetwork(Network):
         """Sides that have begun a handshake, by its session, until its link is open or lost."""
         self._further: dict[Address, PortId] = {}
         """The ports of all nodes besides their own, by address."""
+        self._further_at: dict[tuple[SimNode, PortId], Address] = {}
+        """And where each is."""
         self._ports_opened = 0
         self._drawn: tuple[tuple[float, float], Latencies] | None = None
 
@@ -202,18 +204,20 @@ class IceNetwork(Network):
         address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
         self._by_address[address] = node
         self._further[address] = effect.port
+        self._further_at[node, effect.port] = address
         self._clock.schedule_in(effect.seconds, self._close_port, address)
         self.at(self.now_us, partial(self.feed, node, PortOpened(effect.port, address)))
 
     def _close_port(self, address: Address, _: None) -> None:
-        del self._further[address], self._by_address[address]
+        node, port = self._by_address.pop(address), self._further.pop(address)
+        self._further_at.pop((node, port), None)
 
     def _send_from(self, node: SimNode, port: PortId, data: bytes, target: Address) -> None:
-        sources = [each for each, name in self._further.items() if name == port]
-        source = next((each for each in sources if self._by_address[each] is node), None)
         if port == MAIN:
             self.send(node, data, target)
-        elif source is not None:
+            return
+        source = self._further_at.get((node, port))
+        if source is not None:
             self._leave(node, source, data, target, None)
 
     def latency(self, one: SimNode, other: SimNode) -> float:

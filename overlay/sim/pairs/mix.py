@@ -122,7 +122,7 @@ class Counts:
     no_udp: int
     """Pairs of which one home lets no UDP out; in no other count."""
     techniques: dict[str, int]
-    """What has found the direct paths."""
+    """What has found direct paths, where it took more than a dial."""
 
     @property
     def share(self) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from overlay.core.events import Rejected
 from overlay.core.nat.pairs import cause
 from overlay.core.snapshots import PeerView
-from overlay.core.types import PathKind, RequestId
+from overlay.core.types import Negotiated, PathKind, RequestId
 from overlay.sim.network.conditions import Conditions, Plane
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat.homes import ROUTERS, Gateway, Home, Homes
@@ -33,6 +33,20 @@ LOOK_EVERY = 0.02
 LOOKS = 25
 """Seconds between two looks whether a relayed link has become a direct one, and how many of them
 come to each look whether it still may: that one is dear."""
+
+
+class _Apart(Plane):
+    """A plane with the homes on it, and the public members as far behind it as is said."""
+
+    def __init__(self, seed: int, signalling: float) -> None:
+        super().__init__(seed, WIDTH, BASE)
+        self._signalling = signalling
+
+    def between(self, one: int, other: int) -> float:
+        """See `Latencies.between`."""
+        straight = super().between(one, other)
+        crosses = (one < OBSERVERS) != (other < OBSERVERS)
+        return straight + self._signalling if crosses else straight
 
 
 class Path(StrEnum):
@@ -63,11 +77,14 @@ class Options:
     """Seconds within which a link that began as a relayed one may become a direct one."""
     routers: int = ROUTERS
     """Plain routers before each home."""
+    signalling: float = 0.0
+    """Seconds by which every way between a home and a public member takes longer: two of them are
+    on the way of an offer, and on that of its answer."""
     shared: str | Kind = ""
     """Both homes are behind one carrier's NAT, of this kind."""
     conditions: Conditions | None = None
     """What becomes of packets; None: each node has a place in a plane, drawn from the seed, some
-    milliseconds from the others, and none is lost."""
+    milliseconds from the others, none is lost, and `signalling` counts."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of both homes' nodes (`overlay.core.context.Settings`), where they are not the defaults."""
 
@@ -84,7 +101,7 @@ class Outcome:
     """The names of the two kinds."""
     path: Path
     technique: str | None = None
-    """What has found the direct path; None: there is none."""
+    """What has found the direct path; None: there is none, or all it took was a dial."""
     seconds: float = 0.0
     """Virtual ones from the request to a link, direct or relayed."""
     direct_after: float | None = None
@@ -103,7 +120,7 @@ class PairWorld:
     ) -> None:
         """`a`: the kind of the home that asks for the other; each a `Kind`, or the name of one."""
         self.options = options
-        conditions = options.conditions or Conditions(between=Plane(seed, WIDTH, BASE))
+        conditions = options.conditions or Conditions(between=_Apart(seed, options.signalling))
         self.world = world = World(seed, conditions, fidelity="ice")
         assert isinstance(world.network, IceNetwork)
         self.homes = Homes(world.network, seed, routers=options.routers)
@@ -149,7 +166,9 @@ class PairWorld:
             self._wait_until_direct()
         if self.is_direct():
             after = self.world.now - began
-            return self._outcome(Path.DIRECT, seconds=seconds, technique="ice", direct_after=after)
+            return self._outcome(
+                Path.DIRECT, seconds=seconds, technique=self._technique(), direct_after=after
+            )
         text = self._cause()
         why = Why.NATS if text else Why.SEARCHED
         path = Path.RELAYED if self.view() is not None else Path.NONE
@@ -197,6 +216,10 @@ class PairWorld:
         """Whether they are linked without a relay."""
         view = self.view()
         return view is not None and view.facts.path is not PathKind.RELAYED
+
+    def _technique(self) -> str | None:
+        view = self.view()
+        return "ice" if view is not None and view.negotiated is Negotiated.MESH else None
 
     def is_hopeless(self) -> bool:
         """Whether neither node will look for a direct path any more."""

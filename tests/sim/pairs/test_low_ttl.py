@@ -1,7 +1,7 @@
 """Boxes and hops do to a pair what was measured on real routers, low TTL included.
 
-The nodes' first packets to each other's outer address get a TTL here, by the test: what is proven is
-the world, not the node.
+The first packets of a node to the outer address of the other get a TTL here, by the test: what is
+proven is the world, not the node.
 """
 
 from dataclasses import dataclass, replace

@@ -37,6 +37,8 @@ class Send:
     remote: Address
     local: Address | None
     """The local address to send from; None: whichever the routing table chooses."""
+    ttl: int | None = None
+    """How many routers may pass it on before it dies (RFC 791); None: as many as is usual."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,7 @@ class Port:
     def _on_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
-                self._send(output.data, output.remote)
+                self._send(output.data, output.remote, output.ttl)
             case Record():
                 self._on_record(output)
             case Confirm():

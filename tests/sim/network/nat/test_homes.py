@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from overlay.core.endpoint.outputs import Send
 from overlay.core.types import Address
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat.firewalls import TTL
@@ -187,14 +188,15 @@ def test_a_ttl_that_suffices_changes_nothing() -> None:
 
 
 def arrivals(world: World, sender: SimNode, receiver: SimNode, ttl: int | None) -> int:
-    """How many of one datagram that is sent with this TTL come to the receiver's port."""
+    """How many of one datagram that an endpoint sends with this TTL come to the receiver's port."""
     heard = list[Address]()
     network = world.network
     assert isinstance(network, IceNetwork)
-    port = network.port(receiver)
+    port, outputs = network.port(sender), [None, Send(b"a datagram", receiver.address, None, ttl)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(port, "receive", lambda data, source: heard.append(source))
-        network.send(sender, b"a datagram", receiver.address, ttl)
+        patch.setattr(port.endpoint, "poll", outputs.pop)
+        patch.setattr(network.port(receiver), "receive", lambda data, source: heard.append(source))
+        port.perform_soon()
         world.run_for(1.0)
     return len(heard)
 

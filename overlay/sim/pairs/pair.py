@@ -9,20 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from random import Random
 from typing import Any
 
 from overlay.core.events import Rejected
 from overlay.core.nat.pairs import cause
 from overlay.core.snapshots import PeerView
-from overlay.core.types import Negotiated, PathKind, RequestId
+from overlay.core.types import Address, Negotiated, PathKind, RequestId
 from overlay.sim.network.conditions import Conditions, Plane
 from overlay.sim.network.ice import IceNetwork
+from overlay.sim.network.nat.firewalls import TTL
 from overlay.sim.network.nat.homes import ROUTERS, Gateway, Home, Homes
 from overlay.sim.network.nat.kinds import Kind
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
 
 OBSERVERS = 3
+ELSEWHERE = "9.9.9.9"
+"""Where foreign flows go; nobody is there."""
 WITHIN = 40.0
 """Seconds within which every command has a result."""
 
@@ -82,6 +86,10 @@ class Options:
     on the way of an offer, and on that of its answer."""
     shared: str | Kind = ""
     """Both homes are behind one carrier's NAT, of this kind."""
+    foreign: float = 0.0
+    """Mappings a second that other hosts of each home make meanwhile (Poisson)."""
+    checked: bool = False
+    """Every promise of the nodes is watched; one that is broken raises `Violated`."""
     conditions: Conditions | None = None
     """What becomes of packets; None: each node has a place in a plane, drawn from the seed, some
     milliseconds from the others, none is lost, and `signalling` counts."""
@@ -121,7 +129,7 @@ class PairWorld:
         """`a`: the kind of the home that asks for the other; each a `Kind`, or the name of one."""
         self.options = options
         conditions = options.conditions or Conditions(between=_Apart(seed, options.signalling))
-        self.world = world = World(seed, conditions, fidelity="ice")
+        self.world = world = World(seed, conditions, checked=options.checked, fidelity="ice")
         assert isinstance(world.network, IceNetwork)
         self.homes = Homes(world.network, seed, routers=options.routers)
         self.publics = [
@@ -135,9 +143,20 @@ class PairWorld:
             world.spawn(host=home.new_host(), **{"auto": False, **options.settings})
             for home in self.at
         )
+        if options.foreign:
+            for home in self.at:
+                self._foreign(home.new_host(), Random(f"foreign {home.outer} {seed}"), 0)
 
     def _home(self, kind: str | Kind, carrier: Gateway | None) -> Home:
         return self.homes.home(kind, carrier=carrier)
+
+    def _foreign(self, host: str, rng: Random, flows: int) -> None:
+        """A host that runs nothing of ours opens one flow after the other."""
+        if flows:
+            source = Address(host, 1024 + flows % 60_000)
+            self.homes.outward(source, Address(ELSEWHERE, 53), TTL)
+        pause = rng.expovariate(self.options.foreign)
+        self.world.after(pause, partial(self._foreign, host, rng, flows + 1))
 
     # --- steps -------------------------------------------------------------------------------
 

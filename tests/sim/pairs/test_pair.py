@@ -34,7 +34,8 @@ def agrees(a: str, b: str, worlds: range) -> None:
     found = list[Outcome]()
     for seed in worlds:
         ends = (a, b) if seed % 2 else (b, a)
-        found.append(outcome(*ends, seed, KNOWN if seed % 4 > 1 else Options()))
+        options = KNOWN if seed % 4 > 1 else Options(checked=True)
+        found.append(outcome(*ends, seed, options))
     told = Counter(each.path.value for each in found)
     if expected(a, b) == "either":
         assert set(told) <= {"direct", "relayed"}, told
@@ -80,6 +81,23 @@ def test_two_homes_of_one_carrier_meet_only_if_it_turns_round(hairpin: bool) -> 
     carrier = replace(KINDS["port_restricted"], hairpin=hairpin)
     found = outcome("port_restricted", "port_restricted", 0, Options(shared=carrier, patience=3.0))
     assert found.path is (Path.DIRECT if hairpin else Path.RELAYED)
+
+
+@pytest.mark.parametrize("foreign", [0.0, 3.0])
+def test_foreign_flows_take_the_numbers_of_a_sequential_nat(foreign: float) -> None:
+    """Nothing else: the pair comes to the same."""
+    pair = PairWorld("symmetric_sequential", "full_cone", 4, Options(foreign=foreign))
+    assert pair.gather() is None
+    assert pair.connect().path is Path.DIRECT
+    pair.world.run_for(100.0)
+    ports = list[int]()
+    for number in (1, 2):
+        way = pair.homes.outward(pair.a.address, Address("9.9.9.9", number), 64)
+        assert way is not None
+        ports.append(way[0].port)
+        pair.world.run_for(10.0)
+    assert (ports[1] - ports[0] == 1) == (not foreign)
+    assert ports[1] - ports[0] < 5 * (1 + 10 * foreign)
 
 
 def test_without_circuits_nothing_is_left_for_such_a_pair() -> None:

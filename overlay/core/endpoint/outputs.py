@@ -38,7 +38,7 @@ class Send:
     local: Address | None
     """The local address to send from; None: whichever the routing table chooses."""
     ttl: int | None = None
-    """How many routers may pass it on before it dies (RFC 791); None: as many as is usual."""
+    """The TTL, or hop limit; None: the kernel's."""
 
 
 @dataclass(frozen=True, slots=True)

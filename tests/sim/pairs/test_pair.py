@@ -9,7 +9,7 @@ from overlay.core.types import Address
 from overlay.sim.network.nat.kinds import KINDS
 from overlay.sim.pairs.pair import Options, Outcome, PairWorld, Path, Why, outcome
 from tests.lab.nat import kinds as laboratory
-from tests.lab.nat.mesh import PAIRS, expected
+from tests.lab.nat.mesh import MATRIX, PAIRS, expected
 
 DAILY = 4
 SOAKED = 20
@@ -27,6 +27,25 @@ def test_the_kinds_are_the_laboratorys() -> None:
         assert kind.timeout == laboratory.TIMEOUT
         if kind.carrier is not None:
             assert kind.carrier.timeout == laboratory.TIMEOUT
+
+
+@pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.parametrize("hairpin", [False, True])
+def test_a_node_finds_its_nat_to_be_of_the_kind_that_it_is(name: str, hairpin: bool) -> None:
+    """As in the laboratory: the examination that ships is held against the construction."""
+    kind = replace(KINDS[name], hairpin=hairpin)
+    pair = PairWorld(kind, "public", 1, Options(acquainted=20.0))
+    assert pair.gather() is None
+    found = pair.a.core.behaviour()
+    assert (found.mapping, found.filtering, found.ports) == (
+        kind.mapping,
+        kind.filtering,
+        kind.ports,
+    )
+    # Who has another mapping for everybody has none of its own to send to; in front of a carrier's
+    # NAT it is that one that would have to turn round.
+    asked = kind.is_nat and kind.mapping is KINDS["public"].mapping
+    assert found.hairpin == (hairpin and kind.carrier is None if asked else None)
 
 
 def agrees(a: str, b: str, worlds: range) -> None:

@@ -75,7 +75,11 @@ class Box:
         return mapping.outer
 
     def inward(self, source: Address, target: Address, now: float) -> Address | None:
-        """To whom inside a datagram that has come to an outer endpoint goes; None: to nobody."""
+        """To whom inside a datagram that has come to an outer endpoint goes; None: to nobody.
+
+        Of what has been turned round (§6) the source is an outer endpoint, too: filters, which are
+        there against strangers, let it in.
+        """
         mapping = self._by_outer.get(target)
         if (
             mapping is not None
@@ -88,6 +92,8 @@ class Box:
         return None
 
     def _permits(self, mapping: Mapping, source: Address, now: float) -> bool:
+        if source.host == self.outer and self.kind.is_nat:
+            return True
         if self.kind.filtering is Dependence.INDEPENDENT:
             return not self._is_early(mapping.outer, source, now)
         sent_at = mapping.permitted.get(_part(self.kind.filtering, source))

@@ -14,6 +14,10 @@ that has to make room for such a member is what makes the parts one mesh again.
 Deviation: a node that as many peers have refused as it wants neighbours asks the next one with high
 priority. In a small mesh, six full views may have only each other as neighbours, and refuse three
 nodes outside for ever.
+
+Deviation: a node that has nobody in its view who is surely there asks whom it is linked to, with
+high priority and at once, even who has refused it just now. Behind a NAT that few can get through,
+these may be all that it can ever reach, and nothing is heard until one is its neighbour.
 """
 
 from dataclasses import dataclass, field
@@ -373,6 +377,8 @@ class HyParView:
 
     def _repair(self) -> None:
         """Ask passive peers, a few at a time, until the active view is full (§4.3)."""
+        if not self._sure and self.context.settings.resort:
+            self._ask_linked()
         hopeful = len(self._asking) - len(self._slow)
         missing = self._capacity - len(self.active) - hopeful
         if self.active:
@@ -399,6 +405,16 @@ class HyParView:
             self._want(peer, high=urgent)
         if not rested and self._resting:
             self._timers.set(Timer.REST, min(self._resting.values()))
+
+    def _ask_linked(self) -> None:
+        """Nobody refuses high priority, and there is no link to wait for."""
+        asked = sum(peer in self.links for peer in self._asking)
+        spare = [
+            each for each in self.links if each not in self.active and each not in self._asking
+        ]
+        room = max(0, min(REPAIRS_AT_ONCE - asked, len(spare)))
+        for peer in self.context.random.sample(spare, room):
+            self._ask(peer, high=True)
 
     @property
     def _is_shut_out(self) -> bool:

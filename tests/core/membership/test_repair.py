@@ -124,6 +124,24 @@ def test_who_was_refused_by_as_many_as_it_wants_asks_the_next_with_high_priority
     assert 0.1 < sum(asks) / len(asks) < 0.25, "and then begins to count anew"
 
 
+def test_who_has_nobody_left_asks_whom_it_is_linked_to_even_if_they_have_just_refused() -> None:
+    """Found behind a NAT that few can get through: for half a minute nothing was heard."""
+    view, (neighbour,) = a_view(1, 8)
+    view.parameters = Parameters(active_size=3, full_mesh=0)
+    linked = peers(50, 2)
+    for number, peer in enumerate(linked):
+        view.on_linked(peer, LinkId(20 + number), ours=True, join=False, now=20.0)
+        view.on_neighbour_reply(peer, m.NeighbourReply(accepted=False), 20.0)
+    view.context.drain()
+    facts = view.on_doubt(neighbour, 21.0, doubtful=True)
+    asks = [each for each in view.context.drain() if isinstance(each, Transmit)]
+    assert {each.link for each in asks} == {view.links[peer] for peer in linked}
+    assert {each.message for each in asks} == {m.NeighbourAsk(high=True)}
+    assert not set(wanted(facts)) & set(linked)
+    view.on_time(21.1)
+    assert view.context.drain() == [], "each is asked once"
+
+
 def test_the_paper_replaces_who_died_at_once_and_who_made_room_at_the_next_shuffle() -> None:
     """Algorithm 1: before that, the passive view holds mostly former neighbours."""
     view, inside = a_view(5, 8, resort=False)

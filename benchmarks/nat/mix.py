@@ -14,8 +14,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from overlay.sim.pairs.mix import MEMBERS, MIX, by_all_means, by_ice, counts, outcomes, share
+from overlay.sim.pairs.mix import MEMBERS, MIX, counts, outcomes, share
 from overlay.sim.pairs.pair import Options, Outcome
+from overlay.sim.pairs.reach import by_all_means, by_ice
 
 PAIRS = 5000
 SEED = 1

@@ -22,6 +22,7 @@ from overlay.sim.network.nat.firewalls import TTL
 from overlay.sim.network.nat.homes import ROUTERS, Gateway, Home, Homes
 from overlay.sim.network.nat.kinds import Kind
 from overlay.sim.node import SimNode
+from overlay.sim.pairs.reach import by_all_means
 from overlay.sim.world import World
 
 OBSERVERS = 3
@@ -241,8 +242,8 @@ class PairWorld:
         return "ice" if view is not None and view.negotiated is Negotiated.MESH else None
 
     def is_hopeless(self) -> bool:
-        """Whether neither node will look for a direct path any more."""
-        return bool(self._cause())
+        """Whether nothing can find a direct path, and the nodes know that ICE finds none."""
+        return not by_all_means(*(home.kind for home in self.at)) and bool(self._cause())
 
     def _cause(self) -> str:
         return cause(self.a.core.behaviour().words, self.a.core.tried(self.b.peer_id)[1])

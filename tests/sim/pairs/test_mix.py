@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from overlay.sim.network.nat.kinds import KINDS
-from overlay.sim.pairs.mix import MIX, by_all_means, by_ice, counts, draw, outcomes, share
+from overlay.sim.pairs.mix import MIX, counts, draw, outcomes, share
 from overlay.sim.pairs.pair import Path, Why
+from overlay.sim.pairs.reach import by_all_means, by_ice
 from tests.lab.nat.mesh import MATRIX, expected
 
 PAIRS = 30

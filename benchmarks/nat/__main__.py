@@ -8,16 +8,19 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.nat import rival
+from benchmarks.nat import mix, rival
 from benchmarks.nat.results import Found, Pair, Row, row_of, rows_of, write_page
+from benchmarks.report import write_table
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nat.laboratory import Home, Laboratory
 from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, Mesh, Try, Watch, expected
@@ -27,6 +30,7 @@ from tests.lab.nodes import Crew
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "nat.json"
 CONDITIONS = ROOT / "benchmarks" / "nat-conditions.json"
+MIXED = ROOT / "benchmarks" / "nat-mix.json"
 PAGE = ROOT / "docs" / "nat.md"
 TRIES = 5
 WATCHED = 60.0
@@ -172,7 +176,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nat", description=__doc__)
     parser.add_argument("--tries", type=int, default=TRIES, help="of each pair (%(default)s)")
     parser.add_argument("--kinds", default=",".join(MATRIX), help="only pairs of these")
-    parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s")
+    parser.add_argument("--parts", default=",".join((*PARTS, MIX)), help="of %(default)s")
+    parser.add_argument("--pairs", type=int, default=mix.PAIRS, help="of the mix (%(default)s)")
     parser.add_argument("--dry", action="store_true", help="print, but write no file")
     return parser.parse_args()
 
@@ -189,19 +194,22 @@ def enter_user_namespace() -> None:
 def main() -> int:
     """0 when every pair is as it must be, 1 when one is not, 2 when this cannot run here."""
     told = arguments()
-    enter_user_namespace()
-    if why := why_unavailable():
-        say(f"benchmarks: {why}")
-        return 2
-    kinds = told.kinds.split(",")
-    parts = told.parts.split(",")
-    wrong = list[str]()
-    with Laboratory() as laboratory:
-        bench = Bench(laboratory, [pair for pair in PAIRS if set(pair) <= set(kinds)])
-        for part in parts:
-            wrong += PARTS[part](bench, told)
+    parts = [part for part in told.parts.split(",") if part != MIX]
+    if parts:
+        enter_user_namespace()
+        if why := why_unavailable():
+            say(f"benchmarks: {why}")
+            return 2
+    wrong = mixed(told) if MIX in told.parts.split(",") else []
+    if parts:
+        kinds = told.kinds.split(",")
+        with Laboratory() as laboratory:
+            bench = Bench(laboratory, [pair for pair in PAIRS if set(pair) <= set(kinds)])
+            for part in parts:
+                wrong += PARTS[part](bench, told)
     if not told.dry:
         write_page(PAGE, read(RESULTS, []), read(CONDITIONS, {}))
+        write_table(PAGE, mix.page(read(MIXED, {})), mix.MARK)
     for text in wrong:
         say(f"missed: {text}")
     return 1 if wrong else 0
@@ -237,7 +245,23 @@ def worse(bench: Bench, told: argparse.Namespace) -> list[str]:
     return wrong
 
 
+def mixed(told: argparse.Namespace) -> list[str]:
+    """The field's mix, which needs no laboratory; what is not as it must be."""
+    say(f"mix: {told.pairs} pairs, and as many in the control")
+    found = mix.measure(told.pairs)
+    write(MIXED, stamp() | found, told)
+    return mix.missed(found)
+
+
 PARTS = {"ours": ours, "stock": stock, "worse": worse}
+MIX = "mix"
+
+
+def stamp() -> dict[str, str]:
+    """When this is measured, and of which commit."""
+    argv = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip()}
 
 
 def read(path: Path, otherwise: Any) -> Any:

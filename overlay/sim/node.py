@@ -13,6 +13,9 @@ from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.clock import EPOCH, Clock
 from overlay.sim.crypto import StandInCrypto
 
+PORT = 4000
+"""The UDP port of every node, at its own host."""
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class SimNode:

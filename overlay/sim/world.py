@@ -48,7 +48,7 @@ from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.links import Network
 from overlay.sim.network.silence import Checks, Silence
-from overlay.sim.node import Environment, SimNode
+from overlay.sim.node import PORT, Environment, SimNode
 
 QUIET = ("debug", "info")
 """Levels of reports that observers see and nodes do not keep."""
@@ -164,7 +164,7 @@ class World:
         host: str = "",
     ) -> SimNode:
         index = len(self.nodes)
-        address = Address(host or f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", 4000)
+        address = Address(host or f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}", PORT)
         rng = random.Random(self.rng.getrandbits(64))
         node = SimNode(
             f"n{index}",

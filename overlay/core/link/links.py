@@ -360,7 +360,7 @@ class Links:
             return [seen, *self._refuse(link, ELSEWHERE)]
         if rival is not None and not self._displaces(link, result, rival):
             return self._refuse(link, DUPLICATE)
-        if rival is None and _is_relayed(link) and self._is_about_to_open(result.peer):
+        if link.inbound and _is_relayed(link) and rival is None and self._may_open(result.peer):
             return self._refuse(link, DUPLICATE)
         if link.inbound:
             self.context.emit(Transmit(link.id, link.hello.proof(record)))
@@ -417,8 +417,12 @@ class Links:
             return False
         return link.facts.attempt < old.facts.attempt
 
-    def _is_about_to_open(self, peer: PeerId) -> bool:
-        """Whether a direct link of ours to this peer waits for nothing but the peer's proof."""
+    def _may_open(self, peer: PeerId) -> bool:
+        """Whether a direct link of ours to this peer waits for nothing but the peer's proof.
+
+        Then a relayed one that it dials is not taken, and it will take the direct one. One that we
+        have dialled it has taken already, and refuses the direct one: there we follow it.
+        """
         return any(
             not each.inbound
             and each.expected is not None

@@ -38,7 +38,7 @@ from overlay.sim.clock import MICROSECOND
 from overlay.sim.network.conditions import Conditions, Drawn, Latencies
 from overlay.sim.network.ends import LinkEnd, part
 from overlay.sim.network.links import Network
-from overlay.sim.network.nat import Fate, Firewalls
+from overlay.sim.network.nat.firewalls import Fate, Firewalls, Hops, Way
 from overlay.sim.network.port import Half, Port, Side
 from overlay.sim.network.silence import Silence
 from overlay.sim.node import Environment, SimNode
@@ -73,6 +73,10 @@ class IceNetwork(Network):
         self.leaving: Fate = firewalls.leaving
         self.arriving: Fate = firewalls.arriving
         """The boxes of all senders, and of all receivers; a test can replace them."""
+        self.hops: Hops | None = None
+        """The same for datagrams with a TTL of their own; None: nobody counts."""
+        self.behind: Callable[[Address], Address] = _itself
+        """For an address that is no node's: one of a node behind it."""
         self.datagrams = 0
         """Checks, answers and flights of handshakes sent so far."""
         self._seed = environment.seed
@@ -82,6 +86,8 @@ class IceNetwork(Network):
         """Sides that have begun a handshake, by its session, until its link is open or lost."""
         self._further: dict[Address, PortId] = {}
         """The ports of all nodes besides their own, by address."""
+        self._further_at: dict[tuple[SimNode, PortId], Address] = {}
+        """And where each is."""
         self._ports_opened = 0
         self._drawn: tuple[tuple[float, float], Latencies] | None = None
 
@@ -139,24 +145,34 @@ class IceNetwork(Network):
 
     # --- datagrams ---------------------------------------------------------------------------
 
-    def send(self, node: SimNode, data: bytes, target: Address) -> None:
+    def send(self, node: SimNode, data: bytes, target: Address, ttl: int | None = None) -> None:
         """A datagram leaves a node's port."""
-        self._leave(node, node.address, data, target)
+        self._leave(node, node.address, data, target, ttl)
 
-    def _leave(self, node: SimNode, source: Address, data: bytes, target: Address) -> None:
+    def _leave(
+        self, node: SimNode, source: Address, data: bytes, target: Address, ttl: int | None
+    ) -> None:
         self.datagrams += 1
-        out = self.leaving(source, target)
-        receiver = self._by_address.get(out[1]) if out else None
+        if ttl is None or self.hops is None:
+            out: tuple[Address, Address] | Way | None = self.leaving(source, target)
+        else:
+            out = self.hops.outward(source, target, ttl)
+        receiver = self._at(out[1]) if out else None
         loss = self.conditions.loss
         if out is None or receiver is None or (loss and self._losses.random() < loss):
             return
         when = self.now_us + round(self._travel(self.latency(node, receiver)) * MICROSECOND)
         self._clock.schedule(when, self._arrives, (data, node), out)
 
-    def _arrives(self, sent: tuple[bytes, SimNode], addresses: tuple[Address, Address]) -> None:
+    def _at(self, target: Address) -> SimNode | None:
+        """Who is there, or behind the box that is there."""
+        found = self._by_address.get(target)
+        return self._by_address.get(self.behind(target)) if found is None else found
+
+    def _arrives(self, sent: tuple[bytes, SimNode], way: tuple[Address, Address] | Way) -> None:
         """A datagram is at the receiver's box."""
         data, sender = sent
-        found = self._let_in(sender, addresses)
+        found = self._let_in(sender, way)
         if found is None:
             return
         receiver, source, target = found
@@ -167,14 +183,18 @@ class IceNetwork(Network):
             self.feed(receiver, PortHeard(port, data, source))
 
     def _let_in(
-        self, sender: SimNode, addresses: tuple[Address, Address]
+        self, sender: SimNode, way: tuple[Address, Address] | Way
     ) -> tuple[SimNode, Address, Address] | None:
         """Who gets it, from where as the receiver sees it, and at which address of its own."""
-        within = self.arriving(*addresses)
+        within: tuple[Address, Address] | Way | None
+        if len(way) == 2:
+            within = self.arriving(*way)
+        else:
+            within = self.hops.inward(*way) if self.hops is not None else None
         receiver = self._by_address.get(within[1]) if within else None
         if within is None or receiver is None or not receiver.alive:
             return None
-        return (receiver, *within) if receiver.gets_from(sender) else None
+        return (receiver, within[0], within[1]) if receiver.gets_from(sender) else None
 
     # --- further ports -----------------------------------------------------------------------
 
@@ -184,19 +204,21 @@ class IceNetwork(Network):
         address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
         self._by_address[address] = node
         self._further[address] = effect.port
+        self._further_at[node, effect.port] = address
         self._clock.schedule_in(effect.seconds, self._close_port, address)
         self.at(self.now_us, partial(self.feed, node, PortOpened(effect.port, address)))
 
     def _close_port(self, address: Address, _: None) -> None:
-        del self._further[address], self._by_address[address]
+        node, port = self._by_address.pop(address), self._further.pop(address)
+        self._further_at.pop((node, port), None)
 
     def _send_from(self, node: SimNode, port: PortId, data: bytes, target: Address) -> None:
-        sources = [each for each, name in self._further.items() if name == port]
-        source = next((each for each in sources if self._by_address[each] is node), None)
         if port == MAIN:
             self.send(node, data, target)
-        elif source is not None:
-            self._leave(node, source, data, target)
+            return
+        source = self._further_at.get((node, port))
+        if source is not None:
+            self._leave(node, source, data, target, None)
 
     def latency(self, one: SimNode, other: SimNode) -> float:
         """Seconds from one node to another: where nothing says it, drawn once for each pair."""
@@ -381,6 +403,10 @@ class IceNetwork(Network):
     def on_thaw(self, node: SimNode) -> None:
         """Its port goes on."""
         self.port(node).thaw()
+
+
+def _itself(address: Address) -> Address:
+    return address
 
 
 def _facts(side: Side) -> LinkFacts:

@@ -110,8 +110,8 @@ class Datagrams(Protocol):
         """Call something at this microsecond."""
         ...
 
-    def send(self, node: SimNode, data: bytes, target: Address) -> None:
-        """A datagram leaves a node's port."""
+    def send(self, node: SimNode, data: bytes, target: Address, ttl: int | None = None) -> None:
+        """A datagram leaves a node's port; `ttl`: so many routers and no more may pass it on."""
         ...
 
     def starts(self, client: Side) -> None:
@@ -251,14 +251,14 @@ class Port:
         self.endpoint.handle_timeout(self._told())
         self._perform_outputs()
 
-    def _send(self, data: bytes, remote: Address) -> None:
+    def _send(self, data: bytes, remote: Address, ttl: int | None = None) -> None:
         """A datagram leaves; one to a circuit's address by the link to its relay."""
         if not remote.port:
             way = self.endpoint.circuits.way(remote)
             if way is None:
                 return
             data, remote = way[0] + data, way[1]
-        self._network.send(self.node, data, remote)
+        self._network.send(self.node, data, remote, ttl)
 
     # --- what the endpoint says ------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class Port:
     def _on_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
-                self._send(output.data, output.remote)
+                self._send(output.data, output.remote, output.ttl)
             case Record():
                 self._on_record(output)
             case Confirm():

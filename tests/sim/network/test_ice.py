@@ -22,7 +22,7 @@ from overlay.core.types import Address, Negotiated
 from overlay.core.wire.messages import Ping
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
-from overlay.sim.network.nat import Fate
+from overlay.sim.network.nat.firewalls import Fate
 from overlay.sim.node import SimNode
 from overlay.sim.scenario import liveness
 from overlay.sim.world import World

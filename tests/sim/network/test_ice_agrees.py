@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 
 from overlay.core.types import Address
-from overlay.sim.network.nat import Firewalls
+from overlay.sim.network.nat.firewalls import Firewalls
 from overlay.sim.scenario.reading import read
 from overlay.sim.scenario.running import run
 from tests.soak import everyday

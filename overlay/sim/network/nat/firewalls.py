@@ -1,10 +1,12 @@
-"""NAT boxes and firewalls: what becomes of a datagram at its sender's and at its receiver's.
+"""Firewalls, and what boxes are to the network: what becomes of a datagram at either end.
 
 A datagram passes the box of its sender as it leaves and the box of its receiver as it arrives. A
-box is a function of the datagram's two addresses, which may remember what it saw.
+box is a function of the datagram's two addresses, which may remember what it saw. Where routers
+count (`overlay.sim.network.nat.homes`), a datagram that has a TTL of its own passes `Hops` instead.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from overlay.core.limits import BoundedDict
 from overlay.core.types import Address
@@ -16,6 +18,24 @@ Fate = Callable[[Address, Address], tuple[Address, Address] | None]
 
 A NAT box gives a datagram that leaves another source, and one that arrives another target.
 """
+
+TTL = 64
+"""Routers that a datagram passes at most if nothing else is said (RFC 1700)."""
+Way = tuple[Address, Address, int]
+"""Source, target, and how many more routers a datagram may pass."""
+
+
+class Hops(Protocol):
+    """Boxes and routers that count: what passes too many of them dies on the way (RFC 791)."""
+
+    def outward(self, source: Address, target: Address, ttl: int) -> Way | None:
+        """As it comes to the box of its receiver, if it does."""
+        ...
+
+    def inward(self, source: Address, target: Address, ttl: int) -> Way | None:
+        """As it comes to its receiver, if it does."""
+        ...
+
 
 REMEMBERED_MAX = 1024
 """Addresses to which a firewalled node has sent, at most; the one longest ago is forgotten."""

@@ -1,0 +1,1 @@
+"""What stands before nodes: firewalls, NATs of every kind (RFC 4787), the routers behind them."""

@@ -68,6 +68,10 @@ class Settings:
     """Bytes in a day that we relay at most (``relay.bytes_per_day``)."""
     circuits: bool = True
     """Whether peers that cannot be reached otherwise are reached through relays."""
+    prediction: bool = True
+    """Whether links are got off relays by foretelling ports (``nat.prediction``)."""
+    birthday: bool = True
+    """The same by many sockets and many probes (``nat.birthday``), if there can be so many."""
     relay_only: bool = False
     """Whether others learn no address of this host, and reach it over circuits alone
     (``links.relay_only``; decision 0038)."""

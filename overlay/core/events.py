@@ -1,4 +1,4 @@
-"""What goes into the core and what comes out of it: facts and commands in, imperatives out."""
+"""One idea: what goes into the core and what comes out: facts and commands in, imperatives out."""
 
 from typing import Any
 
@@ -16,7 +16,10 @@ from overlay.core.types import (
     LowTtl,
     PeerId,
     PortId,
+    PunchEnd,
+    PunchRole,
     RequestId,
+    Technique,
 )
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import GossipPart, Message
@@ -121,6 +124,24 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
     transaction: bytes
     remote: Address
+
+
+class Foretold(msgspec.Struct, frozen=True, gc=False):
+    """A fresh socket of ours probably has one of these ports towards the peer of `link`: tell it.
+
+    In the order in which our NAT gives them.
+    """
+
+    link: LinkId
+    round: int
+    ports: tuple[int, ...]
+
+
+class PunchOver(msgspec.Struct, frozen=True, gc=False):
+    """A `Punch` has come to nothing; what comes of one otherwise is `PathMoved`."""
+
+    link: LinkId
+    end: PunchEnd
 
 
 class CircuitCarried(msgspec.Struct, frozen=True, gc=False):
@@ -254,6 +275,8 @@ Event = (
     | Malformed
     | Unsent
     | CircuitCarried
+    | Foretold
+    | PunchOver
     | PortOpened
     | PortHeard
     | Seen
@@ -322,6 +345,35 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     timeout: float
     low_ttl: LowTtl | None = None
     """As in `Negotiate`."""
+
+
+class Punch(msgspec.Struct, frozen=True, gc=False):
+    """Help a restart of ICE that is under way by a technique beyond ICE (decision 0040).
+
+    `PathMoved` or `PunchOver` follows. A second one at a time is refused.
+    """
+
+    link: LinkId
+    ufrag: str
+    """Our credentials of that restart: if it is another by now, nothing happens."""
+    technique: Technique
+    role: PunchRole
+    target: Address
+    """Where our neighbours see the peer; of one that opens, the port means nothing."""
+    host: str
+    """Our address at which sockets are opened."""
+    observers: tuple[Address, ...] = ()
+    """Neighbours that tell our sockets their ports."""
+    ttl: int | None = None
+    """Of the packets that open our own NAT; None: the kernel's."""
+
+
+class Aim(msgspec.Struct, frozen=True, gc=False):
+    """The peer of a `Punch` foretells that it will have one of these ports in this round."""
+
+    link: LinkId
+    round: int
+    ports: tuple[int, ...]
 
 
 class Adopt(msgspec.Struct, frozen=True, gc=False):
@@ -455,6 +507,8 @@ Effect = (
     | Prepare
     | Negotiate
     | Restart
+    | Punch
+    | Aim
     | Adopt
     | UseCircuit
     | RelayCircuit

@@ -19,6 +19,7 @@ from overlay.core.events import (
     Effect,
     Event,
     Examine,
+    Foretold,
     Join,
     Leave,
     LinkAlive,
@@ -35,6 +36,7 @@ from overlay.core.events import (
     PortHeard,
     PortOpened,
     Publish,
+    PunchOver,
     Recall,
     Received,
     Rejected,
@@ -70,6 +72,7 @@ from overlay.core.nat.knocking import Neighbour
 from overlay.core.nat.nat import Nat
 from overlay.core.nat.pairs import UNKNOWN
 from overlay.core.nat.reflexive import Reflexive
+from overlay.core.punch.sights import Witness
 from overlay.core.relay.circuits import (
     CircuitFact,
     Circuits,
@@ -94,6 +97,7 @@ from overlay.core.routing.routing import Routing
 from overlay.core.snapshots import Snapshots
 from overlay.core.timers import NEVER
 from overlay.core.types import (
+    Address,
     Crypto,
     GoodbyeCode,
     LinkId,
@@ -146,7 +150,9 @@ class Overlay(Snapshots):
             self._membership,
             self._circuits,
             self._nat_words,
+            self._neighbours,
         )
+        self._witness = Witness(self._seen_at)
         self._inviting = Inviting(context, self._links, self._connecting, book, self._reflexive)
         # Peers whom a command asked to be linked to: their links stay.
         self._kept: dict[PeerId, None] = {}
@@ -168,6 +174,8 @@ class Overlay(Snapshots):
                 pass  # The due timers above were the point.
             case PortOpened() | PortHeard() | Seen():
                 self._renew_if(self._nat.on_port(event, now), now)
+            case Foretold() | PunchOver():
+                self._on_stuck(self._connecting.on_punch(event, None, now), now)
             case CircuitCarried(circuit, size):
                 self._serving.on_carried(circuit, size, now)
             case Unsent():
@@ -232,6 +240,8 @@ class Overlay(Snapshots):
         remote, local = link.facts.remote, link.facts.local
         if is_circuit(remote):
             return  # who relays it sees us elsewhere than the peer does
+        if all(local.port != each.port for each in self._reflexive.listening):
+            return  # nor is a further socket seen where the node's own is
         self._renew_if(self._reflexive.vote(link.peer, link.mapped, remote, local), now)
         if before not in (None, link.mapped):
             self._links.show_path(link, now)
@@ -252,6 +262,14 @@ class Overlay(Snapshots):
     def _neighbours(self) -> list[Neighbour]:
         alive = self._links.alive()
         return [self._neighbour(link, link.peer) for link in alive if link.peer is not None]
+
+    def _seen_at(self, peer: PeerId) -> Address | None:
+        """Where others may hear from us that we see this neighbour; not one that is hidden."""
+        link, record = self._links.by_peer.get(peer), self._book.get(peer)
+        if link is None or is_circuit(link.facts.remote):
+            return None
+        hidden = record is None or record.token is None
+        return None if hidden or link.state is LinkState.SILENT else link.facts.remote
 
     def _tell(self, peer: PeerId, message: m.KnockMessage) -> None:
         link = self._links.by_peer.get(peer)
@@ -460,6 +478,11 @@ class Overlay(Snapshots):
             case m.KnockAsk() | m.KnockPass() | m.Knocked() | m.KnockRefuse():
                 neighbour = self._neighbour(link, peer)
                 self._renew_if(self._nat.on_message(neighbour, message, now), now)
+            case m.SightAsk(asked):
+                sight = self._witness.answer(peer, PeerId(asked), now)
+                self._context.emit(Transmit(link.id, sight))
+            case m.Sight() | m.Foretell():
+                self._on_stuck(self._connecting.on_punch(message, peer, now), now)
             case m.CircuitAsk() | m.CircuitOffer() | m.CircuitAccept():
                 self._on_circuit_wanted(peer, message, now)
             case m.CircuitReady() | m.CircuitRefuse() | m.CircuitClose():

@@ -71,7 +71,28 @@ class Technique(StrEnum):
     LOW_TTL = "low-ttl"
     """The answerer's first checks towards what became the path had a low TTL (decision 0039)."""
     PREDICTION = "prediction"
+    """A fresh socket's next port was told by those that a NAT had numbered just before."""
     BIRTHDAY = "birthday"
+    """One of many sockets was met by one of many probes to ports drawn by chance."""
+
+
+class PunchRole(StrEnum):
+    """What an end does in a technique beyond ICE (decision 0040)."""
+
+    OPENS = "opens"
+    """Its NAT gives it another port for every peer: it sends from fresh sockets of its own."""
+    PROBES = "probes"
+    """It is where its observers see it, and sends to ports that the other end may have."""
+    BOTH = "both"
+    """Each end opens, and probes at the ports that the other end foretells."""
+
+
+class PunchEnd(StrEnum):
+    """Why a technique has come to nothing."""
+
+    UNANSWERED = "unanswered"  # it had its time, or its rounds
+    SOCKETS = "sockets"  # there were none for it
+    UNSAMPLED = "unsampled"  # no neighbour said which port a fresh socket got
 
 
 class EndReason(StrEnum):

@@ -271,6 +271,26 @@ class NatSection(Table, frozen=True, kw_only=True):
         ),
     ] = 4
 
+    prediction: Annotated[
+        bool,
+        Meta(
+            description="Whether a relayed link is made direct by foretelling the ports of a NAT "
+            "that numbers them, this node's or the peer's.",
+            extra={"source": "measured"},
+        ),
+    ] = True
+
+    birthday: Annotated[
+        bool,
+        Meta(
+            description="Whether a relayed link is made direct past a NAT that draws ports by "
+            "chance, this node's or the peer's: 256 sockets at that end, up to 2,500 probes of "
+            "the other's in five seconds, at an address that two neighbours see the peer at. "
+            "It takes 384 file descriptors (`ulimit -n`).",
+            extra={"source": "measured"},
+        ),
+    ] = True
+
     knock: Annotated[
         bool,
         Meta(

@@ -18,6 +18,7 @@ from overlay.api import Message
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     ClockSet,
     Deliver,
@@ -31,6 +32,7 @@ from overlay.core.events import (
     Negotiate,
     OpenPort,
     Prepare,
+    Punch,
     Received,
     Rejected,
     RelayCircuit,
@@ -259,7 +261,7 @@ class Driver:
                 self._transport.perform(effect)
             case UseCircuit() | RelayCircuit() | DropCircuit():
                 self._transport.perform(effect)
-            case OpenPort() | SendFrom() | Await():
+            case OpenPort() | SendFrom() | Await() | Punch() | Aim():
                 self._transport.perform(effect)
             case Admit(link, peer):
                 self._transport.perform(effect)

@@ -57,6 +57,7 @@ from overlay.node.store import RECORDS_PER_BOOT, Memory
 from overlay.node.streaming import Handler, Streaming
 from overlay.node.words import plain
 from overlay.transport.interface import Starting, Transport
+from overlay.transport.udp.further import has_descriptors
 from overlay.version import __version__
 
 MAX_EVENT_FEEDS = 256
@@ -148,6 +149,8 @@ class Node:
             links_max=links.max,
             passive_size=links.passive,
             low_ttl=self.config.nat.low_ttl,
+            prediction=self.config.nat.prediction,
+            birthday=self.config.nat.birthday and has_descriptors(),
             knock=self.config.nat.knock,
             guest_stay=parse_duration(links.guests),
             relay=relay.serve,

@@ -9,6 +9,7 @@ import trio
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     Dial,
     DropCircuit,
@@ -17,6 +18,7 @@ from overlay.core.events import (
     Negotiate,
     OpenPort,
     Prepare,
+    Punch,
     RelayCircuit,
     Restart,
     SendFrom,
@@ -27,9 +29,10 @@ from overlay.core.types import Address, Candidate, IceCredentials, LinkId, PathK
 from overlay.transport.streams import MeshStream, OnStream
 
 LinkEffect = Dial | Prepare | Negotiate | Restart | Adopt | Transmit | Admit | Hangup
+PunchEffect = Punch | Aim
 CircuitEffect = UseCircuit | RelayCircuit | DropCircuit
 PortEffect = OpenPort | SendFrom | Await
-TransportEffect = LinkEffect | CircuitEffect | PortEffect
+TransportEffect = LinkEffect | CircuitEffect | PortEffect | PunchEffect
 """The effects of the core that a transport performs."""
 
 

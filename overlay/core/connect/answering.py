@@ -21,6 +21,7 @@ from overlay.core.connect.offers import (
     to_candidates,
     to_entries,
 )
+from overlay.core.connect.punching import PUNCH_TIMEOUT, Punching, common
 from overlay.core.connect.table import PEERS_MAX, Table
 from overlay.core.context import Context
 from overlay.core.events import Negotiate, Restart
@@ -30,6 +31,7 @@ from overlay.core.membership.link_uses import GUESTS_MAX
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.prekeys import sealing_key
 from overlay.core.nat.reflexive import Reflexive
+from overlay.core.punch.plan import Plan, plan
 from overlay.core.types import (
     Candidate,
     EndReason,
@@ -58,6 +60,7 @@ class Answering:
     reflexive: Reflexive
     membership: Membership
     detours: Detours
+    punching: Punching
     _offers: OfferReader = field(init=False)
     # When each peer last had us restart ICE.
     _restarted: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
@@ -95,6 +98,7 @@ class Answering:
         known = link if link is not None and link.facts.attempt == body.restarts else None
         declined = self._why_declined(peer, known, now)
         hidden = self.table.is_hidden(peer)
+        chosen = self._plan(body) if known is not None and declined is None else None
         local, low_ttl = IceCredentials("", ""), None
         candidates = () if hidden else self.reflexive.candidates()
         if declined is None and hidden:
@@ -103,7 +107,9 @@ class Answering:
             low_ttl = self._low_ttl(body, via, hops)
             attempts.technique = Technique.LOW_TTL if low_ttl else Technique.ICE
             if known is not None:
-                local = self._restart(known, body, candidates, low_ttl, now)
+                if chosen is not None:
+                    attempts.technique = chosen.technique
+                local = self._restart(known, body, candidates, low_ttl, chosen, now)
             else:
                 attempts.since[Rung.OFFER] = now
                 local = self._accept(attempts, body, candidates, low_ttl, via, hops)
@@ -127,12 +133,19 @@ class Answering:
             relays=self._relays(body, now) if may_meet else [],
             low_ttl=low_ttl.ttl or 0 if low_ttl else 0,
             low_for=round(1000 * low_ttl.seconds) if low_ttl else 0,
+            techniques=[chosen.technique.value] if chosen and not hidden else [],
         )
         self.table.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
         if may_meet:
             self.detours.meet_soon(attempts, body.relays, now)
         if self.table.links.is_up(peer) and not attempts.busy:
             self.table.discard(peer)
+
+    def _plan(self, body: OfferBody) -> Plan | None:
+        """What to do beyond ICE for the link that is to be restarted."""
+        peer = PeerId(body.sender)
+        able = common(self.punching.free(peer), body.techniques)
+        return plan(self.table.nat(), self.table.history.nat_of(peer), able)
 
     def _low_ttl(self, body: OfferBody, via: PeerId, hops: int) -> LowTtl | None:
         """Whether, and for how long, what we send first is to die before it arrives."""
@@ -160,9 +173,11 @@ class Answering:
 
     def _why_declined(self, peer: PeerId, known: Link | None, now: float) -> Declined | None:
         """Why the offer cannot be accepted now, if so; `known`: the link to be restarted."""
-        if self.table.is_hopeless(peer):
+        if self.table.is_hopeless(peer) and (known is None or self.punching.is_forbidden(peer)):
             return Declined.NATS
         if known is not None:
+            if self.table.is_hopeless(peer) and not self.punching.free(peer):
+                return Declined.BUSY
             recent = now < self._restarted.get(peer, -RESTART_INTERVAL) + RESTART_INTERVAL
             return Declined.BUSY if recent else None
         if len(self.table.links.by_peer) >= self.context.settings.links_max + GUESTS_MAX:
@@ -176,11 +191,14 @@ class Answering:
         body: OfferBody,
         candidates: tuple[Candidate, ...],
         low_ttl: LowTtl | None,
+        chosen: Plan | None,
         now: float,
     ) -> IceCredentials:
         """Restart ICE as the answerer; returns our credentials for the answer."""
-        self._restarted.put(PeerId(body.sender), now)
+        peer = PeerId(body.sender)
+        self._restarted.put(peer, now)
         local = new_credentials(self.context)
+        named = chosen is None or chosen.ice_first
         self.context.emit(
             Restart(
                 link=link.id,
@@ -188,11 +206,13 @@ class Answering:
                 local=local,
                 remote=IceCredentials(body.ufrag, body.password),
                 candidates=candidates,
-                remote_candidates=to_candidates(body.candidates),
-                timeout=ICE_TIMEOUT,
+                remote_candidates=to_candidates(body.candidates) if named else (),
+                timeout=ICE_TIMEOUT if chosen is None else PUNCH_TIMEOUT,
                 low_ttl=low_ttl,
             )
         )
+        if chosen is not None:
+            self.punching.begin(peer, link.id, body.request, local.ufrag, chosen, now)
         return local
 
     def _accept(

@@ -101,6 +101,10 @@ class Offering:
     candidates: tuple[Candidate, ...]
     digest: bytes
     sent_at: float
+    nat: list[str]
+    """What it says of our NAT."""
+    techniques: list[str]
+    """What it says that we can do beyond ICE."""
     restarts: bytes = b""
     """The attempt of the association on which ICE is to be restarted, if there is one."""
     known: bool = True

@@ -28,13 +28,15 @@ from overlay.core.connect.detour import Detours
 from overlay.core.connect.dialling import Dialling
 from overlay.core.connect.history import Outcome, Rung
 from overlay.core.connect.offering import OwnOffers
+from overlay.core.connect.punching import ICE_SHARE, Punching
 from overlay.core.connect.table import COMMAND_RETRY, DOUBLINGS_MAX, PEERS_MAX, Failed, Table
 from overlay.core.context import Context
-from overlay.core.events import Rejected, Resolved
+from overlay.core.events import Foretold, PunchOver, Rejected, Resolved
 from overlay.core.limits import BoundedDict
 from overlay.core.link.links import Link, Links, LinkState
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.records import RecordBook
+from overlay.core.nat.knocking import Neighbour
 from overlay.core.nat.pairs import cause
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.relay.circuits import Circuits
@@ -50,7 +52,7 @@ from overlay.core.types import (
     RequestId,
 )
 from overlay.core.wire.documents import InviteBody
-from overlay.core.wire.messages import Answer, Offer
+from overlay.core.wire.messages import Answer, Foretell, Offer, Sight
 from overlay.errors import Failure
 
 STAGGER = 0.25
@@ -91,14 +93,16 @@ class Connecting:
         membership: Membership,
         circuits: Circuits,
         nat: Callable[[], list[str]],
+        neighbours: Callable[[], list[Neighbour]],
     ) -> None:
         """`nat`: what is known of our NAT, in the words of offers; empty: nothing."""
         self.context, self.links, self.routing = context, links, routing
         self.table = table = Table(context, links, routing, book, reflexive, nat)
         self._dialling = dialling = Dialling(context, table, reflexive, circuits)
         self._detours = detours = Detours(context, table, dialling, circuits, membership)
-        self._offers = OwnOffers(context, table, reflexive, membership, detours)
-        self._answering = Answering(context, table, reflexive, membership, detours)
+        self._punching = punching = Punching(context, table, neighbours)
+        self._offers = OwnOffers(context, table, reflexive, membership, detours, punching)
+        self._answering = Answering(context, table, reflexive, membership, detours, punching)
         # When a round beside each link began.
         self._climbed: BoundedDict[PeerId, float] = BoundedDict(PEERS_MAX)
 
@@ -295,9 +299,11 @@ class Connecting:
         link = self.links.by_peer.get(attempts.peer)
         if link is None or link.facts.path is not PathKind.RELAYED or link.inbound:
             return
-        if self.table.is_hopeless(attempts.peer) or self.table.is_hidden(attempts.peer):
+        if self._punching.is_forbidden(attempts.peer) or self.table.is_hidden(attempts.peer):
             return  # until either network is another one, or for ever
         pause = min(UPGRADE_MAX, UPGRADE_FIRST * 2**attempts.failures)
+        if not attempts.failures and self._punching.may_help(attempts.peer):
+            pause = 0.0  # Nothing beyond ICE has been tried yet.
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
         soonest = self.table.signalling.poisoned_until(attempts.peer)
         self.table.timers.set((Due.UPGRADE, attempts.peer), max(now + pause, soonest))
@@ -306,6 +312,9 @@ class Connecting:
         """Our network is another one: what was in vain may work now."""
         self.table.history.forget()
         self.table.signalling.forget()
+        punched = self.table.by_peer.get(self._punching.on_surroundings() or PeerId(b""))
+        if punched is not None:
+            self.table.abandon(punched)
         for peer, link in self.links.by_peer.items():
             if link.facts.path is PathKind.RELAYED and not link.inbound:
                 self.table.of(peer).failures = 0
@@ -326,7 +335,46 @@ class Connecting:
             self.table.discard(attempts.peer)
             return []
         offers = self.context.settings.offers and not self.table.is_hidden(attempts.peer)
+        if self._has_had_its_moment(attempts):
+            self.table.abandon(attempts)
         return self._offer(attempts, now) if offers and not attempts.busy else []
+
+    def _has_had_its_moment(self, attempts: Attempts) -> bool:
+        """Whether ICE for another link goes on while one stands over a circuit, to be restarted."""
+        offering = attempts.offering
+        if offering is None or not offering.answered or offering.restarts:
+            return False
+        return offering.link not in self.links.by_id and self._punching.may_help(attempts.peer)
+
+    # --- beyond ICE ------------------------------------------------------------------------------
+
+    def on_punch(
+        self, fact: Foretold | PunchOver | Sight | Foretell, peer: PeerId | None, now: float
+    ) -> list[PeerId]:
+        """What our port says of a technique under way, or this neighbour."""
+        over = None
+        match fact:
+            case Foretold():
+                self._punching.on_foretold(fact)
+            case PunchOver():
+                over = self._punching.on_over(fact)
+            case Sight() if peer is not None:
+                over = self._punching.on_sight(peer, fact)
+            case Foretell() if peer is not None:
+                self._punching.on_foretell(peer, fact)
+            case _:
+                pass
+        return self._on_punch_over(over, now)
+
+    def _on_punch_over(self, over: tuple[PeerId, str] | None, now: float) -> list[PeerId]:
+        """A technique has come to nothing: so has the offer that it was part of, if it was ours."""
+        attempts = self.table.by_peer.get(over[0]) if over is not None else None
+        if over is None or attempts is None or attempts.offering is None:
+            return []
+        if not attempts.offering.answered or not attempts.offering.restarts:
+            return []
+        self.table.abandon(attempts)
+        return self._fail(Failed(attempts, Rung.OFFER, Failure.TIMEOUT, over[1]), now)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -345,6 +393,8 @@ class Connecting:
             self._detours.on_up(attempts, link)
             if not attempts.busy:
                 self._upgrade_later(attempts, now)
+            elif not self.links.by_peer[peer].inbound and self._punching.may_help(peer):
+                self.table.timers.set((Due.UPGRADE, peer), now + ICE_SHARE)
         else:
             self._call_off(attempts, link, now)
 
@@ -382,6 +432,7 @@ class Connecting:
         if link.peer is None:
             return
         self._climbed.pop(link.peer, None)
+        self._punching.on_path(link.id)
         if link.facts.path is PathKind.RELAYED:
             attempts = self.table.of(link.peer)
             if not attempts.busy:
@@ -467,6 +518,7 @@ class Connecting:
                 case _:
                     assert_never(due)
         stuck = [peer for each in failed for peer in self._fail(each, now)]
+        stuck += self._on_punch_over(self._punching.on_time(now), now)
         stuck += [peer for each in beside for peer in self._offer_beside(each, now)]
         stuck += [peer for each in climbing for peer in self._climb(each, now)]
         for each in relaying:

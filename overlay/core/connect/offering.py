@@ -19,6 +19,7 @@ from overlay.core.connect.offers import (
     to_candidates,
     to_entries,
 )
+from overlay.core.connect.punching import PUNCH_TIMEOUT, Punching, common
 from overlay.core.connect.table import Failed, Table
 from overlay.core.context import Context
 from overlay.core.events import Negotiate, Prepare, Restart
@@ -26,9 +27,10 @@ from overlay.core.link.links import Expected
 from overlay.core.membership.membership import Membership
 from overlay.core.membership.prekeys import sealing_key
 from overlay.core.nat.reflexive import Reflexive
+from overlay.core.punch.plan import plan
 from overlay.core.routing.next_hop import OFFER_TTL
 from overlay.core.routing.requests import Undeliverable, base_of, new_request
-from overlay.core.types import IceCredentials, Negotiated, PeerId, Technique
+from overlay.core.types import IceCredentials, LinkId, Negotiated, PeerId, Technique
 from overlay.core.wire.documents import AnswerBody, OfferBody
 from overlay.core.wire.messages import Answer, Offer
 from overlay.errors import Failure
@@ -68,6 +70,7 @@ class OwnOffers:
     reflexive: Reflexive
     membership: Membership
     detours: Detours
+    punching: Punching
 
     def may_send(self, attempts: Attempts, now: float) -> bool:
         """Whether an offer is worth its price: beside a link only if a neighbour knows the way.
@@ -122,10 +125,14 @@ class OwnOffers:
             relays=self.detours.named(peer, now) if attempts.waiting else [],
             nat=self.table.nat(),
             round_trip=self.table.signalling.round_trip_to(peer),
+            techniques=self.punching.free(peer) if restarts else [],
         )
         offer, digest = seal_offer(self.context, body, prekey)
         link = self.table.links.new_id()
-        offering = Offering(link, request, attempt, local, candidates, digest, now, restarts)
+        offering = Offering(
+            link, request, attempt, local, candidates, digest, now, body.nat, body.techniques,
+            restarts,
+        )  # fmt: skip
         attempts.offering = offering
         attempts.since[Rung.OFFER], attempts.technique = now, None
         self.table.by_request[request] = peer
@@ -154,13 +161,13 @@ class OwnOffers:
         if body.accepted:
             self.table.timers.set((Due.OFFER, attempts.peer), now + ATTEMPT_TIMEOUT)
             self.detours.meet_soon(attempts, body.relays, now)
-            return self._on_accepted(attempts, attempts.offering, body, via)
+            return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)
         text = DECLINED.get(body.reason, f"the peer declined: {body.reason[:80]}")
         return Failed(attempts, Rung.OFFER, Failure.REFUSED, text)
 
     def _on_accepted(
-        self, attempts: Attempts, offering: Offering, body: AnswerBody, via: PeerId
+        self, attempts: Attempts, offering: Offering, body: AnswerBody, via: PeerId, now: float
     ) -> Failed | None:
         """The peer has restarted the association, or does not know it and wants another."""
         offering.answered = True
@@ -175,19 +182,33 @@ class OwnOffers:
             text = "the link was lost before it could be restarted"
             return Failed(attempts, Rung.OFFER, Failure.TIMEOUT, text)
         else:
-            self.context.emit(
-                Restart(
-                    link=link.id,
-                    controlling=True,
-                    local=offering.local,
-                    remote=IceCredentials(body.ufrag, body.password),
-                    candidates=offering.candidates,
-                    remote_candidates=to_candidates(body.candidates),
-                    timeout=ICE_TIMEOUT,
-                    low_ttl=offerers(offering.candidates, body),
-                )
-            )
+            self._restart(attempts, offering, link.id, body, now)
         return None
+
+    def _restart(
+        self, attempts: Attempts, offering: Offering, link: LinkId, body: AnswerBody, now: float
+    ) -> None:
+        """Look for another path of the link, by what the answer has chosen if ICE will not do."""
+        able = common(offering.techniques, body.techniques)
+        chosen = plan(offering.nat, self.table.history.nat_of(attempts.peer), able)
+        named = chosen is None or chosen.ice_first
+        self.context.emit(
+            Restart(
+                link=link,
+                controlling=True,
+                local=offering.local,
+                remote=IceCredentials(body.ufrag, body.password),
+                candidates=offering.candidates,
+                remote_candidates=to_candidates(body.candidates) if named else (),
+                timeout=ICE_TIMEOUT if chosen is None else PUNCH_TIMEOUT,
+                low_ttl=offerers(offering.candidates, body),
+            )
+        )
+        if chosen is not None:
+            attempts.technique = chosen.technique
+            self.table.timers.set((Due.OFFER, attempts.peer), now + PUNCH_TIMEOUT)
+            ufrag = offering.local.ufrag
+            self.punching.begin(attempts.peer, link, offering.request, ufrag, chosen, now)
 
     def _start_ice(self, peer: PeerId, offering: Offering, body: AnswerBody, via: PeerId) -> None:
         offering.known = True

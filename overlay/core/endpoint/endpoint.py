@@ -36,6 +36,7 @@ from overlay.core.endpoint.dtls_cookie import (
     parse_client_hello,
 )
 from overlay.core.endpoint.outputs import (
+    CloseSockets,
     Confirm,
     Description,
     EndpointOutput,
@@ -43,11 +44,14 @@ from overlay.core.endpoint.outputs import (
     Record,
     Send,
 )
+from overlay.core.endpoint.punching import Punching
+from overlay.core.endpoint.redials import Redials
 from overlay.core.endpoint.refusals import Refusals
 from overlay.core.endpoint.routes import Route, Routes
 from overlay.core.endpoint.strangers import Strangers
 from overlay.core.events import (
     Adopt,
+    Aim,
     CircuitCarried,
     Dial,
     DialFailed,
@@ -59,6 +63,7 @@ from overlay.core.events import (
     Mapped,
     Negotiate,
     Prepare,
+    Punch,
     RelayCircuit,
     Restart,
     Seen,
@@ -69,12 +74,11 @@ from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
 from overlay.core.ice.lite import (
     GENERATIONS,
-    RESTART_PATIENCE,
     HalfOpenCheck,
     LiteSession,
 )
 from overlay.core.ice.outputs import AddressPair
-from overlay.core.limits import HALF_OPEN_MAX, BoundedDict, HalfOpen, TokenBuckets
+from overlay.core.limits import BoundedDict, HalfOpen
 from overlay.core.timers import Timers
 from overlay.core.types import Address, Candidate, EndReason, LinkId, PathKind, Random
 
@@ -84,14 +88,13 @@ INBOUND_MAX = 1024
 """Associations that direct dials may make (guess)."""
 PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
-TRIES = 10.0
-"""Records a second that are tried on one association because its dialler may have restarted ICE,
-and as many at once (guess)."""
 HEARD_INTERVAL = 0.1
 """Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
 HEARTBEAT_BYTES = 128
 """What an encrypted HEARTBEAT with its nonce takes at most, for what an address may be sent."""
 
+_OF_NO_LINK = Send | Record | Seen | CircuitCarried | CloseSockets
+"""Outputs that stay when a link is closed."""
 _REQUEST = b"\x00\x01"
 _SUCCESS = b"\x01\x01"  # first bytes of a Binding request and of its success response (RFC 8489 §5)
 
@@ -114,15 +117,15 @@ class Endpoint:
         self._judged_at = 0.0  # when silence was last judged
         self._asked: BoundedDict[bytes, tuple[LinkId, Address]] = BoundedDict(TRANSACTIONS_MAX)
         self._answered: BoundedDict[bytes, AddressPair] = BoundedDict(TRANSACTIONS_MAX)
-        # Nonces that ask whether a dial is an older one, restarted; and how often that is tried.
-        self._restarts: BoundedDict[bytes, HalfOpenCheck] = BoundedDict(HALF_OPEN_MAX)
-        self._tries = TokenBuckets[LinkId](TRIES, TRIES)
+        self._redials = Redials()
         self._timers: Timers[LinkId] = Timers()
         self._next_link = 1
         self._hosts: tuple[Candidate, ...] = ()
         self._outputs: deque[EndpointOutput] = deque()
         self._strangers = Strangers(dial_key, cookie_key, self.counters, self._outputs.append)
         self.wait_for = self._strangers.wait_for
+        self._punching = Punching(random, self.counters, self._outputs.append)
+        self.opened = self._punching.opened
         # The shell asks it where datagrams of circuits go (`forward`, `arrived`, `way`).
         self.circuits = Circuits(self.counters, self._outputs.append)
 
@@ -139,7 +142,9 @@ class Endpoint:
     # --- what the core wants ----------------------------------------------------------------------
 
     def perform(
-        self, effect: Dial | Prepare | Negotiate | Restart | Adopt | CircuitEffect, now: float
+        self,
+        effect: Dial | Prepare | Negotiate | Restart | Punch | Aim | Adopt | CircuitEffect,
+        now: float,
     ) -> None:
         """Begin an attempt, or go on with it: `Secure` or `DialFailed` follows in time.
 
@@ -156,6 +161,8 @@ class Endpoint:
                 self._negotiate(effect, now)
             case Restart():
                 self._restart(effect, now)
+            case Punch() | Aim():
+                self._punching.perform(effect, self._links.get(effect.link), now)
             case Adopt():
                 self._adopt(effect)
             case UseCircuit() | RelayCircuit() | DropCircuit():
@@ -202,6 +209,7 @@ class Endpoint:
         if association.restarting is not None:
             self._names.pop(association.restarting.agent.local.ufrag, None)
             association.restarting = None
+            self._punching.stop(association.link)
 
     def _take_over(self, association: Association) -> None:
         """From now on the association is what its restarted agent says."""
@@ -235,6 +243,7 @@ class Endpoint:
         if not is_circuit(donor.pair[0]):
             self._call_off(heir)  # Else what it looks for is better than what it gets.
         associations.exchange_ice(heir, donor)
+        self._punching.exchange(heir.link, donor.link)
         for association in (heir, donor):
             for name in association.names:
                 self._names[name] = association.link
@@ -297,7 +306,7 @@ class Endpoint:
         """The nonce of a `Confirm` has come back, encrypted, in a datagram between these two."""
         association = self._links.get(link)
         if association is not None:
-            check = self._restarts.pop(nonce, None)
+            check = self._redials.answered(nonce)
             association.ice.acknowledged(now)
             if association.ice.confirmed(nonce, remote, local, now) and check is not None:
                 self._on_restarted(association, check)
@@ -331,7 +340,7 @@ class Endpoint:
         kept = [
             output
             for output in self._outputs
-            if isinstance(output, Send | Record | Seen | CircuitCarried) or output.link != link
+            if isinstance(output, _OF_NO_LINK) or output.link != link
         ]
         self._outputs.clear()
         self._outputs.extend(kept)
@@ -368,7 +377,8 @@ class Endpoint:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` wants to be called."""
-        deadlines = self._timers.next_deadline(), self.circuits.next_deadline()
+        others = self.circuits.next_deadline(), self._punching.next_deadline()
+        deadlines = (self._timers.next_deadline(), *others)
         return min((each for each in deadlines if each is not None), default=None)
 
     def poll(self) -> EndpointOutput | None:
@@ -384,6 +394,7 @@ class Endpoint:
         """Do what is due at `now`."""
         self._judged_at = now
         self.circuits.handle_timeout(now)
+        self._punching.handle_timeout(now)
         for link in self._timers.pop_due(now):
             association = self._links.get(link)
             if association is None:
@@ -457,29 +468,12 @@ class Endpoint:
             self._look_for_restart(username, pair, now)
 
     def _look_for_restart(self, username: str, pair: AddressPair, now: float) -> None:
-        """A dial that we do not know may be one that we do, with ICE restarted (RFC 8445 §9).
-
-        It goes on with encrypted records and no ClientHello. Which of several associations with
-        its token it belongs to only decrypting shows, so one alone is asked and tried: the one of
-        the same attempt, else, when no ClientHello has come for a while, the likeliest. A HEARTBEAT
-        of that association goes there, and its answer is what proves the restart.
-        """
+        """A dial that we do not know may be one that we do, with ICE restarted (RFC 8445 §9)."""
         check = self._strangers.checks.get(username, now)
-        if check is None or pair not in check.pairs:
-            return
-        candidates = [each for each in self._links.values() if each.may_be_restarted_by(check)]
-        best = max(candidates, key=lambda each: each.likeness(check, pair), default=None)
-        if best is None or best.claim is None:
-            return
-        again = best.claim.attempt == check.claim.attempt
-        if not (again or now >= check.begun_at + RESTART_PATIENCE):
-            return
-        check.restart(best.link)
-        if isinstance(best.ice, LiteSession):
-            nonce = best.ice.ask_restarted(pair, now)
-            if nonce is not None:
-                self._restarts.put(nonce, check)
-            self._settle(best)
+        if check is not None and pair in check.pairs:
+            asked = self._redials.ask(check, self._links.values(), pair, now)
+            if asked is not None:
+                self._settle(asked)
 
     def _on_restarted(self, association: Association, check: HalfOpenCheck) -> None:
         """It is the association's own dialler that has checked with these credentials."""
@@ -511,7 +505,8 @@ class Endpoint:
         association = None if link is None else self._links.get(link)
         # RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
         if association is None or pair[0] != asked:
-            self.counters["unknown"] += 1
+            if not self._punching.on_response(response, pair, now):
+                self.counters["unknown"] += 1
             return
         association.validate(asked)  # only who received our check knows its transaction id
         self._routes.join(association, pair)
@@ -544,7 +539,7 @@ class Endpoint:
         check = self._strangers.checks.at(pair, now)
         if check is None or check.restarts is None or check.restarts in sealed:
             return sealed
-        if check.restarts in self._links and self._tries.take(check.restarts, now):
+        if check.restarts in self._links and self._redials.may_try(check.restarts, now):
             return (*sealed, check.restarts)
         return sealed
 
@@ -672,6 +667,7 @@ class Endpoint:
                     continue
                 if restarts and isinstance(output, ice.Selected):
                     self._take_over(association)
+                    self._punching.on_restarted(association.link, output.local)
                 self._on_output(association, output, pair)
                 if association.link not in self._links:
                     return
@@ -742,6 +738,8 @@ class Endpoint:
             self._answered.put(transaction_id, pair)
             self._routes.join(association, pair)
         if data[:2] == _REQUEST:
+            if self._punching.is_quiet(association, remote):
+                return  # as if it were lost: it is sent again
             self._asked.put(transaction_id, (association.link, remote))
         if remote in association.targets:
             self._outputs.append(Send(data, remote, output.local, output.ttl))
@@ -793,6 +791,7 @@ class Endpoint:
         self._prepared.pop(association.link, None)
         self._timers.stop(association.link)
         self._refusals.on_heard(association.link)
+        self._punching.forget(association.link)
         self._half_open.release(association.link)
         self._routes.leave_all(association)
         self.circuits.end(association.link)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from overlay.core.events import (
     CircuitCarried,
     DialFailed,
+    Foretold,
     LinkAlive,
     LinkLost,
     LinkSilent,
     LinkSuspect,
     Mapped,
+    PunchOver,
     Seen,
 )
 from overlay.core.types import (
@@ -128,6 +130,23 @@ class Move:
     technique: Technique | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSockets:
+    """Open so many sockets at this address of ours, and call `Endpoint.opened`: with fewer, if
+    there cannot be so many. What comes in at them is as what comes in at the node's own."""
+
+    link: LinkId
+    host: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSockets:
+    """Close these: nothing runs over them any more."""
+
+    sockets: tuple[Address, ...]
+
+
 Ended = DialFailed | LinkLost
 """The link is gone, and its id with it. The core has not heard of an inbound direct dial (ids that
 are odd) before it is open: its `DialFailed` is for the shell alone."""
@@ -144,6 +163,10 @@ EndpointOutput = (
     | LinkAlive
     | LinkSilent
     | CircuitCarried
+    | OpenSockets
+    | CloseSockets
+    | Foretold
+    | PunchOver
     | Ended
 )
 

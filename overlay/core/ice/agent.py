@@ -13,9 +13,10 @@ authenticated check has come from its new address, and then a nonce that we have
 encrypted, comes back from there (`overlay.core.ice.confirming`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
+from overlay.core.addresses import candidate_priority
 from overlay.core.ice import stun
 from overlay.core.ice.checklist import CandidatePair, CheckList
 from overlay.core.ice.checks import RTO, TA, Nomination, Pacer, Transaction, Transactions
@@ -84,6 +85,8 @@ class IceAgent:
         self._path = Path(self._outputs, secured=secured)
         self._confirmations = Confirmations(random)
         self._low_ttl = Lowered()
+        # By which technique beyond ICE a pair was found, if by one (decision 0040).
+        self.beyond: Callable[[CandidatePair], Technique | None] = _none
 
     @property
     def controlling(self) -> bool:
@@ -447,7 +450,17 @@ class IceAgent:
                 self._outputs.append(found)
 
     def _technique_of(self, pair: CandidatePair, kind: PathKind) -> Technique | None:
-        return None if self._remote_lite else self._low_ttl.technique(pair, kind)
+        if self._remote_lite:
+            return None
+        return self.beyond(pair) or self._low_ttl.technique(pair, kind)
+
+    def stray_check(self) -> bytes:
+        """A check that belongs to no pair, to be sent from and to anywhere.
+
+        Its answer is not awaited: the peer's own check, which follows it, makes a pair (§7.3.1.3).
+        """
+        priority = candidate_priority("prflx")
+        return self._session.check(self._random.randbytes(12), priority, nominate=False)[0]
 
     def _follow(self, pair: CandidatePair, now: float) -> None:
         """The peer may have nominated this valid pair (RFC 8445 §8.1.1)."""
@@ -514,3 +527,7 @@ class IceAgent:
         self._on(AgentEvent.FAIL)
         self._transactions.clear()
         self._outputs.append(Failed(reason))
+
+
+def _none(_: CandidatePair) -> None:
+    return None

@@ -40,6 +40,8 @@ TICKET_MAX = 512
 ATTESTATION_MAX = 512
 RELAYS_MAX = 3
 """Relays that an offer or an answer names (guess)."""
+FORETOLD_MAX = 16
+"""Ports that a socket is foretold to have."""
 VAIN_MAX = 128
 """Places that a request takes along as leading nowhere: twice the nodes that it can pass."""
 MEMBERS_MAX = 16
@@ -188,6 +190,7 @@ _TICKET = Blob(TICKET_MAX, 1)
 _RELAYS = Many(RELAYS_MAX, _INSIDE)
 _MILLISECONDS = Number(0, 2**16 - 1)
 _NAT = Many(3, Text(16))
+_TECHNIQUES = Many(8, Text(16))
 _SAMPLE = Many(SAMPLE_MAX, Blob(RECORD_MAX))
 _VAIN = Many(VAIN_MAX, Number(0, 2**64 - 1))
 _STRUCTS = Many(LIST_MAX, _INSIDE)
@@ -314,6 +317,9 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     m.KnockPass: {"attestation": Blob(ATTESTATION_MAX, 1)},
     m.Knocked: {"request": _TRANSACTION, "port": _WIRE, "stranger": _INSIDE},
     m.KnockRefuse: {"request": _TRANSACTION, "code": _CODE},
+    m.SightAsk: {"peer": _KEY},
+    m.Sight: {"peer": _KEY, "host": Text(45), "port": _WIRE},
+    m.Foretell: {"attempt": _REQUEST, "round": _SMALL, "ports": Many(FORETOLD_MAX, _PORT)},
     d.Signed: {"body": Blob(SEALED_MAX), "signature": _SIGNATURE},
     d.AddressEntry: {"host": Host(), "port": _PORT, "proven": _INSIDE},
     d.TokenEntry: {
@@ -367,6 +373,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "relays": _RELAYS,
         "nat": _NAT,
         "round_trip": _MILLISECONDS,
+        "techniques": _TECHNIQUES,
     },
     d.Ticket: {
         "network": _NETWORK,
@@ -406,6 +413,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "nat": _NAT,
         "low_ttl": Number(0, 255),
         "low_for": _MILLISECONDS,
+        "techniques": _TECHNIQUES,
     },
     d.Grant: {
         "network": _NETWORK,

@@ -128,6 +128,8 @@ class OfferBody(msgspec.Struct, array_like=True, frozen=True):
     """What the sender knows of its NAT: mapping, filtering, allocation of ports."""
     round_trip: int = 0
     """Milliseconds that the recipient's last answer took to come; 0: there was none lately."""
+    techniques: list[str] = []
+    """What the sender can do now, beyond ICE, to get a link off its relay (decision 0040)."""
 
 
 class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
@@ -156,6 +158,8 @@ class AnswerBody(msgspec.Struct, array_like=True, frozen=True):
     the usual one."""
     low_for: int = 0
     """Milliseconds for which they have it at most."""
+    techniques: list[str] = []
+    """What of the offer's both ends do now: one at most."""
 
 
 class Grant(msgspec.Struct, array_like=True, frozen=True):

@@ -440,6 +440,35 @@ class KnockRefuse(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=50
     code: str
 
 
+class SightAsk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=51):
+    """Asks a neighbour at which address it sees another peer that it is linked to."""
+
+    peer: bytes
+
+
+class Sight(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=52):
+    """The sender sees the peer here, by the verified path of their link; to a `SightAsk`."""
+
+    peer: bytes
+    host: str
+    """Empty: it does not, or will not say."""
+    port: int
+
+
+class Foretell(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=53):
+    """The sender's fresh socket probably has one of these ports towards the receiver.
+
+    In a link that runs over a relay, while both ends look for a direct path by prediction.
+    """
+
+    attempt: bytes
+    """The request of the offer that has begun it."""
+    round: int
+    ports: list[int]
+    """In the order in which the sender's NAT gives them."""
+
+
+PunchMessage = SightAsk | Sight | Foretell
 KnockMessage = KnockAsk | KnockPass | Knocked | KnockRefuse
 CircuitMessage = (
     CircuitAsk | CircuitOffer | CircuitAccept | CircuitReady | CircuitRefuse | CircuitClose
@@ -488,5 +517,6 @@ Message = (
     | TreeMessage
     | CircuitMessage
     | KnockMessage
+    | PunchMessage
     | Retired
 )

@@ -14,6 +14,7 @@ from random import Random
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     Dial,
     DropCircuit,
@@ -25,6 +26,7 @@ from overlay.core.events import (
     PortHeard,
     PortOpened,
     Prepare,
+    Punch,
     Received,
     RelayCircuit,
     Restart,
@@ -88,6 +90,8 @@ class IceNetwork(Network):
         """The ports of all nodes besides their own, by address."""
         self._further_at: dict[tuple[SimNode, PortId], Address] = {}
         """And where each is."""
+        self._sockets: dict[Address, SimNode] = {}
+        """More sockets that nodes' own ports read from."""
         self._ports_opened = 0
         self._drawn: tuple[tuple[float, float], Latencies] | None = None
 
@@ -128,7 +132,7 @@ class IceNetwork(Network):
                     self._send(end, effect.message)
             case Hangup(link):
                 self._hang_up(node, link)
-            case Dial() | Prepare() | Negotiate() | Restart() | Adopt():
+            case Dial() | Prepare() | Negotiate() | Restart() | Adopt() | Punch() | Aim():
                 self.port(node).perform(effect)
             case OpenPort():
                 self._open_port(node, effect)
@@ -145,9 +149,35 @@ class IceNetwork(Network):
 
     # --- datagrams ---------------------------------------------------------------------------
 
-    def send(self, node: SimNode, data: bytes, target: Address, ttl: int | None = None) -> None:
-        """A datagram leaves a node's port."""
-        self._leave(node, node.address, data, target, ttl)
+    def send(
+        self,
+        node: SimNode,
+        data: bytes,
+        target: Address,
+        ttl: int | None = None,
+        local: Address | None = None,
+    ) -> None:
+        """A datagram leaves a node's port, or one of the sockets that were opened for it."""
+        source = local if local in self._sockets else node.address
+        self._leave(node, source, data, target, ttl)
+
+    def open_sockets(self, node: SimNode, count: int) -> tuple[Address, ...]:
+        """More sockets of a node."""
+        opened = tuple(self._new_address(node) for _ in range(count))
+        self._sockets.update(dict.fromkeys(opened, node))
+        return opened
+
+    def close_sockets(self, sockets: tuple[Address, ...]) -> None:
+        """They are needed no more."""
+        for each in sockets:
+            if self._sockets.pop(each, None) is not None:
+                del self._by_address[each]
+
+    def _new_address(self, node: SimNode) -> Address:
+        self._ports_opened += 1
+        address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
+        self._by_address[address] = node
+        return address
 
     def _leave(
         self, node: SimNode, source: Address, data: bytes, target: Address, ttl: int | None
@@ -178,7 +208,8 @@ class IceNetwork(Network):
         receiver, source, target = found
         port = self._further.get(target)
         if port is None:
-            self.port(receiver).receive(data, source)
+            local = target if target in self._sockets else receiver.address
+            self.port(receiver).receive(data, source, local)
         else:
             self.feed(receiver, PortHeard(port, data, source))
 
@@ -200,9 +231,7 @@ class IceNetwork(Network):
 
     def _open_port(self, node: SimNode, effect: OpenPort) -> None:
         """Another port of a node, for as long as it is wanted."""
-        self._ports_opened += 1
-        address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
-        self._by_address[address] = node
+        address = self._new_address(node)
         self._further[address] = effect.port
         self._further_at[node, effect.port] = address
         self._clock.schedule_in(effect.seconds, self._close_port, address)
@@ -308,9 +337,12 @@ class IceNetwork(Network):
         heard = receiver.endpoint.circuits.arrived(packet, found[1], receiver.node.address)
         return heard == circuit
 
-    def _passes_leg(self, sender: SimNode, target: Address) -> tuple[SimNode, Address] | None:
+    def _passes_leg(
+        self, sender: SimNode, target: Address, local: Address | None = None
+    ) -> tuple[SimNode, Address] | None:
         """Who would get a packet, and from where as he sees it."""
-        out = self.leaving(sender.address, target)
+        source = local if local in self._sockets else sender.address
+        out = self.leaving(source, target)
         found = None if out is None else self._let_in(sender, out)
         return None if found is None else found[:2]
 
@@ -340,7 +372,7 @@ class IceNetwork(Network):
         if not target.port:
             passes = self._passes_over(end.other.side.port, target, end.side.port)
             return target if passes else None
-        found = self._passes_leg(sender, target)
+        found = self._passes_leg(sender, target, end.other.side.local)
         return found[1] if found is not None and found[0] is end.node else None
 
     def _take_in(self, end: Half, message: Message | None, source: Address) -> None:
@@ -412,7 +444,7 @@ def _itself(address: Address) -> Address:
 def _facts(side: Side) -> LinkFacts:
     return side.secure.facts(
         side.remote,
-        side.port.node.address,
+        side.local,
         side.secure.path,
         side.secure.technique,
         remote_fingerprint=side.handshake.fingerprint,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     Dial,
     DialFailed,
@@ -26,6 +27,7 @@ from overlay.core.events import (
     OpenPort,
     PathMoved,
     Prepare,
+    Punch,
     Received,
     RelayCircuit,
     Restart,
@@ -109,7 +111,7 @@ class Network:
                 self._adopt(node, effect)
             case UseCircuit() | RelayCircuit() | DropCircuit():
                 self._on_circuit(node, effect)
-            case Admit() | OpenPort() | SendFrom() | Await():
+            case Admit() | OpenPort() | SendFrom() | Await() | Punch() | Aim():
                 pass  # there are no datagrams
             case _:
                 raise AssertionError(effect)

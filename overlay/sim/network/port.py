@@ -15,20 +15,24 @@ from overlay.core.endpoint.dtls_cookie import attempt_name
 from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.endpoint.hidden import HiddenEndpoint
 from overlay.core.endpoint.outputs import (
+    CloseSockets,
     Confirm,
     Ended,
     EndpointOutput,
     Move,
+    OpenSockets,
     Record,
     Secure,
     Send,
 )
 from overlay.core.events import (
     Adopt,
+    Aim,
     CircuitCarried,
     Dial,
     DialFailed,
     Event,
+    Foretold,
     LinkAlive,
     LinkLost,
     LinkSilent,
@@ -37,6 +41,8 @@ from overlay.core.events import (
     Negotiate,
     PathMoved,
     Prepare,
+    Punch,
+    PunchOver,
     Restart,
     Seen,
 )
@@ -59,6 +65,8 @@ class Side:
     handshake: Handshake
     remote: Address
     """Where its datagrams go."""
+    local: Address
+    """Where they leave from."""
     facts: LinkFacts | None = None
     """Set once its channel is established."""
     half: "Half | None" = field(default=None)
@@ -110,8 +118,26 @@ class Datagrams(Protocol):
         """Call something at this microsecond."""
         ...
 
-    def send(self, node: SimNode, data: bytes, target: Address, ttl: int | None = None) -> None:
-        """A datagram leaves a node's port; `ttl`: so many routers and no more may pass it on."""
+    def send(
+        self,
+        node: SimNode,
+        data: bytes,
+        target: Address,
+        ttl: int | None = None,
+        local: Address | None = None,
+    ) -> None:
+        """A datagram leaves a node's port, or a socket that was opened for it.
+
+        `ttl`: so many routers and no more may pass it on.
+        """
+        ...
+
+    def open_sockets(self, node: SimNode, count: int) -> tuple[Address, ...]:
+        """More sockets of a node, whose datagrams its port gets."""
+        ...
+
+    def close_sockets(self, sockets: tuple[Address, ...]) -> None:
+        """They are needed no more."""
         ...
 
     def starts(self, client: Side) -> None:
@@ -148,7 +174,7 @@ class Port:
         self.closed = False
         self._network = network
         self._rng = rng
-        self._waiting: list[tuple[bytes, Address]] = []
+        self._waiting: list[tuple[bytes, Address, Address]] = []
         self._wakes_at: int | None = None
         self._performs_soon = False
         kind = HiddenEndpoint if node.settings.relay_only else Endpoint
@@ -159,7 +185,10 @@ class Port:
 
     # --- what the core wants -----------------------------------------------------------------
 
-    def perform(self, effect: Dial | Prepare | Negotiate | Restart | Adopt | CircuitEffect) -> None:
+    def perform(
+        self,
+        effect: Dial | Prepare | Negotiate | Restart | Punch | Aim | Adopt | CircuitEffect,
+    ) -> None:
         """Hand the endpoint an effect; what comes of it is done once its core has had its say."""
         self.endpoint.perform(effect, self._told())
         self.perform_soon()
@@ -181,13 +210,13 @@ class Port:
 
     # --- what comes in -----------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Address) -> None:
-        """A datagram; while the node is frozen it waits in the socket."""
+    def receive(self, data: bytes, source: Address, local: Address) -> None:
+        """A datagram to this address; while the node is frozen it waits in the socket."""
         if self.node.frozen:
             if len(self._waiting) < WAITING_MAX:
-                self._waiting.append((data, source))
+                self._waiting.append((data, source, local))
             return
-        self.endpoint.receive(data, source, self.node.address, self._told())
+        self.endpoint.receive(data, source, local, self._told())
         self._perform_outputs()
 
     def heard(self, link: LinkId, source: Address) -> None:
@@ -212,8 +241,8 @@ class Port:
         """The node goes on: what was due is late, what came has waited."""
         self._on_time()
         waiting, self._waiting = self._waiting, []
-        for data, source in waiting:
-            self.receive(data, source)
+        for data, source, local in waiting:
+            self.receive(data, source, local)
 
     def _told(self) -> float:
         """The time, after telling the endpoint what the node's wall clock says."""
@@ -251,14 +280,20 @@ class Port:
         self.endpoint.handle_timeout(self._told())
         self._perform_outputs()
 
-    def _send(self, data: bytes, remote: Address, ttl: int | None = None) -> None:
+    def _send(
+        self,
+        data: bytes,
+        remote: Address,
+        local: Address | None = None,
+        ttl: int | None = None,
+    ) -> None:
         """A datagram leaves; one to a circuit's address by the link to its relay."""
         if not remote.port:
             way = self.endpoint.circuits.way(remote)
             if way is None:
                 return
-            data, remote = way[0] + data, way[1]
-        self._network.send(self.node, data, remote, ttl)
+            data, remote, local = way[0] + data, way[1], way[2]
+        self._network.send(self.node, data, remote, ttl, local)
 
     # --- what the endpoint says ------------------------------------------------------------------
 
@@ -272,19 +307,26 @@ class Port:
     def _on_output(self, output: EndpointOutput) -> None:
         match output:
             case Send():
-                self._send(output.data, output.remote, output.ttl)
+                self._send(output.data, output.remote, output.local, output.ttl)
             case Record():
                 self._on_record(output)
             case Confirm():
                 heartbeat = self.sides[output.link].handshake.heartbeat(output.nonce)
-                self._send(heartbeat, output.remote)
+                self._send(heartbeat, output.remote, output.local)
             case Secure():
                 self._on_secure(output)
             case Move():
                 self._on_move(output)
             case DialFailed() | LinkLost():
                 self._on_end(output)
+            case OpenSockets(link, _, count):
+                opened = self._network.open_sockets(self.node, count)
+                self.endpoint.opened(link, opened, self._network.now)
+            case CloseSockets(sockets):
+                self._network.close_sockets(sockets)
             case Mapped() | Seen() | LinkSuspect() | LinkSilent() | CircuitCarried():
+                self._network.feed(self.node, output)
+            case Foretold() | PunchOver():
                 self._network.feed(self.node, output)
             case LinkAlive():
                 side = self.sides[output.link]
@@ -296,12 +338,17 @@ class Port:
     def _on_move(self, move: Move) -> None:
         side = self.sides[move.link]
         before_remote, side.remote = side.remote, move.remote
+        side.local = move.local or self.node.address
         if not (move.remote.port and before_remote.port):
             self._network.rerouted(side)
         before = side.facts
         if before is not None:
             side.facts = replace(
-                before, remote=move.remote, path=move.path, technique=move.technique
+                before,
+                remote=move.remote,
+                local=side.local,
+                path=move.path,
+                technique=move.technique,
             )
             if side.facts != before:
                 self._network.feed(self.node, PathMoved(move.link, side.facts))
@@ -327,7 +374,8 @@ class Port:
             fresh=self._rng.randbytes,
             name=attempt_name(secure.attempt),
         )
-        side = self.sides[secure.link] = Side(self, secure, handshake, secure.remote)
+        local = secure.local or self.node.address
+        side = self.sides[secure.link] = Side(self, secure, handshake, secure.remote, local)
         if handshake.flight:
             self._network.starts(side)
             self._fly(side, handshake.flight, FLIGHT_TIMEOUT)
@@ -337,7 +385,7 @@ class Port:
         if side.handshake.flight is not flight or self.sides.get(side.link) is not side:
             return
         if not self.node.frozen:
-            self._send(flight, side.remote)
+            self._send(flight, side.remote, side.local)
         when = self._network.now_us + round(delay * MICROSECOND)
         self._network.at(when, partial(self._fly, side, flight, 2 * delay))
 
@@ -370,6 +418,6 @@ class Port:
         if handshake.flight and handshake.flight is not before:
             self._fly(side, handshake.flight, FLIGHT_TIMEOUT)
         elif answer:
-            self._send(answer, side.remote)
+            self._send(answer, side.remote, side.local)
         if handshake.open and not side.is_open:
             self._network.open(side)

@@ -18,6 +18,7 @@ from overlay.core.addresses import candidate_priority, circuit_address, circuit_
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     Dial,
     DialFailed,
@@ -35,6 +36,7 @@ from overlay.core.events import (
     OpenPort,
     PathMoved,
     Prepare,
+    Punch,
     RelayCircuit,
     Restart,
     SendFrom,
@@ -256,7 +258,7 @@ class MemoryTransport:
             case UseCircuit() | RelayCircuit() | DropCircuit():
                 self._network.circuits.perform(self.address, effect)
                 self._network.paths_changed()
-            case OpenPort() | SendFrom() | Await():
+            case OpenPort() | SendFrom() | Await() | Punch() | Aim():
                 pass  # there are no datagrams
             case _:
                 assert_never(effect)

@@ -19,10 +19,12 @@ from overlay.core.addresses import CIRCUIT_BYTES, is_circuit, is_loopback
 from overlay.core.endpoint.endpoint import Endpoint
 from overlay.core.endpoint.hidden import HiddenEndpoint
 from overlay.core.endpoint.outputs import (
+    CloseSockets,
     Confirm,
     Ended,
     EndpointOutput,
     Move,
+    OpenSockets,
     Record,
     Secure,
     Send,
@@ -30,11 +32,13 @@ from overlay.core.endpoint.outputs import (
 from overlay.core.events import (
     Admit,
     Adopt,
+    Aim,
     Await,
     CircuitCarried,
     Dial,
     DialFailed,
     Event,
+    Foretold,
     Hangup,
     LinkAlive,
     LinkLost,
@@ -46,6 +50,8 @@ from overlay.core.events import (
     OpenPort,
     PathMoved,
     Prepare,
+    Punch,
+    PunchOver,
     Restart,
     Seen,
     SendFrom,
@@ -68,6 +74,7 @@ from overlay.transport.interface import (
     TransportEffect,
 )
 from overlay.transport.streams import MeshStream, OnStream
+from overlay.transport.udp.further import FurtherSockets
 from overlay.transport.udp.interfaces import INTERVAL, Surroundings, look_around
 from overlay.transport.udp.link import GATHER_INTERVAL, Link
 from overlay.transport.udp.ports import Ports
@@ -112,6 +119,9 @@ class UdpTransport:
         self._addresses: tuple[Address, ...] | None = None
         self._alarms = Alarms(trio.current_time)
         self._ports = Ports(self.emit)
+        self._further = FurtherSockets(
+            self._on_datagram, self._on_circuit, self._rearm, self._on_refused
+        )
         self._links: dict[LinkId, Link] = {}
         self._to_flush: list[Link] = []
         self._gathering: list[Link] = []
@@ -199,6 +209,8 @@ class UdpTransport:
         | Prepare
         | Negotiate
         | Restart
+        | Punch
+        | Aim
         | Adopt
         | Hangup
         | Admit
@@ -376,6 +388,10 @@ class UdpTransport:
             if leaving is None:
                 return
             data, remote, local = leaving
+        further = self._further.sockets
+        if further and local in further:
+            further[local].send(data, remote, None)
+            return
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send(data, remote, local)
@@ -384,6 +400,9 @@ class UdpTransport:
     def _send_low(self, send: Send) -> None:
         """A datagram that is not to get far; to a circuit's address none goes."""
         assert send.ttl is not None
+        if send.local in self._further.sockets:
+            self._further.sockets[send.local].send_low(send.data, send.remote, None, send.ttl)
+            return
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in send.remote.host):
                 socket.send_low(send.data, send.remote, send.local, send.ttl)
@@ -396,6 +415,10 @@ class UdpTransport:
             if leaving is None:
                 return
             data, remote, local = leaving
+        further = self._further.sockets
+        if further and local in further:
+            further[local].send_probe(data, remote, None)
+            return
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send_probe(data, remote, local)
@@ -408,6 +431,10 @@ class UdpTransport:
             if leaving is None:
                 return
             data, remote, local = leaving
+        further = self._further.sockets
+        if further and local in further:
+            further[local].send_in_fragments(data, remote, None)
+            return
         for socket in self._sockets:
             if socket.is_ipv6 == (":" in remote.host):
                 socket.send_in_fragments(data, remote, local)
@@ -435,8 +462,12 @@ class UdpTransport:
                 self._move(output)
             case DialFailed() | LinkLost():
                 self._end(output)
-            case Mapped() | Seen() | CircuitCarried():
+            case Mapped() | Seen() | CircuitCarried() | Foretold() | PunchOver():
                 self._emit(output)
+            case OpenSockets(link, host, count):
+                self._open_sockets(link, host, count)
+            case CloseSockets(sockets):
+                self._further.close(sockets)
             case LinkSuspect():
                 self._emit(output)
                 self._links[output.link].suspect()
@@ -448,6 +479,11 @@ class UdpTransport:
                 self._links[output.link].resume()
             case _:
                 assert_never(output)
+
+    def _open_sockets(self, link: LinkId, host: str, count: int) -> None:
+        assert self._nursery is not None, "the endpoint speaks only while we run"
+        opened = self._context.copy().run(self._further.open, host, count, self._nursery)
+        self._endpoint.opened(link, opened, trio.current_time())
 
     def _secure(self, secure: Secure) -> None:
         nursery = self._nursery

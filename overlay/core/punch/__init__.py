@@ -1,0 +1,1 @@
+"""Beyond ICE: direct paths past NATs that give every peer another port (decision 0040)."""

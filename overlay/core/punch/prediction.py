@@ -1,0 +1,240 @@
+"""One idea: prediction, for NATs that number their ports one after the other.
+
+Neighbours tell a fresh socket which ports it gets towards them; the next one is what it gets
+towards the peer. A round is: ask two of them, send to the peer at once, tell it the next few
+ports. The peer probes at these, several since other hosts behind the NAT have new flows meanwhile.
+Between question and packet no other check of the node's may leave for a new address (`is_quiet`):
+each would take a port.
+
+Where both NATs number, both ask, tell, and then send to the peer's ports in their order: the first
+packet of each goes to the first port, since every one of them gets a port of its own. So each
+packet's port is the one that the other's goes to.
+
+What opens a NAT has a low TTL, and so cannot come to the other end too early (decision 0039).
+"""
+
+from dataclasses import dataclass, field
+
+from overlay.core.ice import stun
+from overlay.core.punch.machine import PORTS, Ask, Check, Foretell, Over, PunchOutput
+from overlay.core.types import Address, PunchEnd, PunchRole, Random
+
+ROUNDS = 5
+WINDOW = 5
+"""Ports that are foretold: as many survive three foreign flows (measured)."""
+STEP_MAX = 4
+"""Ports by which some allocators move on at once (guess); more is other hosts' doing."""
+ROUND_SECONDS = 0.9
+"""From one round to the next (guess): five fit into five seconds."""
+SAMPLE_RESEND = 0.2
+"""Seconds until an observer is asked again (guess), and at last the other's word has to do."""
+REPEATS = (0.0, 0.08, 0.25, 0.5)
+"""Seconds after the first of a round's probes and openers at which they are sent again (guess)."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """One try."""
+
+    number: int
+    local: Address | None
+    """Its socket, at the end that opens."""
+    began_at: float
+    asked: dict[bytes, Address] = field(default_factory=dict)
+    """Observers that have not answered, by transaction."""
+    seen: list[int] = field(default_factory=list)
+    """The ports at which they have seen the socket."""
+    resend_at: float | None = None
+    foretold: bool = False
+    ports: tuple[int, ...] = ()
+    """Of the peer's."""
+    targets: tuple[Address, ...] = ()
+    """Where its packets go, once all is known."""
+    fired_at: float = 0.0
+    fired: int = 0
+
+
+class Prediction:
+    """One end of it."""
+
+    def __init__(
+        self,
+        role: PunchRole,
+        target: Address,
+        observers: tuple[Address, ...],
+        *,
+        ttl: int | None,
+        random: Random,
+    ) -> None:
+        """`observers`: two of them are asked."""
+        self.sockets = 0 if role is PunchRole.PROBES else ROUNDS
+        self._role, self._target, self._ttl, self._random = role, target, ttl, random
+        self._observers = observers[:2]
+        self._sockets: tuple[Address, ...] = ()
+        self._round: _Round | None = None
+        self._ends_at: float | None = None
+        self._early: dict[int, tuple[int, ...]] = {}
+        self._outputs: list[PunchOutput] = []
+
+    @property
+    def is_quiet(self) -> bool:
+        """See `Machine`: from the question to the packet that makes the mapping."""
+        current = self._round
+        return bool(self.sockets) and current is not None and not current.fired
+
+    def begin(self, sockets: tuple[Address, ...], now: float) -> None:
+        """See `Machine`."""
+        self._ends_at = now + ROUNDS * ROUND_SECONDS + REPEATS[-1]
+        if not self.sockets:
+            return  # The peer's word begins each round.
+        if not sockets:
+            self._end(PunchEnd.SOCKETS)
+        elif not self._observers:
+            self._end(PunchEnd.UNSAMPLED)
+        else:
+            self._sockets = sockets
+            self._next_round(now)
+
+    def _next_round(self, now: float) -> None:
+        number = 1 if self._round is None else self._round.number + 1
+        if number > min(ROUNDS, len(self._sockets)):
+            self._end(PunchEnd.UNANSWERED)
+            return
+        self._round = _Round(number, self._sockets[number - 1], now)
+        self._round.ports = self._early.pop(number, ())
+        for observer in self._observers:
+            self._round.asked[self._random.randbytes(12)] = observer
+        self._ask(self._round, now)
+
+    def _ask(self, current: _Round, now: float) -> None:
+        assert current.local is not None
+        for transaction, observer in current.asked.items():
+            self._outputs.append(Ask(transaction, observer, current.local))
+        current.resend_at = now + SAMPLE_RESEND
+
+    # --- what comes in -----------------------------------------------------------------------
+
+    def on_mapped(
+        self, answer: stun.Message, remote: Address, local: Address | None, now: float
+    ) -> None:
+        """See `Machine`."""
+        current = self._round
+        if current is None or local != current.local or answer.mapped_address is None:
+            return
+        if current.asked.get(answer.transaction_id) != remote:
+            return
+        del current.asked[answer.transaction_id]
+        current.seen.append(answer.mapped_address.port)
+        if not current.asked:
+            self._sampled(current, now)
+
+    def _sampled(self, current: _Round, now: float) -> None:
+        """As much as will be is known of the socket: foretell, and fire if nothing is missing."""
+        if current.foretold:
+            return
+        current.foretold, current.resend_at = True, None
+        self._outputs.append(Foretell(current.number, foretell(current.seen)))
+        self._fire_if_ready(current, now)
+
+    def aim(self, round_number: int, ports: tuple[int, ...], now: float) -> None:
+        """See `Machine`."""
+        current = self._round
+        if not 1 <= round_number <= ROUNDS or not ports or self._ends_at is None:
+            return
+        if self._role is PunchRole.PROBES:
+            if current is None or round_number > current.number:
+                self._round = _Round(round_number, None, now, ports=ports)
+                self._fire(self._round, now)
+        elif self._role is PunchRole.BOTH:
+            if current is not None and round_number == current.number:
+                current.ports = current.ports or ports
+                self._fire_if_ready(current, now)
+            elif current is None or round_number > current.number:
+                self._early[round_number] = ports
+
+    # --- packets -----------------------------------------------------------------------------
+
+    def _fire_if_ready(self, current: _Round, now: float) -> None:
+        if not current.foretold or current.fired:
+            return
+        if self._role is PunchRole.OPENS or current.ports:
+            self._fire(current, now)
+
+    def _fire(self, current: _Round, now: float) -> None:
+        host = self._target.host
+        if self._role is PunchRole.OPENS:
+            current.targets = (self._target,)
+        else:
+            window = current.ports[:WINDOW] if self._role is PunchRole.BOTH else current.ports
+            current.targets = tuple(Address(host, port) for port in window)
+        current.fired_at = now
+        self._send(current)
+
+    def _send(self, current: _Round) -> None:
+        # An end that opens needs nobody to hear it before it has heard; where both open, somebody
+        # has to, and by the second time either has its own NAT open.
+        low = self._role is PunchRole.OPENS or (self._role is PunchRole.BOTH and not current.fired)
+        for target in current.targets:
+            self._outputs.append(Check(target, current.local, self._ttl if low else None))
+        current.fired += 1
+
+    # --- time --------------------------------------------------------------------------------
+
+    def handle_timeout(self, now: float) -> None:
+        """See `Machine`."""
+        current = self._round
+        if self._ends_at is None:
+            return
+        if current is not None:
+            again = self._again_at(current)
+            if again is not None and now >= again:
+                self._send(current)
+            if current.resend_at is not None and now >= current.resend_at:
+                if current.seen:
+                    self._sampled(current, now)
+                else:
+                    self._ask(current, now)
+        if self._sockets and current is not None and now >= current.began_at + ROUND_SECONDS:
+            self._next_round(now)
+        elif now >= self._ends_at:
+            self._end(PunchEnd.UNANSWERED)
+
+    def _again_at(self, current: _Round) -> float | None:
+        if not 0 < current.fired < len(REPEATS):
+            return None
+        return current.fired_at + REPEATS[current.fired]
+
+    def next_deadline(self) -> float | None:
+        """See `Machine`."""
+        if self._ends_at is None:
+            return None
+        deadlines: list[float | None] = [self._ends_at]
+        if self._round is not None:
+            deadlines += [self._again_at(self._round), self._round.resend_at]
+            if self._sockets:
+                deadlines.append(self._round.began_at + ROUND_SECONDS)
+        return min(each for each in deadlines if each is not None)
+
+    def _end(self, end: PunchEnd) -> None:
+        self._ends_at, self._round = None, None
+        self._outputs.append(Over(end))
+
+    def take(self) -> list[PunchOutput]:
+        """See `Machine`."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+
+def foretell(seen: list[int]) -> tuple[int, ...]:
+    """The next ports of an allocator, after those that it gave last, in order.
+
+    >>> foretell([20007, 20008])
+    (20009, 20010, 20011, 20012, 20013)
+    """
+    last = seen[-1]
+    step = last - seen[0] if len(seen) > 1 else 1
+    if not 1 <= step <= STEP_MAX:
+        step, last = 1, max(seen) if max(seen) - min(seen) < len(PORTS) // 2 else last
+    ports = [last + step * (nth + 1) for nth in range(WINDOW)]
+    ports += [last + nth + 1 for nth in range(WINDOW)] if step > 1 else []
+    return tuple(dict.fromkeys(port for port in ports if port in PORTS)) or (PORTS.start,)

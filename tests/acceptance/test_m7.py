@@ -130,12 +130,10 @@ def test_2_a_poisoned_pair_recovers_by_a_fresh_socket() -> None:
     suite("tests", "poisoned and fresh_socket")
 
 
-@todo("prediction is missing")
 def test_2_prediction_joins_a_sequential_allocator(mesh: Mesh) -> None:
     linked_by(mesh, BY_PREDICTION, "prediction")
 
 
-@todo("birthday is missing")
 def test_2_birthday_joins_a_random_one(mesh: Mesh) -> None:
     linked_by(mesh, BY_BIRTHDAY, "birthday")
 
@@ -205,7 +203,6 @@ def test_reach_the_matrix_is_direct_wherever_a_technique_helps() -> None:
     assert expected(*BY_PREDICTION) == expected(*BY_BIRTHDAY) == "direct"
 
 
-@todo("prediction and birthday are missing")
 def test_reach_an_upgrade_loses_no_byte_of_a_stream(mesh: Mesh) -> None:
     """The relay carries it meanwhile; see `linked_by`."""
     a, b = pair_in(mesh, BY_BIRTHDAY)
@@ -243,7 +240,6 @@ def test_reach_counter_without_low_ttl_exactly_the_open_input_pairs_stay_relayed
     }
 
 
-@todo("prediction is missing")
 def test_reach_counter_without_prediction_the_sequential_pairs_stay_relayed(
     laboratory: Laboratory, crew: Crew
 ) -> None:
@@ -252,7 +248,6 @@ def test_reach_counter_without_prediction_the_sequential_pairs_stay_relayed(
     linked_by(mesh, BY_BIRTHDAY, "birthday")
 
 
-@todo("birthday is missing")
 def test_reach_counter_without_birthday_the_random_pairs_stay_relayed(
     laboratory: Laboratory, crew: Crew
 ) -> None:

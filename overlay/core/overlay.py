@@ -174,6 +174,7 @@ class Overlay(Snapshots):
                 pass  # The due timers above were the point.
             case PortOpened() | PortHeard() | Seen():
                 self._renew_if(self._nat.on_port(event, now), now)
+                self._connecting.on_nat(now)
             case Foretold() | PunchOver():
                 self._on_stuck(self._connecting.on_punch(event, None, now), now)
             case CircuitCarried(circuit, size):
@@ -246,6 +247,7 @@ class Overlay(Snapshots):
         if before not in (None, link.mapped):
             self._links.show_path(link, now)
         self._nat.consider(now)
+        self._connecting.on_nat(now)
 
     # --- what our NAT does -------------------------------------------------------------------
 
@@ -773,6 +775,8 @@ class Overlay(Snapshots):
         self._serving.on_time(now)
         self._on_circuits(self._circuits.on_time(now), now)
         self._elsewhere.on_time(now)
-        self._renew_if(self._nat.on_time(now), now)
+        if self._nat.on_time(now):
+            self._membership.renew_soon(now)
+            self._connecting.on_nat(now)
         if self._recalling.on_time(now):
             self._call(now)

@@ -135,6 +135,8 @@ class Attempts:
     """When each way that is under way was taken."""
     technique: Technique | None = None
     """By what the latest offer and answer look for a path; None: nobody has answered yet."""
+    beyond: bool = False
+    """The link is relayed, and ICE for another is worth less than what restarts ICE on it."""
     tried: tuple[Address, ...] = ()
     """Where this round has dialled."""
     failures: int = 0

@@ -103,6 +103,7 @@ class Connecting:
         self._punching = punching = Punching(context, table, neighbours)
         self._offers = OwnOffers(context, table, reflexive, membership, detours, punching)
         self._answering = Answering(context, table, reflexive, membership, detours, punching)
+        self._words: list[str] = []  # what was last known of our NAT
         # When a round beside each link began.
         self._climbed: BoundedDict[PeerId, float] = BoundedDict(PEERS_MAX)
 
@@ -250,6 +251,8 @@ class Connecting:
         if attempts is not None and attempts.detour is Detour.SOON:
             # It may have said what leaves no other way than a circuit.
             stuck += self._detour(attempts, now) if self.table.is_hopeless(attempts.peer) else []
+        if attempts is not None:
+            self._beyond_soon(attempts.peer, now)
         return stuck
 
     def on_undeliverable(self, request: bytes, code: str, now: float) -> list[PeerId]:
@@ -326,8 +329,10 @@ class Connecting:
         link = self.links.by_peer.get(peer)
         if link is not None and link.facts.path is PathKind.RELAYED and not link.inbound:
             self.table.history.on_moved(peer)
-            self.table.of(peer).failures = 0
-            self.table.timers.set((Due.UPGRADE, peer), now + UPGRADE_FIRST)
+            attempts = self.table.of(peer)
+            attempts.failures = 0
+            if not attempts.beyond:
+                self.table.timers.set((Due.UPGRADE, peer), now + UPGRADE_FIRST)
 
     def _upgrade(self, attempts: Attempts, now: float) -> list[PeerId]:
         """Look for a path without a relay: the offer goes over the link itself (RFC 8445 §9)."""
@@ -337,14 +342,43 @@ class Connecting:
         offers = self.context.settings.offers and not self.table.is_hidden(attempts.peer)
         if self._has_had_its_moment(attempts):
             self.table.abandon(attempts)
+        attempts.beyond = False
         return self._offer(attempts, now) if offers and not attempts.busy else []
+
+    def _beyond_soon(self, peer: PeerId, now: float) -> None:
+        """ICE is under way for a link that already runs over a circuit: it has a moment."""
+        link = self.links.by_peer.get(peer)
+        if link is None or link.inbound or link.facts.path is not PathKind.RELAYED:
+            return
+        if self._punching.may_help(peer):
+            self.table.of(peer).beyond = True
+            self.table.timers.set((Due.UPGRADE, peer), now + ICE_SHARE)
+
+    def on_nat(self, now: float) -> None:
+        """Perhaps more is known of our NAT: for relayed links that says what is worth trying.
+
+        Offer and answer tell each end of the other's, so either end begins.
+        """
+        relayed = [
+            (peer, link)
+            for peer, link in self.links.by_peer.items()
+            if link.facts.path is PathKind.RELAYED
+        ]
+        if not relayed or self.table.nat() == self._words:
+            return
+        self._words = self.table.nat()
+        for peer, link in relayed:
+            if not self.table.history.nat_of(peer) or self._punching.may_help(peer):
+                self.table.of(peer).failures = 0
+                stagger = STAGGER + (STAGGER_CLIMB if link.inbound else 0.0)
+                self.table.timers.set((Due.UPGRADE, peer), now + stagger)
 
     def _has_had_its_moment(self, attempts: Attempts) -> bool:
         """Whether ICE for another link goes on while one stands over a circuit, to be restarted."""
         offering = attempts.offering
         if offering is None or not offering.answered or offering.restarts:
             return False
-        return offering.link not in self.links.by_id and self._punching.may_help(attempts.peer)
+        return attempts.beyond and offering.link not in self.links.by_id
 
     # --- beyond ICE ------------------------------------------------------------------------------
 
@@ -393,8 +427,8 @@ class Connecting:
             self._detours.on_up(attempts, link)
             if not attempts.busy:
                 self._upgrade_later(attempts, now)
-            elif not self.links.by_peer[peer].inbound and self._punching.may_help(peer):
-                self.table.timers.set((Due.UPGRADE, peer), now + ICE_SHARE)
+            else:
+                self._beyond_soon(peer, now)
         else:
             self._call_off(attempts, link, now)
 

@@ -69,8 +69,8 @@ def state_of(endpoint: Endpoint) -> dict[str, int]:
         "buckets": len(strangers.buckets),
         "allowance": len(strangers.allowance),
         "timers": len(endpoint._timers),
-        "restarts": len(endpoint._restarts),
-        "tries": len(endpoint._tries),
+        "restarts": len(endpoint._redials._asked),
+        "tries": len(endpoint._redials._tries),
     }
 
 

@@ -1,6 +1,7 @@
 """Low TTL in a world of whole nodes: who begins so, what both ends know of it, and how long it
 keeps them apart when it has come too late."""
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -137,7 +138,7 @@ def offers_after_failures(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> list
     homes.apart = True
     homes.connect()
     homes.world.run_for(100.0)
-    return [late - early for early, late in zip(sent, sent[1:], strict=False)]
+    return [late - early for early, late in pairwise(sent)]
 
 
 def test_a_poisoned_pair_is_left_alone_until_routers_have_forgotten(
@@ -163,8 +164,8 @@ PEER = PeerId(b"p" * 32)
 
 def answer(low: int, low_for: int) -> AnswerBody:
     """Of an answer only this counts here."""
-    known = AnswerBody(b"", b"", b"", b"", b"", 1, True, "", 1, b"", "", "", [])
-    return msgspec.structs.replace(known, low_ttl=low, low_for=low_for)
+    fields: dict[str, Any] = {each.name: None for each in msgspec.structs.fields(AnswerBody)}
+    return AnswerBody(**{**fields, "low_ttl": low, "low_for": low_for})
 
 
 @pytest.mark.parametrize(

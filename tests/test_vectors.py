@@ -262,13 +262,25 @@ def gossip_samples(record: bytes) -> dict[str, msgspec.Struct]:
 def offer_samples() -> dict[str, msgspec.Struct]:
     """Offers and the answers to them, for a new link and for one that is there."""
     return {
-        "offer body before any answer": offer(),
-        "offer body with a round trip": replace(
-            offer(), restarts=ATTEMPT, circuit=True, relays=relays(), nat=NAT, round_trip=412
+        "offer body without techniques": offer(),
+        "offer body with techniques": replace(
+            offer(),
+            restarts=ATTEMPT,
+            circuit=True,
+            relays=relays(),
+            nat=NAT,
+            round_trip=412,
+            techniques=["prediction", "birthday"],
         ),
-        "answer body with the usual TTL": answer(),
-        "answer body with a low TTL": replace(
-            answer(), restarted=True, relays=relays(), nat=NAT, low_ttl=4, low_for=974
+        "answer body without a technique": answer(),
+        "answer body with a technique": replace(
+            answer(),
+            restarted=True,
+            relays=relays(),
+            nat=NAT,
+            low_ttl=4,
+            low_for=974,
+            techniques=["birthday"],
         ),
     }
 
@@ -291,6 +303,16 @@ def knock_samples() -> dict[str, msgspec.Struct]:
         "a stranger has knocked": messages.Knocked(request, 49_153, stranger=True),
         "refused to knock": messages.KnockRefuse(request, "busy"),
         "attestation": attestation(),
+    }
+
+
+def punch_samples() -> dict[str, msgspec.Struct]:
+    """Where neighbours see a peer, and where it will be."""
+    return {
+        "where do you see it": messages.SightAsk(BOB.peer_id),
+        "it is seen here": messages.Sight(BOB.peer_id, "198.51.100.7", 61_000),
+        "it is not seen": messages.Sight(BOB.peer_id, "", 0),
+        "ports foretold": messages.Foretell(REQUEST, 1, [61_003, 61_004, 61_005]),
     }
 
 
@@ -361,9 +383,10 @@ def samples() -> dict[str, msgspec.Struct]:
         "record": record(),
         "bare record": replace(record(), **BARE),
         **knock_samples(),
+        **punch_samples(),
         **offer_samples(),
         **circuit_samples(own),
-        "answer body that says no": replace(
+        "answer body that says why not": replace(
             answer(), accepted=False, reason="links.auto is off", **refusal
         ),
         "grant": grant(),
@@ -487,7 +510,9 @@ ONLY_READ = (
     *("offer body of a new link", "offer body that restarts a link", "answer body of a new link"),
     *("answer body of a restarted link", "answer body that refuses"),
     *("offer body without relays", "offer body with relays", "answer body without relays"),
-    *("answer body with relays", "answer body that declines"),
+    *("answer body with relays", "answer body that declines", "answer body that says no"),
+    *("offer body before any answer", "offer body with a round trip"),
+    *("answer body with the usual TTL", "answer body with a low TTL"),
     *(
         "ticket",
         "records",

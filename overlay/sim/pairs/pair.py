@@ -15,7 +15,7 @@ from typing import Any
 from overlay.core.events import Rejected
 from overlay.core.nat.pairs import cause
 from overlay.core.snapshots import PeerView
-from overlay.core.types import Address, Negotiated, PathKind, RequestId
+from overlay.core.types import Address, PathKind, RequestId
 from overlay.sim.network.conditions import Conditions, Plane
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.network.nat.firewalls import TTL
@@ -239,7 +239,7 @@ class PairWorld:
 
     def _technique(self) -> str | None:
         view = self.view()
-        return "ice" if view is not None and view.negotiated is Negotiated.MESH else None
+        return view.facts.technique if view is not None else None
 
     def is_hopeless(self) -> bool:
         """Whether nothing can find a direct path, and the nodes know that ICE finds none."""

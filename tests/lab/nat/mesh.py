@@ -15,7 +15,7 @@ from itertools import combinations, combinations_with_replacement, count, permut
 from urllib.parse import quote
 
 from overlay.node.client import Client
-from tests.lab.nat.kinds import KINDS, Dependence, Kind
+from tests.lab.nat.kinds import KINDS, Dependence, Kind, Ports
 from tests.lab.nat.laboratory import Home, Laboratory
 from tests.lab.nat.machines import Host
 from tests.lab.nodes import Crew, Failed, Json, Node
@@ -36,23 +36,40 @@ SETTLE = 8.0
 
 
 def expected(a: str, b: str) -> str:
-    """What comes of a pair: ``direct`` or ``relayed``.
+    """What comes of a pair: ``direct`` or ``relayed``."""
+    return "direct" if by_ice(a, b) or technique(a, b) else "relayed"
+
+
+def by_ice(a: str, b: str) -> bool:
+    """Whether ICE makes a direct path of a pair.
 
     RFC 8445 with server-reflexive candidates: checks go both ways at once, so each filter has let
     the other end in, unless a mapping for this peer has a port that nobody has told it. Where a
     router would remember a check that comes too early, a low TTL keeps it away.
     """
     kinds = KINDS[a], KINDS[b]
-    if any(_dependent(one) and _strict(other) for one, other in (kinds, kinds[::-1])):
-        return "relayed"
-    return "direct"
+    return not any(_dependent(one) and _strict(other) for one, other in (kinds, kinds[::-1]))
+
+
+def technique(a: str, b: str) -> str:
+    """What beyond ICE makes a direct path of a pair: ``prediction``, ``birthday``; empty: nothing.
+
+    Ports that are numbered can be told; one drawn by chance is met if the other end has one address
+    for everybody.
+    """
+    dependent = [kind for kind in (KINDS[a], KINDS[b]) if _dependent(kind)]
+    if by_ice(a, b):
+        return ""
+    if all(kind.ports is Ports.SEQUENTIAL for kind in dependent):
+        return "prediction"
+    return "birthday" if len(dependent) == 1 else ""
 
 
 def needs_low_ttl(a: str, b: str) -> bool:
     """Whether it is a race between the two whether plain ICE makes a direct path of this pair."""
     kinds = KINDS[a], KINDS[b]
     races = any(one.accepts and _strict(other) for one, other in (kinds, kinds[::-1]))
-    return races and expected(a, b) == "direct"
+    return races and by_ice(a, b)
 
 
 def _dependent(kind: Kind) -> bool:

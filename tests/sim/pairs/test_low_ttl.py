@@ -16,7 +16,8 @@ from overlay.sim.node import SimNode
 from overlay.sim.pairs.pair import Options, PairWorld, Path
 
 OPEN = "open_input", "open_input"
-ONE_ROUTER = Options(routers=1, patience=3.0)
+ICE_ALONE = {"low_ttl": 0, "prediction": False, "birthday": False}
+ONE_ROUTER = Options(routers=1, patience=3.0, settings=ICE_ALONE)
 
 
 @dataclass
@@ -37,9 +38,15 @@ class Low:
         send, inward = network.send, self.pair.homes.inward
         outer = {home.outer for home in self.pair.at}
 
-        def lowered(node: SimNode, data: bytes, target: Address, ttl: int | None = None) -> None:
+        def lowered(
+            node: SimNode,
+            data: bytes,
+            target: Address,
+            ttl: int | None = None,
+            local: Address | None = None,
+        ) -> None:
             between = node is self.sender and target.host in outer
-            send(node, data, target, self.ttl if between and self.is_low() else ttl)
+            send(node, data, target, self.ttl if between and self.is_low() else ttl, local)
 
         def listening(source: Address, target: Address, ttl: int) -> Way | None:
             way = inward(source, target, ttl)

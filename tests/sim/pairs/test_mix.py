@@ -8,7 +8,8 @@ from overlay.sim.network.nat.kinds import KINDS
 from overlay.sim.pairs.mix import MIX, counts, draw, outcomes, share
 from overlay.sim.pairs.pair import Path, Why
 from overlay.sim.pairs.reach import by_all_means, by_ice
-from tests.lab.nat.mesh import MATRIX, expected
+from tests.lab.nat import mesh
+from tests.lab.nat.mesh import MATRIX
 
 PAIRS = 30
 
@@ -29,8 +30,9 @@ def test_by_arithmetic_ice_reaches_five_sixths_and_nothing_more_than_94_percent(
 def test_the_arithmetic_knows_what_the_laboratory_expects() -> None:
     for a in MATRIX:
         for b in MATRIX:
-            if expected(a, b) != "either":
-                assert by_ice(KINDS[a], KINDS[b]) == (expected(a, b) == "direct"), (a, b)
+            kinds = KINDS[a], KINDS[b]
+            assert by_ice(*kinds) == mesh.by_ice(a, b), (a, b)
+            assert by_all_means(*kinds) == (mesh.expected(a, b) == "direct"), (a, b)
 
 
 def test_homes_are_drawn_as_often_as_they_are() -> None:
@@ -49,7 +51,7 @@ def test_pairs_of_the_mix_come_to_what_arithmetic_says(seed: int) -> None:
         if not (a.udp and b.udp):
             assert each.why is Why.NO_UDP
         else:
-            assert each.path is (Path.DIRECT if by_ice(a, b) else Path.RELAYED), each
+            assert each.path is (Path.DIRECT if by_all_means(a, b) else Path.RELAYED), each
     told = counts(found)
     assert told.pairs == told.direct + told.relayed + told.unreachable + told.no_udp == PAIRS
     assert told.unreachable == 0

@@ -303,6 +303,7 @@ def knock_samples() -> dict[str, msgspec.Struct]:
         "a stranger has knocked": messages.Knocked(request, 49_153, stranger=True),
         "refused to knock": messages.KnockRefuse(request, "busy"),
         "attestation": attestation(),
+        **punch_samples(),
     }
 
 
@@ -383,7 +384,6 @@ def samples() -> dict[str, msgspec.Struct]:
         "record": record(),
         "bare record": replace(record(), **BARE),
         **knock_samples(),
-        **punch_samples(),
         **offer_samples(),
         **circuit_samples(own),
         "answer body that says why not": replace(

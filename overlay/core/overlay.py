@@ -480,11 +480,8 @@ class Overlay(Snapshots):
             case m.KnockAsk() | m.KnockPass() | m.Knocked() | m.KnockRefuse():
                 neighbour = self._neighbour(link, peer)
                 self._renew_if(self._nat.on_message(neighbour, message, now), now)
-            case m.SightAsk(asked):
-                sight = self._witness.answer(peer, PeerId(asked), now)
-                self._context.emit(Transmit(link.id, sight))
-            case m.Sight() | m.Foretell():
-                self._on_stuck(self._connecting.on_punch(message, peer, now), now)
+            case m.SightAsk() | m.Sight() | m.Foretell():
+                self._on_punch(link, peer, message, now)
             case m.CircuitAsk() | m.CircuitOffer() | m.CircuitAccept():
                 self._on_circuit_wanted(peer, message, now)
             case m.CircuitReady() | m.CircuitRefuse() | m.CircuitClose():
@@ -497,6 +494,17 @@ class Overlay(Snapshots):
                     self._routing.on_news(self._book.owner(message.record), peer, now)
                 record = self._book.bytes_of(peer) or b""
                 self._on_neighbours(self._neighbourhood.on_message(peer, message, record, now), now)
+
+    def _on_punch(self, link: Link, peer: PeerId, message: m.PunchMessage, now: float) -> None:
+        """A neighbour asks where we see another, or helps a technique of ours."""
+        match message:
+            case m.SightAsk(asked):
+                sight = self._witness.answer(peer, PeerId(asked), now)
+                self._context.emit(Transmit(link.id, sight))
+            case m.Sight() | m.Foretell():
+                self._on_stuck(self._connecting.on_punch(message, peer, now), now)
+            case _:
+                assert_never(message)
 
     def _on_exchange(
         self, link: Link, peer: PeerId, message: m.ViewExchange | m.RecordPull, now: float

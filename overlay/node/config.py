@@ -1,4 +1,4 @@
-"""What a node can be told: one table of keys, three ways to set them, strict about all.
+"""One idea: what a node can be told: one table of keys, three ways to set them, strict about all.
 
 A key comes from the TOML file, then the environment (``OVERLAY_LINKS_DIRECT=false``), then
 ``--set KEY=VALUE``, then a flag of its own (``--listen``); the last one wins. Whatever is wrong is

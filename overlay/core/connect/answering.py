@@ -98,7 +98,9 @@ class Answering:
         known = link if link is not None and link.facts.attempt == body.restarts else None
         declined = self._why_declined(peer, known, now)
         hidden = self.table.is_hidden(peer)
-        chosen = self._plan(body) if known is not None and declined is None else None
+        chosen = None
+        if known is not None and declined is None and not hidden:
+            chosen = self._plan(body, now)
         local, low_ttl = IceCredentials("", ""), None
         candidates = () if hidden else self.reflexive.candidates()
         if declined is None and hidden:
@@ -107,8 +109,7 @@ class Answering:
             low_ttl = self._low_ttl(body, via, hops)
             attempts.technique = Technique.LOW_TTL if low_ttl else Technique.ICE
             if known is not None:
-                if chosen is not None:
-                    attempts.technique = chosen.technique
+                attempts.technique = chosen.technique if chosen else attempts.technique
                 local = self._restart(known, body, candidates, low_ttl, chosen, now)
             else:
                 attempts.since[Rung.OFFER] = now
@@ -133,7 +134,7 @@ class Answering:
             relays=self._relays(body, now) if may_meet else [],
             low_ttl=low_ttl.ttl or 0 if low_ttl else 0,
             low_for=round(1000 * low_ttl.seconds) if low_ttl else 0,
-            techniques=[chosen.technique.value] if chosen and not hidden else [],
+            techniques=[chosen.technique.value] if chosen else [],
         )
         self.table.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
         if may_meet:
@@ -141,10 +142,10 @@ class Answering:
         if self.table.links.is_up(peer) and not attempts.busy:
             self.table.discard(peer)
 
-    def _plan(self, body: OfferBody) -> Plan | None:
+    def _plan(self, body: OfferBody, now: float) -> Plan | None:
         """What to do beyond ICE for the link that is to be restarted."""
         peer = PeerId(body.sender)
-        able = common(self.punching.free(peer), body.techniques)
+        able = common(self.punching.free(peer, now), body.techniques)
         return plan(self.table.nat(), self.table.history.nat_of(peer), able)
 
     def _low_ttl(self, body: OfferBody, via: PeerId, hops: int) -> LowTtl | None:
@@ -176,7 +177,7 @@ class Answering:
         if self.table.is_hopeless(peer) and (known is None or self.punching.is_forbidden(peer)):
             return Declined.NATS
         if known is not None:
-            if self.table.is_hopeless(peer) and not self.punching.free(peer):
+            if self.table.is_hopeless(peer) and not self.punching.free(peer, now):
                 return Declined.BUSY
             recent = now < self._restarted.get(peer, -RESTART_INTERVAL) + RESTART_INTERVAL
             return Declined.BUSY if recent else None
@@ -197,6 +198,7 @@ class Answering:
         """Restart ICE as the answerer; returns our credentials for the answer."""
         peer = PeerId(body.sender)
         self._restarted.put(peer, now)
+        self.punching.on_restart(link.id)
         local = new_credentials(self.context)
         named = chosen is None or chosen.ice_first
         self.context.emit(

@@ -125,7 +125,7 @@ class OwnOffers:
             relays=self.detours.named(peer, now) if attempts.waiting else [],
             nat=self.table.nat(),
             round_trip=self.table.signalling.round_trip_to(peer),
-            techniques=self.punching.free(peer) if restarts else [],
+            techniques=self.punching.free(peer, now) if restarts and not hidden else [],
         )
         offer, digest = seal_offer(self.context, body, prekey)
         link = self.table.links.new_id()
@@ -189,6 +189,7 @@ class OwnOffers:
         self, attempts: Attempts, offering: Offering, link: LinkId, body: AnswerBody, now: float
     ) -> None:
         """Look for another path of the link, by what the answer has chosen if ICE will not do."""
+        self.punching.on_restart(link)
         able = common(offering.techniques, body.techniques)
         chosen = plan(offering.nat, self.table.history.nat_of(attempts.peer), able)
         named = chosen is None or chosen.ice_first

@@ -15,6 +15,7 @@ from overlay.core.addresses import is_circuit, is_private
 from overlay.core.connect.table import Table
 from overlay.core.context import Context
 from overlay.core.events import Aim, Foretold, Punch, PunchOver, Transmit
+from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.nat.knocking import Neighbour
 from overlay.core.punch.plan import Plan, plan
 from overlay.core.punch.sights import ASKED_MAX, Sights
@@ -30,6 +31,11 @@ TIMEOUT = 8.0
 """Seconds after which nothing can be left of it: longer than all of its parts."""
 PUNCH_TIMEOUT = 7.0
 """Seconds of the ICE restart that it helps: longer than any technique and what goes before."""
+PEER_INTERVAL = 9.0
+"""Seconds (guess) from one attempt with a peer to the next: less than our own pause after one."""
+RATE, BURST = 0.1, 16.0
+"""Attempts a second with all peers, and at once (guess): each may be thousands of packets."""
+PEERS_MAX = 256
 UNSEEN = "fewer than two neighbours see the peer at one address, so nothing was aimed there"
 ENDS: dict[PunchEnd, str] = {
     PunchEnd.UNANSWERED: "no packet met an open port in time",
@@ -73,6 +79,9 @@ class Punching:
     neighbours: Callable[[], list[Neighbour]]
     _current: _Current | None = None
     _timers: Timers[Due] = field(init=False)
+    # When an attempt with each peer began last, and how many there may be with all.
+    _begun: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
+    _budget: TokenBuckets[None] = field(default_factory=lambda: TokenBuckets(RATE, BURST))
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
@@ -89,10 +98,12 @@ class Punching:
         }
         return [technique.value for technique, can in able.items() if can]
 
-    def free(self, peer: PeerId) -> list[str]:
-        """What we can do now towards this peer: one attempt at a time."""
-        current = self._current
-        return self.able if current is None or current.peer == peer else []
+    def free(self, peer: PeerId, now: float) -> list[str]:
+        """What we can do now towards this peer: one attempt at a time, and not too many."""
+        if self._current is not None and self._current.peer != peer:
+            return []
+        lately = now < self._begun.get(peer, -PEER_INTERVAL) + PEER_INTERVAL
+        return [] if lately or self._budget.left(None, now) < 1.0 else self.able
 
     def may_help(self, peer: PeerId) -> bool:
         """Whether by what is known of both NATs there is something to be tried."""
@@ -116,6 +127,8 @@ class Punching:
         asked = dict(list(asked.items())[:ASKED_MAX])
         by_host = chosen.role is not PunchRole.OPENS
         sights = Sights(peer, by_host, asked)
+        self._begun.put(peer, now)
+        self._budget.take(None, now)
         self._current = _Current(
             peer, link, name, ufrag, chosen, sights, may_begin=not chosen.ice_first
         )
@@ -197,6 +210,10 @@ class Punching:
         return current.peer, ENDS[event.end]
 
     # --- ends ------------------------------------------------------------------------------------
+
+    def on_restart(self, link: LinkId) -> None:
+        """Another restart of ICE takes the place of the one that we help."""
+        self.on_path(link)
 
     def on_path(self, link: LinkId) -> None:
         """A link has another path: what was looked for is found."""

@@ -1,4 +1,4 @@
-"""Every message that crosses a link: wire version 1.
+"""One idea: every message that crosses a link, wire version 1.
 
 A control message is a MessagePack array ``[kind, field, …]``. Unknown kinds and further fields
 are ignored, so that later versions can add; a malformed message ends the link.

@@ -29,6 +29,7 @@ from overlay.errors import CommandFailed, Failure, UsageError
 from overlay.identity import Identity, load_or_create
 from overlay.node.config import WILDCARD, Config, listen_address
 from overlay.node.directory import DataDirectory
+from overlay.node.doctor import FEW_DESCRIPTORS
 from overlay.node.library import sole
 from overlay.node.listening import make_transport
 from overlay.node.logs import Log, log_report, open_log
@@ -176,6 +177,8 @@ class Daemon:
         self._log.release()
         for event in self._early:
             self._options.announce(event)
+        if self.node.has_few_descriptors:
+            self._log.logger.warning("few_descriptors", text=FEW_DESCRIPTORS)
         if made is None:
             hidden = self._options.config.links.relay_only
             self._log.logger.warning("no_address", text=ONLY_RELAYS if hidden else NO_ADDRESS)

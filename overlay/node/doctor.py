@@ -14,12 +14,17 @@ SHORT_LIFETIME = 20.0
 
 
 def network(
-    known: Behaviour, addresses: Sequence[str], *, udp: bool | None, hidden: bool = False
+    known: Behaviour,
+    addresses: Sequence[str],
+    *,
+    udp: bool | None,
+    hidden: bool = False,
+    few_descriptors: bool = False,
 ) -> dict[str, Any]:
     """The network that this node is in.
 
     `udp`: whether packets come in at all; None: nobody has tried. `hidden`: it shows itself to its
-    relays alone, so that nobody is asked.
+    relays alone, so that nobody is asked. `few_descriptors`: too few for the birthday technique.
     """
     return {
         "addresses": list(addresses),
@@ -35,7 +40,10 @@ def network(
             {"peer_id": peer_id_text(each.peer), "mapped": str(each.mapped)}
             for each in known.observers
         ],
-        "advice": list(advice(known, udp=udp, hidden=hidden)),
+        "advice": [
+            *advice(known, udp=udp, hidden=hidden),
+            *([FEW_DESCRIPTORS] if few_descriptors else []),
+        ],
     }
 
 
@@ -70,7 +78,8 @@ def _about_reach(known: Behaviour) -> Iterator[str]:
     if dependent:
         yield (
             "the NAT gives this node another address for everybody it talks to (symmetric): "
-            "peers behind strict NATs are reached through a relay only; a port forwarded to this "
+            "peers behind strict NATs are reached by prediction or by the birthday technique, "
+            "those behind another such NAT mostly through a relay only; a port forwarded to this "
             "node, or IPv6, makes them direct"
         )
     elif known.filtering is Dependence.UNKNOWN:
@@ -85,6 +94,10 @@ def _about_reach(known: Behaviour) -> Iterator[str]:
         )
 
 
+FEW_DESCRIPTORS = (
+    "birthday is left out: this process may open too few files for its 256 sockets; allow it 384 "
+    "(`ulimit -n`, or LimitNOFILE of systemd), or switch it off (nat.birthday)"
+)
 HIDDEN = (
     "links.relay_only is on: peers are reached through relays only, and nobody is asked what the "
     "network's NAT does; without it they could be direct"

@@ -388,6 +388,11 @@ class Node:
         rtt: float = await self.driver.call(lambda request: PingPeer(request, found))
         return rtt
 
+    @property
+    def has_few_descriptors(self) -> bool:
+        """Whether birthday is left out although it is wanted."""
+        return self.config.nat.birthday and not self.settings.birthday
+
     async def doctor(self) -> dict[str, Any]:
         """What this network is, as ``overlay doctor --json`` prints it."""
         with suppress(CommandFailed):  # what is known is told in any case
@@ -396,7 +401,13 @@ class Node:
         tried = bool(self.core.status().recalling)
         udp = True if self.transport.heard else False if tried else None
         hidden = self.config.links.relay_only
-        return doctor.network(self.core.behaviour(), told, udp=udp, hidden=hidden)
+        return doctor.network(
+            self.core.behaviour(),
+            told,
+            udp=udp,
+            hidden=hidden,
+            few_descriptors=self.has_few_descriptors,
+        )
 
     async def doctor_of(self, peer: str) -> dict[str, Any]:
         """How `peer` is reached and why, as ``overlay doctor PEER --json`` prints it.

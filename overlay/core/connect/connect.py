@@ -305,8 +305,8 @@ class Connecting:
         if self._punching.is_forbidden(attempts.peer) or self.table.is_hidden(attempts.peer):
             return  # until either network is another one, or for ever
         pause = min(UPGRADE_MAX, UPGRADE_FIRST * 2**attempts.failures)
-        if not attempts.failures and self._punching.may_help(attempts.peer):
-            pause = 0.0  # Nothing beyond ICE has been tried yet.
+        if self._punching.is_untried(attempts.peer) and self._punching.may_help(attempts.peer):
+            pause = 0.0
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
         soonest = self.table.signalling.poisoned_until(attempts.peer)
         self.table.timers.set((Due.UPGRADE, attempts.peer), max(now + pause, soonest))

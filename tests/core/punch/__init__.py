@@ -1,0 +1,1 @@
+"""Beyond ICE: the plan, what is attested, and either technique by itself."""

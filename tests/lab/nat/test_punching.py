@@ -1,0 +1,84 @@
+"""Prediction and birthday between real nodes: at once from both ends, and what one attempt sends."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overlay.core.punch.birthday import RATE, SECONDS, SOCKETS
+from tests.acceptance.in_laboratory import cut, doctor, doctor_of, pair_in
+from tests.lab.nat.capture import Capture
+from tests.lab.nat.laboratory import Laboratory
+from tests.lab.nat.mesh import Mesh, connect, path_of, row_of, technique
+from tests.lab.nodes import Crew, Node, wait_for
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("ip", "nft")]
+PAIRS = [("symmetric_sequential", "port_restricted"), ("symmetric_random", "port_restricted")]
+
+
+@pytest.fixture
+def mesh(laboratory: Laboratory, tmp_path: Path) -> Iterator[Mesh]:
+    """Two public nodes."""
+    with Crew(tmp_path) as crew:
+        mesh = Mesh(laboratory, crew)
+        mesh.public()
+        mesh.public()
+        yield mesh
+
+
+def known(*nodes: Node) -> None:
+    """Wait until each knows its NAT."""
+    for node in nodes:
+        doctor(node, lambda told: "unknown" not in (told["mapping"], told["filtering"]))
+
+
+def said(a: Node, b: Node) -> set[str | None]:
+    return {row_of(one, other).get("technique") for one, other in ((a, b), (b, a))}
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+def test_both_begin_at_once(mesh: Mesh, kinds: tuple[str, str]) -> None:
+    a, b = pair_in(mesh, kinds)
+    known(a, b)
+    threads = [threading.Thread(target=connect, args=ends) for ends in ((a, b), (b, a))]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    wait_for(lambda: said(a, b) == {technique(*kinds)}, 10.0, "the technique at both ends")
+    assert path_of(a, b) == path_of(b, a) == "reflexive"
+
+
+def test_an_attempt_in_vain_keeps_to_the_rules(mesh: Mesh) -> None:
+    """The way between the two homes is cut: all is sent that ever is, to one host, and paced."""
+    kinds = "symmetric_random", "port_restricted"
+    a, b = pair_in(mesh, kinds)
+    known(a, b)
+    one, other = (mesh.homes[node.name] for node in (a, b))
+    cut(mesh.laboratory, (one.wan_address, other.wan_address))
+    try:
+        with Capture(one.host) as opens, Capture(other.host) as probes:
+            connect(a, b)
+            wait_for(lambda: bool(failed(a, b)), 20.0, "the end of an attempt")
+            time.sleep(0.5)
+    finally:
+        cut(mesh.laboratory)
+    opened = [each for each in opens.sent if each.destination == other.wan_address]
+    probed = [each for each in probes.sent if each.destination == one.wan_address]
+    assert SOCKETS <= len({each.source_port for each in opened}) <= SOCKETS + 1
+    assert len(opened) <= 3 * SOCKETS + 50
+    assert RATE * SECONDS / 2 <= len(probed) <= RATE * SECONDS + 50
+    assert len({each.source_port for each in probed}) == 1
+    assert max(Counter(each.destination_port for each in probed).values()) <= 50
+    (rung,) = failed(a, b)
+    assert rung["technique"] == "birthday"
+    assert SECONDS <= rung["seconds"] <= SECONDS + 2.0
+    assert rung["why"]
+
+
+def failed(a: Node, b: Node) -> list[dict[str, object]]:
+    rungs = doctor_of(a, b)["rungs"]
+    return [each for each in rungs if each["technique"] and each["outcome"] == "failed"]

@@ -271,7 +271,6 @@ def test_reach_the_fields_mix() -> None:
         assert word in page, word
 
 
-@todo("prediction and birthday are missing")
 def test_reach_an_attempt_keeps_to_the_rules_of_the_endpoint() -> None:
     """Counted in the laboratory: packets at whoever is aimed at, a second and in all."""
     suite("tests/lab/nat", "attempt and rules")
@@ -280,24 +279,20 @@ def test_reach_an_attempt_keeps_to_the_rules_of_the_endpoint() -> None:
 # --- faults and abuse ----------------------------------------------------------------------------
 
 
-@todo("prediction and birthday are missing")
 @pytest.mark.parametrize("words", ["lies_about_its_nat", "towards_a_third_party", "never_answers"])
 def test_abuse_no_more_packets_arrive_than_are_allowed(words: str) -> None:
     suite("tests/core/punch", words)
 
 
-@todo("birthday is missing")
 def test_faults_with_64_descriptors_birthday_is_left_out_and_says_so() -> None:
     suite("tests/lab/nat", "descriptor and birthday")
 
 
-@todo("it is not tried with prediction and birthday")
 def test_faults_both_begin_at_once_and_signalling_is_slow() -> None:
     suite("tests/lab/nat", "both_begin_at_once")
     suite("tests/lab/nat", "open_input_chain_are_passed")
 
 
-@todo("it is not tried")
 def test_faults_an_address_changes_in_the_middle_of_an_attempt() -> None:
     suite("tests/lab/nat", "address_that_changes and attempt")
 
@@ -327,7 +322,6 @@ def test_done_demo_nat_ends_with_a_table_of_techniques() -> None:
     assert set(told["techniques"]) <= {*TECHNIQUES, "relayed", "dialled"}
 
 
-@todo("prediction and birthday have no witness")
 def test_done_each_technique_has_a_witness_in_every_test_run() -> None:
     """`make test` runs this page, and none of these is still awaited."""
     for words in ("low_ttl_passes", "prediction_joins", "birthday_joins"):

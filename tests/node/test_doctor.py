@@ -44,6 +44,14 @@ def test_of_a_hidden_node_it_says_why_nothing_is_known() -> None:
     assert "links.relay_only" in line
 
 
+def test_with_too_few_descriptors_it_says_that_birthday_is_left_out() -> None:
+    few = doctor.network(PUBLIC, [], udp=True, few_descriptors=True)
+    (line,) = few["advice"]
+    assert "birthday" in line
+    assert "ulimit" in line
+    assert not doctor.network(PUBLIC, [], udp=True)["advice"]
+
+
 def test_the_object_says_what_it_has_always_said_and_in_that_order() -> None:
     answer = told(RESTRICTED)
     assert list(answer) == KEYS

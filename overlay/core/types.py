@@ -69,7 +69,8 @@ class Technique(StrEnum):
     ICE = "ice"
     """The checks of RFC 8445, nothing else."""
     LOW_TTL = "low-ttl"
-    """The answerer's first checks towards what became the path had a low TTL (decision 0039)."""
+    """The answerer's first checks towards what became the path had a low TTL (decision 0039), or
+    those of a fresh socket (decision 0040)."""
     PREDICTION = "prediction"
     """A fresh socket's next port was told by those that a NAT had numbered just before."""
     BIRTHDAY = "birthday"

@@ -125,7 +125,6 @@ def test_2_a_poisoned_pair_waits() -> None:
     suite("tests/core/connect", "poisoned")
 
 
-@todo("a poisoned pair has no fresh socket")
 def test_2_a_poisoned_pair_recovers_by_a_fresh_socket() -> None:
     suite("tests/lab/nat", "poisoned and fresh_socket")
 

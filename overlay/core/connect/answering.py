@@ -145,7 +145,7 @@ class Answering:
     def _plan(self, body: OfferBody, now: float) -> Plan | None:
         """What to do beyond ICE for the link that is to be restarted."""
         peer = PeerId(body.sender)
-        able = common(self.punching.free(peer, now), body.techniques)
+        able = common(self.punching.answerable(peer, now), body.techniques)
         return plan(self.table.nat(), self.table.history.nat_of(peer), able)
 
     def _low_ttl(self, body: OfferBody, via: PeerId, hops: int) -> LowTtl | None:
@@ -177,7 +177,7 @@ class Answering:
         if self.table.is_hopeless(peer) and (known is None or self.punching.is_forbidden(peer)):
             return Declined.NATS
         if known is not None:
-            if self.table.is_hopeless(peer) and not self.punching.free(peer, now):
+            if self.table.is_hopeless(peer) and not self.punching.is_free(peer, now):
                 return Declined.BUSY
             recent = now < self._restarted.get(peer, -RESTART_INTERVAL) + RESTART_INTERVAL
             return Declined.BUSY if recent else None

@@ -287,6 +287,8 @@ class Connecting:
         attempts.reasons[failed.rung] = failed.text
         if failed.rung is Rung.OFFER:
             self.table.signalling.on_failed(attempts.peer, now)
+            if attempts.answered and failed.code == Failure.TIMEOUT:
+                self._punching.on_in_vain(attempts.peer)
         self.table.over(attempts, failed.rung, Outcome.FAILED, failed.text, now)
         if attempts.detour is Detour.SOON and not attempts.is_direct_busy:
             return self._detour(attempts, now)  # Nothing else is left to wait for.
@@ -309,6 +311,8 @@ class Connecting:
             pause = 0.0
         attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
         soonest = self.table.signalling.poisoned_until(attempts.peer)
+        if self._punching.is_untried(attempts.peer) and self._punching.may_refresh(attempts.peer):
+            pause = soonest = 0.0  # Fresh sockets need not wait until routers have forgotten.
         self.table.timers.set((Due.UPGRADE, attempts.peer), max(now + pause, soonest))
 
     def upgrade_soon(self, now: float) -> None:
@@ -408,7 +412,9 @@ class Connecting:
         if not attempts.offering.answered or not attempts.offering.restarts:
             return []
         self.table.abandon(attempts)
-        return self._fail(Failed(attempts, Rung.OFFER, Failure.TIMEOUT, over[1]), now)
+        stuck = self._fail(Failed(attempts, Rung.OFFER, Failure.TIMEOUT, over[1]), now)
+        self._punching.on_tried(attempts.peer)
+        return stuck
 
     # --- ends ------------------------------------------------------------------------------------
 

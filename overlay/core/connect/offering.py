@@ -125,7 +125,7 @@ class OwnOffers:
             relays=self.detours.named(peer, now) if attempts.waiting else [],
             nat=self.table.nat(),
             round_trip=self.table.signalling.round_trip_to(peer),
-            techniques=self.punching.free(peer, now) if restarts and not hidden else [],
+            techniques=self.punching.offered(peer, now) if restarts and not hidden else [],
         )
         offer, digest = seal_offer(self.context, body, prekey)
         link = self.table.links.new_id()
@@ -191,7 +191,8 @@ class OwnOffers:
         """Look for another path of the link, by what the answer has chosen if ICE will not do."""
         self.punching.on_restart(link)
         able = common(offering.techniques, body.techniques)
-        chosen = plan(offering.nat, self.table.history.nat_of(attempts.peer), able)
+        theirs = self.table.history.nat_of(attempts.peer)
+        chosen = plan(offering.nat, theirs, able, offers=True)
         named = chosen is None or chosen.ice_first
         self.context.emit(
             Restart(

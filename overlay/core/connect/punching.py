@@ -17,7 +17,7 @@ from overlay.core.context import Context
 from overlay.core.events import Aim, Foretold, Punch, PunchOver, Transmit
 from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.nat.knocking import Neighbour
-from overlay.core.punch.plan import Plan, plan
+from overlay.core.punch.plan import Plan, are_fixed, plan
 from overlay.core.punch.sights import ASKED_MAX, Sights
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId, PunchEnd, PunchRole, Technique
@@ -79,6 +79,8 @@ class Punching:
     neighbours: Callable[[], list[Neighbour]]
     _current: _Current | None = None
     _timers: Timers[Due] = field(init=False)
+    # Peers with whom ICE was in vain since our surroundings have changed.
+    _in_vain: BoundedDict[PeerId, None] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
     # When an attempt with each peer began last, and how many there may be with all.
     _begun: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
     _budget: TokenBuckets[None] = field(default_factory=lambda: TokenBuckets(RATE, BURST))
@@ -98,12 +100,35 @@ class Punching:
         }
         return [technique.value for technique, can in able.items() if can]
 
-    def free(self, peer: PeerId, now: float) -> list[str]:
-        """What we can do now towards this peer: one attempt at a time, and not too many."""
-        if self._current is not None and self._current.peer != peer:
+    def offered(self, peer: PeerId, now: float) -> list[str]:
+        """What an offer that restarts ICE says that we can do."""
+        if not self.is_free(peer, now):
             return []
+        return [*self.able, Technique.LOW_TTL.value] if self.may_refresh(peer) else self.able
+
+    def answerable(self, peer: PeerId, now: float) -> list[str]:
+        """What we can do if such an offer says so: probing takes nothing of our own."""
+        return [*self.able, Technique.LOW_TTL.value] if self.is_free(peer, now) else []
+
+    def on_in_vain(self, peer: PeerId) -> None:
+        """ICE has found nothing with this peer, though it has answered."""
+        self._in_vain.put(peer, None)
+
+    def on_tried(self, peer: PeerId) -> None:
+        """Nor has anything else: ICE has its turn again."""
+        self._in_vain.pop(peer, None)
+
+    def may_refresh(self, peer: PeerId) -> bool:
+        """Whether ICE ought to have found a path, and a fresh socket may: a router remembers."""
+        words = self.table.nat(), self.table.history.nat_of(peer)
+        return bool(self.context.settings.low_ttl) and peer in self._in_vain and are_fixed(*words)
+
+    def is_free(self, peer: PeerId, now: float) -> bool:
+        """Whether we can do anything now with this peer: one at a time, and not too much."""
+        if self._current is not None and self._current.peer != peer:
+            return False
         lately = now < self._begun.get(peer, -PEER_INTERVAL) + PEER_INTERVAL
-        return [] if lately or self._budget.left(None, now) < 1.0 else self.able
+        return not lately and self._budget.left(None, now) >= 1.0
 
     def may_help(self, peer: PeerId) -> bool:
         """Whether by what is known of both NATs there is something to be tried."""
@@ -227,6 +252,7 @@ class Punching:
     def on_surroundings(self) -> PeerId | None:
         """We are elsewhere: an attempt from where we were leads nowhere; returns towards whom."""
         current = self._current
+        self._in_vain.clear()
         self.end()
         return None if current is None else current.peer
 

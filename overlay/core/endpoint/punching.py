@@ -194,4 +194,11 @@ def _machine(effect: Punch, random: Random) -> machine.Machine:
     if effect.technique is Technique.BIRTHDAY:
         assert effect.role is not PunchRole.BOTH
         return Birthday(effect.role, effect.target, ttl=effect.ttl, random=random)
-    return Prediction(effect.role, effect.target, effect.observers, ttl=effect.ttl, random=random)
+    return Prediction(
+        effect.role,
+        effect.target,
+        effect.observers,
+        ttl=effect.ttl,
+        random=random,
+        fixed=effect.technique is Technique.LOW_TTL,
+    )

@@ -58,15 +58,27 @@ _TECHNIQUES = {
 address, it takes some 50,000 probes: a relay costs everybody less."""
 
 
-def plan(ours: Sequence[str], theirs: Sequence[str], able: Collection[str]) -> Plan | None:
+def are_fixed(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether each end has one address for everybody, so that ICE ought to have found a path."""
+    return _outer(ours) is _outer(theirs) is _Outer.ONE
+
+
+def plan(
+    ours: Sequence[str], theirs: Sequence[str], able: Collection[str], *, offers: bool = False
+) -> Plan | None:
     """What to do for a path between two NATs; None: ICE does, or nothing helps, or none is known.
 
     Each is mapping, filtering and ports in the words of offers; `able`: what both ends can do.
+    `low-ttl` among that: ICE ought to have found a path and has not, so some router may remember
+    a packet against its sender; whoever `offers` opens a fresh socket with a low TTL.
 
     >>> home, far = ("independent", "address-port", "random"), ("address-port",) * 2 + ("random",)
     >>> plan(home, far, ["birthday"]).role.value, plan(far, far, ["birthday"])
     ('probes', None)
     """
+    if Technique.LOW_TTL in able and are_fixed(ours, theirs):
+        role = PunchRole.OPENS if offers else PunchRole.PROBES
+        return Plan(Technique.LOW_TTL, role, ice_first=False)
     known = direct(ours, theirs)
     found = _TECHNIQUES.get((_outer(ours), _outer(theirs)))
     if known or found is None or found[0] not in able:

@@ -10,6 +10,9 @@ Where both NATs number, both ask, tell, and then send to the peer's ports in the
 packet of each goes to the first port, since every one of them gets a port of its own. So each
 packet's port is the one that the other's goes to.
 
+Where a NAT has one address for everybody, the port that neighbours see is the one that the peer
+sees: then this is a fresh socket for ports that a router remembers a packet against (`fixed`).
+
 What opens a NAT has a low TTL, and so cannot come to the other end too early (decision 0039).
 """
 
@@ -65,11 +68,12 @@ class Prediction:
         *,
         ttl: int | None,
         random: Random,
+        fixed: bool = False,
     ) -> None:
-        """`observers`: two of them are asked."""
+        """`observers`: two of them are asked. `fixed`: the peer sees what they see."""
         self.sockets = 0 if role is PunchRole.PROBES else ROUNDS
         self._role, self._target, self._ttl, self._random = role, target, ttl, random
-        self._observers = observers[:2]
+        self._observers, self._fixed = observers[:2], fixed
         self._sockets: tuple[Address, ...] = ()
         self._round: _Round | None = None
         self._ends_at: float | None = None
@@ -133,7 +137,8 @@ class Prediction:
         if current.foretold:
             return
         current.foretold, current.resend_at = True, None
-        self._outputs.append(Foretell(current.number, foretell(current.seen)))
+        ports = tuple(dict.fromkeys(current.seen)) if self._fixed else foretell(current.seen)
+        self._outputs.append(Foretell(current.number, ports))
         self._fire_if_ready(current, now)
 
     def aim(self, round_number: int, ports: tuple[int, ...], now: float) -> None:

@@ -225,3 +225,9 @@ def test_the_peers_word_may_come_later_or_a_round_ahead() -> None:
         machine.on_mapped(answered(ask, port), ask.remote, ask.local, 0.95)
     checks = [each for each in machine.take() if isinstance(each, Check)]
     assert [each.remote.port for each in checks] == [30_011, 30_012]
+
+
+def test_a_fresh_socket_is_where_neighbours_see_it_if_it_has_one_address() -> None:
+    machine = Prediction(PunchRole.OPENS, PEER, OBSERVERS, ttl=4, random=Random(1), fixed=True)
+    machine.begin(sockets(ROUNDS), 0.0)
+    assert sampled(machine, 0.03, (20_000, 20_000))[0] == Foretell(1, (20_000,))

@@ -75,3 +75,18 @@ def test_where_ice_may_do_it_has_a_moment() -> None:
 @pytest.mark.parametrize(("one", "able"), [(NUMBERS, ["birthday"]), (DRAWS, ["prediction"])])
 def test_what_one_end_cannot_do_is_not_planned(one: tuple[str, ...], able: list[str]) -> None:
     assert plan(one, HOME, able) is None
+
+
+@pytest.mark.parametrize("other", [HOME, HASHED, OPEN])
+def test_whoever_offers_opens_a_fresh_socket_where_ice_ought_to_have_done(
+    other: tuple[str, ...],
+) -> None:
+    able = [*BOTH, "low-ttl"]
+    ours, theirs = plan(HOME, other, able, offers=True), plan(other, HOME, able)
+    assert ours is not None
+    assert theirs is not None
+    assert (ours.technique, ours.role) == (Technique.LOW_TTL, PunchRole.OPENS)
+    assert (theirs.technique, theirs.role) == (Technique.LOW_TTL, PunchRole.PROBES)
+    numbers = plan(NUMBERS, HOME, able, offers=True)
+    assert numbers is not None
+    assert numbers.technique is Technique.PREDICTION

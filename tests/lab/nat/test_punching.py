@@ -12,7 +12,7 @@ from overlay.core.punch.birthday import RATE, SECONDS, SOCKETS
 from tests.acceptance.in_laboratory import cut, doctor, doctor_of, pair_in
 from tests.lab.nat.capture import Capture
 from tests.lab.nat.laboratory import Laboratory
-from tests.lab.nat.mesh import Mesh, connect, path_of, row_of, technique
+from tests.lab.nat.mesh import ASKED, Mesh, connect, path_of, row_of, technique
 from tests.lab.nodes import Crew, Node, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("ip", "nft")]
@@ -82,3 +82,29 @@ def test_an_attempt_in_vain_keeps_to_the_rules(mesh: Mesh) -> None:
 def failed(a: Node, b: Node) -> list[dict[str, object]]:
     rungs = doctor_of(a, b)["rungs"]
     return [each for each in rungs if each["technique"] and each["outcome"] == "failed"]
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_poisoned_pair_recovers_by_a_fresh_socket(
+    laboratory: Laboratory, tmp_path: Path, remembers: bool
+) -> None:
+    """The answerer sends too early, and the asker's router remembers that against both ports.
+
+    The counter-test: an asker without low TTLs makes no second try of that sort.
+    """
+    with Crew(tmp_path) as crew:
+        mesh = Mesh(laboratory, crew)
+        mesh.public()
+        mesh.public()
+        homes = [laboratory.standing(kind) for kind in ("open_input", "port_restricted")]
+        a = mesh.start(homes[0], *ASKED, *(() if remembers else ("--set", "nat.low_ttl=0")))
+        b = mesh.start(homes[1], *ASKED, "--set", "nat.low_ttl=0")
+        mesh.ready([a, b])
+        known(a, b)
+        assert connect(a, b)["path"] == "relayed"
+        if remembers:
+            wait_for(lambda: said(a, b) == {"low-ttl"}, 20.0, "a path of a fresh socket")
+            assert path_of(a, b) == path_of(b, a) == "reflexive"
+        else:
+            time.sleep(9.0)
+            assert path_of(a, b) == "relayed"

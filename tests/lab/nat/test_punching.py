@@ -1,4 +1,4 @@
-"""Prediction and birthday between real nodes: at once from both ends, and what one attempt sends."""
+"""Techniques beyond ICE between real nodes: from both ends at once, poisoned, in vain."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from tests.acceptance.in_laboratory import cut, doctor, doctor_of, pair_in
 from tests.lab.nat.capture import Capture
 from tests.lab.nat.laboratory import Laboratory
 from tests.lab.nat.mesh import ASKED, Mesh, connect, path_of, row_of, technique
-from tests.lab.nodes import Crew, Node, wait_for
+from tests.lab.nodes import Crew, Json, Node, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("ip", "nft")]
 PAIRS = [("symmetric_sequential", "port_restricted"), ("symmetric_random", "port_restricted")]
@@ -79,7 +79,7 @@ def test_an_attempt_in_vain_keeps_to_the_rules(mesh: Mesh) -> None:
     assert rung["why"]
 
 
-def failed(a: Node, b: Node) -> list[dict[str, object]]:
+def failed(a: Node, b: Node) -> list[Json]:
     rungs = doctor_of(a, b)["rungs"]
     return [each for each in rungs if each["technique"] and each["outcome"] == "failed"]
 

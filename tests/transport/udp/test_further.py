@@ -21,20 +21,18 @@ class Heard:
 
     def __init__(self) -> None:
         self.datagrams: list[tuple[bytes, Address | None]] = []
+        self.both = trio.Event()
         self.sockets = FurtherSockets(
-            lambda data, _, local: self.datagrams.append((data, local)),
+            self._on_datagram,
             lambda *_: None,
             lambda: None,
             lambda _: None,
         )
 
-
-async def until(found: object) -> None:
-    """Wait until this callable says yes."""
-    assert callable(found)
-    with trio.fail_after(5.0):
-        while not found():
-            await trio.sleep(0.01)
+    def _on_datagram(self, data: bytes, _: Address, local: Address | None) -> None:
+        self.datagrams.append((data, local))
+        if len(self.datagrams) == 2:
+            self.both.set()
 
 
 async def test_what_comes_in_says_at_which_of_them_and_what_leaves_is_from_there() -> None:
@@ -44,7 +42,8 @@ async def test_what_comes_in_says_at_which_of_them_and_what_leaves_is_from_there
         assert len(set(opened)) == 3
         stranger.send(b"\x00one", opened[0], None)
         stranger.send(b"\x00three", opened[2], None)
-        await until(lambda: len(heard.datagrams) == 2)
+        with trio.fail_after(5.0):
+            await heard.both.wait()
         assert set(heard.datagrams) == {(b"\x00one", opened[0]), (b"\x00three", opened[2])}
         heard.sockets.sockets[opened[1]].send(b"\x00two", stranger.address, None)
         await trio.lowlevel.wait_readable(stranger._socket.fileno())

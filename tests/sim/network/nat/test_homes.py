@@ -195,7 +195,7 @@ def arrivals(world: World, sender: SimNode, receiver: SimNode, ttl: int | None) 
     port, outputs = network.port(sender), [None, Send(b"a datagram", receiver.address, None, ttl)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(port.endpoint, "poll", outputs.pop)
-        patch.setattr(network.port(receiver), "receive", lambda data, source: heard.append(source))
+        patch.setattr(network.port(receiver), "receive", lambda *given: heard.append(given[1]))
         port.perform_soon()
         world.run_for(1.0)
     return len(heard)

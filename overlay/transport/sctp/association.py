@@ -47,7 +47,7 @@ from overlay.transport.sctp.packets import (
 )
 from overlay.transport.sctp.path_mtu import PathMtu
 from overlay.transport.sctp.sizing import Path, Sizing
-from overlay.transport.sctp.timers import RTO_MAX, Clock
+from overlay.transport.sctp.timers import RTO_MAX, Clock, timeout
 
 MAX_WINDOW = 1 << 20
 """Bytes in flight towards us at most, as aiortc has it."""
@@ -182,10 +182,17 @@ class Sctp(Sizing):
         self._ends_soon = True
 
     def resume(self) -> None:
-        """The path is back after silence: do not wait for the retransmission timer."""
+        """The path is back, or another: do not wait for the retransmission timer, at either end.
+
+        What was lost before says nothing of the time that it takes from now on.
+        """
         self.release()
+        if self.ready:
+            drive(self._send_sack())
         if self._sent_queue:
             self._t3_expired()
+            self._rto = timeout(self._srtt or 0.0, self._rttvar or 0.0)
+            self._t3.start(self._rto)
 
     def abort(self) -> None:
         """End the association at once and say so to the peer."""

@@ -24,16 +24,21 @@ messages to nine others spent a third of its time on their SACKs when all had 0.
 def smoothed(
     srtt: float | None, rttvar: float | None, measured: float
 ) -> tuple[float, float, float]:
-    """SRTT, RTTVAR and RTO in seconds after one more measurement (RFC 9260 §6.3.1).
-
-    The RTO has the longest delay of a SACK added, as in QUIC (RFC 9002 §6.2.1): it is not measured.
-    """
+    """SRTT, RTTVAR and RTO in seconds after one more measurement (RFC 9260 §6.3.1)."""
     if srtt is None or rttvar is None:
         srtt, rttvar = measured, measured / 2
     else:
         rttvar += SCTP_RTO_BETA * (abs(srtt - measured) - rttvar)
         srtt += SCTP_RTO_ALPHA * (measured - srtt)
-    return srtt, rttvar, max(RTO_MIN, min(srtt + 4 * rttvar + SACK_DELAY_SMALL, RTO_MAX))
+    return srtt, rttvar, timeout(srtt, rttvar)
+
+
+def timeout(srtt: float, rttvar: float) -> float:
+    """The RTO in seconds.
+
+    The longest delay of a SACK is added, as in QUIC (RFC 9002 §6.2.1): it is not measured.
+    """
+    return max(RTO_MIN, min(srtt + 4 * rttvar + SACK_DELAY_SMALL, RTO_MAX))
 
 
 class Cancellable(Protocol):

@@ -151,6 +151,36 @@ async def test_what_is_in_flight_is_repeated_as_soon_as_the_path_is_back(loop: N
     assert wire.time - back < 0.1
 
 
+async def test_what_arrived_is_acknowledged_again_as_soon_as_the_path_is_back(loop: None) -> None:
+    """The SACK got lost: its receiver would send all again, and wait for its timer first."""
+    wire, alice, bob = up()
+    wire.run(lambda: False, 1.0)
+    say(alice, b"heard")
+    assert wire.run(lambda: bool(bob.received))
+    wire.clear()
+    wire.loss = 1.0
+    wire.run(lambda: False, 30)
+    wire.loss = 0.0
+    assert not alice.association.idle
+    bob.association.resume()
+    back = wire.time
+    assert wire.run(lambda: alice.association.idle)
+    assert wire.time - back < 3 * wire.latency
+
+
+async def test_a_second_loss_after_the_path_is_back_is_not_waited_for_longer(loop: None) -> None:
+    """The two ends find it at different moments: what the first repeats may be lost once more."""
+    wire, alice, bob = up()
+    wire.loss = 1.0
+    say(alice, b"into the void")
+    wire.run(lambda: False, 30)
+    alice.association.resume()
+    wire.loss = 0.0
+    back = wire.time
+    assert wire.run(lambda: bool(bob.received))
+    assert wire.time - back < 0.6
+
+
 async def test_an_abort_ends_the_other_side(loop: None) -> None:
     wire, alice, bob = up()
     alice.association.abort()

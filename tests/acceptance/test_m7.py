@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.black_box import make, sh, suite, tests_named
+from tests.acceptance.black_box import make, sh, suite
+from tests.acceptance.black_box import tests_named as named_tests
 from tests.acceptance.in_laboratory import Carrying, doctor, doctor_of, pair_in
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nat.laboratory import Laboratory
@@ -162,7 +163,8 @@ def test_3_outage_and_eight_degradations() -> None:
 def test_4_peers_and_doctor_tell_the_technique_how_long_and_why_it_ended(mesh: Mesh) -> None:
     """Direct by a technique, relayed after one came to nothing, and dialled."""
     a, b = pair_in(mesh, ("open_input", "port_restricted"))
-    other = mesh.members([mesh.laboratory.standing("symmetric_random")], *ASKED)[0]
+    without = *ASKED, "--set", "nat.birthday=false"
+    other = mesh.members([mesh.laboratory.standing("symmetric_random")], *without)[0]
     connect(a, b)
     assert techniques(a, b) == {"low-ttl"}
     (rung,) = [each for each in doctor_of(a, b)["rungs"] if each["technique"]]
@@ -324,6 +326,6 @@ def test_done_demo_nat_ends_with_a_table_of_techniques() -> None:
 def test_done_each_technique_has_a_witness_in_every_test_run() -> None:
     """`make test` runs this page, and none of these is still awaited."""
     for words in ("low_ttl_passes", "prediction_joins", "birthday_joins"):
-        named = tests_named("tests/acceptance/test_m7.py", words)
+        named = named_tests("tests/acceptance/test_m7.py", words)
         assert named
         assert not [mark for marks in named.values() for mark in marks if "todo" in mark]

@@ -6,7 +6,7 @@ anything is sent anywhere, and each peer has at most one that we answer.
 
 from dataclasses import dataclass, field
 
-from overlay.core.connect.attempts import Attempts
+from overlay.core.connect.attempts import Attempts, Due
 from overlay.core.connect.detour import Detours
 from overlay.core.connect.history import Rung
 from overlay.core.connect.low_ttl import answerers
@@ -47,6 +47,9 @@ from overlay.core.wire.messages import Offer
 
 RESTART_INTERVAL = 1.0
 """Seconds between two restarts that one peer may ask of us (guess)."""
+AFTER_THEIRS = 12.0
+"""Seconds (guess) from a search for a better path that the peer has begun to our own: longer than
+one takes."""
 ANSWERING_MAX = 64
 """Offers that we are answering at once; more are declined as busy."""
 
@@ -139,8 +142,14 @@ class Answering:
         self.table.routing.reply(seal_answer(self.context, answer, prekey, opened.request))
         if may_meet:
             self.detours.meet_soon(attempts, body.relays, now)
-        if self.table.links.is_up(peer) and not attempts.busy:
-            self.table.discard(peer)
+        self._tidy(attempts, link, now)
+
+    def _tidy(self, attempts: Attempts, link: Link | None, now: float) -> None:
+        """Our own search for a better path, which the peer's may have called off, goes on later."""
+        if link is not None and link.facts.path is PathKind.RELAYED and not link.inbound:
+            self.table.timers.set((Due.UPGRADE, attempts.peer), now + AFTER_THEIRS)
+        elif self.table.links.is_up(attempts.peer) and not attempts.busy:
+            self.table.discard(attempts.peer)
 
     def _plan(self, body: OfferBody, now: float) -> Plan | None:
         """What to do beyond ICE for the link that is to be restarted."""

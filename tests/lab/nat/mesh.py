@@ -139,12 +139,19 @@ class Mesh:
             self.publics.append(node)
         return node
 
-    def start(self, home: Home, *settings: str, host: int = 0, port: int = 0) -> Node:
+    def start(
+        self,
+        home: Home,
+        *settings: str,
+        host: int = 0,
+        port: int = 0,
+        argv: Sequence[str] = CARRIER,
+    ) -> Node:
         """A node in a home, still joining; port 0 is a fresh one."""
         if home not in self.homes.values():
             home.forget()
         name = f"{home.kind.name}{next(self._numbers)}"
-        node = self.crew.node(name, argv=CARRIER, enter=home.hosts[host].enter)
+        node = self.crew.node(name, argv=argv, enter=home.hosts[host].enter)
         self.homes[name] = home
         join = self.publics[0].invite("--members", "1")
         node.start(*self.settings, *settings, listen=f"*:{port}", join=join)

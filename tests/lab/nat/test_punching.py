@@ -12,7 +12,7 @@ from overlay.core.punch.birthday import RATE, SECONDS, SOCKETS
 from tests.acceptance.in_laboratory import cut, doctor, doctor_of, pair_in
 from tests.lab.nat.capture import Capture
 from tests.lab.nat.laboratory import Laboratory
-from tests.lab.nat.mesh import ASKED, Mesh, connect, path_of, row_of, technique
+from tests.lab.nat.mesh import ASKED, CARRIER, Mesh, connect, path_of, row_of, technique
 from tests.lab.nodes import Crew, Json, Node, wait_for
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("ip", "nft")]
@@ -108,3 +108,32 @@ def test_a_poisoned_pair_recovers_by_a_fresh_socket(
         else:
             time.sleep(9.0)
             assert path_of(a, b) == "relayed"
+
+
+def test_with_64_descriptors_birthday_is_left_out_and_a_node_says_so(mesh: Mesh) -> None:
+    """The link stays relayed, and the node lives."""
+    homes = [mesh.laboratory.standing(kind) for kind in PAIRS[1]]
+    few = mesh.start(homes[0], *ASKED, argv=("prlimit", "--nofile=64", *CARRIER))
+    other = mesh.start(homes[1], *ASKED)
+    mesh.ready([few, other])
+    known(few, other)
+    connect(few, other)
+    time.sleep(6.0)
+    assert path_of(few, other) == "relayed"
+    assert any("birthday" in line for line in few.json("doctor")["advice"])
+    assert not any("birthday is left out" in line for line in other.json("doctor")["advice"])
+    assert "few_descriptors" in few.log
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_an_address_that_changes_in_the_middle_of_an_attempt(mesh: Mesh, end: int) -> None:
+    """Either end's router has another address while the two are at it: they find each other."""
+    kinds = "symmetric_random", "port_restricted"
+    homes = [mesh.laboratory.home(kind) for kind in kinds]
+    a, b = mesh.members(homes, *ASKED)
+    known(a, b)
+    connect(a, b)
+    time.sleep(0.2)
+    homes[end].change_address()
+    wait_for(lambda: said(a, b) == {"birthday"}, 60.0, "a direct path from the new address")
+    wait_for(lambda: a.run("ping", b.peer_id).returncode == 0, 20.0, "an answer over it")

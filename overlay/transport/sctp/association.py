@@ -376,8 +376,16 @@ class Sctp(Sizing):
         if self._t1_failures > SCTP_MAX_INIT_RETRANS or self._t1_chunk is None:
             self._set_state(self.State.CLOSED)
         else:
-            drive(self._send_chunk(self._t1_chunk))
+            self._send_again(self._t1_chunk)
             self._t1_handle = self._loop.call_later(self._rto, self._t1_expired)
+
+    def _send_again(self, chunk: Chunk) -> None:
+        """An INIT says no tag of the peer's, even if that is known by now (RFC 9260 §8.5.1 A)."""
+        tag = self._remote_verification_tag
+        if isinstance(chunk, InitChunk):
+            self._remote_verification_tag = 0
+        drive(self._send_chunk(chunk))
+        self._remote_verification_tag = tag
 
     def _t3_cancel(self) -> None:
         self._t3.stop()

@@ -66,6 +66,20 @@ async def test_an_association_survives_losses_in_its_handshake(loop: None, seed:
     assert wire.run(lambda: bool(alice.received and bob.received))
 
 
+async def test_inits_that_crossed_are_sent_again_when_both_answers_are_lost(loop: None) -> None:
+    wire = Wire()
+    alice, bob = pair(wire)
+    assert wire.run(lambda: alice.sctp is not None)
+    assert wire.run(lambda: knows(alice) and knows(bob))
+    wire.clear()
+    assert wire.run(lambda: alice.is_up and bob.is_up)
+
+
+def knows(end: End) -> bool:
+    """Whether the other's INIT has come."""
+    return end.association._last_received_tsn is not None
+
+
 async def test_datagrams_are_lost_rather_than_late(loop: None) -> None:
     wire, alice, bob = up()
     wire.loss = 1.0

@@ -63,6 +63,10 @@ class Wire:
             at = self.time + self.latency + self.random.random() * self.jitter
             heapq.heappush(self._heap, (at, self._count, to, datagram))
 
+    def clear(self) -> None:
+        """Lose all that is on its way."""
+        self._heap.clear()
+
     def run(self, until: Callable[[], bool], limit: float = 60.0) -> bool:
         """Advance until the condition holds, or nothing more happens, or `limit` seconds passed."""
         end = self.time + limit

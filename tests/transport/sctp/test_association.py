@@ -67,11 +67,13 @@ async def test_an_association_survives_losses_in_its_handshake(loop: None, seed:
 
 
 async def test_inits_that_crossed_are_sent_again_when_both_answers_are_lost(loop: None) -> None:
+    """By then each end knows the other's tag, and an INIT that names one is ignored."""
     wire = Wire()
     alice, bob = pair(wire)
     assert wire.run(lambda: alice.sctp is not None)
     assert wire.run(lambda: knows(alice) and knows(bob))
     wire.clear()
+    assert not (alice.is_up or bob.is_up)
     assert wire.run(lambda: alice.is_up and bob.is_up)
 
 

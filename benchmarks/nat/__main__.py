@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.nat import mix, rival
+from benchmarks.nat import hard, mix, rival
 from benchmarks.nat.results import Found, Pair, Row, row_of, rows_of, write_page
 from benchmarks.report import write_table
 from tests.lab.namespaces import why_unavailable
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "nat.json"
 CONDITIONS = ROOT / "benchmarks" / "nat-conditions.json"
 MIXED = ROOT / "benchmarks" / "nat-mix.json"
+HARD = ROOT / "benchmarks" / "nat-hard.json"
 PAGE = ROOT / "docs" / "nat.md"
 TRIES = 5
 WATCHED = 60.0
@@ -72,13 +73,17 @@ class Bench:
             home.forget()
         return homes
 
-    def mesh(self, stack: ExitStack) -> Mesh:
+    def mesh6(self, stack: ExitStack) -> Mesh:
+        """Two public nodes that listen over IPv6, too."""
+        return self.mesh(stack, ipv6=True)
+
+    def mesh(self, stack: ExitStack, *, ipv6: bool = False) -> Mesh:
         """Two public nodes, for as long as the stack is open."""
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="nat-"))
         crew = stack.enter_context(Crew(Path(directory)))
         mesh = Mesh(self.laboratory, crew)
         for host in self.publics:
-            mesh.public(host=host)
+            mesh.public(host=host, ipv6=ipv6)
         return mesh
 
     def round(self, pairs: Pairs, impairment: Impairment | None = None) -> list[Try]:
@@ -178,6 +183,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(MATRIX), help="only pairs of these")
     parser.add_argument("--parts", default=",".join((*PARTS, MIX)), help="of %(default)s")
     parser.add_argument("--pairs", type=int, default=mix.PAIRS, help="of the mix (%(default)s)")
+    parser.add_argument("--cases", default="", help="only hard cases with this in their names")
     parser.add_argument("--dry", action="store_true", help="print, but write no file")
     return parser.parse_args()
 
@@ -210,6 +216,7 @@ def main() -> int:
     if not told.dry:
         write_page(PAGE, read(RESULTS, []), read(CONDITIONS, {}))
         write_table(PAGE, mix.page(read(MIXED, {})), mix.MARK)
+        write_table(PAGE, hard.page(read(HARD, {})), hard.MARK)
     for text in wrong:
         say(f"missed: {text}")
     return 1 if wrong else 0
@@ -245,6 +252,14 @@ def worse(bench: Bench, told: argparse.Namespace) -> list[str]:
     return wrong
 
 
+def hard_cases(bench: Bench, told: argparse.Namespace) -> list[str]:
+    """The hard cases; what is not as it must be."""
+    tries = min(told.tries, hard.TRIES)
+    rows = hard.measure(bench.laboratory, bench.mesh6, tries, told.cases)
+    write(HARD, stamp() | {"tries": tries, "rows": hard.told(rows)}, told)
+    return [each for row in rows for each in row.missed]
+
+
 def mixed(told: argparse.Namespace) -> list[str]:
     """The field's mix, which needs no laboratory; what is not as it must be."""
     say(f"mix: {told.pairs} pairs, and as many in the control")
@@ -253,7 +268,7 @@ def mixed(told: argparse.Namespace) -> list[str]:
     return mix.missed(found)
 
 
-PARTS = {"ours": ours, "stock": stock, "worse": worse}
+PARTS = {"ours": ours, "stock": stock, "worse": worse, "hard": hard_cases}
 MIX = "mix"
 
 

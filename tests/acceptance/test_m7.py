@@ -141,20 +141,50 @@ def test_2_birthday_joins_a_random_one(mesh: Mesh) -> None:
 # --- 3. the hard cases ---------------------------------------------------------------------------
 
 
-@todo("hosts with many addresses are not in the laboratory")
+def hard(group: str) -> list[Json]:
+    """The rows of one sort of hard cases, each tried thrice, that have all come out as told.
+
+    The page is made from this file.
+    """
+    rows = json.loads((ROOT / "benchmarks" / "nat-hard.json").read_text())["rows"]
+    found = [row for row in rows if row["group"] == group]
+    for row in found:
+        assert row["tries"] >= 3, row
+        assert row["ways"] == {row["outcome"]: row["tries"]}, row
+        assert not row["missed"], row
+        assert row["name"] in (ROOT / "docs" / "nat.md").read_text()
+    return found
+
+
 def test_3_hosts_with_many_addresses() -> None:
-    suite("tests/lab", "8_16_and_32_addresses or many_addresses")
+    """At one end and at both."""
+    suite("tests/lab/nat", "8_16_and_32_addresses")
+    suite("tests/core/ice", "many_addresses")
+    names = " ".join(row["name"] for row in hard("addresses"))
+    for words in ("8 addresses", "16 addresses", "32 addresses", "who asks", "both ends"):
+        assert words in names
 
 
-@todo("uplinks of both families are not tried")
 def test_3_uplinks_of_either_family_and_both() -> None:
-    suite("tests/lab", "uplinks")
+    """IPv4, IPv6 and both, at either side."""
+    suite("tests/lab/nat", "uplinks")
+    outcomes = {row["name"]: row["outcome"] for row in hard("uplinks")}
+    families = "IPv4", "IPv6", "both"
+    for pair in [(one, other) for one in families for other in families]:
+        apart = {"IPv4", "IPv6"} == set(pair)
+        assert outcomes[" to ".join(pair)] == ("relayed" if apart else "direct")
 
 
-@todo("outage and degradations are not tried")
 def test_3_outage_and_eight_degradations() -> None:
-    suite("tests/lab", "outage")
-    suite("tests/lab", "degradation")
+    suite("tests/lab/nat", "outage")
+    suite("tests/lab/nat", "degradation")
+    assert all(row["back_s"] < 15.0 for row in hard("outages"))
+    degraded = {row["name"].partition(":")[0] for row in hard("degradations")}
+    assert len(degraded) == 8
+
+
+def test_3_what_needs_a_network_that_moves_is_named_for_later() -> None:
+    assert "What needs a network that moves" in (ROOT / "docs" / "nat.md").read_text()
 
 
 # --- 4. what is told -----------------------------------------------------------------------------

@@ -34,9 +34,9 @@ def _name(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-def _link(index: int = 0, *, up: bool = False) -> bytes:
-    """struct ifinfomsg."""
-    return struct.pack("=BxHiII", 0, 0, index, int(up), int(up))
+def _link(index: int = 0, *, up: bool = False, changed: bool = False) -> bytes:
+    """struct ifinfomsg; `changed`: that it is not up is no default, but asked for."""
+    return struct.pack("=BxHiII", 0, 0, index, int(up), int(up or changed))
 
 
 class Netlink:
@@ -117,6 +117,10 @@ class Netlink:
 
         self._ask(_NEW_LINK, _link(self._index(name), up=True))
         self._namespace.call(ask_again_soon)
+
+    def down(self, name: str) -> None:
+        """Switch an interface off: the other end of its cable sees no carrier any more."""
+        self._ask(_NEW_LINK, _link(self._index(name), changed=True))
 
     def remove(self, name: str) -> None:
         """Take an interface away, with its other end if it is a cable."""

@@ -348,18 +348,22 @@ class IceAgent:
         if self._low_ttl.until is not None:
             waiting = (each for each in self._check_list if each.state is PairState.WAITING)
             low = [each for each in waiting if self._low_ttl.to(each.remote) is not None]
-            for pair in sorted(low, key=lambda each: -each.priority)[:BURST]:
+            for pair in sorted(low, key=lambda each: each.order)[:BURST]:
                 self._check(pair, now, CHECK_SENDS)
 
     def _send_due(self, now: float) -> None:
-        """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4)."""
+        """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4).
+
+        New pairs come first; those from our further addresses take turns with what is due again.
+        """
         while now >= self._pacer.at:
             waiting = self._check_list.next_waiting() if self._state.is_checking else None
-            resend = self._transactions.next_resend()
-            if waiting is not None:
+            resend = self._transactions.next_due(now)
+            yields = resend is not None and not self._pacer.sent_again
+            if waiting is not None and not (waiting.turn and yields):
                 self._check(waiting, now, CHECK_SENDS)
                 self._pacer.sent(now, verified=False)
-            elif resend is not None and now >= resend.resend_at:
+            elif resend is not None:
                 self._send_again(resend, now)
             else:
                 return
@@ -370,7 +374,7 @@ class IceAgent:
         if transaction.sends_left:
             self._transactions.sent_again(transaction, now)
             pair.checked_at = now
-            self._pacer.sent(now, verified=pair.state is PairState.SUCCEEDED)
+            self._pacer.sent(now, verified=pair.state is PairState.SUCCEEDED, again=True)
             self._send(transaction.data, pair)
             return
         self._transactions.remove(transaction)

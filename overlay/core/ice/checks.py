@@ -116,6 +116,11 @@ class Transactions:
         first = min(self, key=lambda each: each.resend_at, default=None)
         return None if first is None or first.resend_at == inf else first
 
+    def next_due(self, now: float) -> Transaction | None:
+        """The one to be sent again, or given up, at once, if any: from our best address first."""
+        due = (each for each in self if each.resend_at <= now)
+        return min(due, key=lambda each: (each.pair.turn > 0, each.resend_at), default=None)
+
     def _drop_stale(self, now: float) -> None:
         for each in list(self):
             if each.resend_at == inf and each.sent_at <= now - ANSWER_TIMEOUT:
@@ -127,11 +132,14 @@ class Pacer:
 
     def __init__(self, now: float) -> None:
         self.at = now
+        self.sent_again = False
+        """The last that left was a retransmission."""
         self._tokens = float(UNVERIFIED_BURST)
         self._filled_at = now
 
-    def sent(self, now: float, *, verified: bool) -> None:
-        """A check has left; `verified` when its target had answered one before."""
+    def sent(self, now: float, *, verified: bool, again: bool = False) -> None:
+        """A check has left, `again` or not; `verified` when its target had answered one before."""
+        self.sent_again = again
         filled = self._tokens + (now - self._filled_at) * UNVERIFIED_RATE
         self._tokens = min(filled, float(UNVERIFIED_BURST)) - (not verified)
         self._filled_at = now

@@ -83,6 +83,41 @@ def test_two_nats_with_steady_mappings_are_passed(seed: int) -> None:
     assert {a.route.path, b.route.path} == {PathKind.REFLEXIVE}  # type: ignore[union-attr]
 
 
+def offer_of_many(nat: Nat, host: Host, port: int) -> list[Candidate]:
+    """As a node makes it: the mapped address is among the first eight, however many there are."""
+    *hosts, mapped = srflx(nat, host, port)
+    return [*hosts[:7], mapped, *hosts[7:]]
+
+
+@pytest.mark.parametrize("many", [(8, 1), (1, 8), (8, 8), (16, 16), (32, 1), (32, 32)])
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_many_addresses_do_not_put_the_way_through_two_nats_off(
+    many: tuple[int, int], loss: float
+) -> None:
+    """All of them are on the homes' own networks, and most lead nowhere."""
+    world = World(sum(many), latency=0.02, loss=loss)
+    a = world.host("a", *(f"192.168.0.{n}" for n in range(2, 2 + many[0])))
+    b = world.host("b", *(f"192.168.1.{n}" for n in range(2, 2 + many[1])))
+    a.gateway, b.gateway = Nat("198.51.100.1"), Nat("203.0.113.1")
+    offers = offer_of_many(a.gateway, a, 40_001), offer_of_many(b.gateway, b, 40_002)
+    meet(a, b, *offers, signalling=0.1)
+    assert world.run_until(8.0, lambda: connected(a, b))
+    assert world.now < (0.5 if not loss else 5.0)
+    assert {a.route.local, b.route.local} == {a.addresses[0], b.addresses[0]}  # type: ignore[union-attr]
+
+
+def test_the_way_from_the_last_of_many_addresses_is_found() -> None:
+    """It is the only one that leads to the peer, and too far down to be named in an offer."""
+    world = World(0, latency=0.02)
+    a = world.host("a", *(f"10.{n}.0.2" for n in range(16)))
+    b = world.host("b", "10.15.0.9")
+    world.lost = lambda datagram: (
+        datagram.source in a.addresses[:-1] or (datagram.target in a.addresses[:-1])
+    )
+    meet(a, b, b_offers=host_candidates(b))
+    assert world.run_until(8.0, lambda: connected(a, b))
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_a_symmetric_nat_is_met_by_peer_reflexive_candidates(seed: int) -> None:
     """The open side learns an address that nobody signalled, from the check itself."""

@@ -100,6 +100,22 @@ def test_addresses_learnt_from_checks_make_room_for_each_other() -> None:
     assert check_list.learn(OURS, THEIRS, 5) is None
 
 
+def test_each_remote_candidate_has_a_check_before_any_has_a_second() -> None:
+    check_list = listing(*(host(Address("10.0.0.1", 5000 + n), n + 1) for n in range(MAX_BASES)))
+    remotes = [host(Address("10.0.1.1", 1 + n), 100 + n) for n in range(7)]
+    mapped = Candidate("srflx", Address("203.0.113.1", 9), candidate_priority("srflx"))
+    for candidate in [*remotes, mapped]:
+        check_list.add_remote(candidate)
+    assert len(check_list) == MAX_PAIRS
+    checked = list[Address]()
+    while (pair := check_list.next_waiting()) is not None:
+        checked.append(pair.remote)
+        pair.state = PairState.IN_PROGRESS
+    best_first = [each.address for each in sorted(remotes, key=lambda each: -each.priority)]
+    assert checked[:8] == [*best_first, mapped.address]
+    assert checked[8:16] == checked[:8]
+
+
 def test_a_full_list_drops_its_worst_idle_pair_for_a_better_one() -> None:
     bases = [host(Address("10.0.0.1", 5000 + n)) for n in range(8)]
     check_list = listing(*bases)
@@ -112,7 +128,7 @@ def test_a_full_list_drops_its_worst_idle_pair_for_a_better_one() -> None:
     local, remote = ways[-1]
     assert check_list.learn(local, remote, 50) is None, "it is no better than the worst"
     signalled = host(Address("10.0.1.1", 1), 100)
-    worst = min(check_list, key=lambda pair: pair.priority)
+    worst = max(check_list, key=lambda pair: pair.order)
     assert check_list.learn(Address("10.0.0.77", 1), signalled.address, 1) is not None
     assert len(check_list) == MAX_PAIRS
     assert worst not in list(check_list)

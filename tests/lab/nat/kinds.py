@@ -30,6 +30,8 @@ class Ipv6(StrEnum):
     OPEN = "open"
     FIREWALLED = "firewalled"
     """In comes only what belongs to a flow that went out (RFC 6092)."""
+    ONLY = "only"
+    """Firewalled as well, and the hosts have no IPv4 at all."""
     DEAD = "dead"
     """Addresses and a default route, and nothing ever arrives anywhere (RFC 8305's reason)."""
 

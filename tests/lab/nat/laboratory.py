@@ -14,14 +14,26 @@ compares observers by prefix sees as many prefixes as there are. Nothing leads o
 
 import ipaddress
 import itertools
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
 from tests.lab.nat.kinds import KINDS, Ipv6, Kind
-from tests.lab.nat.machines import ANYWHERE, ANYWHERE6, COUNTING, Flow, Gateway, Host, Router
+from tests.lab.nat.machines import (
+    ANYWHERE,
+    ANYWHERE6,
+    COUNTING,
+    Flow,
+    Gateway,
+    Host,
+    Machine,
+    Router,
+)
 from tests.lab.nat.wire import Impairment, Wire
 
+ADDRESSES_MAX = 32
+"""Addresses that a host may have of each family, and interfaces that lead nowhere."""
 ROUTERS = 3
 """Plain routers between the core and each home, unless it is asked for fewer."""
 
@@ -66,6 +78,8 @@ class Home:
     @property
     def wan_address(self) -> str:
         """The address from which the internet sees it."""
+        if self.host.address6 is not None and self.host.address == self.host.address6:
+            return self.host.address6
         return self.outermost.wan if self.kind.is_nat else self.host.address
 
     def owns(self, address: str) -> bool:
@@ -86,6 +100,22 @@ class Home:
         self.gateway.rebind()
         if self.carrier is not None and not self._shares_carrier:
             self.carrier.rebind()
+
+    @contextmanager
+    def outage(self, *, cable: bool = False) -> Iterator[None]:
+        """Nothing goes in or out within the block.
+
+        `cable`: the hosts' cables are pulled, which they see; otherwise they are told nothing.
+        """
+        for host in self.hosts if cable else ():
+            self.gateway.unplug(host)
+        if not cable:
+            self.gateway.block()
+        yield
+        for host in self.hosts if cable else ():
+            self.gateway.plug_in(host)
+        if not cable:
+            self.gateway.unblock()
 
     def change_address(self) -> str:
         """Another WAN address of the same leg, as a provider gives one at night; returns it."""
@@ -193,6 +223,8 @@ class Laboratory(ExitStack):
         routers: int = ROUTERS,
         userspace: bool = False,
         lan: str | None = None,
+        addresses: int = 1,
+        nowhere: int = 0,
     ) -> Home:
         """A new home of a kind of `KINDS`, with its own leg unless it is behind a `carrier`.
 
@@ -200,6 +232,9 @@ class Laboratory(ExitStack):
         idle UDP mapping lives. `impairment`: what its leg does to
         packets. `userspace`: its NAT is a `Wire`, exact in all that RFC 4787 says, IPv4 only.
         `lan`: the private network, of its own by default; in real life many have the same.
+        `addresses`: of each host on its LAN, as many of each family that it has. `nowhere`: further
+        interfaces of each host, up and with an address that hosts of all homes have, on a cable
+        that leads to nobody.
         """
         chosen = KINDS[kind]
         if ipv6 is not Ipv6.NONE and (carrier or chosen.carriers):
@@ -229,12 +264,13 @@ class Laboratory(ExitStack):
         gateway.apply()
         home = Home(chosen, number, gateway, carrier, shared=shared)
         for each in range(hosts):
-            home.hosts.append(self._host(home, 10 + each, ipv6))
+            home.hosts.append(self._host(home, 10 + each, ipv6, addresses))
+            self._lead_nowhere(home.hosts[-1], nowhere)
         self.homes.append(home)
         return home
 
-    def standing(self, kind: str, nth: int = 0, **options: Any) -> Home:
-        """The `nth` home of a kind and these options of `home`, built when first asked for."""
+    def standing(self, kind: str, nth: int | str = 0, **options: Any) -> Home:
+        """The home of a kind with these options and this number or name; built when first asked."""
         told = {name: value for name, value in options.items() if value}
         key = (kind, nth, *sorted(told.items()))
         if key not in self._standing:
@@ -298,19 +334,36 @@ class Laboratory(ExitStack):
         last.netlink.route(f"{prefix4(number)}.0.0/24", device="down")
         gateway.netlink.route(ANYWHERE, device="wan")
 
-    def _host(self, home: Home, suffix: int, ipv6: Ipv6) -> Host:
-        gateway = home.gateway
-        host = Host(str(gateway.lan[suffix]))
+    def _host(self, home: Home, suffix: int, ipv6: Ipv6, addresses: int) -> Host:
+        gateway, prefix = home.gateway, f"{prefix6(home.number)}:1:"
+        further = 140 + ADDRESSES_MAX * (suffix - 10)
+        ours = [gateway.lan[suffix], *(gateway.lan[further + n] for n in range(1, addresses))]
+        ours6 = [f"{prefix}:{suffix}", *(f"{prefix}:{suffix}:{n}" for n in range(1, addresses))]
+        if ipv6 is Ipv6.ONLY:
+            ours = []
+        host = Host(str(ours[0]) if ours else ours6[0])
         self.callback(host.close)
-        gateway.plug(host, "eth0", host.address)
+        gateway.plug(host, "eth0", *map(str, ours))
+        host.addresses = [*map(str, ours)]
         if ipv6 is not Ipv6.NONE:
-            prefix = f"{prefix6(home.number)}:1:"
             if suffix == 10:
                 gateway.netlink.address("lan", f"{prefix}:1/64")
-            host.address6 = f"{prefix}:{suffix}"
-            host.netlink.address("eth0", f"{host.address6}/64")
+            host.address6 = ours6[0]
+            host.addresses += ours6
+            for each in ours6:
+                host.netlink.address("eth0", f"{each}/64")
             host.netlink.route(ANYWHERE6, via=f"{prefix}:1")
         return host
+
+    def _lead_nowhere(self, host: Host, interfaces: int) -> None:
+        """Interfaces as of containers and virtual machines, but not called so."""
+        if not interfaces:
+            return
+        closet = Machine()
+        self.callback(closet.close)
+        for n in range(1, interfaces + 1):
+            host.netlink.veth(f"eth{n}", closet.netlink, f"end{n}")
+            host.netlink.address(f"eth{n}", f"10.200.{n}.1/24")
 
     # --- counters -----------------------------------------------------------------------------
 

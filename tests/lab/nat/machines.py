@@ -35,6 +35,19 @@ table inet traffic {
 """
 
 
+BLOCKING = """
+table inet outage
+delete table inet outage
+table inet outage {
+  chain forward { type filter hook forward priority -300; policy drop; }
+}
+"""
+UNBLOCKING = """
+table inet outage
+delete table inet outage
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What went from one address to another through a router that counts."""
@@ -134,6 +147,7 @@ class Gateway(Router):
         self._hairpin, self._timeout, self._ipv6 = hairpin, timeout, ipv6
         self._epoch = 0
         self._ports = itertools.count()
+        self._plugged: dict[Machine, str] = {}
         self.netlink.bridge("lan")
         self.netlink.address("lan", f"{self.lan[1]}/{self.lan.prefixlen}")
         for family in ("iptables", "ip6tables"):
@@ -145,13 +159,35 @@ class Gateway(Router):
                 net__netfilter__nf_conntrack_udp_timeout_stream=timeout,
             )
 
-    def plug(self, machine: Machine, interface: str, address: str) -> None:
-        """Cable a machine to the LAN; its default route leads here."""
-        self.netlink.veth(f"port{next(self._ports)}", machine.netlink, interface, master="lan")
+    def plug(self, machine: Machine, interface: str, *addresses: str) -> None:
+        """Cable a machine to the LAN; its default route leads here, from the first address."""
+        port = self._plugged[machine] = f"port{next(self._ports)}"
+        self.netlink.veth(port, machine.netlink, interface, master="lan")
         # Up only now: a switch without a port has no carrier, and gets it up to a second late.
         self.netlink.up("lan")
-        machine.netlink.address(interface, f"{address}/{self.lan.prefixlen}")
-        machine.netlink.route(ANYWHERE, via=str(self.lan[1]))
+        for address in addresses:
+            machine.netlink.address(interface, f"{address}/{self.lan.prefixlen}")
+        if addresses:
+            machine.netlink.route(ANYWHERE, via=str(self.lan[1]))
+
+    def unplug(self, machine: Machine) -> None:
+        """Pull its cable: the machine keeps its addresses, and sees that there is no carrier."""
+        self.netlink.down(self._plugged[machine])
+
+    def plug_in(self, machine: Machine) -> None:
+        """Put the cable back."""
+        self.netlink.up(self._plugged[machine])
+
+    def block(self) -> None:
+        """Pass nothing on any more, and say nothing of it: somewhere beyond it the way is broken.
+
+        What is mapped stays mapped.
+        """
+        self.nft(BLOCKING)
+
+    def unblock(self) -> None:
+        """Pass on again what its rules say."""
+        self.nft(UNBLOCKING)
 
     def apply(self) -> None:
         """Load the rules of its kind; mappings that exist stay."""

@@ -130,16 +130,19 @@ class Mesh:
         known: bool = True,
         argv: Sequence[str] = CARRIER,
         env: dict[str, str] | None = None,
+        ipv6: bool = False,
     ) -> Node:
         """One more node on a host of the internet itself, linked to the others there.
 
-        `known`: newcomers are to be linked to it. `argv`: another build (`tests.builds`).
+        `known`: newcomers are to be linked to it. `argv`: another build (`tests.builds`). `ipv6`:
+        it listens over that, too.
         """
         host = host or self.laboratory.public_host()
         number = next(self._numbers)
         node = self.crew.node(f"public{number}", argv=argv, enter=host.enter, env=env)
         join = self.publics[0].invite("--members", "1") if self.publics else None
-        node.up(*self.settings, *settings, listen=f"{host.address}:{4000 + number}", join=join)
+        listen = f"{'*' if ipv6 else host.address}:{4000 + number}"
+        node.up(*self.settings, *settings, listen=listen, join=join)
         if join:
             node.wait_peers(1)
         if known:
@@ -188,13 +191,18 @@ class Mesh:
 
     def through(self, a: Home, b: Home) -> int:
         """Payload that went from one home to the other through the node that passed on most."""
-        legs = dict[str, list[int]]()
+        legs = dict[str, list[int]]()  # by the node's host, over whichever family it is reached
         for flow in self.laboratory.flows():
             for source, to in ((flow.source, flow.destination), (flow.destination, flow.source)):
                 for leg, (home, other) in enumerate(((a, b), (b, a))):
                     if home.owns(source) and not home.owns(to) and not other.owns(to):
-                        legs.setdefault(to, [0, 0])[leg] += flow.payload
+                        legs.setdefault(self._host_of(to), [0, 0])[leg] += flow.payload
         return max(map(min, legs.values()), default=0)
+
+    def _host_of(self, address: str) -> str:
+        """The first address of the public host that has this one."""
+        hosts = self.laboratory.public_hosts
+        return next((host.address for host in hosts if host.owns(address)), address)
 
     def attempt(self, a: Node, b: Node, *, patience: float = SETTLE, counted: bool = True) -> Try:
         """One try of a pair that is not linked; `counted`: with bytes that show their way."""

@@ -1,4 +1,4 @@
-"""The laboratory itself: who hears whom, how far a packet comes, what is counted, what is left."""
+"""One idea: the laboratory itself: who hears whom, how far a packet comes, what is counted."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from overlay.core.addresses import prefix_of
+from overlay.transport.udp.interfaces import look_around
 from tests.lab.nat.capture import Capture
 from tests.lab.nat.kinds import KINDS, Ipv6, Ports
 from tests.lab.nat.laboratory import ROUTERS, Home, Laboratory
@@ -325,6 +326,70 @@ def test_ipv6_is_open_behind_a_stateful_firewall_or_dead(
         assert laboratory.bytes_between(home, hosts[1]) == counted + len(b"answer")
         stranger.send(b"unasked", inside.own)
         assert (inside.hear(SOON if is_open else NEVER) is not None) is is_open
+
+
+# --- many addresses ---------------------------------------------------------------------------
+
+
+def test_a_host_may_have_many_addresses_and_interfaces_that_lead_nowhere(
+    laboratory: Laboratory, observer: Port
+) -> None:
+    home = laboratory.home("port_restricted", addresses=4, nowhere=2, ipv6=Ipv6.FIREWALLED)
+    found = home.host.call(look_around)
+    on_lan = [each.host for each in found.hosts if each.interface == "eth0"]
+    assert set(home.host.addresses) <= set(on_lan)
+    assert len(home.host.addresses) == 8
+    assert found.routed[-1] == home.host.address, "its first leads to the internet"
+    assert {each.interface for each in found.hosts if each.host.startswith("10.200.")} == {
+        "eth1",
+        "eth2",
+    }
+    seen_at = set[Address]()
+    for address in home.host.addresses[:4]:
+        with home.host.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+            sock.bind((address, 7777))
+            sock.sendto(b"who am I?", observer.own)
+            heard = observer.hear()
+            assert heard is not None
+            seen_at.add(heard[1])
+    assert {host for host, _ in seen_at} == {home.wan_address}
+    assert len(seen_at) == 4, "a mapping for each"
+
+
+def test_a_home_may_have_ipv6_alone(laboratory: Laboratory, port: OpenPort) -> None:
+    home, server = laboratory.home("port_restricted", ipv6=Ipv6.ONLY), laboratory.public_host()
+    inside, asked = (port(host, socket.AF_INET6) for host in (home.host, server))
+    inside.send(b"question", asked.own)
+    assert asked.hear() == (b"question", inside.own)
+    assert home.wan_address == home.host.address == inside.own[0]
+    with pytest.raises(OSError, match="unreachable"):
+        port(home.host).send(b"question", (server.address, 1))
+
+
+# --- outages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cable", [True, False])
+def test_an_outage_ends_as_it_began_and_only_a_pulled_cable_is_seen(
+    laboratory: Laboratory, observer: Port, port: OpenPort, cable: bool
+) -> None:
+    home = laboratory.standing("port_restricted", "outage", ipv6=Ipv6.FIREWALLED)
+    inside = port(home.host)
+    before = inside.mapped_at(observer)
+
+    def interfaces() -> set[str]:
+        return {each.interface for each in home.host.call(look_around).hosts}
+
+    wait_for(lambda: "eth0" in interfaces(), SOON, "a carrier", 0.02)
+    with home.outage(cable=cable):
+        wait_for(lambda: ("eth0" in interfaces()) is not cable, SOON, "no carrier", 0.02)
+        assert is_kept_out(inside, observer, before)
+        if not cable:  # else the kernel keeps it until there is a carrier
+            inside.send(b"lost", observer.own)
+            assert observer.hear(NEVER) is None
+    wait_for(lambda: "eth0" in interfaces(), SOON, "a carrier", 0.02)
+    assert inside.mapped_at(observer) == before
+    assert gets_in(inside, observer, before)
 
 
 # --- bad wires --------------------------------------------------------------------------------

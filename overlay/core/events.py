@@ -124,6 +124,10 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
     transaction: bytes
     remote: Address
+    mapped: Address | None = None
+    """If it is an answer: where its sender sees us."""
+    local: Address | None = None
+    """Of an answer: to which of our addresses it has come."""
 
 
 class Foretold(msgspec.Struct, frozen=True, gc=False):

@@ -259,7 +259,12 @@ class Overlay(Snapshots):
         known = [each for each in entries if not (is_private(each.host) or each.host in own)]
         proven = [(each.host, each.port) for each in known if each.proven]
         hosts = tuple(each.host for each in known) if proven else ()
-        return Neighbour(peer, link.id, remote, link.facts.local, remote in proven, hosts)
+        by_proof = sorted(known, key=lambda each: not each.proven)
+        over_ipv4 = tuple(
+            Address(each.host, each.port) for each in by_proof if ":" not in each.host
+        )
+        local = link.facts.local
+        return Neighbour(peer, link.id, remote, local, remote in proven, hosts, over_ipv4)
 
     def _neighbours(self) -> list[Neighbour]:
         alive = self._links.alive()

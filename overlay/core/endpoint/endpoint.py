@@ -505,7 +505,8 @@ class Endpoint:
         association = None if link is None else self._links.get(link)
         # RFC 8445 §7.2.5.2.1: an answer comes from where the check went.
         if association is None or pair[0] != asked:
-            if not self._punching.on_response(response, pair, now):
+            taken = self._punching.on_response(response, pair, now)
+            if not taken and not self._strangers.take_answer(response, pair):
                 self.counters["unknown"] += 1
             return
         association.validate(asked)  # only who received our check knows its transaction id

@@ -70,6 +70,14 @@ class Strangers:
         if self._awaited.pop(message.transaction_id, self) is None:
             self._emit(Seen(message.transaction_id, remote))
 
+    def take_answer(self, response: stun.Message, pair: AddressPair) -> bool:
+        """Tell the core if it has asked for this, without a check; once only. Whether it had."""
+        mapped = response.mapped_address
+        if mapped is None or self._awaited.pop(response.transaction_id, self) is not None:
+            return False
+        self._emit(Seen(response.transaction_id, pair[0], mapped, pair[1]))
+        return True
+
     def serve(self, request: stun.Message, remote: Address) -> bytes:
         """Plain STUN (RFC 8489 §6.3.1): tell the asker its address."""
         if request.unknown_required:  # RFC 8489 §6.3.1

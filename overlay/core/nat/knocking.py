@@ -67,6 +67,8 @@ class Neighbour:
     """Whether strangers reach it at that address, as its record says."""
     hosts: tuple[str, ...] = ()
     """Of either family, if they reach it at one of them at least."""
+    over_ipv4: tuple[Address, ...] = ()
+    """Its global addresses of that family, proven ones first."""
 
 
 class Due(StrEnum):

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from overlay.core.context import Context
 from overlay.core.events import PortHeard, PortOpened, Seen
+from overlay.core.nat.asking import Asking
 from overlay.core.nat.behaviour import Behaviour
 from overlay.core.nat.examining import Examining
 from overlay.core.nat.knocking import Knocking, Neighbour
@@ -30,19 +31,22 @@ class Nat:
         self._reflexive = reflexive
         self._examining = Examining(context, reflexive, neighbours, tell)
         self._knocking = Knocking(context, reflexive, neighbours, tell)
+        self._asking = Asking(context, reflexive, neighbours)
 
     def behaviour(self) -> Behaviour:
         """A snapshot of what is known of our own."""
         return self._examining.behaviour()
 
     def consider(self, now: float) -> None:
-        """Somebody sees us from outside: examine soon, if need be."""
+        """Somebody sees us from outside: examine soon, if need be, and ask over IPv4."""
         self._examining.consider(now)
+        self._asking.consider(now)
 
     def on_listening(self, addresses: tuple[Address, ...], now: float) -> None:
         """Our port is open at these addresses; if others than before, we are elsewhere."""
         if addresses != self._reflexive.listening:
             self._examining.on_moved(now)
+            self._asking.on_moved(addresses, now)
 
     def ask(self, request: RequestId, now: float) -> None:
         """A user wants to know: resolves when as much is known as can be."""
@@ -58,6 +62,8 @@ class Nat:
             case PortHeard(port, data, remote):
                 self._knocking.on_port_heard(port, data, remote)
                 return self._examining.on_port_heard(port, data, remote, now)
+            case Seen(mapped=mapped) if mapped is not None:
+                return self._asking.on_seen(event, now)
             case Seen(transaction, remote):
                 self._knocking.on_seen(transaction, remote, now)
                 return self._examining.on_seen(transaction, now)
@@ -83,4 +89,5 @@ class Nat:
     def on_time(self, now: float) -> bool:
         """Do what is due."""
         self._knocking.on_time(now)
+        self._asking.on_time(now)
         return self._examining.on_time(now)

@@ -53,7 +53,8 @@ class Observers:
     """What our neighbours say."""
 
     def __init__(self) -> None:
-        self._said: BoundedDict[PeerId, Observation] = BoundedDict(OBSERVERS_MAX)
+        # By neighbour, and whether it was asked beside its link (`overlay.core.nat.asking`).
+        self._said: BoundedDict[tuple[PeerId, bool], Observation] = BoundedDict(OBSERVERS_MAX)
         self._order = 0
 
     def say(
@@ -62,6 +63,8 @@ class Observers:
         mapped: Address,
         observer: Address | None = None,
         local: Address | None = None,
+        *,
+        asked: bool = False,
     ) -> bool:
         """A neighbour sees us here; False: that says nothing to others, and is not kept."""
         if not Host().holds(mapped.host) or not 0 < mapped.port < 65_536:
@@ -69,17 +72,22 @@ class Observers:
         if is_loopback(mapped.host) or needs_zone(mapped.host):
             return False  # the neighbour is that near; to others the address says nothing
         self._order += 1
-        self._said.put(peer, Observation(peer, mapped, observer, local, self._order))
+        self._said.put((peer, asked), Observation(peer, mapped, observer, local, self._order))
         return True
 
     def seen_by(self, peer: PeerId) -> Address | None:
-        """Where this neighbour last saw us."""
-        said = self._said.get(peer)
+        """Where this neighbour last saw us by its link."""
+        said = self._said.get((peer, False))
         return said.mapped if said is not None else None
 
     def forget(self, peer: PeerId) -> None:
         """A neighbour is gone, and its vote with it."""
-        self._said.pop(peer, None)
+        self._said.pop((peer, False), None)
+        self.forget_asked(peer)
+
+    def forget_asked(self, peer: PeerId) -> None:
+        """It is not asked any more, or does not answer."""
+        self._said.pop((peer, True), None)
 
     def outside(self, own: Iterable[Address]) -> list[Observation]:
         """What those say who are beyond our NAT, or see that there is none.

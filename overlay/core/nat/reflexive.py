@@ -66,13 +66,17 @@ class Reflexive:
         address: Address,
         observer: Address | None = None,
         local: Address | None = None,
+        *,
+        asked: bool = False,
     ) -> bool:
         """A neighbour sees us here; returns whether that changes the addresses in our record.
 
-        `observer`: where that neighbour is; `local`: from which of our addresses its link leaves.
+        `observer`: where that neighbour is; `local`: from which of our addresses its link leaves;
+        `asked`: beside its link.
         """
         before = self.agreed()
-        return self.observers.say(peer, address, observer, local) and self.agreed() != before
+        kept = self.observers.say(peer, address, observer, local, asked=asked)
+        return kept and self.agreed() != before
 
     def seen_by(self, peer: PeerId) -> Address | None:
         """Where this neighbour last saw us."""
@@ -81,6 +85,10 @@ class Reflexive:
     def forget(self, peer: PeerId) -> None:
         """A neighbour is gone, and its vote with it."""
         self.observers.forget(peer)
+
+    def forget_asked(self, peer: PeerId) -> None:
+        """A neighbour is not asked beside its link any more."""
+        self.observers.forget_asked(peer)
 
     def agreed(self) -> list[Address]:
         """The mapped addresses on which enough observers agree, none of them our own."""
@@ -119,11 +127,11 @@ class Reflexive:
         """
         if self.hidden:
             return ()
-        local = self.listening[0] if self.listening else None
+        bases = {":" in each.host: each for each in reversed(self.listening)}
         hosts = [_candidate("host", each, rank) for rank, each in enumerate(self.listening)]
         others = [*self.advertised, *self.observers.mapped(self.own)]
         reflexive = [
-            _candidate("srflx", each, rank, local)
+            _candidate("srflx", each, rank, bases.get(":" in each.host))
             for rank, each in enumerate(others)
             if each not in self.listening
         ][:MAPPED_MAX]

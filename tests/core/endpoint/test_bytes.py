@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from overlay.core.endpoint.dtls_cookie import make_cookie, parse_client_hello
 from overlay.core.endpoint.outputs import Secure, Send
+from overlay.core.events import Seen
 from overlay.core.ice import stun
 from overlay.core.types import Address, LinkId
 from tests.core.endpoint.attacks import (
@@ -95,6 +96,20 @@ def test_plain_stun_is_served_and_unknown_attributes_are_named() -> None:
     assert [getattr(each, "mapped_address", None) for each in answers] == [A, None]
     assert [getattr(each, "unknown_attributes", None) for each in answers] == [(), (0x7777,)]
     assert b.endpoint.counters["stun_served"] == 1
+
+
+def test_the_answer_to_a_plain_question_of_the_core_is_told_once() -> None:
+    world = World()
+    b = Shell(world, B, seed=2)
+    b.endpoint.wait_for(bytes(12))
+    request = stun.binding_request(bytes(12))
+    other = stun.binding_request(b"other" + bytes(7))
+    for asked in (other, request, request):
+        data = stun.encode(stun.binding_success(asked, Address("7.7.7.7", 7)), None)
+        b.endpoint.receive(data, A, B, world.now)
+    b.endpoint.receive(stun.encode(stun.binding_error(request, 400), None), A, B, world.now)
+    assert b.take() == [Seen(bytes(12), A, Address("7.7.7.7", 7), B)]
+    assert b.endpoint.counters["unknown"] == 3
 
 
 def test_a_half_open_check_that_claims_our_role_is_told_to_switch_and_not_let_in() -> None:

@@ -151,17 +151,16 @@ LEVELS = {
 
 
 def _degradations() -> list[Case]:
+    def case(name: str, a: Options, b: Options) -> Case:
+        return Case(name, Group.DEGRADATIONS, a, b, within=12.0, direct_within=20.0, size=0)
+
     return [
-        Case(
-            f"{name}: {end}",
-            Group.DEGRADATIONS,
-            **{side: {"impairment": level}},
-            within=12.0,
-            direct_within=20.0,
-            size=0,
-        )
+        each
         for name, level in LEVELS.items()
-        for side, end in (("a", "who asks"), ("b", "who is asked"))
+        for each in (
+            case(f"{name}: who asks", {"impairment": level}, {}),
+            case(f"{name}: who is asked", {}, {"impairment": level}),
+        )
     ]
 
 

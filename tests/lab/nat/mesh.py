@@ -174,7 +174,7 @@ class Mesh:
 
         def link(node: Node) -> None:
             for public in self.publics if relays is None else relays:
-                connect(node, public)
+                connect_at_last(node, public)
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(link, nodes))
@@ -237,6 +237,19 @@ class Mesh:
 def connect(a: Node, b: Node) -> Json:
     """What `overlay connect` asks, and its answer; `Failed` when there is no link."""
     return a.ask("POST", "/connect", {"peer": b.peer_id})
+
+
+def connect_at_last(a: Node, b: Node, patience: float = 60.0) -> None:
+    """The same for who has come just now: on a bad way word of others takes its time."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connect(a, b)
+            return
+        except Failed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def row_of(a: Node, b: Node) -> Json:

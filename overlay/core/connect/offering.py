@@ -41,6 +41,9 @@ peer, and from there. When a quarter of a mesh dies at once, each of its neighbo
 (measured: with 16, the survivors sent twice as many messages in the first 15 s)."""
 ATTEMPT_TIMEOUT = 5.5
 """Seconds (guess) from an offer to its answer, and from there to its open link."""
+ROUND_TRIPS, LONGEST = 8, 20.0
+"""From its answer to its open link an attempt has as many times what the answer took, if that is
+longer, and so many seconds at most (guess): a check, DTLS and SCTP take six round trips."""
 WALKING_TIMEOUT = 11.0
 """The same (guess) for an offer that is worth walks and a seek: two tries of 2.5 s, four seconds of
 walks, two for the seek (`overlay.core.routing.routing`)."""
@@ -159,7 +162,8 @@ class OwnOffers:
         attempts.answered = True
         self.table.signalling.on_answer(attempts.peer, now - attempts.offering.sent_at, body)
         if body.accepted:
-            self.table.timers.set((Due.OFFER, attempts.peer), now + ATTEMPT_TIMEOUT)
+            patience = max(ATTEMPT_TIMEOUT, ROUND_TRIPS * (now - attempts.offering.sent_at))
+            self.table.timers.set((Due.OFFER, attempts.peer), now + min(patience, LONGEST))
             self.detours.meet_soon(attempts, body.relays, now)
             return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)

@@ -82,7 +82,7 @@ class IceAgent:
         self._nomination = Nomination()
         self._rescues = 0
         self._outputs: list[IceOutput] = []
-        self._path = Path(self._outputs, secured=secured)
+        self._path = Path(self._outputs, self.round_trip, secured=secured)
         self._confirmations = Confirmations(random)
         self._low_ttl = Lowered()
         # By which technique beyond ICE a pair was found, if by one (decision 0040).
@@ -167,7 +167,7 @@ class IceAgent:
     def unacknowledged(self, now: float) -> None:
         """Data has been under way for longer than an acknowledgement takes: ask at once."""
         watch = self._path.watch
-        if watch is not None and not self._state.is_failed and watch.hasten(self.round_trip, now):
+        if watch is not None and not self._state.is_failed and watch.hasten(now):
             self._probe(now)
 
     def confirmed(self, nonce: bytes, remote: Address, local: Address | None, now: float) -> bool:
@@ -425,6 +425,8 @@ class IceAgent:
         pair.answered_at = now
         if transaction.sends == 1:  # RFC 6298 §3: nobody knows which of several was answered
             self.round_trip.measure(now - transaction.sent_at, now)
+        else:
+            self.round_trip.at_most = now - transaction.sent_at
         if pair is self._path.pair:
             self._path.announce(self._check_list.kind_of(pair))
         elif not self._state.is_checking:

@@ -190,7 +190,7 @@ class LiteSession:
         self._keys.put(local.ufrag, local.password.encode())
         self._pair = pair
         self._outputs: list[IceOutput] = []
-        self._watch = Watch(self._outputs, now)
+        self._watch = Watch(self._outputs, self.round_trip, now)
         self._confirmations = Confirmations(random)
 
     def receive(
@@ -218,7 +218,7 @@ class LiteSession:
 
     def unacknowledged(self, now: float) -> None:
         """Data has been under way for longer than an acknowledgement takes: ask at once."""
-        if self._watch.hasten(self.round_trip, now):
+        if self._watch.hasten(now):
             self._ask(now)
 
     def ask_restarted(self, pair: AddressPair, now: float) -> bytes | None:

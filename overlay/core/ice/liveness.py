@@ -5,7 +5,8 @@ answer to such a question counts, or an encrypted packet that acknowledges somet
 the peer asks or sends shows that we hear it, not that it hears us.
 
 A side of an idle path asks every two or three seconds. A question unanswered for 1.5 s makes the
-peer *suspect*, six seconds without an answer make it *silent*, and a minute makes it *dead*.
+peer *suspect*, six seconds without an answer make it *silent*, and a minute makes it *dead*. Where
+an answer takes longer than a third of a second, so does suspicion: three questions have had theirs.
 
 A path in use can be judged sooner: when data has been under way for longer than an acknowledgement
 takes, whoever knows that says so, and two questions at once, each unanswered for as long as an
@@ -26,11 +27,13 @@ IDLE_INTERVAL_CONTROLLED = 3.0
 """And the controlled one: an idle link costs five questions in six seconds, where three would do
 if one side asked for both; six that are lost in a row silence it (guess)."""
 SUSPECT_TIMEOUT = 1.5
-"""Seconds that a question may stay unanswered (guess)."""
+"""Seconds that a question may stay unanswered (guess), on a path whose round trip is short."""
 PROBE_INTERVAL = 0.5
 """Seconds between questions while one is unanswered: one lost packet accuses nobody (guess)."""
 SILENT_TIMEOUT = 6.0
 """Seconds from the last answer (guess)."""
+SLACK_MAX = 3.0
+"""Seconds by which suspicion and silence come later at most, where answers take long (guess)."""
 SILENT_PROBE_INTERVAL = 2.0
 """Seconds between questions on a silent path (guess)."""
 ASK_BACK_INTERVAL = 0.1
@@ -44,11 +47,18 @@ LATENESS = 1.0
 """Seconds: a timeout later than this says that our process slept, not the peer (guess)."""
 
 
+def slack_for(round_trip: float) -> float:
+    """Of a path with this round trip in seconds: none below a third of a second."""
+    return min(SLACK_MAX, max(0.0, 2 * PROBE_INTERVAL + 1.5 * round_trip - SUSPECT_TIMEOUT))
+
+
 class Liveness:
     """The clock of one path: when to ask, and what to think of no answer."""
 
     def __init__(self, now: float) -> None:
         self.state = Liveliness.ALIVE
+        self.slack = 0.0
+        """Seconds more than the ordinary that the peer has before it is suspect or silent."""
         self._answered_at = now
         self._asked_at: float | None = None  # when the first question since then went out
         self._probed_at = now  # when the last question went out
@@ -99,7 +109,7 @@ class Liveness:
         # Sums as in `next_deadline`, never differences: a deadline must find its verdict due.
         if now >= self._answered_at + DEAD_TIMEOUT:
             sign = Sign.LONG_QUIET
-        elif now >= self._answered_at + SILENT_TIMEOUT:
+        elif now >= self._silent_at():
             sign = Sign.QUIET
         elif now >= self._suspect_at():
             sign = Sign.UNANSWERED
@@ -120,7 +130,7 @@ class Liveness:
             return min(deadline, self._answered_at + DEAD_TIMEOUT)
         if self.state is Liveliness.ALIVE:
             deadline = min(deadline, self._suspect_at())
-        return min(deadline, self._answered_at + SILENT_TIMEOUT)
+        return min(deadline, self._silent_at())
 
     def forgive(self, lateness: float, now: float) -> None:
         """Our own process stood still for `lateness` seconds: those were not the peer's silence.
@@ -136,8 +146,13 @@ class Liveness:
 
     def _suspect_at(self) -> float:
         """When no answer makes the peer suspect."""
-        ordinary = NEVER if self._asked_at is None else self._asked_at + SUSPECT_TIMEOUT
+        patience = SUSPECT_TIMEOUT + self.slack
+        ordinary = NEVER if self._asked_at is None else self._asked_at + patience
         return ordinary if self._hasty_at is None else self._hasty_at + 2 * self._patience
+
+    def _silent_at(self) -> float:
+        """When no answer makes the peer silent."""
+        return self._answered_at + (SILENT_TIMEOUT + self.slack)
 
     def _probe_at(self, controlling: bool) -> float:
         if self.state is Liveliness.SILENT:

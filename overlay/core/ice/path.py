@@ -2,7 +2,7 @@
 
 from overlay.core.addresses import is_circuit
 from overlay.core.ice.checklist import CandidatePair
-from overlay.core.ice.liveness import LATENESS, Liveness
+from overlay.core.ice.liveness import LATENESS, Liveness, slack_for
 from overlay.core.ice.outputs import Alive, IceOutput, Mapped, Selected, Silent, Suspect
 from overlay.core.ice.states import Liveliness
 from overlay.core.types import Address, PathKind, Technique
@@ -17,6 +17,8 @@ class RoundTrip:
     def __init__(self) -> None:
         self.seconds: float | None = None
         """Smoothed (RFC 6298 §2)."""
+        self.at_most: float | None = None
+        """What an answer has taken since the question was first asked, if that was repeated."""
         self._measured_at = float("-inf")
 
     def measure(self, seconds: float, now: float) -> None:
@@ -27,20 +29,26 @@ class RoundTrip:
             self.seconds += (seconds - self.seconds) / 8
         self._measured_at = now
 
+    @property
+    def usual(self) -> float:
+        """What an answer may take, as far as is known; 0: nothing is."""
+        return self.seconds or self.at_most or 0.0
+
     def fresh(self, now: float) -> float | None:
         """The round trip unless it is too old: a path in use is not asked."""
         return self.seconds if now <= self._measured_at + RTT_AGE else None
 
     def forget(self) -> None:
         """The path is another one."""
-        self.seconds, self._measured_at = None, float("-inf")
+        self.seconds, self.at_most, self._measured_at = None, None, float("-inf")
 
 
 class Watch:
     """The liveness of one path; says every change once."""
 
-    def __init__(self, outputs: list[IceOutput], now: float) -> None:
+    def __init__(self, outputs: list[IceOutput], round_trip: RoundTrip, now: float) -> None:
         self._outputs = outputs
+        self._round_trip = round_trip
         self._liveness = Liveness(now)
 
     def answered(self, now: float) -> None:
@@ -60,13 +68,14 @@ class Watch:
         """The peer has asked us: whether to ask it at once, being in doubt; it counts as sent."""
         return self._liveness.asks_back(now)
 
-    def hasten(self, round_trip: RoundTrip, now: float) -> bool:
+    def hasten(self, now: float) -> bool:
         """Data is not acknowledged: whether to ask at once; it counts as sent."""
         # An answer takes a round trip, and somewhat longer on a busy path.
-        return self._liveness.hasten(1.5 * (round_trip.seconds or 0.0), now)
+        return self._liveness.hasten(1.5 * (self._round_trip.seconds or 0.0), now)
 
     def judge(self, now: float) -> bool:
         """Say what has changed for the worse. False: the path is dead."""
+        self._liveness.slack = slack_for(self._round_trip.usual)
         verdict = self._liveness.judge(now)
         if verdict is Liveliness.SUSPECT:
             self._outputs.append(Suspect())
@@ -81,19 +90,21 @@ class Watch:
 
     def next_deadline(self, *, controlling: bool) -> float:
         """When `question_due` or `judge` wants to be called."""
+        self._liveness.slack = slack_for(self._round_trip.usual)
         return self._liveness.next_deadline(controlling)
 
 
 class Path:
     """The selected pair of an agent, and its watch."""
 
-    def __init__(self, outputs: list[IceOutput], *, secured: bool) -> None:
+    def __init__(self, outputs: list[IceOutput], round_trip: RoundTrip, *, secured: bool) -> None:
         self.pair: CandidatePair | None = None  # None until the first nomination
         # Something encrypted has been acknowledged: from here on the strict rule moves the path.
         self.secured = secured
         self.watch: Watch | None = None  # None until the first nomination
         self.technique: Technique | None = None  # how it was found, wherever it moves
         self._outputs = outputs
+        self._round_trip = round_trip
         self._route: tuple[Address, Address | None, PathKind] | None = None
         self._mapped: Address | None = None
 
@@ -101,7 +112,7 @@ class Path:
         """The path runs over this pair now."""
         self.pair = pair
         if self.watch is None:
-            self.watch = Watch(self._outputs, now)
+            self.watch = Watch(self._outputs, self._round_trip, now)
         self.announce(kind)
 
     def announce(self, kind: PathKind) -> None:

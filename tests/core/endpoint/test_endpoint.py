@@ -57,6 +57,31 @@ def test_a_dial_with_a_valid_token_becomes_a_link(world: World) -> None:
     assert talks(world, a, 0, b, 1)
 
 
+@pytest.mark.parametrize("latency", [0.6, 0.95])
+def test_a_handshake_has_its_time_where_each_of_its_round_trips_takes_a_second(
+    world: World, latency: float
+) -> None:
+    """It is longer under way than a dial has on an ordinary path; the check was sent repeatedly."""
+    world.latency = latency
+    a, b = pair_of(world)
+    a.dial(0, b, LOW)
+    world.run(30.0)
+    assert (a.up(), b.up()) == ([0], [1])
+    assert a.lost() == {}
+
+
+def test_who_answers_slowly_on_purpose_holds_an_attempt_for_half_a_minute_at_most(
+    world: World,
+) -> None:
+    """It answers checks late, and nothing else."""
+    world.latency = 2.0
+    world.filter = lambda data, *_: data[0] < 4
+    a, b = pair_of(world)
+    a.dial(0, b, LOW)
+    world.run(30.0)
+    assert a.lost() == {LinkId(0): "timeout"}
+
+
 def test_both_ends_learn_what_kind_of_link_it_is(world: World) -> None:
     a, b = linked(world)
     assert a.secured() == [

@@ -271,6 +271,8 @@ class World:
     """Virtual time, and datagrams under way."""
 
     now: float = 0.0
+    latency: float = LATENCY
+    """Seconds, one way."""
     shells: dict[Address, Shell] = field(default_factory=dict)
     nat: dict[Address, Address] = field(default_factory=dict)
     """A shell's address as others see it."""
@@ -286,7 +288,9 @@ class World:
         source = self.nat.get(source, source)
         self._count += 1
         if self.filter(data, source, target):
-            heapq.heappush(self._queue, (self.now + LATENCY, self._count, data, source, target))
+            heapq.heappush(
+                self._queue, (self.now + self.latency, self._count, data, source, target)
+            )
 
     def run(self, seconds: float) -> None:
         """Let time pass: datagrams arrive, timers ring."""

@@ -21,6 +21,7 @@ from tests.core.ice.world import (
     behind_nat,
     linked,
     meet,
+    secured,
     worries,
 )
 
@@ -68,6 +69,29 @@ def test_suspicion_comes_after_a_second_and_a_half_and_silence_after_six() -> No
         answered_at = host.when(ice.Silent)[0] - 6.0
         assert dark_at - 3.1 <= answered_at <= dark_at
         assert host.when(ice.Suspect)[0] - answered_at == pytest.approx(asks_after + 1.5)
+
+
+@pytest.mark.parametrize("latency", [0.15, 0.6, 0.95])
+def test_a_path_whose_answers_take_long_is_not_doubted_for_that(latency: float) -> None:
+    """One lost packet accuses nobody there either; a dead one is found out a little later."""
+    world = World(3, latency=latency)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+    meet(a, b)
+    assert secured(world, a, b)
+    world.run_until(world.now + 4.0)  # the first questions have measured it
+    lost = {"once": True}
+
+    def lose(datagram: Datagram) -> bool:
+        return datagram.source in a.addresses and bool(lost.pop("once", False))
+
+    world.at(world.now + 10.0, lambda: setattr(world, "lost", lose))
+    world.run_until(world.now + 60.0)
+    assert not worries(a)
+    assert not worries(b)
+    world.dark = True
+    world.run_until(world.now + 12.0)
+    for host in (a, b):
+        assert worries(host) == [ice.Suspect(), ice.Silent()]
 
 
 @pytest.mark.parametrize("deaf", ["a", "b"])

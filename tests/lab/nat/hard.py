@@ -14,7 +14,16 @@ from typing import Any
 from tests.acceptance.in_laboratory import Carrying
 from tests.lab.nat.kinds import Ipv6
 from tests.lab.nat.laboratory import Home, Laboratory
-from tests.lab.nat.mesh import ASKED, Mesh, carry, connect, path_of, row_of, wait_until_direct
+from tests.lab.nat.mesh import (
+    ASKED,
+    Mesh,
+    carry,
+    connect,
+    connect_at_last,
+    path_of,
+    row_of,
+    wait_until_direct,
+)
 from tests.lab.nat.wire import Impairment
 from tests.lab.nodes import Failed, Node, wait_for
 
@@ -244,7 +253,7 @@ class Trial:
             return Tried(case.name, case.group.value, seconds, **more)
 
         try:
-            connect(a, b)
+            connect_at_last(a, b, case.within)
             a.ask("POST", "/ping", {"peer": b.peer_id})
         except Failed as failure:
             return told(since(), why=str(failure))

@@ -105,7 +105,7 @@ bench: $(VENV)/.test ## measure against the bars; writes benchmarks/results.json
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-nat
-bench-nat: $(VENV)/.test ## try every pair of homes behind NATs, and a mix of them (twenty-five minutes); writes benchmarks/nat.json and docs/nat.md
+bench-nat: $(VENV)/.test ## try every pair of homes behind NATs, the hard cases, and a mix (three quarters of an hour); writes benchmarks/nat*.json and docs/nat.md
 	@exec $(BIN)/python -m benchmarks.nat $(ARGS)
 
 .PHONY: bench-sim

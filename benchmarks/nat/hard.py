@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.lab.nat.hard import CASES, Case, Trial, Tried, missed
+from tests.lab.nat.hard import CASES, LEVELS, Case, Trial, Tried, missed
 from tests.lab.nat.laboratory import Laboratory
 from tests.lab.nat.mesh import Mesh
 
@@ -115,7 +115,23 @@ def page(found: Mapping[str, Any]) -> str:
             "|---|---|---|---|---|---|",
         ]
         lines += [_line(Row(**row), outages) for row in found["rows"] if row["group"] == group]
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, "", "The ways that are bad, each way of the leg of one end:", *_levels()]
+    )
+
+
+def _levels() -> list[str]:
+    """What each degradation is made of."""
+    told = []
+    for name, (level, _) in LEVELS.items():
+        parts = [f"{1000 * level.latency:.0f} ms"]
+        parts += [f"up to {1000 * level.jitter:.0f} ms more"] if level.jitter else []
+        parts += [f"{100 * level.loss:g} % lost"] if level.loss else []
+        parts += [f"{100 * level.reorder:g} % overtaken"] if level.reorder else []
+        if level.rate:
+            parts.append(f"{level.rate / 1000:g} kB/s behind a queue of {level.queue / 1000:g} kB")
+        told.append(f"- {name}: {', '.join(parts)}")
+    return ["", *told]
 
 
 def _line(row: Row, outages: bool) -> str:

@@ -77,6 +77,13 @@ class Ice(Protocol):
     def take(self) -> list[IceOutput]: ...
 
 
+HANDSHAKE_ROUND_TRIPS, ORDINARY_ROUND_TRIP = 10, 0.3
+"""Of so many round trips each may take as many seconds before the attempt gets more time (guess): a
+handshake takes six if nothing is lost, one of them for a cookie."""
+LONGER_MAX = 20.0
+"""Seconds that it gets at most beside: who answers slowly on purpose holds little (guess)."""
+
+
 @dataclass(slots=True, eq=False)
 class Association:
     """One link or attempt on the port, from its first check to its end."""
@@ -190,8 +197,13 @@ class Association:
         self.targets.put(remote, None)
 
     def secure(self) -> Secure:
-        """What the shell has to know to make the DTLS association, now that the path stands."""
+        """What the shell has to know to make the DTLS association, now that the path stands.
+
+        Where a round trip takes a second, so does each of the handshake's: it has their time.
+        """
         assert self.deadline is not None
+        longer = max(0.0, self.ice.round_trip.usual - ORDINARY_ROUND_TRIP)
+        self.deadline += min(LONGER_MAX, HANDSHAKE_ROUND_TRIPS * longer)
         assert self.pair is not None
         return Secure(
             link=self.link,

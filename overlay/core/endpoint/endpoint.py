@@ -90,11 +90,6 @@ PAIR_MAX = 8
 """Associations at one pair of addresses: each garbage record there is tried on all (guess)."""
 HEARD_INTERVAL = 0.1
 """Seconds: at most this often is it noted who is heard where a link's datagrams go (guess)."""
-HANDSHAKE_ROUND_TRIPS, ORDINARY_ROUND_TRIP = 10, 0.3
-"""Of so many round trips each may take as many seconds before the attempt gets more time (guess): a
-handshake takes six if nothing is lost, one of them for a cookie."""
-LONGER_MAX = 20.0
-"""Seconds that it gets at most beside: who answers slowly on purpose holds little (guess)."""
 HEARTBEAT_BYTES = 128
 """What an encrypted HEARTBEAT with its nonce takes at most, for what an address may be sent."""
 
@@ -630,9 +625,6 @@ class Endpoint:
     def _secure(self, association: Association, pair: AddressPair) -> None:
         """The path stands: hand it over, with what came early."""
         assert association.deadline is not None
-        # Where a round trip takes a second, so does each of the handshake's.
-        longer = association.ice.round_trip.usual - ORDINARY_ROUND_TRIP
-        association.deadline += min(LONGER_MAX, HANDSHAKE_ROUND_TRIPS * max(0.0, longer))
         association.secured = True
         self._follow(association, pair)
         self._outputs.append(association.secure())

@@ -47,7 +47,7 @@ from overlay.transport.sctp.packets import (
 )
 from overlay.transport.sctp.path_mtu import PathMtu
 from overlay.transport.sctp.sizing import Path, Sizing
-from overlay.transport.sctp.timers import RTO_MAX, Clock, timeout
+from overlay.transport.sctp.timers import Clock, longest, timeout
 
 MAX_WINDOW = 1 << 20
 """Bytes in flight towards us at most, as aiortc has it."""
@@ -431,7 +431,7 @@ class Sctp(Sizing):
     def _t3_expired(self) -> None:
         """RFC 9260 §6.3.3, with the back-off (E2) that aiortc leaves out."""
         self._t3.stop()
-        self._rto = min(2 * self._rto, RTO_MAX)
+        self._rto = min(2 * self._rto, longest(self._srtt))
         for chunk in self._sent_queue:
             if not self._maybe_abandon(chunk):
                 chunk._retransmit = True

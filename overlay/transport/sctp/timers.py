@@ -14,6 +14,9 @@ RTO_MIN = 0.4
 """Seconds. Deviation: RFC 9260 §16 says 1; twice the longest delay of a SACK is enough (guess)."""
 RTO_MAX = 2.0
 """Seconds. Deviation: RFC 9260 §16 says 60; a path that comes back is used at once (guess)."""
+RTO_MAX_UNMEASURED = 4.0
+"""The same before anything has been measured (guess): what is sent again measures nothing (RFC 9260
+§6.3.1 C5), and so on a path of two seconds nothing ever would."""
 SACK_DELAY = 0.02
 """Seconds that a nearly full packet waits for its SACK: its sender may need the room (measured)."""
 SACK_DELAY_SMALL = 0.2
@@ -38,7 +41,12 @@ def timeout(srtt: float, rttvar: float) -> float:
 
     The longest delay of a SACK is added, as in QUIC (RFC 9002 §6.2.1): it is not measured.
     """
-    return max(RTO_MIN, min(srtt + 4 * rttvar + SACK_DELAY_SMALL, RTO_MAX))
+    return max(RTO_MIN, min(srtt + 4 * rttvar + SACK_DELAY_SMALL, longest(srtt)))
+
+
+def longest(srtt: float | None) -> float:
+    """The longest RTO in seconds: on a slow path it is well above the round trip all the same."""
+    return RTO_MAX_UNMEASURED if srtt is None else max(RTO_MAX, 1.5 * srtt + SACK_DELAY_SMALL)
 
 
 class Cancellable(Protocol):

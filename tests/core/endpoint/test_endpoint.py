@@ -1,4 +1,4 @@
-"""The endpoint between honest peers: every way in ends in a link, and in one link only."""
+"""One idea: the endpoint between honest peers: every way in ends in a link, and in one only."""
 
 import pytest
 

@@ -4,11 +4,12 @@ import pytest
 
 from overlay.core.wire.codec import encode
 from overlay.core.wire.messages import Goodbye, Ping, Pong
+from overlay.transport.sctp import association, timers
 from overlay.transport.sctp.association import Sctp
 from overlay.transport.sctp.timers import SACK_DELAY_SMALL, Timer, smoothed
 from overlay.transport.udp.link import GATHER_INTERVAL
 from tests.transport.sctp.test_association import say, up
-from tests.transport.sctp.wire import Wire
+from tests.transport.sctp.wire import Wire, pair
 from tests.transport.udp.link_pair import Host, linked_hosts
 
 
@@ -20,6 +21,29 @@ async def test_small_packets_wait_for_an_acknowledgement_together(loop: None) ->
         say(alice, b"x")
     assert wire.run(lambda: alice.association.idle, 2 * SACK_DELAY_SMALL)
     assert 10 < wire.carried - before <= 10 + 3, "one that was asked for, and one for the rest"
+
+
+@pytest.mark.parametrize("capped", [False, True])
+async def test_what_takes_two_seconds_there_and_back_is_not_sent_twice(
+    loop: None, monkeypatch: pytest.MonkeyPatch, capped: bool
+) -> None:
+    """The counter-test has the longest RTO of paths that are quick."""
+    if capped:
+        for module in (timers, association):
+            monkeypatch.setattr(module, "longest", lambda _: timers.RTO_MAX)
+    wire = Wire()
+    wire.latency, wire.jitter = 0.95, 0.1
+    alice, bob = pair(wire)
+    assert wire.run(lambda: alice.is_up and bob.is_up)
+    say(alice, b"measures")
+    assert wire.run(lambda: alice.association.idle)
+    carried = list[int]()
+    for _ in range(20):
+        before = wire.carried
+        say(alice, bytes(500))
+        wire.run(lambda: alice.association.idle)
+        carried.append(wire.carried - before)
+    assert (set(carried[2:]) == {2}) is not capped, "each once, and its SACK"
 
 
 async def test_full_packets_do_not_wait(loop: None) -> None:

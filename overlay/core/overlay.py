@@ -60,7 +60,7 @@ from overlay.core.link.links import (
     TwinSeen,
 )
 from overlay.core.membership.basalt import Ask
-from overlay.core.membership.elsewhere import Elsewhere
+from overlay.core.membership.elsewhere import RECORD_TICK, Elsewhere
 from overlay.core.membership.hyparview import NeighbourDown, NeighbourUp, Wanted
 from overlay.core.membership.link_uses import UsesChanged
 from overlay.core.membership.membership import Membership
@@ -435,6 +435,7 @@ class Overlay(Snapshots):
         if message.code == GoodbyeCode.ELSEWHERE and (link.peer is not None or not link.inbound):
             self._elsewhere.on_told(now)
             self._membership.renew(now)
+            self._membership.renew_soon(now, RECORD_TICK)
 
     def _on_peer_message(self, link: Link, peer: PeerId, message: m.Message, now: float) -> None:
         """A message of a peer that has proven who it is; the most frequent kinds come first."""

@@ -130,7 +130,7 @@ def test_a_node_started_before_its_network_follows_it() -> None:
         process = node.start(listen=None)
         node.wait_ready()
         assert all("127.0.0.1" in at or "[::1]" in at for at in node.ready["listen"])
-        assert "only_loopback" in wait_for(lambda: node.log, 10.0, "the log")
+        wait_for(lambda: "only_loopback" in node.log, 10.0, "the log to say so")
         lan.plug(island, "eth0", "10.77.0.9")
         event = json.loads(process.out.next(20.0))
         assert event["event"] == "invite"

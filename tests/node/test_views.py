@@ -23,18 +23,24 @@ async def links_after(mesh: Mesh, seconds: float, settings: dict[str, Any]) -> l
     return [len(node.peers()) for node in nodes]
 
 
+async def middle_of_three(mesh: Mesh, settings: dict[str, Any]) -> int:
+    """The links of the middle of three meshes: rings fall out differently, by some ten links."""
+    meshes = [await links_after(mesh, 20.0, settings) for _ in range(3)]
+    assert min(map(min, meshes)) >= 1
+    return sorted(map(sum, meshes))[1]
+
+
 async def test_a_small_view_keeps_few_links_once_the_guests_are_gone(mesh: Mesh) -> None:
-    few = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "1s"})
-    assert min(few) >= 1
-    assert sum(few) <= COUNT * (RING + 3), few
+    few = await middle_of_three(mesh, {"links.active": 2, "links.guests": "1s"})
+    assert few <= COUNT * (RING + 3)
 
 
 async def test_a_large_view_keeps_many(mesh: Mesh) -> None:
-    many = await links_after(mesh, 20.0, {"links.active": 6, "links.guests": "1s"})
-    assert sum(many) > COUNT * (RING + 3), many
+    many = await middle_of_three(mesh, {"links.active": 6, "links.guests": "1s"})
+    assert many > COUNT * (RING + 3)
 
 
 async def test_guests_stay_as_long_as_they_may(mesh: Mesh) -> None:
     """The counter-test of the first: the same view, and nobody has had to go yet."""
-    crowd = await links_after(mesh, 20.0, {"links.active": 2, "links.guests": "10m"})
-    assert sum(crowd) > COUNT * (RING + 3), crowd
+    crowd = await middle_of_three(mesh, {"links.active": 2, "links.guests": "10m"})
+    assert crowd > COUNT * (RING + 3)

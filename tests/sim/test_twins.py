@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from overlay.core.events import Recall, Report
-from overlay.core.membership.elsewhere import ELSEWHERE, ELSEWHERE_FOR, Elsewhere
+from overlay.core.membership.elsewhere import ELSEWHERE, ELSEWHERE_FOR, RECORD_TICK, Elsewhere
 from overlay.sim.node import SimNode
 from overlay.sim.world import World
 
@@ -70,6 +70,25 @@ def test_two_nodes_with_one_identity_both_say_so_and_the_mesh_stays_calm(
     ups = [counts.get((node.name, "peer_up"), 0) for node in others]
     assert max(ups) <= (3 if size < 8 else 15), ups
     assert all(len(node.neighbours()) >= 2 for node in others)
+
+
+@pytest.mark.parametrize("tenths", range(10))
+def test_a_second_later_the_older_one_has_a_record_of_after_the_newer_ones_start(
+    tenths: int,
+) -> None:
+    """Records say whole seconds: one of the second of the start tells the newer one nothing."""
+    world, nodes = mesh(2, 3)
+    original, core = nodes[1], nodes[1].core
+    world.run_for(tenths / 10)
+    started_at = int(core._context.wall(world.now))
+    copy = world.clone(original, boot=BOOT + 5000)
+    world.run_until(lambda: says_so(original), within=5.0)
+    for other in (copy, nodes[0], nodes[2]):
+        world.crash(other)  # so that nobody refuses it once more
+    world.run_for(RECORD_TICK + 0.05)
+    record = core._book.read(core._membership.own)
+    assert record is not None
+    assert record.issued_at > started_at
 
 
 @pytest.mark.parametrize("gone", ["original", "copy"])

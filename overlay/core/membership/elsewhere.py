@@ -16,6 +16,9 @@ from overlay.core.timers import Timers
 ELSEWHERE_FOR = 300.0
 """Seconds (guess) after its last sign of life for which we believe that the other one lives: it
 comes back every minute or so, because its calls go on."""
+RECORD_TICK = 1.0
+"""Seconds: records say when they were signed in whole ones. One that is signed so much after the
+other node has displaced us is later than its start; one that is signed at once may not be."""
 ELSEWHERE = "identity_elsewhere"
 """The report on it, when it begins and when it is over."""
 TEXT = (

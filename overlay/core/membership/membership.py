@@ -133,9 +133,9 @@ class Membership:
         """The sequence numbers of this life."""
         return range(self._first, self._sequence + 1)
 
-    def renew_soon(self, now: float) -> None:
+    def renew_soon(self, now: float, delay: float = TELL_DELAY) -> None:
         """Renew shortly: changes often come several at once."""
-        self._timers.set(Timer.RENEW, now + TELL_DELAY)
+        self._timers.set(Timer.RENEW, now + delay)
 
     def on_clock(self, now: float) -> None:
         """The clock was wrong, or we slept: sign anew, and wait for what others have signed."""

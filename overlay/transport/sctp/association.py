@@ -415,7 +415,10 @@ class Sctp(Sizing):
             self._t1_handle = self._loop.call_later(self._rto, self._t1_expired)
 
     def _send_again(self, chunk: Chunk) -> None:
-        """An INIT says no tag of the peer's, even if that is known by now (RFC 9260 §8.5.1 A)."""
+        """Send an INIT or a COOKIE ECHO once more.
+
+        An INIT names no tag of the peer's, even if that is known by now (RFC 9260 §8.5.1 A).
+        """
         tag = self._remote_verification_tag
         if isinstance(chunk, InitChunk):
             self._remote_verification_tag = 0

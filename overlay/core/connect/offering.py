@@ -135,6 +135,8 @@ class OwnOffers:
         )  # fmt: skip
         attempts.offering = offering
         attempts.since[Rung.OFFER], attempts.technique = now, None
+        attempts.declined = ""
+        attempts.asked |= bool(body.techniques) and self.punching.has_more(peer)
         self.table.by_request[request] = peer
         if restarts or hidden:
             # Nobody can say yet which association these credentials are of, or they are of none.
@@ -163,6 +165,7 @@ class OwnOffers:
             self.detours.meet_soon(attempts, body.relays, now)
             return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)
+        attempts.declined = body.reason
         text = DECLINED.get(body.reason, f"the peer declined: {body.reason[:80]}")
         return Failed(attempts, Rung.OFFER, Failure.REFUSED, text)
 

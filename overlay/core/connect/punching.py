@@ -134,9 +134,9 @@ class Punching:
         """Whether by what is known of both NATs there is something to be tried."""
         return plan(self.table.nat(), self.table.history.nat_of(peer), self.able) is not None
 
-    def is_untried(self, peer: PeerId) -> bool:
-        """Whether nothing beyond ICE has been begun with this peer, as far as we remember."""
-        return peer not in self._begun
+    def has_more(self, peer: PeerId) -> bool:
+        """The same, or whether ICE ought to have found a path and a fresh socket may."""
+        return self.may_help(peer) or self.may_refresh(peer)
 
     def is_forbidden(self, peer: PeerId) -> bool:
         """Whether ICE finds no path between the two NATs, and we know of nothing else."""

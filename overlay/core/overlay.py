@@ -166,6 +166,7 @@ class Overlay(Snapshots):
         `now`: seconds of a clock that never goes back.
         """
         if now >= self.agenda.earliest:
+            self.agenda.begin_turn(now)
             self._on_time(now)
         match event:
             case Received():

@@ -159,6 +159,10 @@ class OwnOffers:
             return None
         self.table.learn_nat(attempts.peer, body.nat, body.candidates)
         attempts.answered = True
+        # What it says of its NAT may be news, and what is done now has regard to it.
+        attempts.asked |= bool(attempts.offering.techniques) and self.punching.has_more(
+            attempts.peer
+        )
         self.table.signalling.on_answer(attempts.peer, now - attempts.offering.sent_at, body)
         if body.accepted:
             self.table.timers.set((Due.OFFER, attempts.peer), now + ATTEMPT_TIMEOUT)

@@ -166,6 +166,7 @@ class Overlay(Snapshots):
         `now`: seconds of a clock that never goes back.
         """
         if now >= self.agenda.earliest:
+            self.agenda.begin_turn(now)
             self._on_time(now)
         match event:
             case Received():
@@ -244,6 +245,9 @@ class Overlay(Snapshots):
         if all(local.port != each.port for each in self._reflexive.listening):
             return  # nor is a further socket seen where the node's own is
         self._renew_if(self._reflexive.vote(link.peer, link.mapped, remote, local), now)
+        elsewhere = before is None or before.host != link.mapped.host
+        if elsewhere and self._reflexive.has_moved():
+            self._connecting.upgrade_soon(now)
         if before not in (None, link.mapped):
             self._links.show_path(link, now)
         self._nat.consider(now)

@@ -14,10 +14,12 @@ class Agenda:
     `earliest` is never too late; after a `stop` it may be too early, until `settle`.
     """
 
-    __slots__ = ("_count", "_heap", "_live", "earliest")
+    __slots__ = ("_count", "_heap", "_live", "earliest", "turn")
 
     def __init__(self) -> None:
         self.earliest = NEVER
+        self.turn: float | None = None
+        """The last instant at which all timers have had their turn, once."""
         self._heap: list[tuple[float, int, Timers[Any], Any]] = []
         self._count = 0
         self._live = 0
@@ -29,6 +31,15 @@ class Agenda:
             heapq.heappop(heap)
         self.earliest = heap[0][0] if heap else NEVER
         return self.earliest
+
+    def begin_turn(self, now: float) -> None:
+        """Each of its timers has its turn now, once: hand over what is due, once for all of them.
+
+        What they set meanwhile, for this instant or an earlier one, has the next turn: handed to
+        one whose turn is over, it would be forgotten until something else falls due.
+        """
+        self.turn = now
+        self.advance(now)
 
     def advance(self, now: float) -> None:
         """Hand what is due to the timers that it belongs to."""
@@ -89,7 +100,7 @@ class Timers(Generic[Name]):
     def pop_due(self, now: float) -> list[Name]:
         """Every name due at `now`, earliest first; ties in the order in which they were set."""
         agenda = self._agenda
-        if agenda.earliest <= now:
+        if agenda.earliest <= now and agenda.turn != now:
             agenda.advance(now)
         if not self.due:
             return []

@@ -70,3 +70,21 @@ def test_an_agenda_is_never_late_and_right_once_settled(
         earliest = min(deadlines, default=NEVER)
         assert agenda.earliest <= earliest
         assert agenda.settle() == agenda.earliest == earliest
+
+
+def test_what_is_set_in_a_turn_for_an_instant_that_has_come_is_due_in_the_next_one() -> None:
+    """Not handed to one whose turn is over, which nobody would ask again for a long time."""
+    agenda = Agenda()
+    one: Timers[str] = Timers(agenda)
+    other: Timers[str] = Timers(agenda)
+    one.set("a", 1.0)
+    other.set("b", 1.0)
+    agenda.begin_turn(1.0)
+    assert one.pop_due(1.0) == ["a"]
+    one.set("again", 1.0)
+    other.set("late", 0.5)
+    assert other.pop_due(1.0) == ["b"]
+    assert agenda.settle() == agenda.earliest == 0.5
+    agenda.begin_turn(1.0)
+    assert (one.pop_due(1.0), other.pop_due(1.0)) == (["again"], ["late"])
+    assert agenda.settle() == NEVER

@@ -23,7 +23,7 @@ from overlay.core.events import (
     TracePeer,
     Transmit,
 )
-from overlay.core.types import Address, EndReason, Negotiated, PeerId
+from overlay.core.types import Address, EndReason, Negotiated, PathKind, PeerId
 from overlay.core.wire.messages import Gossip, Offer, Ping
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.node import SimNode
@@ -88,7 +88,7 @@ def test_behind_firewalls_nobody_connects_without_a_go_between() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_frozen_go_between_carries_nothing_and_a_thawed_one_does(seed: int) -> None:
     world = World(seed)
-    one, middle, other = line(world)
+    one, middle, other = line(world, circuits=False)
     world.freeze(middle)
     request = world.connect(one, other)
     world.run_until(lambda: request in one.results, within=15.0)
@@ -107,6 +107,22 @@ def test_a_frozen_go_between_carries_nothing_and_a_thawed_one_does(seed: int) ->
         view = next(view for view in node.core.peers() if view.peer == peer.peer_id)
         assert (view.negotiated, view.via, view.hops) == (Negotiated.MESH, middle.peer_id, 2)
     assert middle.core.status().signalling.forwarded >= forwarded + 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_a_direct_and_a_relayed_link_one_stands_from_then_on(seed: int) -> None:
+    """Whichever comes first by milliseconds: there is one, and soon it has the direct path."""
+    world = World(seed)
+    one, _, other = line(world)
+    request = world.connect(one, other)
+    world.run_until(lambda: request in one.results, within=2.0)
+    assert one.results[request] == Resolved(request, None)
+    for _ in range(40):
+        world.run_for(0.05)
+        assert other.peer_id in one.neighbours()
+    for node, peer in ((one, other), (other, one)):
+        view = next(view for view in node.core.peers() if view.peer == peer.peer_id)
+        assert view.facts.path is not PathKind.RELAYED
 
 
 def test_an_offer_harmed_on_the_way_is_refused_counted_and_named() -> None:

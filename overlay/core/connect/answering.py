@@ -146,10 +146,13 @@ class Answering:
 
     def _tidy(self, attempts: Attempts, link: Link | None, now: float) -> None:
         """Our own search for a better path, which the peer's may have called off, goes on later."""
-        if link is not None and link.facts.path is PathKind.RELAYED and not link.inbound:
-            self.table.timers.set((Due.UPGRADE, attempts.peer), now + AFTER_THEIRS)
-        elif self.table.links.is_up(attempts.peer) and not attempts.busy:
-            self.table.discard(attempts.peer)
+        peer, due = attempts.peer, (Due.UPGRADE, attempts.peer)
+        relayed = link is not None and link.facts.path is PathKind.RELAYED and not link.inbound
+        if relayed and not (self.punching.is_forbidden(peer) or self.table.is_hidden(peer)):
+            meant = self.table.timers.deadlines.get(due, now) if attempts.searches else now
+            self.table.timers.set(due, max(meant, now + AFTER_THEIRS))
+        elif self.table.links.is_up(peer) and not attempts.busy:
+            self.table.discard(peer)
 
     def _plan(self, body: OfferBody, now: float) -> Plan | None:
         """What to do beyond ICE for the link that is to be restarted."""

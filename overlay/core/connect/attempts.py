@@ -141,6 +141,12 @@ class Attempts:
     """Where this round has dialled."""
     failures: int = 0
     """Rounds that came to nothing, one after the other."""
+    searches: int = 0
+    """Searches for a path of a relayed link's own that came to nothing, since a network changed."""
+    asked: bool = False
+    """Since then an offer of ours has named a technique that may help beyond ICE."""
+    declined: str = ""
+    """Why the peer has declined our latest offer (`overlay.core.connect.offers.Declined`)."""
     retry_at: float = 0.0
     """Before this nobody but a command begins another."""
     undeliverable: bool = False
@@ -148,6 +154,10 @@ class Attempts:
     last: tuple[str, str] = (Failure.UNREACHABLE, "no way to this peer is known")
     """The code and the text of the latest failure."""
     step: Step = Step.REST
+
+    def on_moved(self) -> None:
+        """One of the two networks is another one: what was in vain may work now."""
+        self.searches, self.asked = 0, False
 
     @property
     def busy(self) -> bool:

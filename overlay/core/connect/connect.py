@@ -28,8 +28,9 @@ from overlay.core.connect.detour import Detours
 from overlay.core.connect.dialling import Dialling
 from overlay.core.connect.history import Outcome, Rung
 from overlay.core.connect.offering import OwnOffers
+from overlay.core.connect.offers import Declined
 from overlay.core.connect.punching import ICE_SHARE, Punching
-from overlay.core.connect.table import COMMAND_RETRY, DOUBLINGS_MAX, PEERS_MAX, Failed, Table
+from overlay.core.connect.table import COMMAND_RETRY, PEERS_MAX, Failed, Table
 from overlay.core.context import Context
 from overlay.core.events import Foretold, PunchOver, Rejected, Resolved
 from overlay.core.limits import BoundedDict
@@ -64,6 +65,11 @@ an offer that is needed is not noticed."""
 UPGRADE_FIRST, UPGRADE_MAX = 5.0, 3600.0
 """Seconds (guess) from the last search in vain for a relayed link's own path to the next: twice as
 many each time, at most; and at once when a network has changed."""
+BEYOND_FIRST = 60.0
+"""The same (guess) where a technique beyond ICE was in vain: thousands of packets, and as long as
+both networks are what they were, hardly anything that was not tried."""
+SEARCHES_MAX = 16
+"""Searches in vain that are counted: by then the pause has been the longest for long."""
 STAGGER_CLIMB = 0.5
 """Seconds (guess) by which the end that was dialled seeks another path later than its dialler, so
 that the two seldom do the same at once."""
@@ -189,6 +195,7 @@ class Connecting:
     def _next_step(self, attempts: Attempts, now: float) -> list[PeerId]:
         """A step has failed with nothing else under way: take the next one at once."""
         if self.links.is_up(attempts.peer):
+            attempts.searches = min(attempts.searches + 1, SEARCHES_MAX)
             self._upgrade_later(attempts, now)
             return []
         if attempts.step is Step.DIAL and not self._is_heard():
@@ -252,7 +259,7 @@ class Connecting:
             # It may have said what leaves no other way than a circuit.
             stuck += self._detour(attempts, now) if self.table.is_hopeless(attempts.peer) else []
         if attempts is not None:
-            self._beyond_soon(attempts.peer, now)
+            self._beyond_soon(attempts, now)
         return stuck
 
     def on_undeliverable(self, request: bytes, code: str, now: float) -> list[PeerId]:
@@ -299,21 +306,29 @@ class Connecting:
     def _upgrade_later(self, attempts: Attempts, now: float) -> None:
         """The link is up and nothing is under way: if it is relayed, look for better again later.
 
-        That was in vain just now, so it will be for a while: the pause doubles.
+        What was in vain just now will be for a while: the pause doubles, until a network changes.
         """
         link = self.links.by_peer.get(attempts.peer)
         if link is None or link.facts.path is not PathKind.RELAYED or link.inbound:
             return
         if self._punching.is_forbidden(attempts.peer) or self.table.is_hidden(attempts.peer):
             return  # until either network is another one, or for ever
-        pause = min(UPGRADE_MAX, UPGRADE_FIRST * 2**attempts.failures)
-        if self._punching.is_untried(attempts.peer) and self._punching.may_help(attempts.peer):
+        soonest = max(now, self.table.signalling.poisoned_until(attempts.peer))
+        if not attempts.asked and self._punching.may_refresh(attempts.peer):
+            soonest = now  # Fresh sockets need not wait until routers have forgotten.
+        self.table.timers.set(
+            (Due.UPGRADE, attempts.peer), max(soonest, now + self._pause(attempts))
+        )
+
+    def _pause(self, attempts: Attempts) -> float:
+        """Seconds until a relayed link looks for a path of its own again."""
+        in_vain, peer = attempts.searches, attempts.peer
+        pause = UPGRADE_FIRST * 2**in_vain
+        if not attempts.asked and self._punching.has_more(peer):
             pause = 0.0
-        attempts.failures = min(attempts.failures + 1, DOUBLINGS_MAX)
-        soonest = self.table.signalling.poisoned_until(attempts.peer)
-        if self._punching.is_untried(attempts.peer) and self._punching.may_refresh(attempts.peer):
-            pause = soonest = 0.0  # Fresh sockets need not wait until routers have forgotten.
-        self.table.timers.set((Due.UPGRADE, attempts.peer), max(now + pause, soonest))
+        elif attempts.asked and in_vain and attempts.declined != Declined.BUSY:
+            pause = BEYOND_FIRST * 2 ** (in_vain - 1)
+        return min(UPGRADE_MAX, pause)
 
     def upgrade_soon(self, now: float) -> None:
         """Our network is another one: what was in vain may work now."""
@@ -322,10 +337,16 @@ class Connecting:
         punched = self.table.by_peer.get(self._punching.on_surroundings() or PeerId(b""))
         if punched is not None:
             self.table.abandon(punched)
-        for peer, link in self.links.by_peer.items():
-            if link.facts.path is PathKind.RELAYED and not link.inbound:
-                self.table.of(peer).failures = 0
-                self.table.timers.set((Due.UPGRADE, peer), now + STAGGER)
+        for peer in self.links.by_peer:
+            self._search_soon(peer, now)
+
+    def _search_soon(self, peer: PeerId, now: float) -> None:
+        """A network is another one; either end of a relayed link begins, its dialler first."""
+        link = self.links.by_peer[peer]
+        if link.facts.path is PathKind.RELAYED:
+            self.table.of(peer).on_moved()
+            stagger = STAGGER + (STAGGER_CLIMB if link.inbound else 0.0)
+            self.table.timers.set((Due.UPGRADE, peer), now + stagger)
 
     def on_record(self, peer: PeerId, now: float) -> None:
         """A peer has signed a newer record: its network may be another one."""
@@ -334,7 +355,7 @@ class Connecting:
         if link is not None and link.facts.path is PathKind.RELAYED and not link.inbound:
             self.table.history.on_moved(peer)
             attempts = self.table.of(peer)
-            attempts.failures = 0
+            attempts.on_moved()
             if not attempts.beyond:
                 self.table.timers.set((Due.UPGRADE, peer), now + UPGRADE_FIRST)
 
@@ -343,39 +364,40 @@ class Connecting:
         if not attempts.busy and not self.table.is_relayed(attempts.peer):
             self.table.discard(attempts.peer)
             return []
-        offers = self.context.settings.offers and not self.table.is_hidden(attempts.peer)
+        if self._punching.has_more(attempts.peer) and not self._punching.is_free(
+            attempts.peer, now
+        ):
+            self.table.timers.set((Due.UPGRADE, attempts.peer), now + UPGRADE_FIRST)
+            return []  # What may help has to wait, and without it there is little to be found.
         if self._has_had_its_moment(attempts):
             self.table.abandon(attempts)
         attempts.beyond = False
+        offers = self.context.settings.offers and not self.table.is_hidden(attempts.peer)
         return self._offer(attempts, now) if offers and not attempts.busy else []
 
-    def _beyond_soon(self, peer: PeerId, now: float) -> None:
+    def _beyond_soon(self, attempts: Attempts, now: float) -> None:
         """ICE is under way for a link that already runs over a circuit: it has a moment."""
-        link = self.links.by_peer.get(peer)
+        link, offering = self.links.by_peer.get(attempts.peer), attempts.offering
         if link is None or link.inbound or link.facts.path is not PathKind.RELAYED:
             return
-        if self._punching.may_help(peer):
-            self.table.of(peer).beyond = True
-            self.table.timers.set((Due.UPGRADE, peer), now + ICE_SHARE)
+        if offering is None or offering.restarts:
+            return  # nothing is under way, or it is that already
+        if self._punching.may_help(attempts.peer):
+            attempts.beyond = True
+            self.table.timers.set((Due.UPGRADE, attempts.peer), now + ICE_SHARE)
 
     def on_nat(self, now: float) -> None:
         """Perhaps more is known of our NAT: for relayed links that says what is worth trying.
 
         Offer and answer tell each end of the other's, so either end begins.
         """
-        relayed = [
-            (peer, link)
-            for peer, link in self.links.by_peer.items()
-            if link.facts.path is PathKind.RELAYED
-        ]
-        if not relayed or self.table.nat() == self._words:
+        words = self.table.nat()
+        if words == self._words:
             return
-        self._words = self.table.nat()
-        for peer, link in relayed:
+        self._words = words
+        for peer in self.links.by_peer:
             if not self.table.history.nat_of(peer) or self._punching.may_help(peer):
-                self.table.of(peer).failures = 0
-                stagger = STAGGER + (STAGGER_CLIMB if link.inbound else 0.0)
-                self.table.timers.set((Due.UPGRADE, peer), now + stagger)
+                self._search_soon(peer, now)
 
     def _has_had_its_moment(self, attempts: Attempts) -> bool:
         """Whether ICE for another link goes on while one stands over a circuit, to be restarted."""
@@ -434,7 +456,7 @@ class Connecting:
             if not attempts.busy:
                 self._upgrade_later(attempts, now)
             else:
-                self._beyond_soon(peer, now)
+                self._beyond_soon(attempts, now)
         else:
             self._call_off(attempts, link, now)
 

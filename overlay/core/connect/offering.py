@@ -138,6 +138,8 @@ class OwnOffers:
         )  # fmt: skip
         attempts.offering = offering
         attempts.since[Rung.OFFER], attempts.technique = now, None
+        attempts.declined = ""
+        attempts.asked |= bool(body.techniques) and self.punching.has_more(peer)
         self.table.by_request[request] = peer
         if restarts or hidden:
             # Nobody can say yet which association these credentials are of, or they are of none.
@@ -160,6 +162,10 @@ class OwnOffers:
             return None
         self.table.learn_nat(attempts.peer, body.nat, body.candidates)
         attempts.answered = True
+        # What it says of its NAT may be news, and what is done now has regard to it.
+        attempts.asked |= bool(attempts.offering.techniques) and self.punching.has_more(
+            attempts.peer
+        )
         self.table.signalling.on_answer(attempts.peer, now - attempts.offering.sent_at, body)
         if body.accepted:
             patience = max(ATTEMPT_TIMEOUT, ROUND_TRIPS * (now - attempts.offering.sent_at))
@@ -167,6 +173,7 @@ class OwnOffers:
             self.detours.meet_soon(attempts, body.relays, now)
             return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)
+        attempts.declined = body.reason
         text = DECLINED.get(body.reason, f"the peer declined: {body.reason[:80]}")
         return Failed(attempts, Rung.OFFER, Failure.REFUSED, text)
 

@@ -19,6 +19,7 @@ from overlay.core.limits import BoundedDict, TokenBuckets
 from overlay.core.nat.knocking import Neighbour
 from overlay.core.punch.plan import Plan, are_fixed, plan
 from overlay.core.punch.sights import ASKED_MAX, Sights
+from overlay.core.routing.ring import place_of
 from overlay.core.timers import Timers
 from overlay.core.types import LinkId, PeerId, PunchEnd, PunchRole, Technique
 from overlay.core.wire import messages as m
@@ -134,9 +135,9 @@ class Punching:
         """Whether by what is known of both NATs there is something to be tried."""
         return plan(self.table.nat(), self.table.history.nat_of(peer), self.able) is not None
 
-    def is_untried(self, peer: PeerId) -> bool:
-        """Whether nothing beyond ICE has been begun with this peer, as far as we remember."""
-        return peer not in self._begun
+    def has_more(self, peer: PeerId) -> bool:
+        """The same, or whether ICE ought to have found a path and a fresh socket may."""
+        return self.may_help(peer) or self.may_refresh(peer)
 
     def is_forbidden(self, peer: PeerId) -> bool:
         """Whether ICE finds no path between the two NATs, and we know of nothing else."""
@@ -148,12 +149,7 @@ class Punching:
         self, peer: PeerId, link: LinkId, name: bytes, ufrag: str, chosen: Plan, now: float
     ) -> None:
         """Offer and answer are both known, and ICE is restarted with these credentials."""
-        asked = {
-            each.peer: each
-            for each in self.neighbours()
-            if each.peer != peer and not is_circuit(each.remote)
-        }
-        asked = dict(list(asked.items())[:ASKED_MAX])
+        asked = self._witnesses(peer)
         by_host = chosen.role is not PunchRole.OPENS
         sights = Sights(peer, by_host, asked)
         self._begun.put(peer, now)
@@ -167,6 +163,15 @@ class Punching:
             self._timers.set(Due.BEGIN, now + ICE_SHARE)
         self._timers.set(Due.SIGHTS, now + SIGHTS_TIMEOUT)
         self._timers.set(Due.OVER, now + TIMEOUT)
+
+    def _witnesses(self, peer: PeerId) -> dict[PeerId, Neighbour]:
+        """Whom we ask: first those who say that they are linked to the peer."""
+        place, known = place_of(peer), self.table.routing.neighbours
+        others = [each for each in self.neighbours() if each.peer != peer]
+        seen = [each for each in others if not is_circuit(each.remote)]
+        linked = [each for each, told in known.items() if place in told.places]
+        seen.sort(key=lambda each: each.peer not in linked)
+        return {each.peer: each for each in seen[:ASKED_MAX]}
 
     def _begin_if_ready(self, current: _Current, *, late: bool = False) -> str | None:
         """Returns why it cannot be begun at all."""

@@ -138,7 +138,7 @@ class Table:
         It is of no use where the two may meet beside their NATs: on a network behind one of them,
         or over IPv6.
         """
-        own = self.reflexive.candidates()
+        before, own = self.history.nat_of(peer), self.reflexive.candidates()
         mapped = {each.address.host for each in own if each.kind == "srflx"}
         ours = any(is_global_ipv6(each.host) for each in self.reflexive.listening)
         beside = any(
@@ -148,6 +148,8 @@ class Table:
             self.history.on_moved(peer)
         else:
             self.history.nat(peer, words)
+        if peer in self.by_peer and self.history.nat_of(peer) != before:
+            self.by_peer[peer].on_moved()
 
     def is_hopeless(self, peer: PeerId) -> bool:
         """Whether what is known of both NATs leaves no direct path."""

@@ -745,7 +745,7 @@ class Endpoint:
         if remote in association.targets:
             self._outputs.append(Send(data, remote, output.local, output.ttl))
         else:
-            self._emit(data, remote, output.local)
+            self._emit(data, remote, output.local, output.ttl)
 
     def _confirm(self, association: Association, question: ice.Confirm) -> None:
         """A question of an agent that only the association can carry."""
@@ -757,10 +757,12 @@ class Endpoint:
         else:
             self.counters["unverified"] += 1
 
-    def _emit(self, data: bytes, remote: Address, local: Address | None) -> None:
+    def _emit(
+        self, data: bytes, remote: Address, local: Address | None, ttl: int | None = None
+    ) -> None:
         """Send; to an address not validated, three times what it sent at most (RFC 9000 §8.1)."""
         if self._strangers.allowance.spend(remote, len(data)):
-            self._outputs.append(Send(data, remote, local))
+            self._outputs.append(Send(data, remote, local, ttl))
         else:
             self.counters["unverified"] += 1
 

@@ -143,6 +143,8 @@ class Punching:
                     self._say(Send(data, remote, local))
                 case machine.Foretell(number, ports):
                     self._say(Foretold(active.effect.link, number, ports))
+                case machine.Over() if active.agent.has_valid_pair:
+                    pass  # nothing more is sent; the restart ends well, or by its own time
                 case machine.Over(end):
                     self.stop(active.effect.link)
                     self._say(PunchOver(active.effect.link, end))

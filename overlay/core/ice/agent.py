@@ -103,6 +103,11 @@ class IceAgent:
         """The peer's; None before `start`."""
         return self._session.remote
 
+    @property
+    def has_valid_pair(self) -> bool:
+        """Whether some pair works both ways, whichever becomes the path (RFC 8445 §7.2.5.3.2)."""
+        return self._check_list.best_valid() is not None
+
     def _on(self, event: AgentEvent) -> None:
         self._state = AGENT[self._state][event]
 

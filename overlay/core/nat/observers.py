@@ -8,7 +8,7 @@ So fewer than half of the observers, or all in one prefix, cannot move it.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overlay.core.addresses import is_loopback, is_private, needs_zone, prefix_of
 from overlay.core.limits import BoundedDict
@@ -111,6 +111,14 @@ class Observers:
         """The addresses that stand, one a realm at most: those that all can use come first."""
         found = map(agreed, realms(self.outside(own)))
         return sorted(filter(None, found), key=lambda each: (is_private(each.host), each))
+
+    def hosts(self, own: Iterable[Address]) -> set[str]:
+        """The hosts that stand in the same way, whatever ports each observer sees there."""
+        found = (
+            agreed([replace(each, mapped=Address(each.mapped.host, 1)) for each in realm])
+            for realm in realms(self.outside(own))
+        )
+        return {each.host for each in found if each is not None}
 
 
 def realms(said: Iterable[Observation]) -> list[list[Observation]]:

@@ -38,6 +38,7 @@ class Reflexive:
     advertised: tuple[Address, ...] = ()
     observers: Observers = field(default_factory=Observers)
     _proven: dict[Address, None] = field(default_factory=dict)
+    _outer: set[str] = field(default_factory=set)
     # Until when a knock proves each address.
     _knocked: dict[Address, float] = field(default_factory=dict)
 
@@ -93,6 +94,16 @@ class Reflexive:
     def agreed(self) -> list[Address]:
         """The mapped addresses on which enough observers agree, none of them our own."""
         return [each for each in self.observers.agreed(self.own) if each not in self.own]
+
+    def has_moved(self) -> bool:
+        """Whether observers now agree on another host than before: our NAT has another address.
+
+        Said once for each. Where a NAT shows us at other ports to everybody, it is all that they
+        can agree on.
+        """
+        before, found = self._outer, self.observers.hosts(self.own)
+        self._outer = found or before
+        return bool(found - before) and bool(before - found) and bool(found)
 
     # --- knocks ------------------------------------------------------------------------------
 

@@ -174,10 +174,13 @@ class IceNetwork(Network):
                 del self._by_address[each]
 
     def _new_address(self, node: SimNode) -> Address:
-        self._ports_opened += 1
-        address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
-        self._by_address[address] = node
-        return address
+        """At a port that none of its own has: a socket may outlive ten thousand others."""
+        while True:
+            self._ports_opened += 1
+            address = Address(node.address.host, FURTHER_PORTS + self._ports_opened % 10_000)
+            if address not in self._by_address:
+                self._by_address[address] = node
+                return address
 
     def _leave(
         self, node: SimNode, source: Address, data: bytes, target: Address, ttl: int | None
@@ -430,6 +433,7 @@ class IceNetwork(Network):
         port = self._ports.pop(node, None)
         if port is not None:
             port.shut()
+        self.close_sockets(tuple(each for each, whose in self._sockets.items() if whose is node))
         self.ends.pop(node, None)
 
     def on_thaw(self, node: SimNode) -> None:

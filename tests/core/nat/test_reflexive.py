@@ -40,6 +40,25 @@ def test_two_voices_that_agree_make_a_record() -> None:
     assert [entry.host for entry in reflexive.entries()] == [LAN.host]
 
 
+def test_a_nat_has_moved_when_most_see_another_host_than_before_whatever_the_port() -> None:
+    reflexive = at(LAN)
+
+    def sees(number: int, host: str, port: int) -> bool:
+        remote = Address(f"20.{number}.0.1", 4000)
+        reflexive.vote(peer(number), Address(host, port), remote, LAN)
+        return reflexive.has_moved()
+
+    ports = iter(range(20_000, 20_100))
+    assert not any(sees(number, MAPPED.host, next(ports)) for number in (1, 2, 3))
+    assert not any(sees(1, OTHER.host, next(ports)) for _ in range(5)), "one voice"
+    assert sees(2, OTHER.host, next(ports))
+    assert not sees(3, OTHER.host, next(ports)), "it is said once"
+    assert not sees(1, OTHER.host, next(ports)), "another port is no other network"
+    for number in (2, 3):
+        reflexive.forget(peer(number))
+    assert not sees(1, MAPPED.host, next(ports))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "nowhere", "::"])
 def test_a_neighbour_cannot_make_us_say_what_nobody_would_accept(host: str) -> None:
     """Found by Hypothesis: such a word went into our record, and signing it raised."""

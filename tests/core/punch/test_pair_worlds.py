@@ -13,6 +13,7 @@ from overlay.core.events import Effect, Event, Punch, Received, Restart
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.punch.birthday import RATE, SECONDS, SOCKETS
 from overlay.core.punch.prediction import REPEATS, ROUNDS
+from overlay.core.punch.sights import ASKED_MAX
 from overlay.core.types import Address, Candidate, PeerId
 from overlay.core.wire.bounds import FORETOLD_MAX
 from overlay.core.wire.messages import Foretell, Message, Sight
@@ -186,6 +187,19 @@ def test_a_peer_that_foretells_what_it_likes_gets_so_many_probes() -> None:
     most = ROUNDS * len(REPEATS) * FORETOLD_MAX
     assert 0 < counters(pair, pair.a)["probes"] <= 3 * most
     assert sent.to[pair.at[1].outer] <= 3 * most + ICE_CHECKS
+
+
+def test_among_many_neighbours_those_are_asked_who_are_linked_to_the_peer() -> None:
+    pair = gathered("port_restricted", "symmetric_random")
+    for number in range(ASKED_MAX + 2):
+        other = pair.world.spawn(host=f"5.{20 + number}.0.10", advertised=True, auto=False)
+        for node, through in ((other, pair.publics[0]), (pair.a, other)):
+            assert pair._join([node], through) is None
+    pair.world.run_for(10.0)
+    punching = pair.a.core._connecting._punching
+    neighbours = punching.neighbours
+    punching.neighbours = lambda: neighbours()[::-1]  # the strangers to it come first
+    assert pair.connect().path is Path.DIRECT
 
 
 def test_one_attempt_at_a_time_a_node() -> None:

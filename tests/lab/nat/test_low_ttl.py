@@ -115,9 +115,10 @@ def test_routers_with_an_open_input_chain_are_passed(
 
 
 def test_too_high_a_ttl_and_none_leave_the_pair_relayed(laboratory: Laboratory, crew: Crew) -> None:
-    """Of three who answer, with one router a side."""
+    """Of three who answer, with one router a side; who asks makes no second try (decision 0040)."""
     mesh = mesh_of(laboratory, crew)
-    asker = mesh.start(laboratory.standing(OPEN, routers=1), *ASKED)
+    without = *ASKED, "--set", "nat.low_ttl=0"
+    asker = mesh.start(laboratory.standing(OPEN, routers=1), *without)
     answerers = {
         ttl: mesh.start(
             laboratory.standing(OPEN, ttl + 1, routers=1), *ASKED, "--set", f"nat.low_ttl={ttl}"

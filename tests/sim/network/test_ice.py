@@ -477,3 +477,17 @@ def test_the_same_seed_gives_the_same_run_under_any_hash_seed() -> None:
     assert first == hash_of(run, "4711")
     assert first != hash_of(f"{run} --seed 2", "0")
     assert first != hash_of("first-mesh --nodes 8", "0"), "the counter-test: it changes the world"
+
+
+def test_a_socket_that_is_kept_outlives_ten_thousand_others_and_not_its_node() -> None:
+    world = World(1, STEADY, fidelity="ice")
+    one, _ = pair(world)
+    network = network_of(world)
+    (kept,) = network.open_sockets(one, 1)
+    for _ in range(40):
+        others = network.open_sockets(one, 256)
+        assert kept not in others
+        network.close_sockets(others)
+    assert network._sockets == {kept: one}
+    world.crash(one)
+    assert not network._sockets

@@ -1,11 +1,12 @@
 """The mix is as published, and what comes of pairs drawn from it is what arithmetic says."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from overlay.sim.network.nat.kinds import KINDS
-from overlay.sim.pairs.mix import MIX, counts, draw, outcomes, share
+from overlay.sim.pairs.mix import MEMBERS, MIX, counts, draw, outcomes, share
 from overlay.sim.pairs.pair import Path, Why
 from overlay.sim.pairs.reach import by_all_means, by_ice
 from tests.lab.nat import mesh
@@ -57,6 +58,16 @@ def test_pairs_of_the_mix_come_to_what_arithmetic_says(seed: int) -> None:
     assert told.unreachable == 0
     assert sum(told.techniques.values()) <= told.direct
     assert told.share == told.direct / PAIRS
+
+
+def test_with_nothing_beyond_ice_each_pair_comes_to_what_ice_reaches() -> None:
+    """The control of `nat-mix`: how far its share is from that of all pairs is the draw's doing."""
+    alone = {"low_ttl": 0, "prediction": False, "birthday": False}
+    found = list(outcomes(range(PAIRS), 1, replace(MEMBERS, settings=alone)))
+    for (a, b), each in zip(draw(PAIRS, 1), found, strict=True):
+        if a.udp and b.udp:
+            assert each.path is (Path.DIRECT if by_ice(a, b) else Path.RELAYED), each
+    assert set(counts(found).techniques) <= {"ice"}
 
 
 def test_any_part_of_the_mix_can_be_tried_by_itself() -> None:

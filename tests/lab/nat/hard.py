@@ -161,18 +161,22 @@ asks over it has an answer. It takes ten round trips, and some are lost."""
 
 
 def _degradations() -> list[Case]:
-    return [
-        Case(
-            f"{name}: {end}",
-            Group.DEGRADATIONS,
-            *({"impairment": level} if side == end else {} for side in ENDS),
-            within=within,
-            direct_within=within + 10.0,
-            size=0,
-        )
-        for name, (level, within) in LEVELS.items()
-        for end in ENDS
-    ]
+    cases = []
+    for name, (level, within) in LEVELS.items():
+        bad: Options = {"impairment": level}
+        for end, (a, b) in zip(ENDS, ((bad, {}), ({}, bad)), strict=True):
+            cases.append(
+                Case(
+                    f"{name}: {end}",
+                    Group.DEGRADATIONS,
+                    a,
+                    b,
+                    within=within,
+                    direct_within=within + 10.0,
+                    size=0,
+                )
+            )
+    return cases
 
 
 CASES = (*_many(), *_uplinks(), *_outages(), *_degradations())

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations, combinations_with_replacement, count, permutations
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from overlay.node.client import Client
 from tests.lab.nat.kinds import KINDS, Dependence, Kind
 from tests.lab.nat.laboratory import Home, Laboratory
 from tests.lab.nat.machines import Host
-from tests.lab.nodes import Crew, Failed, Json, Node
+from tests.lab.nodes import Crew, Failed, Json, Node, wait_for
 
 CARRIER = (sys.executable, "-m", "tests.builds.carrier")
 """The ordinary node, which also sends bytes by stream."""
@@ -141,6 +142,7 @@ class Mesh:
 
         def link(node: Node) -> None:
             for public in self.publics if relays is None else relays:
+                wait_for(partial(_knows, node, public), 20.0, "a record of a public node")
                 connect(node, public)
 
         with ThreadPoolExecutor(4) as pool:
@@ -199,6 +201,11 @@ class Mesh:
 def connect(a: Node, b: Node) -> Json:
     """What `overlay connect` asks, and its answer; `Failed` when there is no link."""
     return a.ask("POST", "/connect", {"peer": b.peer_id})
+
+
+def _knows(a: Node, b: Node) -> bool:
+    """Whether a newcomer has the other's record: it comes within a second or so."""
+    return any(each["peer_id"] == b.peer_id for each in a.ask("GET", "/peers/all")["peers"])
 
 
 def row_of(a: Node, b: Node) -> Json:

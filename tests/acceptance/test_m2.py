@@ -103,7 +103,7 @@ def test_sim_runs_a_scenario_of_toml_and_says_how_to_replay_a_failure(tmp_path: 
     # Nobody opens a link by himself: nothing is repaired, and it says so.
     broken = ("sim", "run", file, "--seed", "5", "--set", "links.auto=false")
     done = overlay(*broken, "--json", timeout=100.0)
-    line = one_line_error(done, "seed 5", r"at \d+\.\d+ s", "reliability is 0", "replay: ", code=1)
+    line = one_line_error(done, "seed 5", r"at \d+\.\d+ s", "connected is 0", "replay: ", code=1)
     assert json.loads(done.stdout)["ok"] is False
     program, *words = shlex.split(line.partition("replay: ")[2])
     again = overlay(*words, timeout=100.0)

@@ -54,11 +54,9 @@ from tests.lab.nodes import OVERLAY, ROOT, Crew, Json, Process, wait_for
 pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("ip", "nft")]
 
 
-def todo(reason: str) -> pytest.MarkDecorator:
-    """What is not there yet, and what is missing for it."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
+BESIDE_OTHERS = 4
+"""By so much longer may anything take that is tried beside the other tests of a run; what the bench
+has measured keeps to the bars themselves."""
 A_KNOCK = 200
 """Bytes of payload: two packets of 100, by which a home that strangers reach may help another."""
 DOCTOR = (
@@ -129,9 +127,9 @@ def test_matrix_takes_no_longer_than_a_user_notices(matrix: list[Try]) -> None:
     """From `overlay connect` to the first answered ping; the laboratory's round trip is nothing."""
     for way, most in (("direct", 0.2), ("relayed", 0.3)):
         taken = [each.seconds for each in matrix if each.way == way]
-        assert statistics.median(taken) <= most, sorted(taken)
+        assert statistics.median(taken) <= most * BESIDE_OTHERS, sorted(taken)
     taken = sorted(each.seconds for each in matrix)
-    assert taken[int(0.95 * len(taken))] <= 1.0, taken
+    assert taken[int(0.95 * len(taken))] <= 1.0 * BESIDE_OTHERS, taken
 
 
 def test_counter_without_circuits_exactly_the_pairs_without_a_path_stay_apart(
@@ -271,7 +269,8 @@ def test_3_in_default_configuration_every_two_talk(laboratory: Laboratory, crew:
         connect(a, b)
         a.ask("POST", "/ping", {"peer": b.peer_id})
         taken[a.name, b.name] = time.monotonic() - began_at
-    assert {pair: seconds for pair, seconds in taken.items() if seconds > 1.0} == {}
+    late = {pair: seconds for pair, seconds in taken.items() if seconds > 1.0 * BESIDE_OTHERS}
+    assert late == {}
 
 
 def test_2_with_one_observer_nothing_is_guessed(laboratory: Laboratory, crew: Crew) -> None:
@@ -635,7 +634,7 @@ def test_reach_a_pair_of_each_sort_connects_over_bad_ways(
         for each in tries:
             taken[each.first_path].append(each.seconds)
         for path, most in (("reflexive", 0.2), ("relayed", 0.3)):
-            assert statistics.median(taken[path]) <= most + 6 * rtt, taken
+            assert statistics.median(taken[path]) <= most * BESIDE_OTHERS + 6 * rtt, taken
 
 
 @pytest.mark.timeout(240)
@@ -644,6 +643,7 @@ def test_reach_links_outlive_mappings_of_three_seconds(tried: Json) -> None:
     watched = tried["watched"]
     assert watched["ended"] == []
     assert len(watched["states"]) > 300
+    assert watched["missing"] == []
     assert set(watched["states"]) <= {"up", "suspect"}
 
 
@@ -657,7 +657,11 @@ def test_reach_two_behind_one_carrier_that_turns_nothing_round(mesh: Mesh) -> No
     assert carry(a, b, SIZE)["whole"]
 
 
-@todo("make bench-nat is missing")
+def median_of(rows: list[Json], way: str) -> float:
+    """Of the pairs that went this way alone."""
+    return float(statistics.median(row["median_s"] for row in rows if set(row["paths"]) == {way}))
+
+
 def test_reach_the_bench_writes_both_matrices() -> None:
     """Five tries a pair, ten for one that failed; ours beside plain aiortc's."""
     assert re.search(r"^ *make bench-nat ", sh("make", "help").stdout, re.MULTILINE)
@@ -668,10 +672,15 @@ def test_reach_the_bench_writes_both_matrices() -> None:
         assert row.keys() >= {"a", "b", "tries", "connected", "paths", "median_s", "max_s"}
         assert row["connected"] == row["tries"] >= 5
         assert row["paths"] == {expected(*pair): row["tries"]}
+    conditions = json.loads((ROOT / "benchmarks" / "nat-conditions.json").read_text())
+    for way, most in (("direct", 0.2), ("relayed", 0.3)):
+        assert median_of(rows, way) <= most
+        assert median_of(conditions["40 ms"], way) <= most + 6 * 0.04
+    assert sorted(row["max_s"] for row in rows)[int(0.95 * len(rows))] <= 1.0
     page = (ROOT / "docs" / "nat.md").read_text()
     assert "aiortc" in page
     for kind in MATRIX:
-        assert kind in page
+        assert kind.replace("_", " ") in page
 
 
 def test_reach_a_relay_is_fast() -> None:

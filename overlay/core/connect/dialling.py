@@ -24,6 +24,8 @@ DIAL_TIMEOUT = 5.0
 """Seconds (guess) that a dial gets, whichever of its addresses answers."""
 ADDRESSES_MAX = 8
 """Addresses that one dial goes to: as many as an offer has candidates."""
+RELAY_HOPS = 2
+"""Links from end to end of a circuit: to the relay and on from it."""
 
 
 @dataclass(slots=True)
@@ -88,8 +90,10 @@ class Dialling:
             if token is None:
                 continue
             claim = (token.kind, token.token_id, token.expires_at)
-            expected = Expected(attempts.peer, Negotiated.MESH, inbound=False)
-            expected.via = self.circuits.relay_of(address)
+            relay = self.circuits.relay_of(address)
+            expected = Expected(
+                attempts.peer, Negotiated.MESH, inbound=False, via=relay, hops=RELAY_HOPS
+            )
             dial = self._dial([address], record.fingerprint, token.token, claim, expected)
             attempts.dials[dial] = circuit
             attempts.detour = Detour.DIALLING

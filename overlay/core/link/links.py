@@ -174,12 +174,12 @@ class Link:
 
     @property
     def via(self) -> PeerId | None:
-        """The neighbour that handed us the offer or the answer."""
+        """The neighbour that handed us the offer or the answer, or relayed our dial."""
         return self.expected.via if self.expected else None
 
     @property
     def hops(self) -> int:
-        """How many links the offer travelled; 0 where there was none."""
+        """How many links the offer travelled, or the dial over a circuit; else 0."""
         return self.expected.hops if self.expected else 0
 
 

@@ -7,9 +7,10 @@ agreed to use for gossip. Opening links is the work of `overlay.core.connect`: t
 which peers it wants (`Wanted`) and hears which links stand. The passive view is another machine
 (`overlay.core.membership.shuffles`, `overlay.core.membership.basalt`).
 
-Deviation: members that have fallen silent are asked again from time to time, with high priority. If
-the mesh was divided, each part has full views and no reason to look for the other; the neighbour
-that has to make room for such a member is what makes the parts one mesh again.
+Deviation: members that have fallen silent are asked again from time to time, with high priority,
+and so is one of them that is heard of again, whoever found it. If the mesh was divided, each part
+has full views and no reason to look for the other; the neighbour that has to make room for such a
+member is what makes the parts one mesh again.
 
 Deviation: a node that as many peers have refused as it wants neighbours asks the next one with high
 priority. In a small mesh, six full views may have only each other as neighbours, and refuse three
@@ -135,6 +136,8 @@ class HyParView:
     _timers: Timers[Timer | tuple[PeerTimer, PeerId]] = field(init=False)
     _facts: list[Fact] = field(default_factory=list)
     _now: float = 0.0  # the time of the call that is under way
+    # Until then no absent member that is back is asked for its own sake.
+    _reunited_until: float = 0.0
     # A peer has refused us: until then, one free place is no reason to ask another.
     _content_until: float = 0.0
     # Neighbours that dropped us and are not replaced before the next shuffle (Algorithm 1); only
@@ -155,14 +158,14 @@ class HyParView:
         self._now = now
         self.links[peer] = link
         self.known.setdefault(peer)
-        self._absent.pop(peer, None)
+        returned = self._has_returned(peer)
         self._doubtful.pop(peer, None)
         if join:
             # Algorithm 1: a newcomer sends JOIN to its contact, which cannot refuse.
             self._send(peer, m.JoinView())
             self._add_active(peer)
-        elif peer in self._asking or (ours and len(self.active) < self._capacity):
-            self._ask(peer, high=self._asking.get(peer, False))
+        elif returned or peer in self._asking or (ours and len(self.active) < self._capacity):
+            self._ask(peer, high=returned or self._asking.get(peer, False))
         return self._done(now)
 
     def on_heard_again(self, peer: PeerId, link: LinkId, now: float) -> list[Fact]:
@@ -172,9 +175,9 @@ class HyParView:
         """
         self._now = now
         self.links[peer] = link
-        self._absent.pop(peer, None)
-        if len(self.active) < self._capacity:
-            self._ask(peer, high=False)
+        returned = self._has_returned(peer)
+        if returned or len(self.active) < self._capacity:
+            self._ask(peer, high=returned)
         else:
             self._stop_asking(peer)
             self._send(peer, m.Disconnect())
@@ -222,6 +225,8 @@ class HyParView:
     def on_known(self, peer: PeerId, now: float) -> list[Fact]:
         """A member's record has come."""
         self._now = now
+        if peer not in self._resting and self._has_returned(peer):
+            self._want(peer, high=True)
         self._absent.pop(peer, None)
         if peer not in self.known:
             self._learn(peer)
@@ -487,6 +492,17 @@ class HyParView:
             self._want(self.context.random.choice(absent), high=True)
         if self._absent:
             self._seek_later()
+
+    def _has_returned(self, peer: PeerId) -> bool:
+        """Note that it is there; whether it is to be asked because it was absent.
+
+        Of many that come back at once, one is enough to make two parts one mesh.
+        """
+        returned = peer in self._absent and self._now >= self._reunited_until
+        self._absent.pop(peer, None)
+        if returned:
+            self._reunited_until = self._now + SEEK_INTERVAL
+        return returned
 
     def _stop_asking(self, peer: PeerId) -> None:
         self._asking.pop(peer, None)

@@ -147,6 +147,7 @@ class Dtls:
         self._transmit = transmit
         self._most = MAX_DATAGRAM_BYTES
         self._timeouts = 0
+        self._flight: list[bytes] = []  # the datagrams that nothing of the peer's has followed yet
         self._expected = expected
         self._listening = cookie_exchanged
 
@@ -235,6 +236,17 @@ class Dtls:
             self._fail(EndReason.TIMEOUT)
         self._flush()
 
+    def repeat(self) -> bool:
+        """Transmit the last flight once more, byte by byte; False: the peer has answered it.
+
+        OpenSSL waits a second. Who has the flight drops the copy, as one that a network has made.
+        """
+        if self._records is not None or self.state in (DtlsState.CLOSED, DtlsState.FAILED):
+            return False
+        for datagram in self._flight:
+            self._transmit(datagram)
+        return bool(self._flight)
+
     def close(self) -> None:
         """Say close_notify if there is somebody to say it to; nothing is transmitted afterwards."""
         if self.state is DtlsState.CONNECTED:
@@ -251,11 +263,14 @@ class Dtls:
         self.handle_timeout()  # else OpenSSL does it while it reads, and nobody counts it
         if self.state is DtlsState.FAILED:
             return []
-        before = self._ssl.get_state_string()
+        before, flight = self._ssl.get_state_string(), self._flight
+        self._flight = []
         self._note_numbers(datagram)
         self._ssl.bio_write(datagram)
         self._handshake()
         moved = self.state is not DtlsState.CONNECTING or self._ssl.get_state_string() != before
+        if not moved:
+            self._flight = self._flight or flight
         plaintexts = self._read_all() if self.state is DtlsState.CONNECTED else []
         return plaintexts if moved else None
 
@@ -275,6 +290,7 @@ class Dtls:
         except SSL.Error as error:
             self._on_error(error)
             return []
+        self._flight = []
         if self._newest_seen > newest:
             self._take_over(datagram)
         return [plaintext]
@@ -406,17 +422,21 @@ class Dtls:
     def _flush(self) -> None:
         """Transmit what OpenSSL wrote, whole records packed into datagrams (RFC 6347 §4.1.1)."""
         flight = self._drain()
+        datagrams: list[bytes] = []
         start = end = 0
         while end < len(flight):
             size = RECORD_HEADER_BYTES + int.from_bytes(flight[end + 11 : end + 13], "big")
             if flight[end + 3 : end + 5] == b"\0\1":
                 self._last_sent = flight[end : end + size]
             if end > start and end + size - start > self._most:
-                self._transmit(flight[start:end])
+                datagrams.append(flight[start:end])
                 start = end
             end += size
         if end > start:
-            self._transmit(flight[start:end])
+            datagrams.append(flight[start:end])
+        for datagram in datagrams:
+            self._transmit(datagram)
+        self._flight = datagrams or self._flight
 
 
 def _nowhere(datagram: bytes) -> None:

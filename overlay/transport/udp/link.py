@@ -57,6 +57,9 @@ IPV6_BYTES = 1280 - 40 - 8 - CIRCUIT_BYTES
 flight when a link comes to run over one cannot be cut anew."""
 UNACKNOWLEDGED_AFTER = 0.5
 """Seconds, and twice the round trip at least, after which data over a relay is worth a question."""
+REPEAT_AFTER, REPEATS = 0.25, 2
+"""Seconds (guess) after which a flight of the handshake is sent again, then twice as many, before
+OpenSSL does it after one: the paths that need it lose one packet in ten."""
 HANGUP_TIMEOUT = 1.0
 """Seconds that a link which we end may take to get its last messages acknowledged (guess)."""
 
@@ -152,6 +155,7 @@ class Link:
         self._is_gathering = False
         # Frames of streams have gone since whoever waits for room was told.
         self._frames_went = False
+        self._repeat: Alarm | None = None
         self._changed = trio.Event()
 
     # --- life ----------------------------------------------------------------------------------
@@ -190,6 +194,7 @@ class Link:
         sctp, self._sctp = self._sctp, None  # no cycle keeps OpenSSL's 60 KiB until a collection
         if sctp is not None:
             sctp.abort()
+        self._stop_repeating()
         self._dtls.close()
 
     def _report(self) -> None:
@@ -265,6 +270,7 @@ class Link:
             mtu.begin_small(self._host.now())
         self._sctp = Sctp(self._dtls, self, self, mtu, self._host.receive_window)
         self._sctp.begin()
+        self._repeat_later()  # of two last flights, the peer may lack ours
 
     @property
     def _least(self) -> int:
@@ -303,6 +309,24 @@ class Link:
         delay = self._dtls.timeout()
         if delay is not None and self.reason is None:
             self.call_later(delay, self._on_handshake_timer)
+            self._repeat_later()
+
+    def _repeat_later(self, nth: int = 0) -> None:
+        """Have the flight that has just been sent, or is, sent again unless it is answered."""
+        self._stop_repeating()
+        if nth < REPEATS:
+            after = REPEAT_AFTER * 2**nth
+            self._repeat = self.call_later(after, lambda: self._repeat_flight(nth))
+
+    def _stop_repeating(self) -> None:
+        if self._repeat is not None:
+            self._repeat.cancel()
+            self._repeat = None
+
+    def _repeat_flight(self, nth: int) -> None:
+        self._repeat = None
+        if self._dtls.repeat():
+            self._repeat_later(nth + 1)
 
     def _on_handshake_timer(self) -> None:
         left = self._dtls.timeout()

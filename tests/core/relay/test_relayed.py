@@ -79,10 +79,12 @@ def path(one: SimNode, other: SimNode) -> tuple[PathKind, LinkState] | None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_pair_without_a_path_is_linked_over_its_common_neighbour(seed: int) -> None:
     world = World(seed, STEADY, checked=True, fidelity="ice")
-    _, one, other, _ = star(world)
+    _, one, other, middle = star(world)
     began = world.now
     assert isinstance(connect(world, one, other), Resolved)
     assert world.now - began < 0.3 + 6 * 2 * 2 * 0.005
+    (dialled,) = [view for view in one.core.peers() if view.peer == other.peer_id]
+    assert (dialled.via, dialled.hops) == (middle[0].peer_id, 2)
     world.run_for(1.0)
     assert path(one, other) == path(other, one) == (PathKind.RELAYED, LinkState.UP)
     world.run_for(60.0)

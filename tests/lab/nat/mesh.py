@@ -292,6 +292,7 @@ class Watch:
     def __init__(self, mesh: Mesh, kinds: Sequence[str], seconds: float) -> None:
         self._ends_at = time.monotonic() + seconds
         self._states = list[str]()
+        self._missing = list[str]()
         homes = [mesh.laboratory.home(kind, timeout=3) for kind in kinds]
         self._nodes = mesh.members(homes, *ASKED)
         for a, b in combinations(self._nodes, 2):
@@ -303,13 +304,21 @@ class Watch:
     def _look(self) -> None:
         while time.monotonic() < self._ends_at:
             for a, b in permutations(self._nodes, 2):
-                self._states.append(str(row_of(a, b).get("state")))
+                state = row_of(a, b).get("state")
+                self._states.append(str(state))
+                if state is None:
+                    self._missing.append(f"{a.name} of {b.name}: {_last_words(a, b)}")
             time.sleep(0.5)
 
     def end(self) -> Json:
-        """The states of the links among them, at each look; those that have ended, and why."""
+        """The states of the links among them at each look; which were missing, which have ended."""
         self._thread.join()
         logs = [node.log[at:] for node, at in zip(self._nodes, self._logged, strict=True)]
         ended = [line for log in logs for line in log.splitlines() if "peer_down" in line]
         ended = [line for line in ended if "reason=unneeded" not in line]
-        return {"states": self._states, "ended": ended}
+        return {"states": self._states, "missing": self._missing, "ended": ended}
+
+
+def _last_words(node: Node, of: Node) -> list[str]:
+    """The last lines of a node's log that are about another."""
+    return [line for line in node.log.splitlines() if of.peer_id in line][-8:]

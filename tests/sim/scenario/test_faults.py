@@ -14,6 +14,7 @@ from overlay.core.events import (
     Resolved,
     Transmit,
 )
+from overlay.core.membership.hyparview import HyParView
 from overlay.core.wire.messages import Ping
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.network.conditions import Conditions
@@ -114,20 +115,36 @@ def test_halves_that_were_apart_for_longer_than_links_last_find_each_other(seed:
     liveness.demand(world)
 
 
-def test_without_seeking_the_halves_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter-test: a world in which nobody looks for the absent is not settled in time."""
-    monkeypatch.setattr("overlay.core.membership.hyparview.SEEK_INTERVAL", 1e9)
-    monkeypatch.setattr("overlay.core.routing.ring.RETRY_INTERVAL", 1e9)
-    monkeypatch.setattr("overlay.core.membership.hyparview.REST", 1e9)
-    monkeypatch.setattr("overlay.core.connect.table.CUT_OFF_MAX", 1e9)
-    monkeypatch.setattr("overlay.core.connect.table.BACKOFF_FIRST", 1e9)
-    world = World(5, checked=True, replay="this very test")
-    nodes = mesh(world, 24)
-    world.partition([nodes[:12]])
-    world.run_for(150.0)
+APART = (3, 4, 21)
+"""Seeds of which the halves of twelve nodes are six full views each, which hear nothing new."""
+
+
+def halves_of_six(seed: int) -> World:
+    """Apart for thirty seconds, and healed."""
+    world = World(seed, checked=True, replay="this very test")
+    nodes = mesh(world, 12)
+    world.partition([nodes[:6]])
+    world.run_for(30.0)
     world.heal()
-    with pytest.raises(Violated, match=r"seed 5, at .*2 parts of 12, 12; replay: this very test"):
-        liveness.demand(world)
+    return world
+
+
+@pytest.mark.parametrize("seed", APART)
+def test_halves_with_full_views_take_back_whom_they_hear_of_again(seed: int) -> None:
+    """Links between them come by the ring, and gossip runs over views alone."""
+    liveness.demand(halves_of_six(seed))
+
+
+@pytest.mark.parametrize("seed", APART)
+def test_halves_with_full_views_stay_apart_unless_who_returns_is_asked(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter-test."""
+    monkeypatch.setattr(HyParView, "_has_returned", lambda view, peer: view._absent.pop(peer, None))
+    with pytest.raises(
+        Violated, match=rf"seed {seed}, at .*2 parts of 6, 6; replay: this very test"
+    ):
+        liveness.demand(halves_of_six(seed))
 
 
 def test_a_silent_link_is_suspect_silent_and_lost_in_its_time() -> None:

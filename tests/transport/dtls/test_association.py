@@ -270,3 +270,36 @@ def test_data_that_overtakes_the_last_flight_is_read_right_after_it() -> None:
     assert read == [[b"quick"]]
     ends.server.send(b"next")
     assert ends.client.receive(ends.to_client.pop()) == [b"next"]
+
+
+@pytest.mark.parametrize("lost", range(6))
+def test_any_datagram_of_the_handshake_may_get_lost_and_its_flight_is_repeated(lost: int) -> None:
+    """Long before OpenSSL's own timer: nobody looks at that here."""
+    ends = Ends()
+    count = 0
+    for _ in range(8):
+        for way in (ends.to_server, ends.to_client):
+            count += len(way)
+            if lost in range(count - len(way), count):
+                del way[lost - count + len(way)]
+        ends.carry_once()
+    assert (ends.states == ("connected", "connected")) == (lost >= count)
+    for _ in range(4):
+        ends.client.repeat()
+        ends.server.repeat()
+        ends.carry()
+    assert ends.states == ("connected", "connected")
+    ends.server.send(b"heard")
+    assert ends.client.receive(ends.to_client.pop()) == [b"heard"]
+
+
+def test_an_answered_flight_is_not_repeated() -> None:
+    ends = Ends()
+    ends.carry()
+    assert not ends.client.repeat()
+    assert ends.server.repeat(), "the client's data has not come yet"
+    ends.to_client.clear()
+    ends.client.send(b"data")
+    ends.carry_once()
+    assert not ends.server.repeat()
+    assert ends.to_client == []

@@ -323,11 +323,11 @@ class Connecting:
     def _pause(self, attempts: Attempts) -> float:
         """Seconds until a relayed link looks for a path of its own again."""
         in_vain, peer = attempts.searches, attempts.peer
-        pause = UPGRADE_FIRST * 2**in_vain
+        pause = UPGRADE_FIRST * 2.0**in_vain
         if not attempts.asked and self._punching.has_more(peer):
             pause = 0.0
         elif attempts.asked and in_vain and attempts.declined != Declined.BUSY:
-            pause = BEYOND_FIRST * 2 ** (in_vain - 1)
+            pause = BEYOND_FIRST * 2.0 ** (in_vain - 1)
         return min(UPGRADE_MAX, pause)
 
     def upgrade_soon(self, now: float) -> None:

@@ -28,7 +28,7 @@ def seen(pair: PairWorld, node: SimNode) -> list[tuple[float, Effect]]:
             effects.append((world.now, effect))
         perform(one, effect)
 
-    world.network.perform = performs  # type: ignore[method-assign]
+    world.network.perform = performs  # type: ignore[method-assign, assignment]
     return effects
 
 

@@ -3,15 +3,21 @@
 An internet of network namespaces: every home is behind routers of its own. All join by the invite
 of one public node. Once they are a mesh, both public ones are killed, one after the other. The
 eight go on: a message reaches all, and ten mebibytes go between the two whose NATs are the worst,
-which no direct path can connect: one of the other six carries them, and cannot read them.
+which no direct path can connect: one of the other six carries them, and cannot read them. In the
+end every two of them are linked, and a table says by which technique.
 """
 
 import argparse
 import sys
+import time
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 if __package__ in {None, ""}:  # run as a script: the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.table import Table
 
 from demos import acts
 from demos.firewalled import enter_user_namespace
@@ -30,6 +36,10 @@ HOMES = (
 WORST = HOMES[-2:]
 SIZE = 10 << 20
 """Bytes of the stream."""
+TECHNIQUES = ("dialled", "ice", "low-ttl", "prediction", "birthday", "relayed")
+"""How a link came by its path, the easiest first."""
+SEARCHING = 8.0
+"""Seconds from a relayed link in which a technique finds a direct path, if one can."""
 
 
 def assemble(stage: Stage, laboratory: Laboratory, settings: tuple[str, ...]) -> list[Node]:
@@ -85,6 +95,39 @@ def carry_between(stage: Stage, a: Node, b: Node) -> None:
     )
 
 
+def link_everybody(stage: Stage, homes: Sequence[Node]) -> None:
+    """Link every two homes, let them look for direct paths, and count what got them there."""
+    for a, b in combinations(homes, 2):
+        connect(a, b)
+    stage.step(f"every two homes are linked; in {SEARCHING:g} s those that can be direct will be")
+    time.sleep(SEARCHING)
+    pairs = list(combinations(homes, 2))
+    found = {pair: technique_of(*pair) for pair in pairs}
+    by = {each: [pair for pair in pairs if found[pair] == each] for each in TECHNIQUES}
+    stage.told["techniques"] = {name: len(some) for name, some in by.items() if some}
+    stage.close(table_of(by))
+
+
+def technique_of(a: Node, b: Node) -> str:
+    """What got this link its path: one of `TECHNIQUES`."""
+    row = row_of(a, b)
+    if row.get("path") == "relayed":
+        return "relayed"
+    return str(row.get("technique") or "dialled")
+
+
+def table_of(by: dict[str, list[tuple[Node, Node]]]) -> Table:
+    """A line for each technique: how many links, and one of them."""
+    table = Table(title="every two homes", title_justify="left")
+    for column in ("technique", "links", "for example"):
+        table.add_column(column, justify="right" if column == "links" else "left")
+    for name, pairs in by.items():
+        if pairs:
+            a, b = pairs[-1]
+            table.add_row(name, str(len(pairs)), f"{a.name} – {b.name}")
+    return table
+
+
 def play(stage: Stage, laboratory: Laboratory, options: argparse.Namespace) -> None:
     """The whole demonstration; raises `Failed` at the first thing that does not hold."""
     settings = ("--set", "links.circuits=false") if options.no_circuits else ()
@@ -100,6 +143,7 @@ def play(stage: Stage, laboratory: Laboratory, options: argparse.Namespace) -> N
     stage.told["killed"] = [public.name for public in publics]
     carry_between(stage, *map(stage.node, WORST))
     after = acts.still_connected(stage, homes)
+    link_everybody(stage, homes)
     stage.told |= {"nodes": [node.name for node in homes], "kinds": HOMES, "links_after": after}
 
 

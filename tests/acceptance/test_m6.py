@@ -740,34 +740,6 @@ def test_abuse_a_third_party_named_among_candidates_gets_next_to_nothing(mesh: M
     assert sum(len(packet.payload) for packet in hits) <= 100 * 160
 
 
-@pytest.mark.timeout(150)
-def test_abuse_a_helper_that_names_a_third_party_moves_a_packet_a_second(
-    laboratory: Laboratory, crew: Crew
-) -> None:
-    """It signs fifty words a knock, all of them for somebody who has never asked."""
-    mesh = Mesh(laboratory, crew)
-    victim = laboratory.public_host()
-    env = {"VICTIM": f"{victim.address}:4242"}
-    liar = mesh.public(argv=(sys.executable, "-m", "tests.builds.lying_helper"), env=env)
-    mesh.public()
-    homes = [laboratory.standing(kind) for kind in ("full_cone", "symmetric_random")]
-    with Capture(victim) as capture:
-        nodes = mesh.members(homes)
-        # Which of the two public ones helps is drawn by lot, each time.
-        for _ in range(12):
-            for node in nodes:
-                doctor(node, lambda told: told["filtering"] != "unknown")
-            if any(packet.protocol == "udp" for packet in capture.packets):
-                break
-    hits = [packet for packet in capture.packets if packet.protocol == "udp"]
-    assert hits, "it did lie"
-    # One a second goes to a prefix, and two at once; some are on their way for a while.
-    for first in hits:
-        assert len([each for each in hits if 0.0 <= each.at - first.at <= 0.5]) <= 2, hits
-    assert max(len(packet.payload) for packet in hits) <= 100
-    assert liar.json("status")["internal_errors"] == 0
-
-
 # --- done when -----------------------------------------------------------------------------------
 
 

@@ -639,14 +639,11 @@ def test_reach_a_pair_of_each_sort_connects_over_bad_ways(
 
 @pytest.mark.timeout(240)
 def test_reach_links_outlive_mappings_of_three_seconds(tried: Json) -> None:
-    """For a minute: relayed, direct and to the public nodes, unless these have too many."""
+    """For a minute, direct and relayed: in the bench all are up, here no node may stand still."""
     watched = tried["watched"]
     assert watched["ended"] == []
     assert len(watched["states"]) > 300
-    # Beside the matrix a node may stand still for longer than a mapping lives, and a relayed link
-    # was seen to stay silent then. On a machine of its own, in the bench, all links are up.
-    up = [state for state in watched["states"] if state in ("up", "suspect")]
-    assert len(up) >= 0.7 * len(watched["states"]), watched["missing"]
+    assert set(watched["states"]) <= {"up", "suspect"}, watched["missing"]
     conditions = json.loads((ROOT / "benchmarks" / "nat-conditions.json").read_text())
     assert conditions["mappings of 3 s"]["up"] == 1.0
     assert conditions["mappings of 3 s"]["ended"] == 0

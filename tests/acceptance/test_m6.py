@@ -19,6 +19,7 @@ import pytest
 
 from tests.acceptance.black_box import make, one_line_error, resident, sh, suite
 from tests.acceptance.in_laboratory import (
+    STOCK,
     WORST,
     Carrying,
     carried_by,
@@ -319,22 +320,6 @@ def test_2_knocks_are_few_and_small_and_come_to_the_asker_alone(mesh: Mesh) -> N
 def test_2_whoever_lies_about_an_address_is_outvoted() -> None:
     for words in ("one_prefix", "fewer_than_half", "two_that_agree"):
         suite("tests/core/nat", words)
-
-
-STOCK = """
-import asyncio, sys
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
-
-async def main():
-    servers = [RTCIceServer(urls=f"stun:{sys.argv[1]}")]
-    pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-    pc.createDataChannel("any")
-    await pc.setLocalDescription(await pc.createOffer())
-    print(*[line for line in pc.localDescription.sdp.splitlines() if "srflx" in line], flush=True)
-    await pc.close()
-
-asyncio.run(main())
-"""
 
 
 @pytest.mark.needs("turnutils_stunclient")
@@ -735,6 +720,29 @@ def test_abuse_a_third_party_named_among_candidates_gets_next_to_nothing(mesh: M
     hits = [packet for packet in capture.packets if packet.protocol == "udp"]
     assert len(hits) <= 100, len(hits)
     assert sum(len(packet.payload) for packet in hits) <= 100 * 160
+
+
+@pytest.mark.timeout(150)
+def test_abuse_a_helper_that_names_a_third_party_moves_a_packet_a_second(
+    laboratory: Laboratory, crew: Crew
+) -> None:
+    """It signs a hundred words for somebody who has never asked; the laboratory counts."""
+    mesh = Mesh(laboratory, crew)
+    victim = laboratory.public_host()
+    env = {"VICTIM": f"{victim.address}:4242"}
+    liar = mesh.public(argv=(sys.executable, "-m", "tests.builds.lying_helper"), env=env)
+    mesh.public()
+    with Capture(victim) as capture:
+        doctor(liar, lambda _: bool(capture.packets))
+        liar.json("doctor")
+        wait(3.0)
+    hits = [packet for packet in capture.packets if packet.protocol == "udp"]
+    assert hits, "it did lie"
+    # One a second goes to a prefix, and two at once; some are on their way for a while.
+    for first in hits:
+        assert len([each for each in hits if 0.0 <= each.at - first.at <= 0.5]) <= 2, hits
+    assert max(len(packet.payload) for packet in hits) <= 100
+    assert liar.json("status")["internal_errors"] == 0
 
 
 # --- done when -----------------------------------------------------------------------------------

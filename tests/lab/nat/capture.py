@@ -19,6 +19,10 @@ _EVERY_PROTOCOL = 0x0300
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 _PATIENCE = 0.05
+_TIMESTAMPS = 35
+"""SO_TIMESTAMPNS, which the socket module does not name."""
+_TIMESPEC = struct.Struct("@qq")
+_ROOM = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Packet:
     protocol: str
     payload: bytes
     """What follows the headers of UDP; of other protocols, what follows the IP header."""
+    at: float
+    """When the kernel saw it, in seconds of `time.time`."""
 
 
 class Capture:
@@ -43,6 +49,7 @@ class Capture:
         self._socket = host.call(
             lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, _EVERY_PROTOCOL)
         )
+        self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
         self._socket.bind((interface, 0))
         self._socket.settimeout(_PATIENCE)
         self._stop = threading.Event()
@@ -58,13 +65,15 @@ class Capture:
         """Until told to stop and nothing waits."""
         while True:
             try:
-                data, (_, protocol, kind, *_) = self._socket.recvfrom(65536)
+                data, told, _, (_, protocol, kind, *_) = self._socket.recvmsg(65536, _ROOM)
             except TimeoutError:
                 if self._stop.is_set():
                     return
                 continue
             outgoing = kind == socket.PACKET_OUTGOING
-            if (packet := _parsed(data, protocol, outgoing=outgoing)) is not None:
+            seconds, nanoseconds = _TIMESPEC.unpack(told[0][2])
+            at = seconds + nanoseconds / 1e9
+            if (packet := _parsed(data, protocol, at, outgoing=outgoing)) is not None:
                 self.packets.append(packet)
 
     def __enter__(self) -> Self:
@@ -81,7 +90,7 @@ class Capture:
         self._socket.close()
 
 
-def _parsed(data: bytes, ether_type: int, *, outgoing: bool) -> Packet | None:
+def _parsed(data: bytes, ether_type: int, at: float, *, outgoing: bool) -> Packet | None:
     if ether_type == _IPV4:
         protocol, body = data[9], data[(data[0] & 15) * 4 :]
         source, destination = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
@@ -96,4 +105,4 @@ def _parsed(data: bytes, ether_type: int, *, outgoing: bool) -> Packet | None:
         ports = struct.unpack_from("!HH", body)
         body = body[8:] if protocol == 17 else body
     name = _NAMES.get(protocol, str(protocol))
-    return Packet(outgoing, source, ports[0], destination, ports[1], name, body)
+    return Packet(outgoing, source, ports[0], destination, ports[1], name, body, at)

@@ -101,14 +101,21 @@ class Mesh:
     """What every node is told."""
     _numbers: Iterator[int] = field(default_factory=count)
 
-    def public(self, *settings: str, host: Host | None = None, known: bool = True) -> Node:
+    def public(
+        self,
+        *settings: str,
+        host: Host | None = None,
+        known: bool = True,
+        argv: Sequence[str] = CARRIER,
+        env: dict[str, str] | None = None,
+    ) -> Node:
         """One more node on a host of the internet itself, linked to the others there.
 
-        `known`: newcomers are to be linked to it.
+        `known`: newcomers are to be linked to it. `argv`: another build (`tests.builds`).
         """
         host = host or self.laboratory.public_host()
         number = next(self._numbers)
-        node = self.crew.node(f"public{number}", argv=CARRIER, enter=host.enter)
+        node = self.crew.node(f"public{number}", argv=argv, enter=host.enter, env=env)
         join = self.publics[0].invite("--members", "1") if self.publics else None
         node.up(*self.settings, *settings, listen=f"{host.address}:{4000 + number}", join=join)
         if join:

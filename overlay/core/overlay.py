@@ -132,7 +132,10 @@ class Overlay(Snapshots):
         self._nat = Nat(context, self._reflexive, self._neighbours, self._tell)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._neighbourhood = Neighbourhood(context, self._record_of, book.owner, book.prefix_of)
+        self._serving = Serving(context, self._links, book)
+        self._neighbourhood = Neighbourhood(
+            context, self._record_of, book.owner, book.prefix_of, self._serving.serves
+        )
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
         lasts = self._neighbourhood.uses.lasts
@@ -140,7 +143,6 @@ class Overlay(Snapshots):
         self._elsewhere = Elsewhere(context, book)
         self._recalling = Recalling(context, self._links, book)
         self._circuits = Circuits(context, self._links, self._routing, book)
-        self._serving = Serving(context, self._links, book)
         self._connecting = Connecting(
             context,
             self._links,

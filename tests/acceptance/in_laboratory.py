@@ -23,6 +23,21 @@ SHORT_LIVED = "port_restricted", "port_restricted_hashed", "symmetric_random"
 """Kinds whose links, direct and relayed, outlive mappings of three seconds."""
 
 
+STOCK = """
+import asyncio, sys
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+
+async def main():
+    servers = [RTCIceServer(urls=f"stun:{sys.argv[1]}")]
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    pc.createDataChannel("any")
+    await pc.setLocalDescription(await pc.createOffer())
+    print(*[line for line in pc.localDescription.sdp.splitlines() if "srflx" in line], flush=True)
+    await pc.close()
+
+asyncio.run(main())
+"""
+
 CUT = """
 table inet cut
 delete table inet cut

@@ -42,7 +42,7 @@ class UsesChanged:
 
 
 TOLD = Use.RING | Use.LONG | Use.KEPT | Use.RELAY
-_TOLD, _RING = int(TOLD), int(Use.RING)
+_TOLD, _RING, _RELAY = int(TOLD), int(Use.RING), int(Use.RELAY)
 
 
 @dataclass(slots=True)
@@ -61,6 +61,8 @@ class LinkUses:
     context: Context
     is_near: Callable[[PeerId], bool]
     """Whether a peer could be right when it counts us among its ring neighbours."""
+    is_served: Callable[[PeerId], bool]
+    """Whether a peer is right when it says that circuits run over its link to us."""
     links: dict[PeerId, _Link] = field(default_factory=dict)
     # Guests that may stay their whole time, and since when; the oldest first.
     _guests: dict[PeerId, float] = field(default_factory=dict)
@@ -131,6 +133,8 @@ class LinkUses:
         known = self.links[peer]
         if known.ours or (known.theirs & _RING and self.is_near(peer)):
             return True
+        if known.theirs & _RELAY and self.is_served(peer):
+            return True  # What we have taken on we see through, however many links there are.
         settings = self.context.settings
         return bool(known.theirs) and len(self.links) <= settings.links_max + settings.long_links
 

@@ -58,6 +58,8 @@ class Neighbourhood:
     """Whose record this claims to be."""
     prefix: Callable[[PeerId], str]
     """The address prefix in a member's record: one attacker may have all addresses of a prefix."""
+    is_served: Callable[[PeerId], bool]
+    """Whether we relay for a peer."""
     views: HyParView = field(init=False)
     passive: Basalt | ShuffledView = field(init=False)
     ring: Ring = field(init=False)
@@ -71,7 +73,7 @@ class Neighbourhood:
         self.views = HyParView(self.context, parameters, opens_links=settings.auto)
         self.passive = self.views.passive = self._policy()
         self.ring = Ring(self.context, RingParameters(side, settings.long_links))
-        self.uses = LinkUses(self.context, self.ring.is_near)
+        self.uses = LinkUses(self.context, self.ring.is_near, self.is_served)
 
     def _policy(self) -> Basalt | ShuffledView:
         """How the passive view is filled."""

@@ -9,6 +9,7 @@ A circuit is of depth one: both ends have to be linked to us by paths of their o
 neither nest nor go around in a ring.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from overlay.core.context import Context
@@ -33,6 +34,9 @@ CIRCUITS_MAX = 256
 """Circuits that we relay at once, offered ones counted."""
 PER_PEER_MAX = 8
 """Of them, those that one peer is an end of."""
+PEERS_MAX = 64
+"""Peers that are ends of them (guess): their links stay beyond `links.max`, and guests need room
+beside them."""
 OFFER_TIMEOUT = 3.0
 """Seconds that the other end gets to answer (guess)."""
 IDLE_TIMEOUT = 180.0
@@ -90,8 +94,9 @@ class Serving:
     def __len__(self) -> int:
         return sum(each.stands for each in self._circuits.values())
 
-    def __contains__(self, circuit: CircuitId) -> bool:
-        return circuit in self._circuits
+    def serves(self, peer: PeerId) -> bool:
+        """Whether this peer is an end of a circuit that stands."""
+        return any(each.stands and peer in each.ends for each in self._circuits.values())
 
     # --- what the ends say -----------------------------------------------------------------------
 
@@ -189,8 +194,10 @@ class Serving:
             return CircuitCode.OFF
         if other == peer or not (self._is_near(peer) and self._is_near(other)):
             return CircuitCode.UNLINKED
-        counts = [sum(end in c.ends for c in self._circuits.values()) for end in (peer, other)]
-        if len(self._circuits) >= CIRCUITS_MAX or max(counts) >= PER_PEER_MAX:
+        counts = Counter(end for each in self._circuits.values() for end in each.ends)
+        if len(self._circuits) >= CIRCUITS_MAX or max(counts[peer], counts[other]) >= PER_PEER_MAX:
+            return CircuitCode.FULL
+        if len(counts.keys() | {peer, other}) > PEERS_MAX:
             return CircuitCode.FULL
         return CircuitCode.SPENT if self._is_spent(now) else None
 

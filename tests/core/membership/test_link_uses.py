@@ -35,7 +35,10 @@ class Host:
         )
         self.context = Context(settings, crypto, random.Random(1))
         self.near: dict[PeerId, None] = {}
-        self.uses = LinkUses(self.context, lambda peer: peer in self.near)
+        self.served: dict[PeerId, None] = {}
+        self.uses = LinkUses(
+            self.context, lambda peer: peer in self.near, lambda peer: peer in self.served
+        )
 
     def take(self, *numbers: int, now: float = 0.0) -> None:
         for number in numbers:
@@ -119,6 +122,15 @@ def test_a_ring_neighbour_keeps_its_link_beyond_the_budget_and_a_liar_does_not()
     for number in (1, 2):
         host.uses.on_link_use(peer(number), LinkUse(int(Use.RING)), 0.0)
     assert host.over(2 * STAY) == [2, 3], "2 is nowhere near us on the ring"
+
+
+def test_who_is_relayed_for_keeps_its_link_beyond_the_budget_and_a_liar_does_not() -> None:
+    host = Host(links_max=1, long_links=0)
+    host.take(1, 2, 3)
+    host.served[peer(1)] = None
+    for number in (1, 2):
+        host.uses.on_link_use(peer(number), LinkUse(int(Use.RELAY)), 0.0)
+    assert host.over(2 * STAY) == [2, 3], "no circuit runs over the link to 2"
 
 
 def test_nonsense_about_uses_counts_for_nothing() -> None:

@@ -1,6 +1,7 @@
 """Who finds no path to a peer is linked to it over a circuit, through a neighbour of both."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -44,13 +45,16 @@ class Apart:
 
 
 def star(
-    world: World, relays: int = 1, *, circuits: bool = True
+    world: World, relays: int = 1, *, circuits: bool = True, **settings: Any
 ) -> tuple[Apart, SimNode, SimNode, list[SimNode]]:
-    """Two nodes that are apart, both linked to each relay, and to nobody else."""
+    """Two nodes that are apart, both linked to each relay, and to nobody else.
+
+    `settings`: the relays'.
+    """
     apart = Apart(world)
-    middle = [world.spawn(auto=False)]
+    middle = [world.spawn(auto=False, **settings)]
     for _ in range(relays - 1):
-        middle.append(world.spawn(auto=False))
+        middle.append(world.spawn(auto=False, **settings))
         world.join(middle[-1], world.invite(middle[0]))
         world.run_for(2.0)
     ends = [world.spawn(auto=False, circuits=circuits) for _ in range(2)]
@@ -107,6 +111,24 @@ def test_a_pair_with_a_path_of_its_own_needs_no_relay() -> None:
     assert found is not None
     assert found[0] is not PathKind.RELAYED
     assert not len(relay.core._serving)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crowded_relay_keeps_the_links_that_its_circuits_run_over(seed: int) -> None:
+    """It has room for three, and six count on it: whom it serves stay, others go."""
+    world = World(seed, STEADY, checked=True, fidelity="ice")
+    _, one, other, (relay,) = star(world, links_max=3, long_links=0, active_size=1, mesh_size=0)
+    assert isinstance(connect(world, one, other), Resolved)
+    others = [world.spawn(auto=not number) for number in range(4)]
+    for each in others:
+        world.join(each, world.invite(relay))
+        world.run_for(2.0)
+        world.connect(each, relay)
+    world.run_for(3 * relay.settings.guest_stay)
+    assert path(one, other) == path(other, one) == (PathKind.RELAYED, LinkState.UP)
+    assert {one.peer_id, other.peer_id} < set(relay.neighbours())
+    assert len(relay.neighbours()) < 6
+    return
 
 
 @pytest.mark.parametrize("seed", range(4))

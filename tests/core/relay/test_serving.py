@@ -169,6 +169,26 @@ def test_a_peer_that_asks_for_a_thousand_gets_eight() -> None:
     assert trio.refused == {CircuitCode.FULL: 1000 - serving.PER_PEER_MAX}
 
 
+def test_no_more_peers_are_served_than_leave_room_for_guests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "PEERS_MAX", 3)
+    trio = Trio()
+    more = [trio.world.spawn(auto=False, direct=False) for _ in range(2)]
+    for each in more:
+        trio.world.join(each, trio.world.invite(trio.relay))
+        trio.world.run_for(2.0)
+    trio.ask()
+    for each in more:
+        trio.ask(
+            peer=each.peer_id,
+            ticket=trio.ticket(trio.one, each),
+            other=trio.ticket(each, trio.one),
+        )
+    assert trio.stand == 2
+    assert trio.refused == {CircuitCode.FULL: 1}
+
+
 def test_a_node_that_serves_nobody_says_so() -> None:
     trio = Trio()
     context(trio.relay).settings = dataclasses.replace(trio.relay.settings, relay=False)

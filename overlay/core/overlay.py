@@ -73,15 +73,8 @@ from overlay.core.nat.nat import Nat
 from overlay.core.nat.pairs import UNKNOWN
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.punch.sights import Witness
-from overlay.core.relay.circuits import (
-    CircuitFact,
-    Circuits,
-    Closed,
-    Failed,
-    RelayUsed,
-    Stands,
-)
-from overlay.core.relay.serving import Serving
+from overlay.core.relay.circuits import CircuitFact, Closed, Failed, RelayUsed, Stands
+from overlay.core.relay.relaying import Relaying
 from overlay.core.routing.lookups import Locating, Tracing
 from overlay.core.routing.requests import (
     BounceCode,
@@ -132,9 +125,9 @@ class Overlay(Snapshots):
         self._nat = Nat(context, self._reflexive, self._neighbours, self._tell)
         self._routing = Routing(context)
         self._gossip = Gossiping(context)
-        self._serving = Serving(context, self._links, book)
+        self._relaying = relaying = Relaying(context, self._links, self._routing, book)
         self._neighbourhood = Neighbourhood(
-            context, self._record_of, book.owner, book.prefix_of, self._serving.serves
+            context, self._record_of, book.owner, book.prefix_of, relaying.serving.serves
         )
         self._locating = Locating(context, self._routing, self._neighbourhood.ring)
         self._tracing = Tracing(context, self._routing)
@@ -142,7 +135,6 @@ class Overlay(Snapshots):
         self._membership = Membership(context, self._links, self._reflexive, book, lasts)
         self._elsewhere = Elsewhere(context, book)
         self._recalling = Recalling(context, self._links, book)
-        self._circuits = Circuits(context, self._links, self._routing, book)
         self._connecting = Connecting(
             context,
             self._links,
@@ -150,7 +142,7 @@ class Overlay(Snapshots):
             book,
             self._reflexive,
             self._membership,
-            self._circuits,
+            relaying.circuits,
             self._nat_words,
             self._neighbours,
         )
@@ -181,7 +173,7 @@ class Overlay(Snapshots):
             case Foretold() | PunchOver():
                 self._on_stuck(self._connecting.on_punch(event, None, now), now)
             case CircuitCarried(circuit, size):
-                self._serving.on_carried(circuit, size, now)
+                self._relaying.on_carried(circuit, size, now)
             case Unsent():
                 self._gossip.tree.on_unsent(event.link, event.message)
             case ClockSet() | Listening() | Mapped() | PathMoved():
@@ -495,9 +487,9 @@ class Overlay(Snapshots):
             case m.SightAsk() | m.Sight() | m.Foretell():
                 self._on_punch(link, peer, message, now)
             case m.CircuitAsk() | m.CircuitOffer() | m.CircuitAccept():
-                self._on_circuit_wanted(peer, message, now)
+                self._on_circuit_message(peer, message, now)
             case m.CircuitReady() | m.CircuitRefuse() | m.CircuitClose():
-                self._on_circuit_news(peer, message, now)
+                self._on_circuit_message(peer, message, now)
             case m.IHave() | m.Graft() | m.Prune():
                 self._gossip.on_message(peer, message, now)
             case _:
@@ -531,37 +523,10 @@ class Overlay(Snapshots):
 
     # --- circuits ------------------------------------------------------------------------------
 
-    def _on_circuit_wanted(
-        self, peer: PeerId, message: m.CircuitAsk | m.CircuitOffer | m.CircuitAccept, now: float
-    ) -> None:
-        """Somebody wants us to relay, or to be the other end."""
-        match message:
-            case m.CircuitAsk():
-                self._serving.on_ask(peer, message, now)
-            case m.CircuitOffer():
-                self._on_circuits(self._circuits.on_offer(peer, message, now), now)
-            case m.CircuitAccept():
-                self._serving.on_accept(peer, message, now)
-            case _:
-                assert_never(message)
-
-    def _on_circuit_news(
-        self, peer: PeerId, message: m.CircuitReady | m.CircuitRefuse | m.CircuitClose, now: float
-    ) -> None:
-        """What has become of a circuit that we asked for, take, or relay."""
-        match message:
-            case m.CircuitReady():
-                if message.record:
-                    self._on_record(message.record, peer, now)
-                self._on_circuits(self._circuits.on_ready(peer, message, now), now)
-            case m.CircuitRefuse():
-                if not self._serving.on_refuse(peer, message):
-                    self._on_circuits(self._circuits.on_refuse(peer, message, now), now)
-            case m.CircuitClose():
-                if not self._serving.on_close(peer, message):
-                    self._on_circuits(self._circuits.on_close(peer, message), now)
-            case _:
-                assert_never(message)
+    def _on_circuit_message(self, peer: PeerId, message: m.CircuitMessage, now: float) -> None:
+        if isinstance(message, m.CircuitReady) and message.record:
+            self._on_record(message.record, peer, now)
+        self._on_circuits(self._relaying.on_message(peer, message, now), now)
 
     def _on_circuits(self, facts: list[CircuitFact], now: float) -> None:
         for fact in facts:
@@ -579,9 +544,7 @@ class Overlay(Snapshots):
 
     def _on_path(self, peer: PeerId, now: float) -> None:
         """A neighbour's link has come or gone, is another one, or has another path."""
-        self._serving.on_link(peer)
-        self._on_circuits(self._circuits.on_link(peer), now)
-        self._circuits.on_path(peer, now)
+        self._on_circuits(self._relaying.on_path(peer, now), now)
 
     def _on_record(self, data: bytes, bearer: PeerId | None, now: float) -> None:
         record = None if self._book.is_old(data) else self._add_record(data, bearer, now)
@@ -792,8 +755,7 @@ class Overlay(Snapshots):
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
-        self._serving.on_time(now)
-        self._on_circuits(self._circuits.on_time(now), now)
+        self._on_circuits(self._relaying.on_time(now), now)
         self._elsewhere.on_time(now)
         if self._nat.on_time(now):
             self._membership.renew_soon(now)

@@ -13,7 +13,7 @@ from overlay.core.membership.records import RecordBook
 from overlay.core.nat.behaviour import Behaviour
 from overlay.core.nat.nat import Nat
 from overlay.core.nat.reflexive import Reflexive
-from overlay.core.relay.circuits import Circuits
+from overlay.core.relay.relaying import Relaying
 from overlay.core.routing.requests import Counters
 from overlay.core.routing.routing import Routing
 from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId
@@ -83,7 +83,7 @@ class Snapshots:
     """What may be asked of a node; nothing here changes anything."""
 
     _book: RecordBook
-    _circuits: Circuits
+    _relaying: Relaying
     _connecting: Connecting
     _elsewhere: Elsewhere
     _gossip: Gossiping
@@ -113,7 +113,7 @@ class Snapshots:
         return [self._view_of(peer, link) for peer, link in self._links.by_peer.items()]
 
     def _view_of(self, peer: PeerId, link: Link) -> PeerView:
-        relay = self._circuits.relay_of(link.facts.remote)
+        relay = self._relaying.circuits.relay_of(link.facts.remote)
         towards = self._links.by_peer.get(relay, link) if relay is not None else link
         return view_of(peer, link, self._book.get(peer), relay, towards.facts.remote)
 

@@ -1,1 +1,1 @@
-"""Circuits: paths through others' links, asked for (`circuits`) and served (`serving`)."""
+"""Circuits, behind one entry (`relaying`): asked for (`circuits`), and served (`serving`)."""

@@ -171,7 +171,7 @@ def test_every_datagram_of_it_goes_to_a_member_whom_its_invite_names(
     if hidden:
         for other in (members[0], members[1], private):
             assert path(node, other) == path(other, node) == RELAYED
-            assert node.core._circuits.relay_of(remote_of(node, other)) == anchor.peer_id
+            assert node.core._relaying.circuits.relay_of(remote_of(node, other)) == anchor.peer_id
 
 
 @BOTH
@@ -245,7 +245,7 @@ def test_without_a_common_neighbour_the_other_end_gets_to_its_relay(asks: str) -
     assert isinstance(connect(world, *ends), Resolved)
     world.run_for(2.0)
     assert path(node, other) == path(other, node) == RELAYED
-    assert node.core._circuits.relay_of(remote_of(node, other)) == own.peer_id
+    assert node.core._relaying.circuits.relay_of(remote_of(node, other)) == own.peer_id
     assert targets == {own.address}
 
 
@@ -264,12 +264,15 @@ def test_when_its_relay_dies_the_one_in_reserve_takes_its_place(dials: str) -> N
     ends = (node, other) if dials == "it" else (other, node)
     assert isinstance(connect(world, *ends), Resolved)
     world.run_for(2.0)
-    before, used = link_of(node, other), node.core._circuits.relay_of(remote_of(node, other))
+    before, used = (
+        link_of(node, other),
+        node.core._relaying.circuits.relay_of(remote_of(node, other)),
+    )
     world.crash(anchor if used == anchor.peer_id else second)
     world.run_for(8.0)
     assert link_of(node, other) == before, "the link goes on"
     assert path(node, other) == path(other, node) == RELAYED
-    assert node.core._circuits.relay_of(remote_of(node, other)) not in (None, used)
+    assert node.core._relaying.circuits.relay_of(remote_of(node, other)) not in (None, used)
     assert targets <= {anchor.address, second.address}
 
 

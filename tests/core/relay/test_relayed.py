@@ -110,7 +110,7 @@ def test_a_pair_with_a_path_of_its_own_needs_no_relay() -> None:
     found = path(one, other)
     assert found is not None
     assert found[0] is not PathKind.RELAYED
-    assert not len(relay.core._serving)
+    assert not len(relay.core._relaying.serving)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -140,13 +140,13 @@ def test_a_killed_relay_is_replaced_by_the_one_in_reserve(seed: int, after: floa
     assert isinstance(connect(world, one, other), Resolved)
     world.run_for(after)
     before = [link_of(one, other), link_of(other, one)]
-    used = one.core._circuits.relay_of(remote_of(one, other))
+    used = one.core._relaying.circuits.relay_of(remote_of(one, other))
     (relay,) = [each for each in relays if each.peer_id == used]
     world.crash(relay)
     world.run_for(4.5)
     assert [link_of(one, other), link_of(other, one)] == before, "the links go on"
     assert path(one, other) == path(other, one) == (PathKind.RELAYED, LinkState.UP)
-    assert one.core._circuits.relay_of(remote_of(one, other)) not in (None, used)
+    assert one.core._relaying.circuits.relay_of(remote_of(one, other)) not in (None, used)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -163,7 +163,7 @@ def test_a_relayed_link_takes_its_own_path_when_there_is_one(seed: int) -> None:
         assert found is not None
         assert found[0] is not PathKind.RELAYED
     world.run_for(90.0)
-    assert not len(relay.core._serving), "nobody needs the circuit any more"
+    assert not len(relay.core._relaying.serving), "nobody needs the circuit any more"
 
 
 def strangers(world: World) -> tuple[SimNode, SimNode, list[SimNode]]:
@@ -188,7 +188,7 @@ def test_who_have_no_common_neighbour_name_their_relays(seed: int) -> None:
     assert isinstance(connect(world, one, other), Resolved)
     world.run_for(60.0)
     assert path(one, other) == path(other, one) == (PathKind.RELAYED, LinkState.UP)
-    assert one.core._circuits.relay_of(remote_of(one, other)) == relays[0].peer_id
+    assert one.core._relaying.circuits.relay_of(remote_of(one, other)) == relays[0].peer_id
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -200,12 +200,12 @@ def test_the_answer_names_relays_where_the_offer_has_none(
     named = Circuits.entries
 
     def entries(circuits: Circuits, peer: PeerId, now: float) -> list[RelayEntry]:
-        return [] if circuits is one.core._circuits else named(circuits, peer, now)
+        return [] if circuits is one.core._relaying.circuits else named(circuits, peer, now)
 
     monkeypatch.setattr(Circuits, "entries", entries)
     assert isinstance(connect(world, one, other), Resolved)
     assert path(one, other) == (PathKind.RELAYED, LinkState.UP)
-    assert one.core._circuits.relay_of(remote_of(one, other)) == relays[1].peer_id
+    assert one.core._relaying.circuits.relay_of(remote_of(one, other)) == relays[1].peer_id
 
 
 def link_of(one: SimNode, other: SimNode) -> int:

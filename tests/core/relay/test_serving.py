@@ -63,11 +63,11 @@ class Trio:
 
     @property
     def refused(self) -> dict[str, int]:
-        return self.relay.core._serving.refused
+        return self.relay.core._relaying.serving.refused
 
     @property
     def stand(self) -> int:
-        return len(self.relay.core._serving)
+        return len(self.relay.core._relaying.serving)
 
     def opened(self) -> CircuitId:
         (circuit,) = [each.circuit for each in self.seen if isinstance(each, RelayCircuit)]
@@ -256,4 +256,4 @@ def test_a_peer_id_is_not_enough_to_be_relayed_to() -> None:
     bad = trio.ticket(trio.stranger, trio.other)
     offer = m.CircuitOffer(circuit, PeerId(trio.one.peer_id), bad)
     trio.world.feed(trio.other, Received(link, offer))
-    assert not trio.other.core._circuits.by_id
+    assert not trio.other.core._relaying.circuits.by_id

@@ -69,6 +69,8 @@ class Findings:
     """Another socket of ours, and where the helper saw it."""
     other: Address | None = None
     """Where the helper's second port saw it, a moment later."""
+    elsewhere: Address | None = None
+    """Where a neighbour on another host saw it, to which it had not sent before."""
     main: bool | None = None
     """Whether a knock from such another port came in at the node's own port."""
     hairpin: bool | None = None
@@ -80,6 +82,11 @@ class Findings:
         if self.fresh is None or self.other is None:
             return None
         return self.fresh[1] == self.other
+
+    @property
+    def same_anywhere(self) -> bool:
+        """Whether two hosts see us at the same address, neither of which had sent there first."""
+        return self.fresh is not None and self.fresh[1] == self.elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,14 @@ def _without_nat(reflexive: Reflexive, found: Findings) -> Address | None:
 
 
 def _mapping(known: Sequence[Findings]) -> Dependence:
-    """Observers see us at different addresses: the two ports of one of them say what decides."""
+    """Observers see us at different addresses: what two ports of one of them say decides.
+
+    Unless two hosts have seen a fresh socket at the same address: then some router has given our
+    usual port away to observers whose packets came too early, as it does to the second port, which
+    has knocked.
+    """
+    if any(each.same_anywhere for each in known):
+        return Dependence.INDEPENDENT
     same = _latest([each.same_port for each in known])
     if same is None:
         return Dependence.UNKNOWN

@@ -3,8 +3,9 @@
 A socket of its own is examined, because the node's has sent to all whom it could ask. Its first
 packet goes to the helper, a neighbour that strangers reach. The helper knocks from another port
 and has a stranger knock; what comes in is proof, whoever says otherwise. Then the two ports of the
-helper say where they see the socket, a packet goes to our own mapped address, and at last the
-helper knocks at the node's own port, for a record claims only what somebody has tried.
+helper and a second neighbour say where they see the socket, a packet goes to our own mapped
+address, and at last the helper knocks at the node's own port, for a record claims only what
+somebody has tried.
 
 Stages follow each other: one time-out or answer ends each. How long an idle mapping lives is
 measured later, one length of silence after the other, with a socket for each.
@@ -59,7 +60,8 @@ class Stage(StrEnum):
     KNOCKS = "knocks"
     """The helper's and the stranger's, at the further socket."""
     PROBES = "probes"
-    """Where the helper's other port sees that socket, and whether we reach ourselves."""
+    """Where the helper's other port and another host see that socket, and whether we reach
+    ourselves."""
     MAIN = "main"
     """The helper's knock at the node's own port."""
 
@@ -86,12 +88,15 @@ class _Examination:
     """Of the knock at our own."""
     hairpin: bytes
     probe: bytes
+    elsewhere: bytes
     found: Findings
     stage: Stage = Stage.KNOCKS
     local: Address | None = None
     """Of the further socket, once it is open."""
     theirs: Address | None = None
     """The helper's other port."""
+    second: Address | None = None
+    """A neighbour on another host, which is asked where it sees the further socket."""
     sends: int = 0
     waits: bool = False
     """The stranger says that it has knocked."""
@@ -177,7 +182,7 @@ class Examining:
         self._helped.put(helper.peer, self._helped.get(helper.peer, 0) + 1)
         token = self.context.crypto.token
         self._current = _Examination(
-            helper, self._new_port(), token(12), token(12), token(12), token(12),
+            helper, self._new_port(), token(12), token(12), token(12), token(12), token(12),
             Findings(ipv6=":" in helper.remote.host, helper=helper.peer),
         )  # fmt: skip
         self._timers.stop(Due.START)
@@ -236,9 +241,13 @@ class Examining:
             current.found = replace(found, fresh=(current.local, mapped))
         elif message.transaction_id == current.probe and remote == current.theirs and found.fresh:
             current.found = replace(found, other=mapped)
+        elif message.transaction_id == current.elsewhere and remote == current.second:
+            current.found = replace(found, elsewhere=mapped)
 
     def _on_knock(self, current: _Examination, remote: Address) -> None:
         """It has come in: that is proof of what its source is to the socket."""
+        if current.second is not None and remote.host == current.second.host:
+            return  # We have sent there meanwhile.
         if remote.host != current.helper.remote.host:
             current.found = replace(current.found, near=True, strange=True)
         elif remote != current.helper.remote:
@@ -297,7 +306,8 @@ class Examining:
                 done = found.strange and current.theirs is not None and found.fresh is not None
             case Stage.PROBES:
                 hairpin = found.hairpin or self._outer() is None
-                done = found.same_port is not None and hairpin
+                elsewhere = found.elsewhere is not None or current.second is None
+                done = found.same_port is not None and hairpin and elsewhere
             case Stage.MAIN:
                 done = found.main
             case _:
@@ -315,6 +325,7 @@ class Examining:
                 if current.theirs is None or found.fresh is None:
                     return self._conclude(current, now)
                 current.stage = Stage.PROBES
+                current.second = self._second(current.helper)
                 self.context.emit(Await(current.hairpin))
                 self._timers.set(Due.STAGE, now + PROBE_TIMEOUT)
                 self._resend(current, now)
@@ -335,6 +346,13 @@ class Examining:
                 assert_never(current.stage)
         return False
 
+    def _second(self, helper: Neighbour) -> Address | None:
+        """A neighbour that strangers reach, on another host than the helper, if there is one."""
+        hosts = helper.remote.host, helper.local.host
+        others = [each for each in self.neighbours() if each.is_public]
+        found = (each.remote for each in others if each.local.host == hosts[1])
+        return next((each for each in found if each.host not in hosts), None)
+
     def _outer(self) -> Address | None:
         """Our mapped address, if there is one that others see."""
         agreed = self.reflexive.agreed()
@@ -349,6 +367,8 @@ class Examining:
         if current.stage is Stage.PROBES:
             if found.same_port is None and current.theirs is not None:
                 wanted.append((current.probe, current.theirs))
+            if found.elsewhere is None and current.second is not None:
+                wanted.append((current.elsewhere, current.second))
             if not found.hairpin and (outer := self._outer()) is not None:
                 wanted.append((current.hairpin, outer))
         for transaction, remote in wanted:
@@ -360,7 +380,7 @@ class Examining:
 
     def _conclude(self, current: _Examination, now: float) -> bool:
         """Keep what was found, and plan the next one."""
-        found = current.found
+        found, helper = current.found, current.helper
         self._drop()
         if found.near is not None:  # else nobody has knocked, and it says nothing
             self.findings = [*self.findings, found][-FINDINGS_MAX:]
@@ -370,6 +390,9 @@ class Examining:
         is_whole = "unknown" not in (known.mapping, known.filtering) and found.main is not None
         # What one helper alone says of a port that seems to be open wants another's word.
         is_whole = is_whole and bool(found.main) == (address is not None or bool(found.near))
+        # Where observers differ, a second host says whether that is the NAT's way.
+        asked = any(each.elsewhere is not None for each in self.findings)
+        is_whole = is_whole and not (known.differs and not asked and self._second(helper))
         self._poor = 0 if is_whole else self._poor + 1
         self._timers.set(Due.START, now + self._rest())
         self._resolve()

@@ -28,10 +28,14 @@ class Box:
     ports: Ports = Ports.PRESERVED
     hairpin: bool = False
     lifetime: float = 120.0
+    accepts: bool = False
+    """Whether a packet that it lets in to nobody takes its port: ours to that sender is another."""
     forwarded: frozenset[int] = frozenset()
     """Inner ports that somebody has opened to all by hand."""
     mapped: dict[tuple[Address, str], tuple[Address, float]] = field(default_factory=dict)
     sent: dict[tuple[Address, Address], float] = field(default_factory=dict)
+    early: dict[tuple[Address, Address], Address | None] = field(default_factory=dict)
+    """By sender and outer address: a packet came too early, and by which address it is answered."""
     rng: Random = field(default_factory=lambda: Random(7))
     counted: int = 20_000
 
@@ -42,6 +46,12 @@ class Box:
         if outer is None or now > used + self.lifetime:
             outer = Address(self.outer, self._new_port(source))
         self.mapped[source, scope] = outer, now
+        if (target, outer) in self.early:
+            taken = self.early[target, outer] or Address(
+                self.outer, self.rng.randrange(1024, 65_536)
+            )
+            self.early[target, outer] = outer = taken
+            self.mapped[source, str(target)] = outer, now
         self.sent[outer, target] = now
         return outer
 
@@ -64,6 +74,8 @@ class Box:
             ):
                 self.mapped[inner, scope] = mapped, now
                 return inner
+        if self.accepts and (outer, source) not in self.sent:
+            self.early.setdefault((source, outer), None)
         return None
 
     def _lets_in(self, source: Address, outer: Address, now: float) -> bool:

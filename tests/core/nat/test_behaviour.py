@@ -52,6 +52,9 @@ def test_which_part_of_the_address_decides_only_a_second_port_tells() -> None:
     for port, mapping in ((5000, ADDRESS), (22_000, ADDRESS_PORT)):
         found = Findings(ipv6=False, fresh=fresh, other=Address(WAN, port))
         assert known(at_home(61_000, 7_000, 33_000), found).mapping is mapping
+        early = Findings(ipv6=False, fresh=fresh, other=Address(WAN, port), elsewhere=fresh[1])
+        assert known(at_home(61_000, 7_000, 33_000), early).mapping is INDEPENDENT
+        assert known(at_home(61_000, 7_000, 33_000), early, found).mapping is INDEPENDENT
     other = Findings(ipv6=True, fresh=fresh, other=fresh[1])
     assert known(at_home(61_000, 7_000), other).mapping is UNKNOWN, "another family's"
 

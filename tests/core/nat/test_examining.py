@@ -81,6 +81,21 @@ def test_a_box_is_found_to_be_what_it_was_built_to_be(name: str, publics: int) -
     assert known.reachable is is_open
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_early_packets_of_neighbours_do_not_make_it_another_nat(seed: int) -> None:
+    """Found in the laboratory: its router gives the usual port away to whoever comes too early."""
+    world, boxes = mesh(3, seed=seed)
+    node = world.spawn(host=HOME)
+    box = boxes.put(node, Box(WAN, accepts=True))
+    for public in world.nodes[:3]:
+        box.early[public.address, Address(WAN, node.address.port)] = None
+    world.join(node, world.invite(world.nodes[0]))
+    world.run_for(12.0)
+    known = examined(world, node)
+    assert known.differs, "no two see it at the same address"
+    assert known.words == ["independent", "address-port", known.ports]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_with_one_observer_nothing_is_known(name: str) -> None:
     world, boxes = mesh(1)

@@ -18,12 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.nat import hard, mix, rival
+from benchmarks.nat import counter, hard, mix, rival
 from benchmarks.nat.results import Found, Pair, Row, row_of, rows_of, write_page
 from benchmarks.report import write_table
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nat.laboratory import Home, Laboratory
-from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, Mesh, Try, Watch, expected
+from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, SETTLE, Mesh, Try, Watch, expected
 from tests.lab.nat.wire import Impairment
 from tests.lab.nodes import Crew
 
@@ -32,6 +32,7 @@ RESULTS = ROOT / "benchmarks" / "nat.json"
 CONDITIONS = ROOT / "benchmarks" / "nat-conditions.json"
 MIXED = ROOT / "benchmarks" / "nat-mix.json"
 HARD = ROOT / "benchmarks" / "nat-hard.json"
+COUNTER = ROOT / "benchmarks" / "nat-counter.json"
 PAGE = ROOT / "docs" / "nat.md"
 TRIES = 5
 WATCHED = 60.0
@@ -77,23 +78,38 @@ class Bench:
         """Two public nodes that listen over IPv6, too."""
         return self.mesh(stack, ipv6=True)
 
-    def mesh(self, stack: ExitStack, *, ipv6: bool = False) -> Mesh:
-        """Two public nodes, for as long as the stack is open."""
+    def mesh(self, stack: ExitStack, *settings: str, ipv6: bool = False) -> Mesh:
+        """Two public nodes, for as long as the stack is open; all nodes are told this."""
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="nat-"))
         crew = stack.enter_context(Crew(Path(directory)))
-        mesh = Mesh(self.laboratory, crew)
+        told = tuple(part for each in settings for part in ("--set", each))
+        mesh = Mesh(self.laboratory, crew, settings=told)
         for host in self.publics:
             mesh.public(host=host, ipv6=ipv6)
         return mesh
 
-    def round(self, pairs: Pairs, impairment: Impairment | None = None) -> list[Try]:
+    def round(
+        self,
+        pairs: Pairs,
+        impairment: Impairment | None = None,
+        settings: Sequence[str] = (),
+        patience: float = SETTLE,
+    ) -> list[Try]:
         """One try of each of these pairs, by nodes that have just been started."""
         with ExitStack() as stack:
-            mesh = self.mesh(stack)
+            mesh = self.mesh(stack, *settings)
             homes = self.homes(impairment)
             nodes = dict(zip(homes, mesh.members(list(homes.values()), *ASKED), strict=True))
             counted = impairment is None  # a mebibyte takes its time where much is lost
-            return [mesh.attempt(*ends(nodes, pair), counted=counted) for pair in pairs]
+            return [
+                mesh.attempt(*ends(nodes, pair), patience=patience, counted=counted)
+                for pair in pairs
+            ]
+
+    def without(self, setting: str, pairs: Pairs) -> list[Try]:
+        """One try of each of these pairs with something switched off."""
+        say(f"{setting}: {len(pairs)} pairs")
+        return self.round(pairs, settings=(setting,), patience=counter.PATIENCE)
 
     def ours(self, tries: int) -> Found:
         """So many rounds, and as many again of what has failed."""
@@ -217,6 +233,7 @@ def main() -> int:
         write_page(PAGE, read(RESULTS, []), read(CONDITIONS, {}))
         write_table(PAGE, mix.page(read(MIXED, {})), mix.MARK)
         write_table(PAGE, hard.page(read(HARD, {})), hard.MARK)
+        write_table(PAGE, counter.page(read(COUNTER, {})), counter.MARK)
     for text in wrong:
         say(f"missed: {text}")
     return 1 if wrong else 0
@@ -226,6 +243,7 @@ def ours(bench: Bench, told: argparse.Namespace) -> list[str]:
     """The matrix; what is not as it must be."""
     found = bench.ours(told.tries)
     write(RESULTS, [asdict(row) for row in rows_of(found)], told)
+    write(CONDITIONS, read(CONDITIONS, {}) | {"measured": {"ours": stamp()}}, told)
     return missed(found)
 
 
@@ -252,6 +270,13 @@ def worse(bench: Bench, told: argparse.Namespace) -> list[str]:
     return wrong
 
 
+def counter_tests(bench: Bench, told: argparse.Namespace) -> list[str]:
+    """What each technique is for; what is not as it must be."""
+    rows = counter.measure(bench.without)
+    write(COUNTER, stamp() | {"rows": rows}, told)
+    return [each for row in rows for each in row["missed"]]
+
+
 def hard_cases(bench: Bench, told: argparse.Namespace) -> list[str]:
     """The hard cases; what is not as it must be."""
     tries = min(told.tries, hard.TRIES)
@@ -268,7 +293,7 @@ def mixed(told: argparse.Namespace) -> list[str]:
     return mix.missed(found)
 
 
-PARTS = {"ours": ours, "stock": stock, "worse": worse, "hard": hard_cases}
+PARTS = {"ours": ours, "stock": stock, "worse": worse, "counter": counter_tests, "hard": hard_cases}
 MIX = "mix"
 
 

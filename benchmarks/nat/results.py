@@ -50,7 +50,9 @@ def rows_of(found: Found) -> list[Row]:
 
 def write_page(page: Path, ours: Sequence[Any], conditions: Mapping[str, Any]) -> None:
     """Put the tables between the page's marks, from what the files of results say."""
-    write_table(page, matrix(Row(**row) for row in ours), OURS)
+    when = conditions.get("measured", {}).get("ours")
+    said = f"{when['date']}, commit {when['commit']}; in seconds, the median:\n\n" if when else ""
+    write_table(page, said + matrix(Row(**row) for row in ours), OURS)
     write_table(page, matrix(Row(**row) for row in conditions.get("stock", ())), STOCK)
     write_table(page, summary(conditions), OTHERWISE)
 
@@ -84,7 +86,7 @@ def summary(conditions: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, rows in conditions.items():
-        if name in ("stock", "mappings of 3 s"):
+        if name in ("stock", "mappings of 3 s", "measured"):
             continue
         groups = (
             [(f"{row['a']}", [row]) for row in rows] if name == "one carrier" else [(name, rows)]

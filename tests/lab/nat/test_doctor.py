@@ -46,7 +46,7 @@ def mesh(laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> It
         yield Mesh(laboratory, crew)
 
 
-def told(node: Node, wanted: dict[str, Any], within: float = 40.0) -> dict[str, Any]:
+def told(node: Node, wanted: dict[str, Any], within: float = 90.0) -> dict[str, Any]:
     """What the doctor says of these, once it says that, or at last."""
     deadline = time.monotonic() + within
     while True:

@@ -131,6 +131,8 @@ class Attempts:
     """In this round, the peer has answered our offer."""
     reasons: dict[Rung, str] = field(default_factory=dict)
     """Why each way has come to nothing in this round."""
+    before: dict[Rung, str] = field(default_factory=dict)
+    """The same of the round before."""
     since: dict[Rung, float] = field(default_factory=dict)
     """When each way that is under way was taken."""
     technique: Technique | None = None

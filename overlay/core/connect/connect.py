@@ -186,7 +186,8 @@ class Connecting:
     def _begin(self, attempts: Attempts, now: float) -> list[PeerId]:
         attempts.step = STEPS[Step.REST][StepEvent.BEGIN]
         attempts.tried, attempts.undeliverable = (), False
-        attempts.answered, attempts.reasons = False, {}
+        attempts.answered = False
+        attempts.before, attempts.reasons = attempts.reasons, {}
         self._detours.begin_soon(attempts, now)
         return self._take(attempts, now)
 
@@ -617,7 +618,9 @@ class Connecting:
         """Why it has all been in vain: what failed last, why no relay helped, the two NATs."""
         code, text = attempts.last
         why = cause(self.table.nat(), self.table.history.nat_of(attempts.peer))
-        parts = [text, attempts.reasons.get(Rung.CIRCUIT, ""), why]
+        # A round that has just begun has not come as far as the one before it.
+        no_relay = attempts.reasons.get(Rung.CIRCUIT) or attempts.before.get(Rung.CIRCUIT, "")
+        parts = [text, no_relay, why]
         return code, "; ".join(dict.fromkeys(filter(None, parts)))
 
     def _give_up(self, attempts: Attempts, now: float) -> None:

@@ -224,14 +224,17 @@ def _ports(group: Sequence[Observation], known: Sequence[Findings]) -> Ports:
     """From all mappings of ours that we know of, in the order in which they were made.
 
     Where one address stands, who sees another is left out: a router may have given the usual port
-    away to a packet that came too early, or somebody lies.
+    away to a packet that came too early, or somebody lies. Where none does, and yet a fresh socket
+    has one for everybody, all packets were too early: such sockets alone count.
     """
     stands = agreed(group)
+    fresh = [each.fresh for each in known if each.fresh is not None]
+    if stands is None and any(each.same_anywhere for each in known):
+        group = []
     ordered = sorted(group, key=lambda each: each.order)
     said = [each for each in ordered if stands in (None, each.mapped) and each.local is not None]
     pairs = [(each.local, each.mapped) for each in said]
-    fresh = [each.fresh for each in known if each.fresh is not None]
-    if not pairs:
+    if not pairs and not fresh:
         return Ports.UNKNOWN
     # A router that preserves ports takes another where the usual one is taken; one that does not
     # hits the same by chance once in sixty thousand times.

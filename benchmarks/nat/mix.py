@@ -7,7 +7,6 @@ what real homes of its kinds come to, the laboratory and a test say (`tests/sim/
 
 import os
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -39,14 +38,13 @@ RIVALS = {
 
 def measure(pairs: int = PAIRS, seed: int = SEED, workers: int | None = None) -> dict[str, Any]:
     """Try all pairs, ours and the control's; what came of them, as JSON has it."""
-    found, began_at = dict[str, Any](), time.monotonic()
+    found = dict[str, Any]()
     for name, settings in (("ours", {}), ("control", CONTROL)):
         tried = _tried(pairs, seed, replace(MEMBERS, settings=settings), workers)
         found[name] = _told(tried)
     return {
         "pairs": pairs,
         "seed": seed,
-        "worlds_a_minute": round(2 * pairs / (time.monotonic() - began_at) * 60),
         "by_arithmetic": {"ice": share(by_ice), "ceiling": share(by_all_means)},
         **found,
     }

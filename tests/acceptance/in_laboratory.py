@@ -15,7 +15,7 @@ from tests.lab.nat.laboratory import Laboratory
 from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, Mesh, Watch, carrying
 from tests.lab.nodes import Crew, Json, Node
 
-WORST = "symmetric_random", "port_restricted"
+WORST = "symmetric_random", "address_mapped"
 """A pair that plain ICE never connects."""
 
 

@@ -87,7 +87,7 @@ class Punching:
             return
         active = _Active(effect, restarting.agent, _machine(effect, self._random))
         self._active = active
-        active.agent.beyond = active.technique
+        active.agent.go_beyond(active.technique)
         self._say(OpenSockets(effect.link, effect.host, active.machine.sockets))
 
     # --- what comes in ---------------------------------------------------------------------------

@@ -86,7 +86,11 @@ class IceAgent:
         self._confirmations = Confirmations(random)
         self._low_ttl = Lowered()
         # By which technique beyond ICE a pair was found, if by one (decision 0040).
-        self.beyond: Callable[[CandidatePair], Technique | None] = _none
+        self._beyond: Callable[[CandidatePair], Technique | None] = _none
+
+    def go_beyond(self, technique: Callable[[CandidatePair], Technique | None]) -> None:
+        """Pairs are found by other means, too: `technique` says by which a pair was, if by one."""
+        self._beyond = technique
 
     @property
     def controlling(self) -> bool:
@@ -463,7 +467,7 @@ class IceAgent:
     def _technique_of(self, pair: CandidatePair, kind: PathKind) -> Technique | None:
         if self._remote_lite:
             return None
-        return self.beyond(pair) or self._low_ttl.technique(pair, kind)
+        return self._beyond(pair) or self._low_ttl.technique(pair, kind)
 
     def stray_check(self) -> bytes:
         """A check that belongs to no pair, to be sent from and to anywhere.

@@ -334,7 +334,7 @@ async def test_where_not_even_fragments_arrive_the_association_is_stalled(loop: 
     say(alice, bytes(5000))
     begun = wire.time
     assert wire.run(lambda: alice.association.stalled, 60.0)
-    assert wire.time - begun < 10.0
+    assert wire.time - begun < 16.0, "five time-outs, of which none has measured anything"
     assert not bob.received
 
 

@@ -98,8 +98,7 @@ class Homes:
         self._private: set[str] = set()
         """Addresses that are unknown to the internet."""
         self._leaving, self._arriving = network.leaving, network.arriving
-        network.leaving, network.arriving = self.leaving, self.arriving
-        network.hops, network.behind = self, self.behind
+        network.stand_in(self.leaving, self.arriving, self, self.behind)
 
     # --- what there is -----------------------------------------------------------------------
 

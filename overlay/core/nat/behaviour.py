@@ -224,21 +224,21 @@ def _ports(group: Sequence[Observation], known: Sequence[Findings]) -> Ports:
     """From all mappings of ours that we know of, in the order in which they were made.
 
     Where one address stands, who sees another is left out: a router may have given the usual port
-    away to a packet that came too early, or somebody lies. Where none does, and yet a fresh socket
-    has one for everybody, all packets were too early: such sockets alone count.
+    away to a packet that came too early, or somebody lies. Where most came too early, two may even
+    see us at the same wrong one; so a fresh socket that two hosts see at its own port decides.
     """
     stands = agreed(group)
     fresh = [each.fresh for each in known if each.fresh is not None]
-    if stands is None and any(each.same_anywhere for each in known):
-        group = []
+    if any(each.same_anywhere and _is_kept(each.fresh) for each in known):
+        return Ports.PRESERVED
     ordered = sorted(group, key=lambda each: each.order)
     said = [each for each in ordered if stands in (None, each.mapped) and each.local is not None]
     pairs = [(each.local, each.mapped) for each in said]
-    if not pairs and not fresh:
+    if not pairs:
         return Ports.UNKNOWN
     # A router that preserves ports takes another where the usual one is taken; one that does not
     # hits the same by chance once in sixty thousand times.
-    kept = [local is not None and local.port == outer.port for local, outer in [*pairs, *fresh]]
+    kept = [_is_kept(each) for each in [*pairs, *fresh]]
     if 2 * sum(kept) >= len(kept):
         return Ports.PRESERVED
     # Two mappings a moment apart say most: minutes apart others have had theirs in between.
@@ -254,6 +254,11 @@ def _ports(group: Sequence[Observation], known: Sequence[Findings]) -> Ports:
     small = sum(0 < step <= STEP_MAX for step in steps)
     near = max(ports) - min(ports) <= STEP_MAX * len(steps)
     return Ports.SEQUENTIAL if near and 2 * small >= len(steps) else Ports.RANDOM
+
+
+def _is_kept(pair: tuple[Address | None, Address] | None) -> bool:
+    """Whether a mapping has the port of its socket."""
+    return pair is not None and pair[0] is not None and pair[0].port == pair[1].port
 
 
 def _ipv6(reflexive: Reflexive, known: Sequence[Findings]) -> Ipv6:

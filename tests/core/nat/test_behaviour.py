@@ -99,6 +99,15 @@ def test_one_whose_early_packet_has_taken_the_port_does_not_make_it_another_nat(
     assert known(at_home(4000, 4000), taken, taken, taken).ports is not Ports.PRESERVED
 
 
+def test_a_fresh_socket_that_two_hosts_see_at_its_port_shows_that_ports_are_kept() -> None:
+    """Two observers whose packets came too early may agree on a wrong port."""
+    fresh = Address(LAN.host, 5000), Address(WAN, 5000)
+    found = Findings(ipv6=False, fresh=fresh, other=Address(WAN, 7000), elsewhere=fresh[1])
+    for seen in ((61_000, 61_000, 4000), (61_000, 61_000), (61_000, 7_000, 33_000)):
+        assert known(at_home(*seen), found).ports is Ports.PRESERVED
+        assert known(at_home(*seen), replace(found, elsewhere=None)).ports is not Ports.PRESERVED
+
+
 @pytest.mark.parametrize(
     ("near", "strange", "filtering"),
     [

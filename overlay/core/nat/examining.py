@@ -390,9 +390,9 @@ class Examining:
         is_whole = "unknown" not in (known.mapping, known.filtering) and found.main is not None
         # What one helper alone says of a port that seems to be open wants another's word.
         is_whole = is_whole and bool(found.main) == (address is not None or bool(found.near))
-        # Where observers differ, a second host says whether that is the NAT's way.
+        # What two hosts say of a fresh socket no early packet has spoilt.
         asked = any(each.elsewhere is not None for each in self.findings)
-        is_whole = is_whole and not (known.differs and not asked and self._second(helper))
+        is_whole = is_whole and (asked or self._second(helper) is None)
         self._poor = 0 if is_whole else self._poor + 1
         self._timers.set(Due.START, now + self._rest())
         self._resolve()

@@ -115,22 +115,16 @@ def test_what_the_other_end_counts_on_keeps_a_link_within_the_budget() -> None:
     assert {1, 2} <= set(host.over(9 * STAY))
 
 
-def test_a_ring_neighbour_keeps_its_link_beyond_the_budget_and_a_liar_does_not() -> None:
+@pytest.mark.parametrize("use", [Use.RING, Use.RELAY])
+def test_who_is_right_keeps_its_link_beyond_the_budget_and_a_liar_does_not(use: Use) -> None:
+    """A ring neighbour, or whom we relay for; 2 is neither, whatever it says."""
     host = Host(links_max=1, long_links=0)
     host.take(1, 2, 3)
-    host.near[peer(1)] = None
+    right = host.near if use is Use.RING else host.served
+    right[peer(1)] = None
     for number in (1, 2):
-        host.uses.on_link_use(peer(number), LinkUse(int(Use.RING)), 0.0)
-    assert host.over(2 * STAY) == [2, 3], "2 is nowhere near us on the ring"
-
-
-def test_who_is_relayed_for_keeps_its_link_beyond_the_budget_and_a_liar_does_not() -> None:
-    host = Host(links_max=1, long_links=0)
-    host.take(1, 2, 3)
-    host.served[peer(1)] = None
-    for number in (1, 2):
-        host.uses.on_link_use(peer(number), LinkUse(int(Use.RELAY)), 0.0)
-    assert host.over(2 * STAY) == [2, 3], "no circuit runs over the link to 2"
+        host.uses.on_link_use(peer(number), LinkUse(int(use)), 0.0)
+    assert host.over(2 * STAY) == [2, 3]
 
 
 def test_nonsense_about_uses_counts_for_nothing() -> None:

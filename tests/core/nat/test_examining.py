@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from overlay.core.events import Examine, Resolved
+from overlay.core.events import Examine, PortHeard, Resolved
+from overlay.core.ice import stun
 from overlay.core.nat.behaviour import Behaviour, Dependence, Ports
 from overlay.core.types import Address, RequestId
 from overlay.sim.network.conditions import Conditions
@@ -94,6 +95,25 @@ def test_early_packets_of_neighbours_do_not_make_it_another_nat(seed: int) -> No
     known = examined(world, node)
     assert known.differs, "no two see it at the same address"
     assert known.words == expected({})
+
+
+def test_a_strangers_knock_that_comes_late_is_no_strangers_any_more() -> None:
+    """The second host may be the stranger's: once a packet has gone there, its filter is open."""
+    world, boxes = mesh(3)
+    node = home(world, boxes, filtering=ADDRESS)
+    world.run_for(12.0)
+    examining = node.core._nat._examining
+    examining.findings.clear()
+    world.feed(node, Examine(RequestId(9_000)))
+    world.run_until(lambda: examining._current is not None and bool(examining._current.second), 9.0)
+    current = examining._current
+    assert current is not None
+    assert current.second is not None
+    assert current.found.strange is False
+    late = stun.encode(stun.binding_indication(current.request), None)
+    world.feed(node, PortHeard(current.port, late, Address(current.second.host, 999)))
+    world.run_until(lambda: examining._current is None, 9.0)
+    assert node.core.behaviour().filtering == ADDRESS
 
 
 @pytest.mark.parametrize("name", KINDS)

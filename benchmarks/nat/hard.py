@@ -110,7 +110,7 @@ def row_of(case: Case, tries: Sequence[Tried]) -> Row:
 def told(
     rows: Sequence[Row], stamp: Mapping[str, str], kept: Sequence[Mapping[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """As the file has it, in the order of the cases; `kept` are an earlier run's, of other cases."""
+    """As the file has it, in the order of the cases; `kept` are an earlier run's."""
     by_name = {row["name"]: dict(row) for row in kept}
     by_name |= {row.name: asdict(row) | dict(stamp) for row in rows}
     return [by_name[case.name] for case in CASES if case.name in by_name]

@@ -29,7 +29,7 @@ class Restarting:
             local=SimpleNamespace(ufrag="u"),
             stray_check=lambda: b"check",
             has_valid_pair=False,
-            beyond=None,
+            go_beyond=lambda _: None,
         )
         self.restarting = SimpleNamespace(agent=self.agent)
 

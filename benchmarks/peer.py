@@ -95,9 +95,10 @@ class Peer:
     def _read_line(self, timeout: float) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
+        poll = select.poll()  # select(2) takes no descriptor beyond 1023
+        poll.register(descriptor, select.POLLIN)
         while b"\n" not in self._unread:
-            readable, _, _ = select.select([descriptor], [], [], timeout)
-            if not readable:
+            if not poll.poll(1000.0 * timeout):
                 raise PeerFailed(f"{self.module} said nothing for {timeout:g} s")
             chunk = os.read(descriptor, 65_536)
             if not chunk:

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
+from overlay.node.directory import socket_address
+
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = (sys.executable, "-m", "overlay")
 """The ordinary build; `tests.builds` has others."""
@@ -234,7 +236,8 @@ class Node:
         connection = http.client.HTTPConnection("node", timeout=30.0)
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
             sock.settimeout(30.0)
-            sock.connect(str(self.directory / "control.sock"))
+            with socket_address(self.directory) as address:
+                sock.connect(address)
             connection.sock = sock
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

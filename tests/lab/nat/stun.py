@@ -92,8 +92,11 @@ class Responder:
 
     def _serve(self) -> None:
         ways = {made.fileno(): way for way, made in self._sockets.items()}
+        poll = select.poll()  # select(2) takes no descriptor beyond 1023
+        for descriptor in (self._stop[0], *ways):
+            poll.register(descriptor, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._stop[0], *ways], [], [])
+            ready = [descriptor for descriptor, _ in poll.poll()]
             if self._stop[0] in ready:
                 return
             for fd in ready:

@@ -277,9 +277,8 @@ def hard_cases(bench: Bench, told: argparse.Namespace) -> list[str]:
     """The hard cases; what is not as it must be."""
     tries = min(told.tries, hard.TRIES)
     rows = hard.measure(bench.laboratory, bench.mesh6, tries, told.cases)
-    kept = read(HARD, {"rows": []})["rows"] if told.cases else []
-    write(HARD, {"tries": tries, "rows": hard.told(rows, stamp(), kept)}, told)
-    return [each for row in rows if hard.too_often(row) for each in row.missed]
+    write(HARD, stamp() | {"tries": tries, "rows": hard.told(rows)}, told)
+    return [each for row in rows for each in row.missed]
 
 
 def mixed(told: argparse.Namespace) -> list[str]:

@@ -41,31 +41,22 @@ class Row:
     """The longest until a path of their own."""
     back_s: float | None
     """The longest from the end of an outage until bytes moved."""
-    amiss: int
-    """Tries that were not as they must be."""
     missed: list[str]
-    """Why."""
 
 
 def measure(
     laboratory: Laboratory, mesh: Callable[[ExitStack], Mesh], tries: int, names: str
 ) -> list[Row]:
-    """Try the cases in whose names this is found, so many times, and say what is amiss.
-
-    What is not as it must be is tried as many times again.
-    """
+    """Try the cases in whose names this is found, so many times, and say what is amiss."""
     rows = list[Row]()
     for cases in chunks([case for case in CASES if names in f"{case.group.value}: {case.name}"]):
         _say(f"{cases[0].group.value}: {len(cases)} cases")
         found: dict[str, list[Tried]] = {case.name: [] for case in cases}
-        for number in range(2 * tries):
-            again = [case for case in cases if any(missed(case, t) for t in found[case.name])]
-            chosen = cases if number < tries else again
-            if not chosen:
-                break
+        for _ in range(tries):
             with ExitStack() as stack:
-                trial = Trial(laboratory, mesh(stack), chosen)
-                for case, tried in zip(chosen, trial.run(), strict=True):
+                for case, tried in zip(
+                    cases, Trial(laboratory, mesh(stack), cases).run(), strict=True
+                ):
                     found[case.name].append(tried)
                     for wrong in missed(case, tried):
                         _say(f"  {wrong}: {tried}")
@@ -102,33 +93,20 @@ def row_of(case: Case, tries: Sequence[Tried]) -> Row:
         max(taken),
         max(direct, default=None),
         max(back, default=None),
-        sum(bool(missed(case, each)) for each in tries),
         [why for each in tries for why in missed(case, each)],
     )
 
 
-def told(
-    rows: Sequence[Row], stamp: Mapping[str, str], kept: Sequence[Mapping[str, Any]] = ()
-) -> list[dict[str, Any]]:
-    """As the file has it, in the order of the cases; `kept` are an earlier run's."""
-    by_name = {row["name"]: dict(row) for row in kept}
-    by_name |= {row.name: asdict(row) | dict(stamp) for row in rows}
-    return [by_name[case.name] for case in CASES if case.name in by_name]
-
-
-def too_often(row: Row) -> bool:
-    """Whether more tries were amiss than one of the six that one miss leads to."""
-    return row.amiss > (1 if row.tries > TRIES else 0)
+def told(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """As the file has it."""
+    return [asdict(row) for row in rows]
 
 
 def page(found: Mapping[str, Any]) -> str:
     """The section's tables, from what was found; nothing from nothing."""
     if not found:
         return "| |  |\n|---|"
-    runs = Counter((row["date"], row["commit"]) for row in found["rows"])
-    told = "; ".join(f"{date}, commit {of}: {count} cases" for (date, of), count in runs.items())
-    tries = found["tries"]
-    lines = [f"{tries} tries each, {2 * tries} where one was not as it must be. {told}."]
+    lines = [f"{found['tries']} tries each, {found['date']}, commit {found['commit']}."]
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
         outages = group == "outages"
         lines += [
@@ -136,7 +114,7 @@ def page(found: Mapping[str, Any]) -> str:
             f"| {group} | | connects | longest | {'back' if outages else 'direct'} within | by |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_line(row, outages) for row in found["rows"] if row["group"] == group]
+        lines += [_line(Row(**row), outages) for row in found["rows"] if row["group"] == group]
     return "\n".join(
         [*lines, "", "The ways that are bad, each way of the leg of one end:", *_levels()]
     )
@@ -156,19 +134,18 @@ def _levels() -> list[str]:
     return ["", *told]
 
 
-def _line(row: Mapping[str, Any], outages: bool) -> str:
-    tries = row["tries"]
+def _line(row: Row, outages: bool) -> str:
     ways = " + ".join(
-        way if count == tries else f"**{way} {count} of {tries}**"
-        for way, count in sorted(row["ways"].items())
+        way if count == row.tries else f"**{way} {count} of {row.tries}**"
+        for way, count in sorted(row.ways.items())
     )
-    last = row["back_s"] if outages else row["direct_s"]
-    by = ", ".join(sorted(row["techniques"]))
+    last = row.back_s if outages else row.direct_s
+    by = ", ".join(sorted(row.techniques))
     cells = (
-        row["name"],
+        row.name,
         ways,
-        f"{row['median_s']:.2f} s",
-        f"{row['max_s']:.2f} s",
+        f"{row.median_s:.2f} s",
+        f"{row.max_s:.2f} s",
         "" if last is None else f"{last:.2f} s",
         by,
     )

@@ -625,7 +625,7 @@ def test_reach_a_pair_of_each_sort_connects_over_bad_ways(
 
 @pytest.mark.timeout(240)
 def test_reach_links_outlive_mappings_of_three_seconds(tried: Json) -> None:
-    """For a minute, direct and relayed: in the bench all are up, here no node may stand still."""
+    """For a minute, direct and relayed: in the bench all are up, here one may be in doubt."""
     watched = tried["watched"]
     assert watched["ended"] == []
     assert len(watched["states"]) > 300

@@ -157,16 +157,27 @@ def test_3_outage_and_degradation() -> None:
     suite("tests/core/ice", "answers_take_long")
 
 
-@pytest.mark.parametrize("group", ["addresses", "uplinks", "outages", "degradations"])
+MISSED = pytest.mark.xfail(strict=True, reason="four of 162 tries are amiss (docs/nat.md)")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param("addresses", marks=MISSED),
+        "uplinks",
+        pytest.param("outages", marks=MISSED),
+        pytest.param("degradations", marks=MISSED),
+    ],
+)
 def test_3_all_hard_cases_come_out_as_they_must(group: str) -> None:
-    """Each thrice, or six times where one was amiss: then five are right, and all connect."""
+    """Each is tried thrice; the page is made from this file."""
     page = (ROOT / "docs" / "nat.md").read_text()
     rows = json.loads((ROOT / "benchmarks" / "nat-hard.json").read_text())["rows"]
     found = {row["name"]: row for row in rows if row["group"] == group}
     for name, row in found.items():
-        assert row["tries"] == (6 if row["missed"] else 3), row
-        assert row["amiss"] <= 1, row
-        assert "nothing" not in row["ways"], row
+        assert row["tries"] >= 3, row
+        assert row["ways"] == {row["outcome"]: row["tries"]}, row
+        assert not row["missed"], row
         assert f"| {name} |" in page
     named = {
         "addresses": {f"{n} addresses on its LAN: both ends" for n in (8, 16, 32)},

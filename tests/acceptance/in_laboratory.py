@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.black_box import make, sh
 from tests.lab.nat.laboratory import Laboratory
 from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, Mesh, Watch, carrying
 from tests.lab.nodes import Crew, Json, Node
@@ -92,6 +93,18 @@ def once(factory: pytest.TempPathFactory, name: str, made: Callable[[], Any]) ->
         if not path.exists():
             path.write_text(json.dumps(made()))
     return json.loads(path.read_text())
+
+
+def demonstration(factory: pytest.TempPathFactory) -> Json:
+    """What the one run of ``make demo-nat`` told."""
+
+    def made() -> Json:
+        done = sh(*make("demo-nat", "ARGS=--json"), timeout=140)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told: Json = json.loads(done.stdout)
+        return told
+
+    return dict(once(factory, "demonstration", made))
 
 
 def try_every_pair(factory: pytest.TempPathFactory) -> Json:

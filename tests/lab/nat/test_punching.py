@@ -39,17 +39,26 @@ def said(a: Node, b: Node) -> set[str | None]:
     return {row_of(one, other).get("technique") for one, other in ((a, b), (b, a))}
 
 
-@pytest.mark.parametrize("kinds", PAIRS)
-def test_both_begin_at_once(mesh: Mesh, kinds: tuple[str, str]) -> None:
-    a, b = pair_in(mesh, kinds)
-    known(a, b)
-    threads = [threading.Thread(target=connect, args=ends) for ends in ((a, b), (b, a))]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    wait_for(lambda: said(a, b) == {technique(*kinds)}, 10.0, "the technique at both ends")
+def comes_to_be_direct(a: Node, b: Node, by: str | None, within: float) -> None:
+    """Both ends say so, and a ping is answered."""
+    wait_for(lambda: said(a, b) == {by}, within, f"a direct path by {by}")
     assert path_of(a, b) == path_of(b, a) == "reflexive"
+    wait_for(lambda: a.run("ping", b.peer_id).returncode == 0, 20.0, "an answer over it")
+
+
+def test_both_begin_at_once(mesh: Mesh) -> None:
+    homes = [
+        mesh.laboratory.standing(kind, nth) for nth, kinds in enumerate(PAIRS) for kind in kinds
+    ]
+    nodes = mesh.members(homes, *ASKED)
+    known(*nodes)
+    for kinds, a, b in zip(PAIRS, nodes[::2], nodes[1::2], strict=True):
+        threads = [threading.Thread(target=connect, args=ends) for ends in ((a, b), (b, a))]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        comes_to_be_direct(a, b, technique(*kinds), 10.0)
 
 
 def test_an_attempt_in_vain_keeps_to_the_rules(mesh: Mesh) -> None:
@@ -84,30 +93,25 @@ def failed(a: Node, b: Node) -> list[Json]:
     return [each for each in rungs if each["technique"] and each["outcome"] == "failed"]
 
 
-@pytest.mark.parametrize("remembers", [True, False])
-def test_a_poisoned_pair_recovers_by_a_fresh_socket(
-    laboratory: Laboratory, tmp_path: Path, remembers: bool
-) -> None:
+def test_a_poisoned_pair_recovers_by_a_fresh_socket(mesh: Mesh) -> None:
     """The answerer sends too early, and the asker's router remembers that against both ports.
 
     The counter-test: an asker without low TTLs makes no second try of that sort.
     """
-    with Crew(tmp_path) as crew:
-        mesh = Mesh(laboratory, crew)
-        mesh.public()
-        mesh.public()
-        homes = [laboratory.standing(kind) for kind in ("open_input", "port_restricted")]
-        a = mesh.start(homes[0], *ASKED, *(() if remembers else ("--set", "nat.low_ttl=0")))
-        b = mesh.start(homes[1], *ASKED, "--set", "nat.low_ttl=0")
-        mesh.ready([a, b])
-        known(a, b)
-        assert connect(a, b)["path"] == "relayed"
-        if remembers:
-            wait_for(lambda: said(a, b) == {"low-ttl"}, 20.0, "a path of a fresh socket")
-            assert path_of(a, b) == path_of(b, a) == "reflexive"
-        else:
-            time.sleep(9.0)
-            assert path_of(a, b) == "relayed"
+    without = *ASKED, "--set", "nat.low_ttl=0"
+    askers, answerers = (
+        [mesh.laboratory.standing(kind, nth) for nth in range(2)]
+        for kind in ("open_input", "port_restricted")
+    )
+    a, c = mesh.start(askers[0], *ASKED), mesh.start(askers[1], *without)
+    b, d = (mesh.start(home, *without) for home in answerers)
+    mesh.ready([a, b, c, d])
+    known(a, b, c, d)
+    for one, other in ((a, b), (c, d)):
+        assert connect(one, other)["path"] == "relayed"
+    comes_to_be_direct(a, b, "low-ttl", 20.0)
+    time.sleep(9.0)
+    assert path_of(c, d) == "relayed"
 
 
 def test_with_64_descriptors_birthday_is_left_out_and_a_node_says_so(mesh: Mesh) -> None:
@@ -125,15 +129,16 @@ def test_with_64_descriptors_birthday_is_left_out_and_a_node_says_so(mesh: Mesh)
     few.logs("few_descriptors")
 
 
-@pytest.mark.parametrize("end", [0, 1])
-def test_an_address_that_changes_in_the_middle_of_an_attempt(mesh: Mesh, end: int) -> None:
+def test_an_address_that_changes_in_the_middle_of_an_attempt(mesh: Mesh) -> None:
     """Either end's router has another address while the two are at it: they find each other."""
     kinds = "symmetric_random", "port_restricted"
-    homes = [mesh.laboratory.home(kind) for kind in kinds]
-    a, b = mesh.members(homes, *ASKED)
-    known(a, b)
-    connect(a, b)
-    time.sleep(0.2)
-    homes[end].change_address()
-    wait_for(lambda: said(a, b) == {"birthday"}, 60.0, "a direct path from the new address")
-    wait_for(lambda: a.run("ping", b.peer_id).returncode == 0, 20.0, "an answer over it")
+    homes = [mesh.laboratory.home(kind) for _ in range(2) for kind in kinds]
+    nodes = mesh.members(homes, *ASKED)
+    known(*nodes)
+    pairs = list(zip(nodes[::2], nodes[1::2], strict=True))
+    for (a, b), moves in zip(pairs, (homes[0], homes[3]), strict=True):
+        connect(a, b)
+        time.sleep(0.2)
+        moves.change_address()
+    for a, b in pairs:
+        comes_to_be_direct(a, b, "birthday", 60.0)

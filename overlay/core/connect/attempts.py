@@ -147,8 +147,9 @@ class Attempts:
     """Searches for a path of a relayed link's own that came to nothing, since a network changed."""
     asked: bool = False
     """Since then an offer of ours has named a technique that may help beyond ICE."""
-    declined: str = ""
-    """Why the peer has declined our latest offer (`overlay.core.connect.offers.Declined`)."""
+    postponed: bool = False
+    """Our latest offer has come to nothing without a try: the peer was busy, or too few neighbours
+    said in time where they see it."""
     retry_at: float = 0.0
     """Before this nobody but a command begins another."""
     undeliverable: bool = False

@@ -28,8 +28,7 @@ from overlay.core.connect.detour import Detours
 from overlay.core.connect.dialling import Dialling
 from overlay.core.connect.history import Outcome, Rung
 from overlay.core.connect.offering import OwnOffers
-from overlay.core.connect.offers import Declined
-from overlay.core.connect.punching import ICE_SHARE, Punching
+from overlay.core.connect.punching import ICE_SHARE, UNSEEN, Punching
 from overlay.core.connect.table import COMMAND_RETRY, PEERS_MAX, Failed, Table
 from overlay.core.context import Context
 from overlay.core.events import Foretold, PunchOver, Rejected, Resolved
@@ -327,8 +326,9 @@ class Connecting:
         pause = UPGRADE_FIRST * 2.0**in_vain
         if not attempts.asked and self._punching.has_more(peer):
             pause = 0.0
-        elif attempts.asked and in_vain and attempts.declined != Declined.BUSY:
-            pause = BEYOND_FIRST * 2.0 ** (in_vain - 1)
+        elif attempts.asked and in_vain:
+            first = UPGRADE_FIRST if attempts.postponed else BEYOND_FIRST
+            pause = first * 2.0 ** (in_vain - 1)
         return min(UPGRADE_MAX, pause)
 
     def upgrade_soon(self, now: float) -> None:
@@ -435,6 +435,7 @@ class Connecting:
         if not attempts.offering.answered or not attempts.offering.restarts:
             return []
         self.table.abandon(attempts)
+        attempts.postponed = over[1] == UNSEEN
         stuck = self._fail(Failed(attempts, Rung.OFFER, Failure.TIMEOUT, over[1]), now)
         self._punching.on_tried(attempts.peer)
         return stuck

@@ -138,7 +138,7 @@ class OwnOffers:
         )  # fmt: skip
         attempts.offering = offering
         attempts.since[Rung.OFFER], attempts.technique = now, None
-        attempts.declined = ""
+        attempts.postponed = False
         attempts.asked |= bool(body.techniques) and self.punching.has_more(peer)
         self.table.by_request[request] = peer
         if restarts or hidden:
@@ -173,7 +173,7 @@ class OwnOffers:
             self.detours.meet_soon(attempts, body.relays, now)
             return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)
-        attempts.declined = body.reason
+        attempts.postponed = body.reason == Declined.BUSY
         text = DECLINED.get(body.reason, f"the peer declined: {body.reason[:80]}")
         return Failed(attempts, Rung.OFFER, Failure.REFUSED, text)
 

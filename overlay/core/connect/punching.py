@@ -27,10 +27,12 @@ from overlay.core.wire import messages as m
 ICE_SHARE = 0.6
 """Seconds (guess) for which ICE is alone where it might do: a round trip of any network."""
 SIGHTS_TIMEOUT = 1.0
-"""Seconds (guess) for neighbours to say where they see a peer."""
+"""Seconds (guess) for neighbours to say where they see a peer; then those that have decide."""
+SIGHTS_LATEST = 2.5
+"""Seconds (guess) after which it is in vain if too few have: one may be busy for a while."""
 TIMEOUT = 8.0
 """Seconds after which nothing can be left of it: longer than all of its parts."""
-PUNCH_TIMEOUT = 7.0
+PUNCH_TIMEOUT = 7.8
 """Seconds of the ICE restart that it helps: longer than any technique and what goes before."""
 PEER_INTERVAL = 9.0
 """Seconds (guess) from one attempt with a peer to the next: less than our own pause after one."""
@@ -50,7 +52,8 @@ class Due(StrEnum):
     """What falls due."""
 
     BEGIN = "begin"  # ICE has had its moment
-    SIGHTS = "sights"  # who has not answered by now is not waited for
+    SIGHTS = "sights"  # who has not answered by now is not waited for, if others have
+    UNSEEN = "unseen"  # nor if too few have
     OVER = "over"
 
 
@@ -66,6 +69,8 @@ class _Current:
     plan: Plan
     sights: Sights
     may_begin: bool
+    is_late: bool = False
+    """Some neighbour has not answered in time: those that have are enough, if they agree."""
     begun: bool = False
     aim: tuple[int, tuple[int, ...]] | None = None
     """What the peer has foretold before we had begun."""
@@ -162,6 +167,7 @@ class Punching:
         if chosen.ice_first:
             self._timers.set(Due.BEGIN, now + ICE_SHARE)
         self._timers.set(Due.SIGHTS, now + SIGHTS_TIMEOUT)
+        self._timers.set(Due.UNSEEN, now + SIGHTS_LATEST)
         self._timers.set(Due.OVER, now + TIMEOUT)
 
     def _witnesses(self, peer: PeerId) -> dict[PeerId, Neighbour]:
@@ -173,13 +179,16 @@ class Punching:
         seen.sort(key=lambda each: each.peer not in linked)
         return {each.peer: each for each in seen[:ASKED_MAX]}
 
-    def _begin_if_ready(self, current: _Current, *, late: bool = False) -> str | None:
+    def _begin_if_ready(self, current: _Current) -> str | None:
         """Returns why it cannot be begun at all."""
-        if current.begun or not current.may_begin or not (current.sights.complete or late):
+        complete = current.sights.complete
+        if current.begun or not current.may_begin or not (complete or current.is_late):
             return None
         target = current.sights.verdict()
         observers = self._observers(":" in target.host) if target is not None else []
         if target is None or not observers:
+            if not complete and Due.UNSEEN in self._timers:
+                return None  # who has not answered yet may
             self.end()
             return UNSEEN
         current.begun = True
@@ -277,10 +286,10 @@ class Punching:
             match due:
                 case Due.BEGIN:
                     current.may_begin = True
-                    late = Due.SIGHTS not in self._timers
-                    ended = _told(current, self._begin_if_ready(current, late=late)) or ended
-                case Due.SIGHTS:
-                    ended = _told(current, self._begin_if_ready(current, late=True)) or ended
+                    ended = _told(current, self._begin_if_ready(current)) or ended
+                case Due.SIGHTS | Due.UNSEEN:
+                    current.is_late = True
+                    ended = _told(current, self._begin_if_ready(current)) or ended
                 case Due.OVER:
                     self.end()
                 case _:

@@ -85,7 +85,9 @@ class Punching:
         if self._active is not None or len(self._kept) >= KEPT_MAX:
             self._counters["punch_crowded"] += 1
             return
-        active = _Active(effect, restarting.agent, _machine(effect, self._random))
+        # Of two ends that both number, the two have to send in different steps.
+        stride = 2 if restarting.agent.controlling else 1
+        active = _Active(effect, restarting.agent, _machine(effect, self._random, stride))
         self._active = active
         active.agent.go_beyond(active.technique)
         self._say(OpenSockets(effect.link, effect.host, active.machine.sockets))
@@ -192,7 +194,7 @@ class Punching:
         self._keep(link, None)
 
 
-def _machine(effect: Punch, random: Random) -> machine.Machine:
+def _machine(effect: Punch, random: Random, stride: int) -> machine.Machine:
     if effect.technique is Technique.BIRTHDAY:
         assert effect.role is not PunchRole.BOTH
         return Birthday(effect.role, effect.target, ttl=effect.ttl, random=random)
@@ -203,4 +205,5 @@ def _machine(effect: Punch, random: Random) -> machine.Machine:
         ttl=effect.ttl,
         random=random,
         fixed=effect.technique is Technique.LOW_TTL,
+        stride=stride,
     )

@@ -221,7 +221,7 @@ def _filtering(known: Sequence[Findings]) -> Dependence:
 
 
 def _ports(group: Sequence[Observation], known: Sequence[Findings]) -> Ports:
-    """From all mappings of ours that we know of, in the order in which they were made.
+    """From all mappings of ours that we know of.
 
     Where one address stands, who sees another is left out: a router may have given the usual port
     away to a packet that came too early, or somebody lies. Where most came too early, two may even
@@ -246,8 +246,11 @@ def _ports(group: Sequence[Observation], known: Sequence[Findings]) -> Ports:
     if moments and moments[-1].fresh and moments[-1].other:
         ports = [moments[-1].fresh[1].port, moments[-1].other.port]
     else:
+        # In which order these were made is not known for sure: whose answer came first was heard
+        # first, and who says it again is heard last.
         ports = list(dict.fromkeys(outer.port for _, outer in pairs))
         ports += [outer.port for _, outer in fresh[-1:] if len(ports) < 2]
+        ports.sort()
     if len(ports) < 2:
         return Ports.UNKNOWN
     steps = [after - before for before, after in pairwise(ports)]

@@ -6,9 +6,14 @@ ports. The peer probes at these, several since other hosts behind the NAT have n
 Between question and packet no other check of the node's may leave for a new address (`is_quiet`):
 each would take a port.
 
-Where both NATs number, both ask, tell, and then send to the peer's ports in their order: the first
-packet of each goes to the first port, since every one of them gets a port of its own. So each
-packet's port is the one that the other's goes to.
+Where both NATs number, both ask, tell, and then send to the peer's ports in their order, since
+every packet gets a port of its own. One end sends to each of the ports, the other to every second
+one: of two lines that rise differently some point meets, wherever each begins. So it does not
+matter that other hosts' flows have taken ports between question and packet: if they have taken s
+at the end that goes by twos and t at the other, its packet s + t meets the other's packet 2 s + t.
+
+A round of both begins when either has asked, and fires when either has heard the other. Who hears
+of a later round than its own goes there, so that two that did not begin at once keep step.
 
 Where a NAT has one address for everybody, the port that neighbours see is the one that the peer
 sees: then this is a fresh socket for ports that a router remembers a packet against (`fixed`).
@@ -16,6 +21,7 @@ sees: then this is a fresh socket for ports that a router remembers a packet aga
 What opens a NAT has a low TTL, and so cannot come to the other end too early (decision 0039).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from overlay.core.ice import stun
@@ -29,10 +35,18 @@ STEP_MAX = 4
 """Ports by which some allocators move on at once (guess); more is other hosts' doing."""
 ROUND_SECONDS = 0.9
 """From one round to the next (guess): five fit into five seconds."""
+UNHEARD_SECONDS = 2.0
+"""The same where the other end has to be heard and has not been (guess): it may begin later, and
+its word comes by way of a relay."""
+BOTH_PACKETS = 16
+"""Packets of a round where both number (guess): some two meet if five flows come between at either
+end."""
 SAMPLE_RESEND = 0.2
 """Seconds until an observer is asked again (guess), and at last the other's word has to do."""
 REPEATS = (0.0, 0.08, 0.25, 0.5)
 """Seconds after the first of a round's probes and openers at which they are sent again (guess)."""
+REST = 0.1
+"""Seconds from the last of them to the next round (guess)."""
 
 
 @dataclass(slots=True)
@@ -69,14 +83,20 @@ class Prediction:
         ttl: int | None,
         random: Random,
         fixed: bool = False,
+        stride: int = 1,
     ) -> None:
-        """`observers`: two of them are asked. `fixed`: the peer sees what they see."""
+        """`observers`: two of them are asked. `fixed`: the peer sees what they see.
+
+        `stride`: where both ends number, one sends to every port (1), the other by twos (2).
+        """
         self.sockets = 0 if role is PunchRole.PROBES else ROUNDS
         self._role, self._target, self._ttl, self._random = role, target, ttl, random
-        self._observers, self._fixed = observers[:2], fixed
+        self._observers, self._fixed, self._stride = observers[:2], fixed, stride
         self._sockets: tuple[Address, ...] = ()
         self._round: _Round | None = None
         self._ends_at: float | None = None
+        self._is_over = False
+        # What the peer has foretold before we have begun.
         self._early: dict[int, tuple[int, ...]] = {}
         self._outputs: list[PunchOutput] = []
 
@@ -89,23 +109,24 @@ class Prediction:
     def begin(self, sockets: tuple[Address, ...], now: float) -> None:
         """See `Machine`."""
         self._ends_at = now + ROUNDS * ROUND_SECONDS + REPEATS[-1]
+        latest = max(self._early, default=1)
         if not self.sockets:
-            return  # The peer's word begins each round.
-        if not sockets:
+            # The peer's word begins each round.
+            self.aim(latest, self._early.get(latest, ()), now)
+        elif not sockets:
             self._end(PunchEnd.SOCKETS)
         elif not self._observers:
             self._end(PunchEnd.UNSAMPLED)
         else:
             self._sockets = sockets
-            self._next_round(now)
+            self._begin_round(latest, self._early.get(latest, ()), now)
 
-    def _next_round(self, now: float) -> None:
-        number = 1 if self._round is None else self._round.number + 1
+    def _begin_round(self, number: int, ports: tuple[int, ...], now: float) -> None:
+        """`ports`: what the peer foretells for it, if it has."""
         if number > min(ROUNDS, len(self._sockets)):
             self._end(PunchEnd.UNANSWERED)
             return
-        self._round = _Round(number, self._sockets[number - 1], now)
-        self._round.ports = self._early.pop(number, ())
+        self._round = _Round(number, self._sockets[number - 1], now, ports=ports)
         for observer in self._observers:
             self._round.asked[self._random.randbytes(12)] = observer
         self._ask(self._round, now)
@@ -144,18 +165,20 @@ class Prediction:
     def aim(self, round_number: int, ports: tuple[int, ...], now: float) -> None:
         """See `Machine`."""
         current = self._round
-        if not 1 <= round_number <= ROUNDS or not ports or self._ends_at is None:
+        if not 1 <= round_number <= ROUNDS or not ports or self._is_over:
             return
-        if self._role is PunchRole.PROBES:
+        if self._ends_at is None:
+            self._early[round_number] = ports
+        elif self._role is PunchRole.PROBES:
             if current is None or round_number > current.number:
                 self._round = _Round(round_number, None, now, ports=ports)
                 self._fire(self._round, now)
-        elif self._role is PunchRole.BOTH:
-            if current is not None and round_number == current.number:
+        elif self._role is PunchRole.BOTH and current is not None:
+            if round_number == current.number:
                 current.ports = current.ports or ports
                 self._fire_if_ready(current, now)
-            elif current is None or round_number > current.number:
-                self._early[round_number] = ports
+            elif current.number < round_number <= len(self._sockets):
+                self._begin_round(round_number, ports, now)
 
     # --- packets -----------------------------------------------------------------------------
 
@@ -170,8 +193,9 @@ class Prediction:
         if self._role is PunchRole.OPENS:
             current.targets = (self._target,)
         else:
-            window = current.ports[:WINDOW] if self._role is PunchRole.BOTH else current.ports
-            current.targets = tuple(Address(host, port) for port in window)
+            both = self._role is PunchRole.BOTH
+            ports = line(current.ports, self._stride) if both else current.ports
+            current.targets = tuple(Address(host, port) for port in ports)
         current.fired_at = now
         self._send(current)
 
@@ -199,10 +223,19 @@ class Prediction:
                     self._sampled(current, now)
                 else:
                     self._ask(current, now)
-        if self._sockets and current is not None and now >= current.began_at + ROUND_SECONDS:
-            self._next_round(now)
-        elif now >= self._ends_at:
+        if now >= self._ends_at:
             self._end(PunchEnd.UNANSWERED)
+        elif self._sockets and current is not None and now >= self._over_at(current):
+            self._begin_round(current.number + 1, (), now)
+
+    def _over_at(self, current: _Round) -> float:
+        """When the next round begins, at an end that opens."""
+        if self._role is PunchRole.OPENS:
+            return current.began_at + ROUND_SECONDS
+        if not current.fired:
+            return current.began_at + UNHEARD_SECONDS
+        repeated = current.fired_at + REPEATS[-1] + REST
+        return max(current.began_at + ROUND_SECONDS, repeated)
 
     def _again_at(self, current: _Round) -> float | None:
         if not 0 < current.fired < len(REPEATS):
@@ -217,11 +250,11 @@ class Prediction:
         if self._round is not None:
             deadlines += [self._again_at(self._round), self._round.resend_at]
             if self._sockets:
-                deadlines.append(self._round.began_at + ROUND_SECONDS)
+                deadlines.append(self._over_at(self._round))
         return min(each for each in deadlines if each is not None)
 
     def _end(self, end: PunchEnd) -> None:
-        self._ends_at, self._round = None, None
+        self._ends_at, self._round, self._is_over = None, None, True
         self._outputs.append(Over(end))
 
     def take(self) -> list[PunchOutput]:
@@ -243,3 +276,15 @@ def foretell(seen: list[int]) -> tuple[int, ...]:
     ports = [last + step * (nth + 1) for nth in range(WINDOW)]
     ports += [last + nth + 1 for nth in range(WINDOW)] if step > 1 else []
     return tuple(dict.fromkeys(port for port in ports if port in PORTS)) or (PORTS.start,)
+
+
+def line(foretold: Sequence[int], stride: int) -> tuple[int, ...]:
+    """Every port of an allocator from the first that is foretold, or every second one.
+
+    >>> line((20009, 20010, 20011), 2)[:3], line((20009, 20011, 20013), 1)[:3]
+    ((20009, 20011, 20013), (20009, 20011, 20013))
+    """
+    first, step = foretold[0], foretold[1] - foretold[0] if len(foretold) > 1 else 1
+    step = stride * (step if 1 <= step <= STEP_MAX else 1)
+    ports = range(first, first + step * BOTH_PACKETS, step)
+    return tuple(port for port in ports if port in PORTS)

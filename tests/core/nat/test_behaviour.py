@@ -65,7 +65,7 @@ def test_which_part_of_the_address_decides_only_a_second_port_tells() -> None:
         ((4000, 4000), Ports.PRESERVED),
         ((20_001, 20_002, 20_005), Ports.SEQUENTIAL),
         ((20_001, 20_009), Ports.SEQUENTIAL),
-        ((20_009, 20_001), Ports.RANDOM),
+        ((20_009, 20_001), Ports.SEQUENTIAL),
         ((20_001, 61_442, 9_000), Ports.RANDOM),
         ((61_000, 61_000), Ports.UNKNOWN),
     ],

@@ -1,6 +1,8 @@
 """Each technique by itself: what it sends, when, how much at most, and how it ends."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
@@ -8,7 +10,15 @@ import pytest
 from overlay.core.ice import stun
 from overlay.core.punch.birthday import BURST, RATE, SECONDS, SOCKETS, SOCKETS_MIN, Birthday
 from overlay.core.punch.machine import Ask, Check, Foretell, Machine, Over, PunchOutput
-from overlay.core.punch.prediction import REPEATS, ROUNDS, WINDOW, Prediction, foretell
+from overlay.core.punch.prediction import (
+    BOTH_PACKETS,
+    REPEATS,
+    ROUNDS,
+    WINDOW,
+    Prediction,
+    foretell,
+    line,
+)
 from overlay.core.types import Address, PunchEnd, PunchRole
 from overlay.core.wire.bounds import FORETOLD_MAX
 
@@ -110,8 +120,8 @@ def sampled(machine: Prediction, at: float, ports: tuple[int, int]) -> list[Punc
     return machine.take()
 
 
-def opening(role: PunchRole = PunchRole.OPENS) -> Prediction:
-    machine = Prediction(role, PEER, OBSERVERS, ttl=4, random=Random(1))
+def opening(role: PunchRole = PunchRole.OPENS, stride: int = 1) -> Prediction:
+    machine = Prediction(role, PEER, OBSERVERS, ttl=4, random=Random(1), stride=stride)
     assert machine.sockets == ROUNDS
     machine.begin(sockets(ROUNDS), 0.0)
     return machine
@@ -196,35 +206,132 @@ def test_a_peer_that_foretells_without_end_gets_five_rounds() -> None:
     assert machine.take() == []
 
 
-def test_where_both_number_the_first_of_one_meets_the_first_of_the_other() -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_where_both_number_each_sends_to_the_others_ports_in_its_own_step(stride: int) -> None:
     """The first packets die on the way, so that neither comes too early."""
-    machine = opening(PunchRole.BOTH)
+    machine = opening(PunchRole.BOTH, stride=stride)
     machine.aim(1, (30_001, 30_002, 30_003, 30_004, 30_005, 30_006), 0.01)
     told, *checks = sampled(machine, 0.03, (20_000, 20_001))
     assert told == Foretell(1, (20_002, 20_003, 20_004, 20_005, 20_006))
-    ports = range(30_001, 30_001 + WINDOW)
+    ports = range(30_001, 30_001 + stride * BOTH_PACKETS, stride)
     local = sockets(1)[0]
     assert checks == [Check(Address(PEER.host, port), local, 4) for port in ports]
     again = [each for at, each in run(machine, 0.15) if isinstance(each, Check)]
     assert again == [Check(Address(PEER.host, port), local, None) for port in ports]
 
 
-def test_the_peers_word_may_come_later_or_a_round_ahead() -> None:
+@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("other", [1, 2])
+def test_two_lines_meet_whatever_flows_have_come_between(step: int, other: int) -> None:
+    """Other hosts' flows took ports of both NATs after the question; by equal steps they never do.
+
+    What packet a of one and packet b of the other have in common is that each comes from the port
+    that the other goes to.
+    """
+    ours = foretell([20_000, 20_000 + step])
+    theirs = foretell([30_000, 30_000 + step])
+    for taken in range(5):
+        for taken_there in range(5):
+            sent = [(ours[0] + step * (taken + n), to) for n, to in enumerate(line(theirs, 1))]
+            back = [
+                (theirs[0] + step * (taken_there + n), to) for n, to in enumerate(line(ours, other))
+            ]
+            met = {(source, to) for source, to in sent} & {(to, source) for source, to in back}
+            assert bool(met) == (other == 2 or taken == taken_there == 0), (taken, taken_there)
+
+
+def test_the_peers_word_may_come_later_and_who_is_a_round_behind_follows() -> None:
+    """Neither end begins when the other does; two that are out of step would stay so."""
     machine = opening(PunchRole.BOTH)
     assert sampled(machine, 0.03, (20_000, 20_001)) == [Foretell(1, foretell([20_000, 20_001]))]
     assert machine.is_quiet, "nothing may take the port that has been told"
-    machine.aim(2, (30_011, 30_012), 0.04)
-    assert machine.take() == []
     machine.aim(1, (30_001, 30_002), 0.05)
-    assert [each.remote.port for each in machine.take() if isinstance(each, Check)] == [
+    assert next(each.remote.port for each in machine.take() if isinstance(each, Check)) == 30_001
+    machine.aim(3, (30_021, 30_022), 0.06)
+    told, *checks = sampled(machine, 0.1, (20_010, 20_011))
+    assert told == Foretell(3, foretell([20_010, 20_011]))
+    assert [each.local for each in checks if isinstance(each, Check)] == [
+        sockets(3)[2]
+    ] * BOTH_PACKETS
+    machine.aim(2, (30_011, 30_012), 0.2)
+    assert machine.take() == []
+
+
+def test_what_the_peer_has_said_before_we_begin_is_not_lost() -> None:
+    machine = Prediction(PunchRole.BOTH, PEER, OBSERVERS, ttl=4, random=Random(1))
+    machine.aim(1, (30_001, 30_002), 0.0)
+    machine.aim(2, (30_011, 30_012), 0.0)
+    machine.begin(sockets(ROUNDS), 0.5)
+    told, check, *_ = sampled(machine, 0.53, (20_000, 20_001))
+    assert told == Foretell(2, foretell([20_000, 20_001]))
+    assert check == Check(Address(PEER.host, 30_011), sockets(2)[1], 4)
+    probing = Prediction(PunchRole.PROBES, PEER, (), ttl=4, random=Random(1))
+    probing.aim(1, (30_001, 30_002), 0.0)
+    assert probing.take() == []
+    probing.begin((), 0.5)
+    assert [each.remote.port for each in probing.take() if isinstance(each, Check)] == [
         30_001,
         30_002,
     ]
-    asks = [each for _, each in run(machine, 0.9) if isinstance(each, Ask)]
-    for ask, port in zip(asks, (20_010, 20_011), strict=True):
-        machine.on_mapped(answered(ask, port), ask.remote, ask.local, 0.95)
-    checks = [each for each in machine.take() if isinstance(each, Check)]
-    assert [each.remote.port for each in checks] == [30_011, 30_012]
+
+
+class Two:
+    """Two ends that both number, and what goes between them and to their observers."""
+
+    def __init__(self, way: float) -> None:
+        """`way`: seconds of a word to the other end, and of an answer of the observers."""
+        self.way = way
+        self.ends = [
+            Prediction(PunchRole.BOTH, PEER, OBSERVERS, ttl=4, random=Random(end), stride=1 + end)
+            for end in (0, 1)
+        ]
+        self.fired = dict[Address, float](), dict[Address, float]()
+        """When each socket has sent to the peer first."""
+        self.calls = list[tuple[float, int, Callable[[float], None]]]()
+
+    def run(self, late: float) -> None:
+        """Until both have ended; one begins so much later."""
+        for end, begin in ((0, 0.0), (1, late)):
+            self.calls.append((begin, end, partial(self.ends[end].begin, sockets(ROUNDS))))
+        while True:
+            due = [
+                (deadline, end, machine.handle_timeout)
+                for end, machine in enumerate(self.ends)
+                if (deadline := machine.next_deadline()) is not None
+            ]
+            if not due and not self.calls:
+                return
+            at, end, call = chosen = min([*self.calls, *due], key=lambda each: each[:2])
+            if chosen in self.calls:
+                self.calls.remove(chosen)
+            call(at)
+            for output in self.ends[end].take():
+                self._perform(end, output, at)
+
+    def _perform(self, end: int, output: PunchOutput, now: float) -> None:
+        machine, peer = self.ends[end], self.ends[1 - end]
+        match output:
+            case Ask(_, remote, local):
+                answer = answered(output, 20_000)
+                call = partial(machine.on_mapped, answer, remote, local)
+                self.calls.append((now + self.way, end, call))
+            case Foretell(number, ports):
+                call = partial(peer.aim, number, ports)
+                self.calls.append((now + self.way, 1 - end, call))
+            case Check(_, local) if local is not None:
+                self.fired[end].setdefault(local, now)
+            case _:
+                pass
+
+
+@pytest.mark.parametrize("late", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("way", [0.02, 0.3, 0.6])
+def test_two_that_do_not_begin_at_once_fire_in_one_round(late: float, way: float) -> None:
+    two = Two(way)
+    two.run(late)
+    one, other = two.fired
+    together = [each for each in one.keys() & other if abs(one[each] - other[each]) < 2 * way + 0.1]
+    assert together, two.fired
 
 
 def test_a_fresh_socket_is_where_neighbours_see_it_if_it_has_one_address() -> None:

@@ -6,10 +6,12 @@ Whatever a peer says, only its own host is aimed at, and with no more than one a
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
 from overlay.core.events import Effect, Event, Punch, Received, Restart
+from overlay.core.nat.knocking import Neighbour
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.punch.birthday import RATE, SECONDS, SOCKETS
 from overlay.core.punch.prediction import REPEATS, ROUNDS
@@ -19,7 +21,7 @@ from overlay.core.wire.bounds import FORETOLD_MAX
 from overlay.core.wire.messages import Foretell, Message, Sight
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.node import SimNode
-from overlay.sim.pairs.pair import Options, PairWorld, Path
+from overlay.sim.pairs.pair import Options, PairWorld, Path, outcome
 
 KNOWN = Options(acquainted=8.0, patience=12.0)
 VICTIM = Address("11.99.0.10", 4000)
@@ -286,3 +288,53 @@ def test_openers_and_probes_are_counted() -> None:
     assert pair.connect().path is Path.DIRECT
     assert 0 < counters(pair, pair.a)["openers"] <= 3 * SOCKETS
     assert 0 < counters(pair, pair.b)["probes"] <= RATE * SECONDS
+
+
+# --- what may come between -----------------------------------------------------------------------
+
+
+NUMBERED = "symmetric_sequential", "symmetric_sequential"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_other_hosts_flows_through_both_nats_come_between_and_do_not_matter(seed: int) -> None:
+    """Ten a second at either end; the counter-test is that of equal steps (`test_machines`)."""
+    found = outcome(*NUMBERED, seed, Options(acquainted=8.0, foreign=10.0))
+    assert (found.path, found.technique) == (Path.DIRECT, "prediction")
+    assert found.direct_after is not None
+    assert found.direct_after < 2.0
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("late", [0.5, 0.95, 1.4, 2.2])
+@pytest.mark.parametrize("ends", [NUMBERED, ("symmetric_sequential", "port_restricted")])
+def test_a_neighbour_that_is_slow_to_say_where_it_sees_the_peer_delays_and_spoils_nothing(
+    ends: tuple[str, str], late: float, end: int
+) -> None:
+    """The two ends so begin at different times."""
+    pair = gathered(*ends)
+    slow = pair.publics[0]
+    feed = pair.world.network.feed
+    asker = (pair.a, pair.b)[end]
+
+    def fed(one: SimNode, event: Event) -> None:
+        link = one.core._links.by_id.get(event.link) if isinstance(event, Received) else None
+        sight = isinstance(event, Received) and isinstance(event.message, Sight)
+        if one is asker and sight and link is not None and link.peer == slow.peer_id:
+            pair.world.after(late, partial(feed, one, event))
+        else:
+            feed(one, event)
+
+    # Of three, two others agree; with two observers both have to be heard.
+    asker.core._connecting._punching.neighbours = partial(
+        _without, asker.core._connecting._punching.neighbours, pair.publics[2].peer_id
+    )
+    pair.world.network.feed = fed  # type: ignore[method-assign]
+    found = pair.connect()
+    assert (found.path, found.technique) == (Path.DIRECT, "prediction")
+    assert found.direct_after is not None
+    assert found.direct_after < late + 1.5
+
+
+def _without(neighbours: Callable[[], list[Neighbour]], peer: PeerId) -> list[Neighbour]:
+    return [each for each in neighbours() if each.peer != peer]

@@ -1,6 +1,7 @@
 # The developer's loop. `make` alone lists it; every target installs what it needs first.
 #
 #   make run                      a node in the foreground, from nothing but Python and make
+#   make join                     on a further machine
 #   make quick                    while you write
 #   make check && make test       before every commit
 #   make test T=tests/core        one directory, file or test
@@ -25,7 +26,7 @@ PYTEST := env --unset=MAKEFLAGS --unset=MAKELEVEL $(BIN)/python -m pytest
 # gcc, libgmp-dev and python3-dev build libp2p's fastecdsa; the rest make networks for the tests.
 # Of coturn only the programs are used: the service that Debian starts with it is switched off.
 SYSTEM_PACKAGES := gcc libgmp-dev python3-dev nftables iproute2 util-linux procps coturn
-EXTRAS := lan,portmap,metrics,sim,sweep,test,dev
+EXTRAS := sim,sweep,test,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 # Below this share of the core's lines and branches its own tests fail.
@@ -39,14 +40,28 @@ ROOT_ON_DEBIAN := [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { \
+	  line = sprintf("  make %-16s", $$1); words = split($$2, word, " "); \
+	  for (i = 1; i <= words; i++) { \
+	    if (length(line) + length(word[i]) > 78) { print line; line = sprintf("%23s", "") } \
+	    line = line " " word[i]; \
+	  } \
+	  print line }' Makefile
 
 .PHONY: run
 run: $(VENV)/.run ## start a node in the foreground: prints its invite link, a QR code, the command for the second machine
-	@exec $(BIN)/overlay up $(ARGS)
+	@exec $(BIN)/overlay up --print-invite $(ARGS)
+
+.PHONY: join
+join: $(VENV)/.run ## on a further machine: asks for the invite link, and enters that network
+	@exec $(BIN)/overlay join - $(ARGS)
 
 .PHONY: install
-install: $(VENV)/.run ## only install: puts the overlay command into .venv/bin
+install: $(VENV)/.run ## only install: puts the overlay command into .venv/bin, and says how to go on
+	@echo "overlay is installed in $(VENV); next, for a first node: $(BIN)/overlay up"
+
+.PHONY: install-sim
+install-sim: $(VENV)/.sim ## also what plots and sweeps of the simulator need: matplotlib, dask.distributed
 
 .PHONY: demo
 demo: $(VENV)/.run ## sixteen processes on this machine become a mesh and outlive its creator
@@ -97,8 +112,9 @@ format: $(VENV)/.test ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 
 .PHONY: docs
-docs: $(VENV)/.test ## write the generated parts of docs/ again
+docs: $(VENV)/.test ## write the generated parts and the captures of docs/ again
 	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m docs.captures
 
 .PHONY: bench
 bench: $(VENV)/.test ## measure against the bars; writes benchmarks/results.json and docs/benchmarks.md
@@ -133,18 +149,23 @@ $(BIN)/python:
 	  if $(ROOT_ON_DEBIAN); then apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null; \
 	  else echo "$$python cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)." >&2; exit 1; fi; \
 	fi; \
-	echo "making $(VENV) with $$("$$python" --version)"; \
+	echo "making a virtual environment in $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing overlay (a minute, once)"
-	@$(INSTALL) --editable .
+	@echo "installing overlay and the libraries it needs into $(VENV) (half a minute, once)"
+	@$(INSTALL) --no-compile --editable .
+	@touch $@
+
+$(VENV)/.sim: $(VENV)/.run
+	@echo "installing what plots and sweeps need (a minute, once)"
+	@$(INSTALL) --editable '.[sim,sweep]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run $(VENV)/.system
 	@echo "installing what development needs (a few minutes, once)"
 	@$(INSTALL) --editable '.[$(EXTRAS)]'
-	@$(INSTALL) --editable '.[libp2p]' || echo "libp2p did not install (it needs gcc and libgmp's headers): its tests will be skipped" >&2
+	@$(INSTALL) --editable '.[interop]' || echo "libp2p did not install (it needs gcc and libgmp's headers): its tests will be skipped" >&2
 	@touch $@
 
 $(VENV)/.system: | $(BIN)/python

@@ -6,6 +6,7 @@ from typing import Any
 
 from overlay.sim.report import plots
 from overlay.sim.report.plots import Curve, Picture, label_of
+from overlay.sim.scenario import units
 from overlay.sim.scenario.reading import find, load
 from overlay.sim.scenario.scenario import Published
 
@@ -27,7 +28,8 @@ def _picture(name: str, figures: Published, rows: Sequence[Row]) -> Picture:
     ours = [Curve(_label(row, rows), figures.x, _values(figures, row)) for row in rows]
     theirs = Curve(figures.name, figures.x, figures.values)
     measure = figures.measures[0].rpartition("_")[0].replace("_", " ")
-    return plots.of_curves(name, measure, label_of(figures), ours, [theirs])
+    title = units.titled(measure, units.of_measure(figures.measures[0]))
+    return plots.of_curves(name, title, label_of(figures), ours, [theirs])
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:

@@ -34,7 +34,7 @@ from overlay.core.overlay import Overlay
 from overlay.core.types import Address, LinkId, PeerId
 from overlay.core.wire import invite
 from overlay.core.wire.messages import Answer
-from overlay.identity import Identity, Keys, MemoryPrekeys
+from overlay.identity import Identity, Keys, MemoryPrekeys, ephemeral
 from overlay.node.driver import Driver, LinkChange
 from overlay.transport.udp.transport import UdpTransport
 
@@ -113,7 +113,7 @@ class BenchNode:
 
     async def join(self, link: str) -> float:
         """Seconds from the command to the first authenticated link."""
-        body = invite.decode(link)
+        body = invite.decode(link, ephemeral())
         started = time.monotonic()
         await self.driver.call(lambda request: Join(request, body))
         return min(self.admitted.values()) - started

@@ -23,6 +23,7 @@ from benchmarks import curves, report
 from overlay.cli.sim import peak_rss
 from overlay.sim.checks.invariants import Violated
 from overlay.sim.report.report import Report
+from overlay.sim.scenario import units
 from overlay.sim.scenario.forking import forked
 from overlay.sim.scenario.profiles import setting
 from overlay.sim.scenario.reading import assignments, find, load, read
@@ -255,6 +256,8 @@ def line_of(row: Row) -> str:
 
 def _measure(name: str, measure: Row, *, bands_apply: bool) -> str:
     value = "–" if measure["value"] is None else f"{measure['value']:.4g}"
+    unit = units.of_measure(name)
+    value += "" if unit == units.SHARE else f" {unit}"
     if not bands_apply:
         return f"{name} {value}"
     low, high = measure["band"]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-WIDTH = 88
+WIDTH = 78
+"""Of the help in a terminal of 80 columns."""
 STREAM_FRAMES = ROOT / "overlay" / "core" / "stream" / "frames.py"
 FRAMES = ("Ready", "Open", "Ack", "Data", "Credit", "End", "Reset")
 MESSAGES = ROOT / "overlay" / "core" / "wire" / "messages.py"
@@ -174,18 +175,13 @@ def _rows(keys: "Iterable[Key]") -> list[str]:
 
 def measures() -> str:
     """Every measure of the simulator."""
-    from overlay.sim.scenario.measures import ALWAYS, CONNECTING, PUBLISHING, REQUESTING, TRYING
+    from overlay.sim.scenario.measures import KINDS
+    from overlay.sim.scenario.units import of_measure
 
-    lines = ["| measure | | |", "|---|---|---|"]
-    kinds = (
-        ("always", ALWAYS),
-        ("with `[[publish]]`", PUBLISHING),
-        ("with `[[requests]]`", REQUESTING),
-        ("with traces among them", TRYING),
-        ("with links asked for among them", CONNECTING),
-    )
-    for when, names in kinds:
-        lines += [f"| `{name}` | {about} | {when} |" for name, about in names.items()]
+    lines = ["| measure | unit | | |", "|---|---|---|---|"]
+    for when, names in KINDS:
+        for name, about in names.items():
+            lines.append(f"| `{name}` | {of_measure(name)} | {about} | {when} |")
     return "\n".join(lines) + "\n"
 
 

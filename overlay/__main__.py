@@ -1,5 +1,15 @@
-"""`python -m overlay`: the same as the command `overlay`."""
+"""`python -m overlay`, and the command `overlay`: what a signal does is decided before all else."""
 
-from overlay.cli.main import main
+from overlay import signals
 
-main()
+
+def main() -> None:
+    """The entry point of the command `overlay`."""
+    signals.install()
+    from overlay.cli.main import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,12 @@
 `overlay.open_node` opens one. Everything here is a protocol or a plain value; the node
 (`overlay.node.node`) implements it, applications (`overlay.apps`) and programs rely on it alone.
 
-PEER is what the commands take, too: a peer id (``12D3KooW…``), a unique prefix of one, or a unique
-name. Whatever cannot be done raises `overlay.errors.CommandFailed`, with a code for programs and
-a text for people. Durations are seconds, instants Unix seconds, addresses "IP:PORT".
+PEER is what the commands take, too: a peer id (``12D3KooW…``), the short one that they show, a
+unique prefix of either, or a unique name. Whatever cannot be done raises
+`overlay.errors.CommandFailed`, with a code for programs and a text for people. Every argument is
+looked at when the method is called: a wrong type is a TypeError, a value out of bounds a
+`overlay.errors.WrongArgument`, which is a ValueError and a CommandFailed ``usage``; the node lives.
+Durations are seconds, instants Unix seconds, addresses "IP:PORT".
 """
 
 from abc import abstractmethod
@@ -56,7 +59,7 @@ class Peer:
 
     peer_id: str
     name: str
-    """What it calls itself; empty until its record has come."""
+    """What it calls itself; empty until its record has come, and if that is no name."""
     link: Link | None
     """None: known by its record alone."""
 
@@ -225,7 +228,10 @@ class Node(Protocol):
         ...
 
     async def ping(self, peer: str) -> float:
-        """The round trip to a linked peer, in seconds."""
+        """The round trip to a linked peer, in seconds.
+
+        CommandFailed ``silent``, at once: nothing has been heard of it for 6 s.
+        """
         ...
 
     async def trace(self, peer: str) -> Trace:

@@ -40,6 +40,7 @@ class Failure(StrEnum):
     SELF = "self"  # the peer that is meant is this node itself
     TOO_LARGE = "too_large"  # a message, request or reply has too many bytes
     NOT_LINKED = "not_linked"  # there is no link to this peer
+    SILENT = "silent"  # the link to this peer stands, and nothing comes over it
     NETWORK = "network"  # the invite is for another network
     NO_ADDRESS = "no_address"  # this node has no address to name
     UNREACHABLE = "unreachable"  # nobody answered, or nobody could pass it on
@@ -67,8 +68,19 @@ class CommandFailed(OverlayError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = str(code)
-        self.text = text
+        self.text = str(text)
+
+
+class WrongArgument(CommandFailed, ValueError):
+    """A program has handed in a value that is out of bounds: a ValueError, and ``usage``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Failure.USAGE, text)
 
 
 class NoNode(OverlayError):
     """No node is running on this data directory."""
+
+
+class NodeSilent(OverlayError):
+    """The node on this data directory gives no sign of life: what may be wrong, and what to do."""

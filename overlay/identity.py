@@ -4,6 +4,7 @@ Three files of mode 0600 in the data directory hold them. Nothing here shows a s
 representation, an error or a log.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import os
@@ -65,13 +66,16 @@ class Identity:
         return cls(secrets.token_bytes(KEY_BYTES), _new_certificate(), _new_key())
 
 
-def load_or_create(directory: Path) -> Identity:
+def load_or_create(directory: Path, *, has_lived: bool = False) -> Identity:
     """The identity kept in a data directory, made there first if there is none.
+
+    `has_lived`: there must be one, for a node has been there before; what is lost, empty or cannot
+    be read is never made anew, because other members know this node by it.
 
     Raises ConfigError, one line, when the directory or a file is not as it should be.
     """
     _prepare_directory(directory)
-    if not (directory / IDENTITY_FILE).exists():
+    if not has_lived and not _is_there(directory / IDENTITY_FILE):
         # The identity comes last: where it is, all of it is, even after a crash in between.
         _create_missing(directory / DIAL_FILE, _new_key)
         _create_missing(directory / CERTIFICATE_FILE, _new_certificate)
@@ -130,9 +134,20 @@ def _prepare_directory(directory: Path) -> None:
         )
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, be it a link that leads to a disk which is not mounted."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return True
+
+
 def _create_missing(path: Path, make: Callable[[], bytes]) -> None:
     """Write a new file whole or not at all, readable by its owner only."""
-    if path.exists():
+    if _is_there(path):
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -143,11 +158,19 @@ def _create_missing(path: Path, make: Callable[[], bytes]) -> None:
             os.fsync(file.fileno())
         temporary.rename(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}): make room or choose another directory "
             "with --data-dir"
         ) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read ({error.strerror}): make it readable for the user who runs "
+        "this node, or choose another directory with --data-dir"
+    )
 
 
 def _read_secret(path: Path) -> bytes:
@@ -160,10 +183,7 @@ def _read_secret(path: Path) -> bytes:
             f"{path.parent} to start as a new node"
         ) from None
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): make it readable for the user who runs "
-            "this node, or choose another directory with --data-dir"
-        ) from None
+        raise _unreadable(path, error) from None
     if mode & 0o077:
         raise ConfigError(
             f"{path} is a secret that others can get at (mode {mode & 0o777:04o}): "
@@ -319,6 +339,11 @@ class Keys:
             return _SUITE.decrypt(sealed, X25519PrivateKey.from_private_bytes(private), info)
         except (InvalidTag, ValueError):
             return None
+
+
+def ephemeral() -> Keys:
+    """The keys of nobody: to check what others have signed."""
+    return Keys(Identity.generate(), MemoryPrekeys())
 
 
 # --- PeerIds as text ---------------------------------------------------------------------------

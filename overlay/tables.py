@@ -19,6 +19,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from overlay.errors import ConfigError
+from overlay.names import plain
 
 UNLIMITED = 2**63 - 1
 """An upper limit that is none to people: it is the format's."""
@@ -143,7 +144,7 @@ def assignment(text: str) -> tuple[str, str]:
     """Key and value of one ``--set KEY=VALUE``."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {text}: write it as KEY=VALUE")
+        raise ConfigError(f"--set {plain(text)}: write it as KEY=VALUE")
     return key.strip(), value.strip()
 
 
@@ -182,7 +183,7 @@ class Reader:
     def wrong(self, key: str, text: str) -> ConfigError:
         """The error to raise about a key."""
         option = self.overrides.get(key)
-        return ConfigError(f"{option[0] if option else self.where}: {key}: {text}")
+        return ConfigError(plain(f"{option[0] if option else self.where}: {key}: {text}"))
 
     def table(self, kind: type[Table], content: Any, prefix: str = "") -> Any:
         """One table; `prefix` is its dotted name with the dot."""

@@ -10,15 +10,18 @@ one seed. It is what `overlay sim` runs; pytest has it as the fixture ``world``.
 """
 
 import random
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
 
 from overlay import api
 from overlay.core.types import Address
+from overlay.errors import WrongArgument
 from overlay.identity import Identity
+from overlay.node import arguments
 from overlay.node.config import of_settings
 from overlay.node.library import sole
 from overlay.node.node import Dependencies, Node
@@ -37,6 +40,10 @@ SETTLE_TIMEOUT = 60.0
 """Seconds of trio's clock; far longer than any mesh takes (guess)."""
 PORT = 4000
 SEED = 1
+LATENCY_MAX = 60.0
+"""Seconds: beyond it nothing ever comes about."""
+NODES_MAX = 1_000
+"""Nodes made at once (guess): whole ones, with keys of their own."""
 
 
 class Mesh:
@@ -58,6 +65,12 @@ class Mesh:
         settings: Mapping[str, Any] | None = None,
     ) -> api.Node:
         """One more node: in the network of `join` (a node, or an invite link), or in its own."""
+        if name is not None:
+            arguments.text("name", name)
+        if settings is not None:
+            arguments.settings("settings", settings)
+        if join is not None and not isinstance(join, str):
+            self._address_of(join)
         self._made += 1
         config = of_settings({"name": name or f"n{self._made}", **(settings or {})})
         identity = Identity.generate()
@@ -84,6 +97,7 @@ class Mesh:
 
         Up to eight, everybody is linked to everybody; in a larger mesh, `settled` is what counts.
         """
+        arguments.whole("count", count, 0, NODES_MAX)
         made: list[api.Node] = []
         for _ in range(count):
             inviter = self._random.choice(made) if made else None
@@ -96,6 +110,8 @@ class Mesh:
 
         A small mesh is full once it has settled. trio.TooSlowError after 60 s of trio's clock.
         """
+        for node in nodes:
+            self._address_of(node)
         with trio.fail_after(SETTLE_TIMEOUT):
             while not self._is_settled(nodes):  # noqa: ASYNC110 (whatever changes, in any node)
                 await trio.sleep(0.05)
@@ -119,24 +135,32 @@ class Mesh:
 
     def cut(self, one: api.Node, other: api.Node) -> None:
         """Let nothing pass between these two."""
-        self._network.cut(self._addresses[one.peer_id], self._addresses[other.peer_id])
+        self._network.cut(self._address_of(one), self._address_of(other))
 
     def heal(self, one: api.Node, other: api.Node) -> None:
         """Undo `cut`: what waited arrives."""
-        self._network.heal(self._addresses[one.peer_id], self._addresses[other.peer_id])
+        self._network.heal(self._address_of(one), self._address_of(other))
 
     def unplug(self, node: api.Node) -> None:
         """Let nothing pass to or from this node."""
-        self._network.isolate(self._addresses[node.peer_id])
+        self._network.isolate(self._address_of(node))
 
     def replug(self, node: api.Node) -> None:
         """Undo `unplug`: what waited arrives."""
-        self._network.reconnect(self._addresses[node.peer_id])
+        self._network.reconnect(self._address_of(node))
 
     def crash(self, node: api.Node) -> None:
         """End a node without a goodbye; its peers notice by its silence."""
         self.unplug(node)
         self._living[node.peer_id].stop()
+
+    def _address_of(self, node: Any) -> Address:
+        """Where one of our nodes is; TypeError, or WrongArgument, if it is none."""
+        if not isinstance(node, Node):
+            raise TypeError(f"a node of this mesh is expected, not {type(node).__name__}")
+        if node.peer_id not in self._addresses:
+            raise WrongArgument(f"{node.name} is a node of another mesh")
+        return self._addresses[node.peer_id]
 
     def check(self) -> None:
         """AssertionError when a node has met a fault of overlay's own."""
@@ -145,13 +169,19 @@ class Mesh:
             assert status["internal_errors"] == 0, f"internal errors in {status['name']}"
 
 
-@asynccontextmanager
-async def open_mesh(*, seed: int = SEED, latency: float = LATENCY) -> AsyncIterator[Mesh]:
+def open_mesh(*, seed: int = SEED, latency: float = LATENCY) -> AbstractAsyncContextManager[Mesh]:
     """An empty mesh whose nodes end with the block; `latency` is in seconds, one way.
 
     `seed` decides what overlay chooses at random. Keys are real and so never the same, and trio
     itself takes no order for granted: two runs are alike, not equal.
     """
+    arguments.whole("seed", seed, -sys.maxsize, sys.maxsize)
+    arguments.fraction("latency", latency, 0.0, LATENCY_MAX)
+    return _opened(seed, latency)
+
+
+@asynccontextmanager
+async def _opened(seed: int, latency: float) -> AsyncIterator[Mesh]:
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:

@@ -14,6 +14,7 @@ EXCEPTIONS = {
     "tests/acceptance/test_m1.py": "one order, one file: what its user was promised, line by line",
     "tests/acceptance/test_m2.py": "one order, one file: what its user was promised, line by line",
     "tests/acceptance/test_m3.py": "one order, one file: what its user was promised, line by line",
+    "tests/acceptance/test_m8.py": "one order, one file: what its user was promised, line by line",
 }
 """Files that may pass 800 lines or 60 a function, each with the reason."""
 

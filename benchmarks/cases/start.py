@@ -13,6 +13,7 @@ from benchmarks.peer import ROOT, Peer
 NODE = "benchmarks.node"
 OVERLAY = (sys.executable, "-m", "overlay")
 JOIN = Measure("join-start", "`overlay join` from process start to first link", "s", Bar(1.5))
+WORDS = Measure("words", "`overlay --version` and `--help`, the slower of the two", "s", Bar(0.15))
 IMPORT = Measure("import", "`import overlay`", "s", Bar(0.4))
 _IMPORT = """
 from time import perf_counter
@@ -49,6 +50,16 @@ def join() -> dict[str, float]:
     return {JOIN.name: taken}
 
 
+def words() -> dict[str, float]:
+    """What every command costs before it does anything: the process, Python and all."""
+    slowest = 0.0
+    for word in ("--version", "--help"):
+        started = time.monotonic()
+        subprocess.run([*OVERLAY, word], cwd=ROOT, check=True, capture_output=True)
+        slowest = max(slowest, time.monotonic() - started)
+    return {WORDS.name: slowest}
+
+
 def import_package() -> dict[str, float]:
     """The import alone, in a fresh interpreter."""
     command = [sys.executable, "-c", _IMPORT]
@@ -58,5 +69,6 @@ def import_package() -> dict[str, float]:
 
 CASES = (
     Case("join", (JOIN,), join),
+    Case("words", (WORDS,), words),
     Case("import", (IMPORT,), import_package),
 )

@@ -14,6 +14,7 @@ from benchmarks.network import ADDRESS
 from benchmarks.peer import Peer
 from overlay.core.wire import invite
 from overlay.core.wire.documents import AddressEntry
+from overlay.identity import ephemeral
 
 NODE = "benchmarks.node"
 PROXY = "benchmarks.proxy"
@@ -74,14 +75,14 @@ def _lossy(*peer: str) -> Iterator[dict[str, Any]]:
 
 
 def _address_in(link: str) -> tuple[str, str]:
-    (member,) = invite.decode(link).members
+    (member,) = invite.decode(link, ephemeral()).members
     (at,) = [each for each in member.addresses if each.host == ADDRESS]
     return at.host, str(at.port)
 
 
 def _readdressed(link: str, port: int) -> str:
     """The invite of a node that is to be dialled at another address."""
-    body = invite.decode(link)
+    body = invite.decode(link, ephemeral())
     (member,) = body.members
     moved = msgspec.structs.replace(member, addresses=[AddressEntry(ADDRESS, port, proven=False)])
     return invite.encode(msgspec.structs.replace(body, members=[moved]))

@@ -1,6 +1,7 @@
 """All rows, in the order of the table: alone, or each case would import the others."""
 
 from benchmarks.cases import (
+    files,
     forwarding,
     links,
     messages,
@@ -18,6 +19,7 @@ CASES = (
     *messages.CASES,
     *start.CASES,
     *streams.CASES,
+    *files.CASES,
     *relaying.CASES,
     *publishing.CASES,
     *forwarding.CASES,

@@ -19,6 +19,7 @@ import trio
 
 from overlay.api import Message, Node
 from overlay.errors import CommandFailed
+from overlay.names import told
 
 HERE_INTERVAL = 15.0
 QUIET_AFTER = 40.0
@@ -29,7 +30,6 @@ GREETING_ROOM = 16
 """In larger rooms a newcomer waits for everybody's next ``here`` (guess)."""
 PRESENT_MAX = 1024
 """Beyond it nobody more is shown as present (guess)."""
-NAME_MAX = 64
 NOTICE_MAX = 1024
 """Bytes."""
 FAREWELL_TIMEOUT = 1.0
@@ -61,13 +61,13 @@ def decode(data: bytes) -> Notice | None:
     if len(data) > NOTICE_MAX:
         return None
     try:
-        told = json.loads(data)
+        said = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    match told:
+    match said:
         case {"chat": 1, "session": str(session), "here": bool(here)} if 0 < len(session) <= 32:
-            name, is_new = told.get("name"), told.get("new") is True
-            return Notice(session, here, name[:NAME_MAX] if isinstance(name, str) else "", is_new)
+            name, is_new = said.get("name"), said.get("new") is True
+            return Notice(session, here, told(name) if isinstance(name, str) else "", is_new)
         case _:
             return None
 

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import click
 
+from overlay.cli import prompt
 from overlay.cli.options import Word, asks_node, print_json
-from overlay.cli.tables import short
+from overlay.cli.waiting import Client, tell
 from overlay.errors import CommandFailed, Failure, OverlayError
-from overlay.node.client import Client, Stream
-from overlay.node.words import plain
+from overlay.names import plain, titled
+from overlay.node import client
 
-PROMPT = "> "
 ECHO_TIMEOUT = 3.0
 """Seconds for the last lines from a pipe to appear in the room before we leave it (guess)."""
 HELP = "say something, or: /who  who is here, /quit  leave (as Ctrl-C does)"
@@ -27,30 +27,33 @@ HELP = "say something, or: /who  who is here, /quit  leave (as Ctrl-C does)"
 def chat(data_dir: Path, as_json: bool, topic: str) -> None:
     """Chat with whoever is on TOPIC, which is `lobby` unless named.
 
-    Shows who comes and goes. Reads lines from standard input; those of a pipe are said one by one,
-    and their end leaves the chat. With --json, a line for all that happens. Ctrl-C leaves the chat,
-    not the node.
+    Shows who comes and goes. Reads lines from standard input, says them one by one, and leaves at
+    its end, once they are in the room. With --json, a line for all that happens. Ctrl-C leaves the
+    chat, not the node.
     """
-    node = Client(data_dir)
-    with node.stream(f"/chat?topic={quote(topic, safe='')}") as stream:
-        conversation = Conversation(node, topic, stream, as_json=as_json)
-        try:
-            conversation.run()
-        except KeyboardInterrupt:
-            conversation.check()
-        finally:
-            conversation.leave()
+    with Client(data_dir).stream(f"/chat?topic={quote(topic, safe='')}") as stream:
+        conversation = Conversation(client.Client(data_dir), topic, stream, as_json=as_json)
+        with conversation.lines:
+            try:
+                conversation.run()
+            except KeyboardInterrupt:
+                conversation.check()
+            finally:
+                conversation.leave()
 
 
 class Conversation:
     """Two threads: one prints what the room says, the main one reads what we say."""
 
-    def __init__(self, node: Client, topic: str, stream: Stream, *, as_json: bool) -> None:
+    def __init__(
+        self, node: client.Client, topic: str, stream: client.Stream, *, as_json: bool
+    ) -> None:
         self._node = node
         self._topic = topic
         self._stream = stream
         self._as_json = as_json
         self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+        self.lines = prompt.lines(is_terminal=self._is_terminal)
         self._me = ""
         self._present: dict[str, str] = {}
         self._echoes = threading.Semaphore(0)
@@ -61,15 +64,13 @@ class Conversation:
         self._thread = threading.Thread(target=self._listen, name="room", daemon=True)
 
     def run(self) -> None:
-        """Until the input ends or somebody interrupts; whoever says nothing goes on listening."""
+        """Until the input ends or somebody interrupts."""
         self._thread.start()
         self._entered.wait()
-        while (line := self._read()) is not None:
+        while (line := self.lines.read()) is not None:
             if line.strip() == "/quit":
                 return
             self._obey(line.strip())
-        if not self._is_terminal and not self._said:
-            threading.Event().wait()
         for _ in range(0 if self._is_terminal else self._said):
             self._echoes.acquire(timeout=ECHO_TIMEOUT)
 
@@ -86,32 +87,26 @@ class Conversation:
 
     # --- what we say ---------------------------------------------------------------------------
 
-    def _read(self) -> str | None:
-        if not self._is_terminal:
-            return sys.stdin.readline() or None
-        import readline  # noqa: F401 (gives `input` its line editing)
-
-        try:
-            return input(PROMPT)
-        except EOFError:
-            return None
-
     def _obey(self, line: str) -> None:
         """Say a line, or do what it commands."""
         if line == "/who":
-            names = [self._me, *(self._title(peer) for peer in self._present)]
-            self._print(f"* here: {', '.join(names)}")
+            me = f"{self._me} (this node)" if self._has_namesake() else self._me
+            names = [me, *(self._title(peer) for peer in self._present)]
+            self.lines.print(f"* here: {', '.join(names)}")
         elif line.startswith("/") and self._is_terminal:
-            self._print(f"* {HELP}")
+            self.lines.print(f"* {HELP}")
         elif line:
             self._node.post("/publish", {"topic": self._topic, "data": line})
             self._said += 1
+
+    def _has_namesake(self) -> bool:
+        return any(name == self._me for peer, name in self._present.items() if peer != self._id)
 
     # --- what the room says --------------------------------------------------------------------
 
     def _listen(self) -> None:
         try:
-            for row in self._stream.until(None):
+            for row in self._stream.until(None, self._on_silence):
                 self._show(row)
             self._ended = CommandFailed(
                 Failure.CLOSED, "the chat has ended: the node is leaving, or gone"
@@ -144,13 +139,19 @@ class Conversation:
                 print(f"in {where} as {who}; Ctrl-C leaves", file=sys.stderr, flush=True)
             case "here":
                 self._present[peer] = row["name"]
-                self._print(f"* {self._title(peer)} is here")
+                self.lines.print(f"* {self._title(peer)} is here")
             case "gone":
                 title = self._title(peer)
                 self._present.pop(peer, None)
-                self._print(f"* {title} {'left' if row['why'] == 'left' else 'went quiet'}")
+                self.lines.print(f"* {title} {'left' if row['why'] == 'left' else 'went quiet'}")
             case "said" if not (self._is_terminal and peer == self._id):
-                self._print(f"{self._title(peer, row['name'])}: {plain(row['text'])}")
+                self.lines.print(f"{self._title(peer, row['name'])}: {plain(row['text'])}")
+
+    def _on_silence(self, text: str) -> None:
+        if self._is_terminal:
+            self.lines.print(f"* {text}")
+        else:
+            tell(text)
 
     def _title(self, peer: str, name: str = "") -> str:
         """A name, and the beginning of the peer id where the name alone could be somebody else."""
@@ -159,14 +160,4 @@ class Conversation:
         is_ours = name == self._me and peer != self._id
         if name and name not in others and not is_ours:
             return name
-        return f"{name} ({short(peer)})" if name else short(peer)
-
-    def _print(self, line: str) -> None:
-        if not self._is_terminal:
-            print(line, flush=True)
-            return
-        import readline
-
-        typed = readline.get_line_buffer()
-        sys.stdout.write(f"\r\x1b[K{line}\n{PROMPT}{typed}")
-        sys.stdout.flush()
+        return titled(peer, name)

@@ -8,9 +8,9 @@ import click
 
 from overlay.cli import tables
 from overlay.cli.options import asks_node, json_option, print_json, read_link
+from overlay.cli.waiting import Client
 from overlay.errors import InviteError, UsageError
-from overlay.node.client import Client
-from overlay.node.words import plain
+from overlay.names import plain
 
 
 def duration(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
@@ -42,7 +42,10 @@ def invite(
     members: int | None,
     qr: bool,
 ) -> None:
-    """Make an invite link; anyone who has it can join until it expires, so keep it secret."""
+    """Make an invite link.
+
+    Anyone who has it can join until it expires, so keep it secret.
+    """
     if context.invoked_subcommand is not None:
         return
     made = Client(data_dir).post("/invite", {"expires": expires, "members": members})
@@ -82,10 +85,11 @@ def show(link: str, as_json: bool, sdp: bool) -> None:
 def read_invite(link: str, wall: float) -> Any:
     """The invite in a link; InviteError: unreadable, forged, or expired at `wall`."""
     from overlay.core.wire import invite as invites
-    from overlay.identity import Identity, Keys, MemoryPrekeys
+    from overlay.identity import ephemeral
 
-    body = invites.decode(link)
-    invites.check(body, wall, Keys(Identity.generate(), MemoryPrekeys()))
+    keys = ephemeral()
+    body = invites.decode(link, keys)
+    invites.check(body, wall, keys)
     return body
 
 
@@ -104,7 +108,8 @@ def explanation(told: Any) -> dict[str, Any]:
         "expired": told.expired,
         "members": [
             {
-                "peer_id": peer_id_text(member.peer),
+                "peer_id": peer_id_text(member.peer) if member.peer else None,
+                "fingerprint": member.fingerprint.hex(),
                 "addresses": [
                     {"address": str(address), "proven": proven}
                     for address, proven in member.addresses
@@ -123,7 +128,8 @@ def print_explanation(told: dict[str, Any]) -> None:
     word = "expired" if told["expired"] else "expires"
     print(f"{word}  {tables.moment(told['expires_at'])}")
     for member in told["members"]:
-        print(f"member   {member['peer_id']}")
+        certificate = f"(the node with the certificate {member['fingerprint'][:16]}…)"
+        print(f"member   {member['peer_id'] or certificate}")
         for address in member["addresses"]:
             print(f"         {address['address']} ({'proven' if address['proven'] else 'claimed'})")
 

@@ -20,11 +20,24 @@ MAX_STDIN = 4 << 20
 """Bytes read from standard input for ``-`` (guess); more than a message or a link may have."""
 
 
+class Location(click.Path):
+    """The path of a file or directory, by its name."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty one: it would be the current directory, which nobody has named."""
+        if value == "":
+            self.fail("is empty: name one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def data_dir_option(command: Command) -> Command:
     """``--data-dir``: which of several nodes of this machine is meant."""
     return click.option(
         "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=Location(file_okay=False),
         default=default_path,
         show_default="the user's data directory",
         envvar="OVERLAY_DATA_DIR",
@@ -93,7 +106,11 @@ def read_link(value: str) -> str:
     """An invite link from the command line, or from standard input for ``-``."""
     if value != "-":
         return value
+    from overlay.core.wire import invite
+    from overlay.core.wire.armour import text_of
+
     if sys.stdin.isatty():
-        print("Paste the invite link:", file=sys.stderr)
-        return sys.stdin.readline(MAX_STDIN)
-    return read_argument("-").decode(errors="replace")
+        from overlay.cli.pasting import paste
+
+        return paste("the invite link", invite.is_whole)
+    return text_of(read_argument("-"))

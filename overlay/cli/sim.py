@@ -3,6 +3,7 @@
 The simulator is imported by the commands that run it and by no other.
 """
 
+import contextlib
 import resource
 import shlex
 import sys
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from overlay.cli.options import json_option, print_json
-from overlay.cli.reports import console, make_directory, table, write_pages
+from overlay.cli.options import Location, json_option, print_json
+from overlay.cli.reports import console, make_directory, shows_progress, table, write_pages, writing
 from overlay.cli.sweep import sweep
 from overlay.errors import CommandFailed, Failure, UsageError
 
@@ -45,7 +46,10 @@ sim.add_command(sweep)
 @sim.command("list")
 @json_option
 def list_scenarios(as_json: bool) -> None:
-    """Show the scenarios that come with overlay: name, size, what it is about, who published it."""
+    """List the scenarios that come with overlay.
+
+    Of each: its name and size, what it is about, and who published it.
+    """
     from overlay.sim.scenario.reading import load, scenarios
 
     for name, path in scenarios().items():
@@ -72,14 +76,14 @@ def list_scenarios(as_json: bool) -> None:
 )
 @click.option(
     "--trace",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Location(dir_okay=False),
     metavar="FILE",
     help="Write what happens as JSON lines.",
 )
 @click.option(
     "--report",
     "pages",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Location(file_okay=False),
     metavar="DIR",
     help="Write plots and one HTML page that shows all of it.",
 )
@@ -127,7 +131,7 @@ def run(
 
 
 @sim.command()
-@click.argument("trace", type=click.Path(path_type=Path, dir_okay=False), metavar="TRACE")
+@click.argument("trace", type=Location(dir_okay=False), metavar="TRACE")
 @json_option
 def replay(trace: Path, as_json: bool) -> None:
     """Run what a trace describes again, and compare every line.
@@ -200,9 +204,23 @@ def _trace_file(path: Path | None, name: str, scenario: "Scenario") -> Iterator[
     from overlay.sim.scenario.tracing import header
     from overlay.version import __version__
 
-    with _writable(path) as file:
-        file.write(header(name, scenario, __version__))
-        yield lambda line: _discard(file.write(line))
+    where = f"--trace {path}"
+
+    def write(line: bytes) -> None:
+        with writing(where):
+            file.write(line)
+
+    file = _writable(path)
+    try:
+        write(header(name, scenario, __version__))
+        yield write
+    except CommandFailed:
+        with contextlib.suppress(OSError):  # closing it says once more that the disk is full
+            file.close()
+        raise
+    finally:
+        with writing(where):
+            file.close()
 
 
 def _timeline(pages: Path | None, scenario: "Scenario") -> "Timeline | None":
@@ -232,10 +250,6 @@ def _write_report(directory: Path, report: "Report", timeline: "Timeline", comma
     write_pages(directory, pictures, page.of_run(report, pictures, command))
 
 
-def _discard(_: int) -> None:
-    """The number of bytes written is of no interest."""
-
-
 def _writable(path: Path) -> BinaryIO:
     try:
         return path.open("wb")
@@ -246,13 +260,12 @@ def _writable(path: Path) -> BinaryIO:
 @contextmanager
 def _progress(scenario: "Scenario", as_json: bool) -> Iterator[Callable[[float], None] | None]:
     """A bar, on a terminal."""
-    if as_json or not sys.stderr.isatty():
+    if not shows_progress(as_json=as_json):
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{scenario.nodes} nodes", total=scenario.duration)
         yield lambda now: bar.update(task, completed=now)
 
@@ -266,6 +279,7 @@ def peak_rss() -> int:
 def _print_report(report: "Report") -> None:
     """A table for people."""
     from overlay.sim.report.report import shown, shown_band
+    from overlay.sim.scenario import units
 
     answer = report.as_json()
     words: Mapping[bool | None, str] = {True: "ok", False: "missed", None: ""}
@@ -273,6 +287,7 @@ def _print_report(report: "Report") -> None:
         (
             name,
             shown(verdict.value),
+            units.of_measure(name),
             shown_band(verdict.band) if verdict.band is not None else "",
             words[verdict.ok],
         )
@@ -280,7 +295,9 @@ def _print_report(report: "Report") -> None:
     ]
     out = console()
     out.print(_summary(answer))
-    table(("measure", "value", "band", ""), rows)
+    head = ("measure", "value", "unit", "band", "")
+    with_bands = any(band for *_, band, _ in rows)
+    table(head if with_bands else head[:3], rows if with_bands else [row[:3] for row in rows])
     out.print(f"trace hash {answer['trace_hash']}")
 
 

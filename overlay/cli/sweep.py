@@ -1,6 +1,5 @@
 """`overlay sim sweep`: a scenario with many values and seeds, on all cores or a cluster."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from overlay.cli.options import json_option, print_json
-from overlay.cli.reports import make_directory, table, write_pages
+from overlay import signals
+from overlay.cli.options import Location, json_option, print_json
+from overlay.cli.reports import console, make_directory, shows_progress, table, write_pages, writing
 from overlay.errors import CommandFailed, Failure
 from overlay.version import __version__
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from overlay.sim.sweep.sweep import Sweep
 
 FAILURES_SHOWN = 3
+ENDING_TIMEOUT = 20.0
+"""Seconds that the workers of an interrupted sweep have to end (guess)."""
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml")
+@click.argument("file", type=Location(dir_okay=False), metavar="FILE.toml")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Location(file_okay=False),
     metavar="DIR",
     help="Where everything goes: by default a directory named like the file.",
 )
@@ -56,7 +58,10 @@ def sweep(
     plots.require()
     directory = output or Path(file.stem)
     make_directory("--output", directory)
-    with Results(directory / "cells.jsonl", fresh=fresh) as results:
+    with (
+        signals.interrupting(ENDING_TIMEOUT),
+        Results(directory / "cells.jsonl", fresh=fresh) as results,
+    ):
         kept = len(results.of(cell.key for cell in planned.cells))
         failures = _compute(planned, results, scheduler, workers, as_json)
         _tell(planned, results, directory, failures, kept, as_json)
@@ -81,7 +86,8 @@ def _compute(
                     if isinstance(came, str):
                         failures.append(f"{_named(cell.axes, cell.scenario.seed)}: {came}")
                     else:
-                        results.add(cell.key, {"set": dict(cell.axes), **came})
+                        with writing(f"--output {results.path}"):
+                            results.add(cell.key, {"set": dict(cell.axes), **came})
                     advance()
         except KeyboardInterrupt:
             count = len(results.of(cell.key for cell in planned.cells))
@@ -105,14 +111,13 @@ def version() -> str:
 @contextmanager
 def _progress(total: int, done: int, as_json: bool) -> Iterator[Callable[[], None]]:
     """A bar, on a terminal."""
-    if as_json or not sys.stderr.isatty():
+    if not shows_progress(as_json=as_json):
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("runs", total=total, completed=done)
         yield lambda: bar.advance(task)
 
@@ -134,7 +139,8 @@ def _tell(
         if cell.key in found and found[cell.key]["failure"]
     ]
     points = summary.points(planned, found)
-    (directory / "table.csv").write_text(summary.as_csv(planned, found), encoding="utf-8")
+    with writing(f"--output {directory / 'table.csv'}"):
+        (directory / "table.csv").write_text(summary.as_csv(planned, found), encoding="utf-8")
     drawn = summary.pictures(planned, found)
     problems = [*failures, *wrong]
     write_pages(directory, drawn, summary.html(planned, points, drawn, problems))

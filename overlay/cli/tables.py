@@ -3,20 +3,24 @@
 A peer chooses its own name, so whatever came from the mesh is printed without control characters.
 """
 
-import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from overlay.cli.reports import table
-from overlay.node.words import plain
+from overlay.names import plain, short_id
+from overlay.node import terminal
 
+Titled = Callable[[str], str]
+"""How a peer is called, by its id."""
 NUMBERS = ("rtt", "age", "in", "out")
+GAP = 2
+"""Spaces between two columns."""
 ELSEWHERE = "another node runs with this identity (a copied data directory): stop one of the two"
-SHORT_ID = 16
-"""Characters of a peer id that tell peers apart at a glance; all begin with 12D3KooW."""
+BELOW_CODE = 3
+"""Lines below a code that have to fit on the screen with it: what follows, and the cursor's."""
 
 
 def print_status(status: dict[str, Any]) -> None:
@@ -24,10 +28,11 @@ def print_status(status: dict[str, Any]) -> None:
     signalling = ", ".join(f"{count} {what}" for what, count in status["signalling"].items())
     rows = {
         "peer id": status["peer_id"],
+        "short id": short_id(status["peer_id"]),
         "name": plain(status["name"]),
         "network": plain(status["network"]),
         "listening on": listening(status["listen"]),
-        "links": str(status["links"]),
+        "links": links(status),
         # A node of an older version says neither.
         **({"recalling": status["recalling"]} if status.get("recalling") else {}),
         **({"elsewhere": ELSEWHERE} if status.get("identity_elsewhere") else {}),
@@ -39,6 +44,14 @@ def print_status(status: dict[str, Any]) -> None:
     }
     for what, value in rows.items():
         print(f"{what:>12}  {value}")
+
+
+def links(status: dict[str, Any]) -> str:
+    """How many there are, and how many of them are in doubt, or dead to all appearances."""
+    suspect, silent = status.get("suspect"), status.get("silent")  # an older version says neither
+    doubts = [f"{suspect} of them suspect"] if suspect else []
+    doubts += [f"{silent} more silent"] if silent else []
+    return ", ".join([str(status["links"]), *doubts])
 
 
 def listening(addresses: list[str]) -> str:
@@ -58,28 +71,75 @@ def listening(addresses: list[str]) -> str:
             return text
 
 
-def print_peers(peers: list[dict[str, Any]]) -> None:
-    """A row for each link."""
-    if not peers:
+ALWAYS = ("name", "peer id", "state", "path", "negotiated", "rtt")
+"""Columns of the peers that are there in any width, and never cut."""
+FURTHER = ("remote", "age", "relay", "via", "hops", "dir", "in", "out")
+"""Those that follow, one by one, as far as there is room."""
+THIS_NODE = "this node"
+
+
+def print_peers(answer: dict[str, Any], *, everybody: bool, wide: bool) -> None:
+    """A row for each link; the node's own as well where a peer has the same name."""
+    rows = [_cells(peer) for peer in answer["peers"] if everybody or peer["state"] != "known"]
+    own = answer.get("self", {"name": ""})  # a node of an older version does not say it
+    if any(row["name"] == plain(own["name"]) != "" for row in rows):
+        rows.insert(0, {**_named(own), "state": THIS_NODE})
+    if not rows:
         print("no links")
         return
-    head = ("name", "peer id", "dir", "negotiated", "via", "hops", "path", "remote", *NUMBERS)
-    table(head, map(_cells, peers), NUMBERS)
+    columns = room() if not wide else None
+    head, width = _columns(rows, columns)
+    body = ([row.get(column, "") for column in head] for row in rows)
+    table(head, body, NUMBERS, least=width)
 
 
-def _cells(peer: dict[str, Any]) -> Iterator[str]:
-    yield plain(peer["name"])
-    yield short(peer["peer_id"])
+def room() -> int | None:
+    """The columns of the terminal; None where something else reads, which has room for all."""
+    import shutil
+
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def _columns(rows: list[dict[str, str]], room: int | None) -> tuple[list[str], int]:
+    """The columns that have room, and how wide they are together."""
+    from rich.cells import cell_len
+
+    head, total = [], -GAP
+    for column in (*ALWAYS, *FURTHER):
+        cells = [row.get(column, "") for row in rows]
+        width = GAP + max(map(cell_len, [column, *cells]))
+        if column in FURTHER and not any(cells):
+            continue
+        if column in FURTHER and room is not None and total + width > room:
+            break
+        head.append(column)
+        total += width
+    return head, total
+
+
+def _named(peer: dict[str, Any]) -> dict[str, str]:
+    return {"name": plain(peer["name"]) or "-", "peer id": short_id(peer["peer_id"])}
+
+
+def _cells(peer: dict[str, Any]) -> dict[str, str]:
     if peer["direction"] is None:
-        yield "no link"
-        return
-    yield from (peer["direction"], peer["negotiated"], short(peer["via"] or ""), str(peer["hops"]))
-    relay = peer.get("relay")  # a node of an older version does not say it
-    yield f"{peer['path']} via {short(relay)}" if relay else peer["path"]
-    yield peer["remote"]
-    yield "" if peer["rtt"] is None else f"{1000 * peer['rtt']:.1f} ms"
-    yield span(max(0.0, time.time() - peer["since"]))
-    yield from (size(peer["bytes_in"]), size(peer["bytes_out"]))
+        return {**_named(peer), "state": "no link"}
+    rtt = peer["rtt"]
+    return {
+        **_named(peer),
+        "state": peer["state"],
+        "path": peer["path"],
+        "negotiated": peer["negotiated"],
+        "rtt": "-" if rtt is None else f"{1000 * rtt:.1f} ms",
+        "remote": peer["remote"],
+        "age": span(max(0.0, time.time() - peer["since"])),
+        "relay": short_id(peer.get("relay") or ""),  # a node of an older version does not say it
+        "via": short_id(peer["via"] or ""),
+        "hops": str(peer["hops"]),
+        "dir": peer["direction"],
+        "in": size(peer["bytes_in"]),
+        "out": size(peer["bytes_out"]),
+    }
 
 
 def print_descriptions(answer: dict[str, Any]) -> None:
@@ -87,17 +147,17 @@ def print_descriptions(answer: dict[str, Any]) -> None:
     print(f"# ours\n{answer['local']}\n# theirs, {answer['peer_id']}\n{answer['remote']}", end="")
 
 
-def print_connected(peer: dict[str, Any]) -> None:
+def print_connected(peer: dict[str, Any], titled: Titled = short_id) -> None:
     """One line on a link."""
-    via = f" via {peer['via']}, {peer['hops']} hops" if peer["via"] else ""
-    print(f"linked to {peer['peer_id']} at {peer['remote']} ({peer['negotiated']}{via})")
+    via = f" via {titled(peer['via'])}, {peer['hops']} hops" if peer["via"] else ""
+    print(f"linked to {titled(peer['peer_id'])} at {peer['remote']} ({peer['negotiated']}{via})")
 
 
-def print_ping(answer: dict[str, Any]) -> None:
+def print_ping(answer: dict[str, Any], titled: Titled = short_id) -> None:
     """One line on a round trip and its path."""
     path, relay = answer.get("path"), answer.get("relay")
-    how = f" ({path} via {relay})" if relay else f" ({path})" if path else ""
-    print(f"{answer['peer_id']}: {1000 * answer['rtt']:.1f} ms{how}")
+    how = f" ({path} via {titled(relay)})" if relay else f" ({path})" if path else ""
+    print(f"{titled(answer['peer_id'])}: {1000 * answer['rtt']:.1f} ms{how}", flush=True)
 
 
 MAPPING = {
@@ -147,7 +207,7 @@ def print_doctor(answer: dict[str, Any]) -> None:
         _print_wrapped(f"{what:>11}  ", value)
     for index, each in enumerate(answer["observers"]):
         title = "seen at" if index == 0 else ""
-        print(f"{title:>11}  {each['mapped']} by {short(each['peer_id'])}")
+        print(f"{title:>11}  {each['mapped']} by {short_id(each['peer_id'])}")
     print("\nWhat to do")
     for line in answer["advice"] or ["nothing: all is well"]:
         _print_wrapped("  - ", line)
@@ -169,7 +229,11 @@ def print_doctor_of(peer: str, answer: dict[str, Any]) -> None:
     path, relay, rungs = answer["path"], answer["relay"], answer["rungs"]
     over = "cannot be reached now" if path is None else f"is reached directly ({path})"
     if path == "relayed":
-        over = f"is reached through the relay {relay}" if relay else "is reached through a relay"
+        over = (
+            f"is reached through the relay {short_id(relay)}"
+            if relay
+            else "is reached through a relay"
+        )
     _print_wrapped("", f"{plain(peer)} {over}.")
     print("\nWhat was tried, the latest last" if rungs else "\nNothing has been tried lately.")
     for rung in rungs:
@@ -181,20 +245,15 @@ def print_doctor_of(peer: str, answer: dict[str, Any]) -> None:
 def print_trace(answer: dict[str, Any]) -> None:
     """A line for each peer on the way, and how long it is."""
     for number, hop in enumerate(answer["hops"], 1):
-        print(f"{number:>2}  {hop}")
+        print(f"{number:>2}  {short_id(hop)}")
     print(f"there and back in {1000 * answer['rtt']:.1f} ms")
 
 
-def print_message(message: dict[str, Any]) -> None:
+def print_message(message: dict[str, Any], titled: Titled = short_id) -> None:
     """One line on a published message."""
     data = message.get("data")
     text = f"(base64) {message['data_b64']}" if data is None else plain(data)
-    print(f"{short(message['from'])}: {text}", flush=True)
-
-
-def short(peer_id: str) -> str:
-    """Enough of a peer id to recognise it by, and to pass to a command."""
-    return peer_id[:SHORT_ID]
+    print(f"{titled(message['from'])}: {text}", flush=True)
 
 
 def span(seconds: float) -> str:
@@ -220,19 +279,22 @@ def size(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def qr_code(link: str, columns: int | None = None) -> str:
-    """The link as a code to scan, in half-height blocks; or a line saying that it has no room."""
+def qr_code(link: str) -> str:
+    """The link as a code to scan, in half-height blocks; or a line saying why there is none."""
     import io
 
     import segno
 
     out = io.StringIO()
-    code = segno.make(link, error="l", micro=False)
-    if columns is None:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 16
-    if code.symbol_size(border=2)[0] > columns:
-        return "(the terminal is too narrow for a QR code)\n"
+    code = segno.make(link.upper(), error="l", micro=False)  # the alphanumeric mode is smaller
     code.terminal(out, border=2, compact=True)
+    columns, lines = code.symbol_size(border=2)[0], out.getvalue().count("\n") + BELOW_CODE
+    has = terminal.size()
+    if terminal.is_shown() and (columns > has[0] or lines > has[1]):
+        return (
+            f"Its QR code needs {columns} columns and {lines} lines; "
+            f"this terminal has {has[0]} and {has[1]}.\n"
+        )
     try:
         out.getvalue().encode(sys.stdout.encoding)
     except UnicodeEncodeError:

@@ -5,7 +5,7 @@ from typing import Any
 
 from overlay.core.events import Effect, Report
 from overlay.core.timers import Agenda
-from overlay.core.types import Crypto, PeerId, Random
+from overlay.core.types import Address, Crypto, PeerId, Random
 from overlay.core.wire.messages import WIRE_MIN, WIRE_VERSION
 
 
@@ -72,6 +72,8 @@ class Settings:
     """Whether links are got off relays by foretelling ports (``nat.prediction``)."""
     birthday: bool = True
     """The same by many sockets and many probes (``nat.birthday``), if there can be so many."""
+    stun: Address | None = None
+    """A STUN server that may be asked where it sees us, for first contacts (``nat.stun``)."""
     relay_only: bool = False
     """Whether others learn no address of this host, and reach it over circuits alone
     (``links.relay_only``; decision 0038)."""

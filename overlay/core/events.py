@@ -21,6 +21,7 @@ from overlay.core.types import (
     RequestId,
     Technique,
 )
+from overlay.core.wire.by_hand import Answer as CarriedAnswer
 from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import GossipPart, Message
 
@@ -208,6 +209,35 @@ class MakeInvite(msgspec.Struct, frozen=True, gc=False):
     uses: int = 0
 
 
+class MakeOffer(msgspec.Struct, frozen=True, gc=False):
+    """Make an offer for people to carry (`overlay.core.wire.by_hand`), and be there to be met.
+
+    Resolves to an `InviteBody` that names this node alone.
+    """
+
+    request: RequestId
+    expires_in: float
+
+
+class AnswerOffer(msgspec.Struct, frozen=True, gc=False):
+    """Answer an offer that has been carried here; resolves to the answer's payload, bytes.
+
+    Paths to the offerer are looked for until the offer expires.
+    """
+
+    request: RequestId
+    offer: InviteBody
+
+
+class AcceptAnswer(msgspec.Struct, frozen=True, gc=False):
+    """Meet the author of an answer to an offer of ours; resolves to its peer id."""
+
+    request: RequestId
+    answer: CarriedAnswer
+    timeout: float
+    """Seconds after which the command is turned down; trying goes on until the offer expires."""
+
+
 class Connect(msgspec.Struct, frozen=True, gc=False):
     """Open a link to a peer, by dialling it or by an offer through the mesh; resolves to None."""
 
@@ -261,7 +291,19 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     request: RequestId
 
 
-Command = Join | Recall | MakeInvite | Connect | PingPeer | TracePeer | Examine | Publish | Leave
+ByHandCommand = MakeOffer | AnswerOffer | AcceptAnswer
+Command = (
+    Join
+    | Recall
+    | MakeInvite
+    | ByHandCommand
+    | Connect
+    | PingPeer
+    | TracePeer
+    | Examine
+    | Publish
+    | Leave
+)
 """What users and programs ask for."""
 
 Event = (

@@ -7,10 +7,13 @@ package above is decided here, and only here.
 from typing import assert_never, cast
 
 from overlay.core.addresses import is_circuit, is_private
+from overlay.core.admission.by_hand import ByHand
 from overlay.core.admission.invites import Inviting
 from overlay.core.connect.connect import Connecting
 from overlay.core.context import Context, Settings
 from overlay.core.events import (
+    AcceptAnswer,
+    AnswerOffer,
     CircuitCarried,
     ClockSet,
     Command,
@@ -29,6 +32,7 @@ from overlay.core.events import (
     LinkSuspect,
     Listening,
     MakeInvite,
+    MakeOffer,
     Malformed,
     Mapped,
     PathMoved,
@@ -148,6 +152,7 @@ class Overlay(Snapshots):
         )
         self._witness = Witness(self._seen_at)
         self._inviting = Inviting(context, self._links, self._connecting, book, self._reflexive)
+        self._by_hand = ByHand(context, self._links, self._reflexive)
         # Peers whom a command asked to be linked to: their links stay.
         self._kept: dict[PeerId, None] = {}
         self._neighbour_facts: list[NeighbourFact] = []
@@ -168,6 +173,8 @@ class Overlay(Snapshots):
             case Wakeup():
                 pass  # The due timers above were the point.
             case PortOpened() | PortHeard() | Seen():
+                if isinstance(event, Seen):
+                    self._by_hand.on_seen(event, now)
                 self._renew_if(self._nat.on_port(event, now), now)
                 self._connecting.on_nat(now)
             case Foretold() | PunchOver():
@@ -308,6 +315,8 @@ class Overlay(Snapshots):
         peer = self._links.on_liveness(event)
         if peer is None:
             return
+        silent = isinstance(event, LinkSilent)
+        self._renew_if(self._reflexive.on_liveness(peer, silent=silent), now)
         if not isinstance(event, LinkAlive):
             self._gossip.tree.on_loss(peer, now)
         if isinstance(event, LinkSilent):
@@ -357,6 +366,7 @@ class Overlay(Snapshots):
                     self._context.emit(Transmit(link.id, m.Records([record])))
                 case AttemptFailed(link_id, code, text):
                     self._inviting.on_attempt_failed(link_id, code, text, now)
+                    self._by_hand.on_attempt_failed(link_id, code, text, now)
                     stuck = self._connecting.on_attempt_failed(link_id, code, text, now)
                     self._on_stuck(stuck, now)
                 case _:
@@ -373,6 +383,7 @@ class Overlay(Snapshots):
         self._routing.on_round_trip(peer, link.rtt)
         self._connecting.on_up(peer, link.id, now)
         self._inviting.on_up(link.id, peer)
+        self._by_hand.on_up(link.id, peer)
         self._add_record(fact.record, peer, now)
         self._on_mapped(link, now)
         data = self._book.bytes_of(peer)
@@ -387,7 +398,7 @@ class Overlay(Snapshots):
         if isinstance(fact, PeerMoved) and fact.restarted:
             # As if it had gone: the new process has us in no view, and counts on no link to us.
             self._on_neighbours(around.on_unlinked(peer, GoodbyeCode.ELSEWHERE, now), now)
-        join = ours and link.negotiated is Negotiated.INVITE
+        join = ours and link.negotiated in (Negotiated.INVITE, Negotiated.MANUAL)
         facts = around.on_linked(peer, link.id, ours=ours, join=join, now=now)
         if peer in self._kept:
             facts += around.keep(peer, now)
@@ -678,11 +689,15 @@ class Overlay(Snapshots):
     def _on_command(self, command: Command, now: float) -> None:
         match command:
             case Join():
-                members = command.invite.members
-                self._connecting.on_met([PeerId(member.peer_id) for member in members])
+                for member in command.invite.members:
+                    self._connecting.on_met((member.peer_id or member.fingerprint,))
                 self._inviting.join(command, now)
             case MakeInvite():
                 self._inviting.make(command, now)
+            case MakeOffer() | AnswerOffer():
+                self._by_hand.begin(command, now)
+            case AcceptAnswer():
+                self._by_hand.accept(command, now)
             case Connect():
                 self._on_connect(command, now)
             case PingPeer():
@@ -755,6 +770,7 @@ class Overlay(Snapshots):
         self._gossip.on_time(now)
         self._tracing.on_time(now)
         self._inviting.on_time(now)
+        self._by_hand.on_time(now)
         self._on_circuits(self._relaying.on_time(now), now)
         self._elsewhere.on_time(now)
         if self._nat.on_time(now):

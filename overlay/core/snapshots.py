@@ -18,6 +18,7 @@ from overlay.core.routing.requests import Counters
 from overlay.core.routing.routing import Routing
 from overlay.core.types import Address, LinkFacts, LinkId, Negotiated, PeerId
 from overlay.core.wire.documents import AddressEntry, Record
+from overlay.names import told
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def view_of(
     """The view of a neighbour's link."""
     return PeerView(
         peer=peer,
-        name=record.name if record else "",
+        name=told(record.name) if record else "",
         link=link.id,
         direction="in" if link.inbound else "out",
         negotiated=link.negotiated,

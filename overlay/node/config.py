@@ -6,24 +6,31 @@ a `ConfigError` of one line that names where it stood, the key, and what is allo
 structs below are the only place where a key, its default, its limits and its meaning are written.
 """
 
+import difflib
 import ipaddress
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from overlay import tables
+from overlay import names, tables
 from overlay.core.addresses import is_loopback, needs_zone
 from overlay.core.types import Address
 from overlay.errors import ConfigError
+from overlay.names import plain
 from overlay.tables import Key, Reader, Table, Unfit
 
 ENVIRONMENT = "OVERLAY_"
 RESERVED = frozenset({"OVERLAY_CONFIG", "OVERLAY_DATA_DIR"})
 """Variables that stand for command-line options and are no keys."""
+SERVICE = re.compile(
+    r"OVERLAY(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes tells its containers of a service whose name begins with `overlay`."""
 WILDCARD = "*"
 """The host part of ``listen`` that means: all addresses of both families."""
 
@@ -99,14 +106,24 @@ def _check_advertise(texts: list[str]) -> None:
         parse_advertised(text)
 
 
+def _check_stun(text: str) -> None:
+    if text:
+        parse_advertised(text)
+
+
 def _check_guests(text: str) -> None:
     if not 1.0 <= parse_duration(text) <= 600.0:
         raise ValueError(text)
 
 
-def _check_printable(text: str) -> None:
-    if not text.isprintable():
-        raise ValueError(text)
+def _check_name(text: str) -> None:
+    if why := names.complaint(text):
+        raise Unfit(why)
+
+
+def _check_own_name(text: str) -> None:
+    if text:
+        _check_name(text)
 
 
 # --- the keys ----------------------------------------------------------------------------------
@@ -118,11 +135,13 @@ class NetworkSection(Table, frozen=True, kw_only=True):
     name: Annotated[
         str,
         Meta(
-            min_length=1,
-            max_length=64,
             description="What people call the network that a first `overlay up` creates. "
             "A node that joins takes the name from its invite.",
-            extra={"source": "guess", "check": _check_printable},
+            extra={
+                "allowed": "a name of 1 to 64 characters that can be seen",
+                "check": _check_name,
+                "source": "guess",
+            },
         ),
     ] = "mesh"
 
@@ -261,6 +280,19 @@ def _check_low_ttl(value: int) -> None:
 class NatSection(Table, frozen=True, kw_only=True):
     """What this node does about NATs, its own and its neighbours'."""
 
+    stun: Annotated[
+        str,
+        Meta(
+            description="A STUN server that may tell this node where it sees it: asked only by "
+            "`overlay offer` and `overlay answer`, until the offer expires. Empty: nobody is.",
+            extra={
+                "allowed": '"IP:PORT" or "[IPv6]:PORT", or nothing for none',
+                "check": _check_stun,
+                "source": "guess",
+            },
+        ),
+    ] = ""
+
     low_ttl: Annotated[
         int,
         Meta(
@@ -362,10 +394,14 @@ class Config(Table, frozen=True, kw_only=True):
     name: Annotated[
         str,
         Meta(
-            max_length=64,
             description="What other members see beside this node's peer id; commands accept it in "
-            "place of the id. Empty: this machine's host name.",
-            extra={"source": "guess", "check": _check_printable},
+            "place of the id. Empty: the last one that this data directory was given, or else this "
+            "machine's host name.",
+            extra={
+                "allowed": "a name of at most 64 characters that can be seen",
+                "check": _check_own_name,
+                "source": "guess",
+            },
         ),
     ] = ""
     listen: Annotated[
@@ -411,6 +447,11 @@ def advertised_addresses(config: Config) -> tuple[Address, ...]:
     return tuple(map(parse_advertised, config.advertise))
 
 
+def stun_server(config: Config) -> Address | None:
+    """Whom the user lets us ask where we are."""
+    return parse_advertised(config.nat.stun) if config.nat.stun else None
+
+
 # --- the sources -------------------------------------------------------------------------------
 
 
@@ -428,21 +469,33 @@ def variable(name: str) -> str:
     return ENVIRONMENT + name.replace(".", "_").upper()
 
 
+def users_own() -> Path | None:
+    """The file of settings that needs no option, where there is one."""
+    import platformdirs
+
+    path = Path(platformdirs.user_config_dir("overlay", appauthor=False)) / "config.toml"
+    return path if path.is_absolute() and os.path.lexists(path) else None
+
+
 def load(
     path: Path | None,
     environ: Mapping[str, str],
     assignments: Iterable[str] = (),
     flags: Mapping[str, tuple[str, str]] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Config:
     """The configuration from all its sources; ConfigError says in one line what is wrong.
 
-    `assignments` are the ``--set`` options; `flags` maps a key to (option, text).
+    `assignments` are the ``--set`` options; `flags` maps a key to (option, text). `warn` takes a
+    line about variables of `environ` that look like ours and mean nothing to us.
     """
     config = Config()
     if path:
         config = Reader(str(path), names=keys()).table(Config, tables.content_of(path))
     assigned = [("--set", *tables.assignment(text)) for text in assignments]
     flagged = [(option, key, text) for key, (option, text) in (flags or {}).items()]
+    if strange := _strangers(environ):
+        warn(strange)
     return _with(config, [*_from_environment(environ), *assigned, *flagged])
 
 
@@ -489,13 +542,33 @@ def _replaced(table: Any, name: str, value: Any) -> Any:
     return msgspec.structs.replace(table, **{first: inner})
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
     variables = {variable(name): name for name in keys()}
-    for name, value in sorted(environ.items()):
-        if not name.startswith(ENVIRONMENT) or name in RESERVED:
-            continue
-        if name not in variables:
-            raise ConfigError(
-                f"{name}: no such variable{tables.nearest(name, variables)}: unset it"
-            )
-        yield name, variables[name], value
+    return [(each, variables[each], environ[each]) for each in sorted(environ) if each in variables]
+
+
+def _strangers(environ: Mapping[str, str]) -> str:
+    """A line about the variables that begin like ours and are none; empty without any.
+
+    They may be anybody's: Kubernetes sets eight for a service that is called `overlay`.
+    """
+    variables = {variable(name) for name in keys()}
+    unknown = [
+        name
+        for name in sorted(environ)
+        if name.startswith(ENVIRONMENT) and name not in variables | RESERVED
+    ]
+    if not unknown:
+        return ""
+    services = [name for name in unknown if SERVICE.fullmatch(name)]
+    said = [f"{plain(name)}{_meant(name, variables)}" for name in unknown if name not in services]
+    if services:
+        said.append(f"{plain(', '.join(services))} (as Kubernetes sets for a service)")
+    return f"no setting, and passed over: {', '.join(said)}"
+
+
+def _meant(name: str, variables: Iterable[str]) -> str:
+    """A hint at the nearest variable. The part that all of them share says nothing."""
+    rest = {each.removeprefix(ENVIRONMENT): each for each in variables}
+    close = difflib.get_close_matches(name.removeprefix(ENVIRONMENT), rest, n=1, cutoff=0.6)
+    return f" (did you mean {rest[close[0]]}?)" if close else ""

@@ -1,17 +1,14 @@
 """The node of `overlay up`: a data directory, signals, a log and a control API around a node.
 
 The order of things is chosen for a fast start: the control socket listens first (who asks early
-waits in its backlog), the UDP port comes next, then the dials go out, and only when they have
-come back is the HTTP server imported, in a thread.
+waits, and is told that we live), the UDP port comes next, then the dials go out, and only when they
+have come back is the HTTP server imported, in a thread.
 """
 
 import contextlib
-import os
 import random
-import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +16,33 @@ from typing import Any
 
 import trio
 
-from overlay import api
+from overlay import api, signals
 from overlay.apps import chat
+from overlay.apps.files.service import Files
 from overlay.core.addresses import Reach
 from overlay.core.admission.invites import JOINING
 from overlay.core.events import Report
 from overlay.core.wire.documents import InviteBody
 from overlay.errors import CommandFailed, Failure, UsageError
 from overlay.identity import Identity, load_or_create
+from overlay.names import plain
 from overlay.node.config import WILDCARD, Config, listen_address
+from overlay.node.connections import Connections
 from overlay.node.directory import DataDirectory
 from overlay.node.doctor import FEW_DESCRIPTORS
 from overlay.node.library import sole
 from overlay.node.listening import make_transport
 from overlay.node.logs import Log, log_report, open_log
-from overlay.node.node import Dependencies, Node
+from overlay.node.node import Dependencies, Node, short
 from overlay.node.store import Store
 
-INTERRUPTED = 130
-"""The exit code of a node that a signal ended before it was ready (128 + SIGINT)."""
 CRASHED = 70
 """The exit code of a node that ended by a bug of ours (sysexits.h, EX_SOFTWARE)."""
 STUCK_TIMEOUT = 5.0
 """Seconds after which a node that was told to leave ends anyhow (guess): the HTTP server cannot
 be kept from waiting for a client that has stopped reading."""
+EARLY_TIMEOUT = 1.5
+"""The same before it was ready (guess): who has just started it sits and waits."""
 CONTROL_PATIENCE = 1.0
 """Seconds that commands wait at most while the first dials are out (guess)."""
 
@@ -75,20 +75,75 @@ class Options:
     join_timeout: float
     """Seconds for which a join goes on while nobody answers."""
     announce: Announce
+    afterwards: Callable[[Callable[[], None]], None]
+    """Calls what it is given once all that was announced has been written."""
     progress: Callable[[str], None]
     """Takes a line on what is being tried before the node is ready, for who waits for it."""
+    consent: Callable[[str], None] | None = None
+    """Begin afresh: called with what is to be forgotten, and returns if the user agrees."""
+
+
+class Asked:
+    """Whether a signal has asked the node to leave, and since when there is one to ask."""
+
+    def __init__(self) -> None:
+        self._ready = False
+        self._early = False
+        self._count = 0
+        self._tell: Callable[[], None] | None = None
+        self.forget_socket: Callable[[], None] | None = None
+        """What is to be done even when the node is stuck."""
+
+    def on_signal(self, _: int) -> None:
+        """Between any two instructions of the main thread: note it, and wake the node."""
+        self._count += 1
+        if self._count == 1 and not self._ready:
+            self._early = True
+            signals.end_within(EARLY_TIMEOUT, self.forget_socket)
+        if self._tell is not None:
+            self._tell()
+
+    @property
+    def twice(self) -> bool:
+        """Whether there was a second one, which asks to end at once."""
+        return self._count > 1
+
+    @property
+    def early(self) -> bool:
+        """Whether it came before the node was ready."""
+        return self._early
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called at each signal, from now on; at once if there was one."""
+        self._tell = tell
+        if self._count:
+            tell()
+
+    def ready(self) -> bool:
+        """From now on a signal is a good way to end; False: one has come before."""
+        self._ready = True
+        if self._early:
+            return False
+        signals.settle(0)
+        return True
 
 
 def run(options: Options) -> int:
     """Be a node until told to leave; the exit code. UsageError: it could not start as asked."""
+    asked = Asked()
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(closing(DataDirectory.open(options.data_dir)))
-        log = stack.enter_context(open_log(options.config.log))
-        store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
-        identity = load_or_create(directory.path)
-        control = directory.listen()
+        stack.enter_context(signals.taken(asked.on_signal))
+        with signals.held():  # what is begun is finished: no half-made file stays behind
+            directory = stack.enter_context(closing(DataDirectory.open(options.data_dir)))
+            log = stack.enter_context(open_log(options.config.log))
+            store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
+            if options.consent is not None:
+                begin_afresh(store, options.consent)
+            identity = load_or_create(directory.path, has_lived=store.has_lived)
+            control = directory.listen()
+            asked.forget_socket = directory.forget_socket
         try:
-            return trio.run(_live, options, log, store, identity, control)
+            return trio.run(_live, options, log, store, identity, control, asked)
         except Exception as error:
             if isinstance(fault := sole(error), UsageError):
                 raise fault from None
@@ -98,21 +153,38 @@ def run(options: Options) -> int:
             control.close()
 
 
+def begin_afresh(store: Store, consent: Callable[[str], None]) -> None:
+    """Forget the network of earlier lives, if there is one; the identity stays."""
+    kept = store.network()
+    if kept is None:
+        return
+    network, name = kept
+    consent(f"the network {plain(name)} ({short(network)}), its members and its invites")
+    store.forget_network()
+
+
 async def _live(
-    options: Options, log: Log, store: Store, identity: Identity, control: socket.socket
+    options: Options,
+    log: Log,
+    store: Store,
+    identity: Identity,
+    control: socket.socket,
+    asked: Asked,
 ) -> int:
-    return await Daemon(options, log, store, identity).run(control)
+    return await Daemon(options, log, store, identity, asked).run(control)
 
 
 class Daemon:
     """One life of a node, from the bound port to the last goodbye."""
 
-    def __init__(self, options: Options, log: Log, store: Store, identity: Identity) -> None:
+    def __init__(
+        self, options: Options, log: Log, store: Store, identity: Identity, asked: Asked
+    ) -> None:
         self._options = options
         self._log = log
         self._store = store
+        self._asked = asked
         self._ready = False
-        self._interrupted = False
         self._early: list[dict[str, Any]] = []
         self._entered = trio.Event()
         self._reach = Reach.NOWHERE
@@ -120,6 +192,7 @@ class Daemon:
         transport = make_transport(options.config, identity, store.port())
         given = Dependencies(report=self._on_report, notice=self._on_event, random=random.Random())
         self.node = Node(options.config, identity, store, transport, given)
+        log.names.of = self.node.name_of
 
     # --- a life --------------------------------------------------------------------------------
 
@@ -128,19 +201,22 @@ class Daemon:
 
         UsageError: it could not start as asked.
         """
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._on_signals, signals, nursery.cancel_scope)
-                await nursery.start(self.node.run)  # type: ignore[arg-type, unused-ignore]
-                self._store.set_port(self.node.transport.listen[0].port)
-                async with trio.open_nursery() as commands:
-                    commands.start_soon(self._serve_control, control)
-                    await self._enter()
-                    nursery.start_soon(self._invite_again)
-                    await self.node.leaving.wait()
-                    await self._leave()
-                nursery.cancel_scope.cancel()
-        return self._exit_code()
+        async with trio.open_nursery() as nursery:
+            self._heed_signals(nursery.cancel_scope)
+            connections = Connections(control)
+            nursery.start_soon(connections.run)
+            await nursery.start(self.node.run)  # type: ignore[arg-type, unused-ignore]
+            self._store.set_port(self.node.transport.listen[0].port)
+            async with trio.open_nursery() as commands:
+                commands.start_soon(self._serve_control, connections)
+                await self._enter()
+                nursery.start_soon(self._invite_again)
+                await self.node.leaving.wait()
+                await self._leave()
+                if self._asked.early:
+                    commands.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+        return signals.status() if self._asked.early else 0
 
     async def _enter(self) -> None:
         """Be in the network: joined by the invite, recalling old friends, ready."""
@@ -161,6 +237,9 @@ class Daemon:
     async def _announce_ready(self) -> None:
         self._reach = self.node.reach
         made = await self._invitation()
+        self._ready = not self.node.leaving.is_set() and self._asked.ready()
+        if not self._ready:
+            return
         self._options.announce(
             {
                 "event": "ready",
@@ -173,8 +252,7 @@ class Daemon:
                 "data_dir": str(self._options.data_dir),
             }
         )
-        self._ready = True
-        self._log.release()
+        self._options.afterwards(self._log.release)
         for event in self._early:
             self._options.announce(event)
         if self.node.has_few_descriptors:
@@ -200,9 +278,11 @@ class Daemon:
             reach = await self.node.reaches_beyond(self._reach)
             try:
                 made = await self._invitation()
-            except CommandFailed as error:  # The node is going, or has too much to do.
+            except (CommandFailed, UsageError) as error:
+                # The node is going, has too much to do, or cannot write its network down.
                 self._reach = reach
-                self._log.logger.warning("invite_failed", code=error.code, text=error.text)
+                code = error.code if isinstance(error, CommandFailed) else Failure.USAGE
+                self._log.logger.warning("invite_failed", code=code, text=str(error))
                 continue
             if made is not None:
                 self._reach = reach
@@ -211,30 +291,35 @@ class Daemon:
 
     async def _leave(self) -> None:
         """Say goodbye, and end however stuck something may be."""
-        watchdog = threading.Timer(STUCK_TIMEOUT, os._exit, (self._exit_code(),))
-        watchdog.daemon = True
-        watchdog.start()
+        if not self._asked.early:
+            signals.settle(0)
+            signals.end_within(STUCK_TIMEOUT, self._asked.forget_socket)
         await self.node.farewell()
-        self._options.announce({"event": "left"})
-
-    def _exit_code(self) -> int:
-        return INTERRUPTED if self._interrupted and not self._ready else 0
+        if self._ready:
+            self._options.announce({"event": "left"})
 
     # --- beside the loop -----------------------------------------------------------------------
 
-    async def _on_signals(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    def _heed_signals(self, everything: trio.CancelScope) -> None:
         """The first one asks to leave, the second to end at once."""
-        async for _ in signals:
-            if self.node.leaving.is_set():
+        token = trio.lowlevel.current_trio_token()
+
+        def leave() -> None:
+            if self._asked.twice:
                 everything.cancel()
-            self._interrupted = True
             self.node.leaving.set()
 
-    async def _serve_control(self, control: socket.socket) -> None:
+        def tell() -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(leave, idempotent=True)
+
+        self._asked.listen(tell)
+
+    async def _serve_control(self, connections: Connections) -> None:
         with trio.move_on_after(CONTROL_PATIENCE):
             await self._entered.wait()
-        serve = await trio.to_thread.run_sync(import_control)
-        await serve(self.node, control, APPS)
+        answer = await trio.to_thread.run_sync(import_control, abandon_on_cancel=True)  # type: ignore[call-arg, unused-ignore]
+        await answer(self.node, connections, APPS, Files())
 
     def _on_report(self, report: Report) -> None:
         log_report(self._log.logger, report)
@@ -256,8 +341,8 @@ class Daemon:
             self._early.append(told)
 
 
-def import_control() -> Callable[[Node, socket.socket, Mapping[str, Any]], Awaitable[None]]:
+def import_control() -> Callable[[Node, Connections, Mapping[str, Any], Files], Awaitable[None]]:
     """The HTTP server, which takes a fifth of a second to import: call it in a thread."""
-    from overlay.node.control import serve
+    from overlay.node.control import answer
 
-    return serve
+    return answer

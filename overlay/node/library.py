@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import trio
 
 from overlay.core.events import Report
 from overlay.identity import Identity, load_or_create
+from overlay.node import arguments
 from overlay.node.config import Config, of_settings
 from overlay.node.directory import DataDirectory
 from overlay.node.listening import make_transport
@@ -22,26 +23,34 @@ from overlay.node.store import Forgetful, Store
 log = logging.getLogger("overlay.node")
 
 
-@asynccontextmanager
-async def open_node(
+def open_node(
     *,
     data_dir: str | PathLike[str] | None,
     listen: str | None,
     join: str | None,
     name: str | None,
     settings: Mapping[str, Any],
-) -> AsyncIterator[Node]:
+) -> AbstractAsyncContextManager[Node]:
     """See `overlay.open_node`."""
     given = {"listen": listen, "name": name}
-    config = of_settings(
-        {**settings, **{key: text for key, text in given.items() if text is not None}}
-    )
+    texts = {key: text for key, text in {**given, "join": join}.items() if text is not None}
+    for key, text in texts.items():
+        arguments.text(key, text)
+    arguments.settings("settings", settings)
+    if data_dir is not None:
+        arguments.path("data_dir", data_dir)
+    config = of_settings({**settings, **{key: texts[key] for key in given if key in texts}})
+    return _opened(config, None if data_dir is None else Path(data_dir), join)
+
+
+@asynccontextmanager
+async def _opened(config: Config, data_dir: Path | None, join: str | None) -> AsyncIterator[Node]:
     with ExitStack() as stack:
         store: Store | None = None
         if data_dir is not None:
-            directory = stack.enter_context(closing(DataDirectory.open(Path(data_dir))))
+            directory = stack.enter_context(closing(DataDirectory.open(data_dir)))
             store = stack.enter_context(closing(Store(directory.path / "overlay.db")))
-            identity = load_or_create(directory.path)
+            identity = load_or_create(directory.path, has_lived=store.has_lived)
         else:
             identity = Identity.generate()
         node = _compose(config, identity, store)

@@ -43,32 +43,45 @@ from overlay.core.overlay import Overlay
 from overlay.core.snapshots import PeerView
 from overlay.core.types import Address, GoodbyeCode, LinkId, PeerId, RequestId
 from overlay.core.wire import invite as invites
-from overlay.core.wire.bounds import TOPIC_MAX, Topic
-from overlay.core.wire.documents import InviteBody
+from overlay.core.wire import signing
+from overlay.core.wire.compact import NETWORK_BYTES, network_id
+from overlay.core.wire.documents import InviteBody, Record
 from overlay.core.wire.messages import WIRE_VERSION
 from overlay.errors import CommandFailed, Failure, InviteError, UsageError
 from overlay.identity import Identity, Keys, parse_peer_id, peer_id_text
-from overlay.node import doctor
+from overlay.names import fitting, plain, short_id, stands_for, told
+from overlay.node import arguments, doctor
 from overlay.node.answers import sdp_of
-from overlay.node.config import MAX_DURATION, Config, parse_duration
+from overlay.node.by_hand import ByHand
+from overlay.node.config import MAX_DURATION, Config, parse_duration, stun_server
 from overlay.node.driver import OVER, Driver, LinkChange
 from overlay.node.feed import Feed
 from overlay.node.store import RECORDS_PER_BOOT, Memory
 from overlay.node.streaming import Handler, Streaming
-from overlay.node.words import plain
 from overlay.transport.interface import Starting, Transport
 from overlay.transport.udp.further import has_descriptors
 from overlay.version import __version__
 
 MAX_EVENT_FEEDS = 256
+MAX_CANDIDATES = 8
+"""Peers that an error names when more than one is meant."""
+NAMELESS = "node"
+"""What a node is called on a host whose own name cannot be one."""
 LEAVE_TIMEOUT = 3.0
 """Seconds for the goodbyes (guess)."""
 EXAMINED_WITHIN = 15.0
 """Seconds (guess) for which a user waits at most for what a network's NAT does."""
+SHORT_ID = 8
+"""Hexadecimal digits of a network's id that people read."""
 JOIN_SLACK = 10.0
 """Seconds beyond its own time limit after which a join that has not ended is given up (guess)."""
 
 MakeCore = Callable[[Settings, Keys, random.Random], Overlay]
+
+
+def host_name() -> str:
+    """What this machine is called, without its domain."""
+    return fitting(socket.gethostname().partition(".")[0]) or NAMELESS
 
 
 def ignore(_: Any) -> None:
@@ -114,10 +127,16 @@ class Node:
         self._moved = trio.Event()  # set when our addresses have changed
         self._feeds: list[Feed[api.Event]] = []
         self._scope = trio.CancelScope()
+        if config.name:
+            memory.set_name(config.name)
+        # Whether we have answered an offer and met nobody yet: we settle with the first link.
+        self._is_guest = False
+        self.by_hand = ByHand(self, identity)
         kept = memory.network()
         # Whether the network is one that we have made ourselves and that nobody else knows of.
         self._is_founder = kept is None
-        self.settings = self._born_into(*(kept or (secrets.token_bytes(32), config.network.name)))
+        fresh = network_id(secrets.token_bytes(NETWORK_BYTES)), config.network.name
+        self.settings = self._born_into(*(kept or fresh))
         self.core = self._make_core()
         self.driver = Driver(
             self.core,
@@ -136,8 +155,8 @@ class Node:
         links, relay = self.config.links, self.config.relay
         return Settings(
             network=network,
-            network_name=network_name,
-            name=self.config.name or socket.gethostname().partition(".")[0][:64],
+            network_name=told(network_name) or network.hex()[:8],
+            name=self.config.name or self._memory.name() or host_name(),
             boot=self._boot,
             dial_key=self._identity.dial_key,
             sequence=self._boot * RECORDS_PER_BOOT,
@@ -148,6 +167,7 @@ class Node:
             active_size=links.active,
             links_max=links.max,
             passive_size=links.passive,
+            stun=stun_server(self.config),
             low_ttl=self.config.nat.low_ttl,
             prediction=self.config.nat.prediction,
             birthday=self.config.nat.birthday and has_descriptors(),
@@ -264,6 +284,8 @@ class Node:
             "network_id": self.settings.network.hex(),
             "listen": list(self.addresses),
             "links": self.links(),
+            "suspect": self._in_state(LinkState.SUSPECT),
+            "silent": self._in_state(LinkState.SILENT),
             "uptime": trio.current_time() - self._started_at,
             "internal_errors": self.internal_errors + self.transport.internal_errors,
             "signalling": {
@@ -289,8 +311,12 @@ class Node:
         """How many peers we are linked to, those that have fallen silent left out."""
         return sum(view.state is not LinkState.SILENT for view in self.core.peers())
 
+    def _in_state(self, state: LinkState) -> int:
+        return sum(view.state is state for view in self.core.peers())
+
     def peers(self, *, everybody: bool = False) -> list[api.Peer]:
         """See `overlay.api.Node.peers`."""
+        arguments.flag("everybody", everybody)
         views = self.core.peers()
         found = [
             self._peer(view) for view in views if everybody or view.state is not LinkState.SILENT
@@ -298,7 +324,7 @@ class Node:
         if everybody:
             linked = {view.peer for view in views}
             known = [each for each in self.core.known() if each.peer_id not in linked]
-            found += [api.Peer(peer_id_text(PeerId(r.peer_id)), r.name, None) for r in known]
+            found += [api.Peer(peer_id_text(PeerId(r.peer_id)), told(r.name), None) for r in known]
         return found
 
     def _peer(self, view: PeerView) -> api.Peer:
@@ -324,27 +350,30 @@ class Node:
 
     def _names(self) -> dict[PeerId, str]:
         """What every peer that we know of calls itself."""
-        names = {PeerId(record.peer_id): record.name for record in self.core.known()}
+        names = {PeerId(record.peer_id): told(record.name) for record in self.core.known()}
         names |= {view.peer: view.name or names.get(view.peer, "") for view in self.core.peers()}
         return {**names, self._id: self.name}
 
+    def name_of(self, peer: PeerId) -> str:
+        """What a peer calls itself; nothing where that is unknown."""
+        return self._names().get(peer, "")
+
     def resolve(self, text: str) -> PeerId:
-        """The peer that a user means: an id, a unique prefix of one, or a unique name.
+        """The peer that a user means: an id, a short one, a unique prefix of them, a unique name.
 
         CommandFailed ``ambiguous`` lists the candidates, ``unknown_peer`` says that there is none.
         """
+        arguments.peer(text)
         names = self._names()
         ids = {peer_id_text(peer): peer for peer in names}
         if text in ids:
             return ids[text]
-        matches = {peer for name, peer in ids.items() if text and name.startswith(text)}
+        matches = {peer for peer_id, peer in ids.items() if stands_for(text, peer_id)}
         matches |= {peer for peer, name in names.items() if name == text}
         if len(matches) == 1:
             return matches.pop()
         if matches:
-            listed = ", ".join(
-                sorted(f"{peer_id_text(peer)} ({plain(names[peer])})" for peer in matches)
-            )
+            listed = self._listed({peer_id_text(peer): names[peer] for peer in matches})
             raise CommandFailed(
                 Failure.AMBIGUOUS, f"{plain(text)!r} matches more than one peer: {listed}"
             )
@@ -353,9 +382,21 @@ class Node:
         except UsageError:
             raise CommandFailed(
                 Failure.UNKNOWN_PEER,
-                f"no peer that this node knows has the id, prefix or name {plain(text)!r}: "
+                f"no peer that this node knows has the id, prefix or name {plain(text[:64])!r}: "
                 "see `overlay peers`",
             ) from None
+
+    def _listed(self, names: dict[str, str]) -> str:
+        """Peers to choose from, by ids that tell them apart."""
+        ids = sorted(names)
+        told_apart = len({short_id(each) for each in ids}) == len(ids)
+        found = []
+        for each in ids[:MAX_CANDIDATES]:
+            known = [names[each], "this node" if each == self.peer_id else ""]
+            about = f" ({', '.join(filter(None, known))})" if any(known) else ""
+            found.append((short_id(each) if told_apart else each) + about)
+        more = len(ids) - len(found)
+        return ", ".join(found) + (f" and {more} more" if more else "")
 
     def link_to(self, peer: PeerId) -> LinkId:
         """The link to a peer; CommandFailed ``not_linked``."""
@@ -438,7 +479,10 @@ class Node:
 
     async def wait(self, peers: int, timeout: float | None = None) -> None:
         """See `overlay.api.Node.wait`."""
-        with trio.move_on_after(math.inf if timeout is None else max(0.0, timeout)):
+        arguments.whole("peers", peers)
+        if timeout is not None:
+            arguments.seconds("timeout", timeout)
+        with trio.move_on_after(math.inf if timeout is None else timeout):
             await self.driver.wait_until(lambda: self.links() >= peers)
         if (links := self.links()) < peers:
             raise CommandFailed(Failure.TIMEOUT, f"only {links} of {peers} links are up")
@@ -451,10 +495,8 @@ class Node:
         """See `overlay.api.Node.invite`."""
         lifetime = parse_duration(self.config.invite.expires) if expires is None else expires
         count = self.config.invite.members if members is None else members
-        if not 0 < lifetime <= MAX_DURATION:
-            raise CommandFailed(Failure.USAGE, "an invite lasts more than 0 s and at most 365 days")
-        if not 1 <= count <= MEMBERS_MAX:
-            raise CommandFailed(Failure.USAGE, f"an invite names 1 to {MEMBERS_MAX} members")
+        arguments.positive("expires", lifetime, MAX_DURATION)
+        arguments.whole("members", count, 1, MEMBERS_MAX)
         self._settle()
 
         def command(request: RequestId) -> MakeInvite:
@@ -465,8 +507,11 @@ class Node:
 
     async def join(self, link: str, *, timeout: float = JOIN_TIMEOUT) -> None:
         """See `overlay.api.Node.join`."""
-        body = invites.decode(link)
-        invites.check(body, self._given.wall(), Keys(self._identity, self._memory.prekeys))
+        arguments.text("an invite link", link)
+        arguments.seconds("timeout", timeout)
+        keys = Keys(self._identity, self._memory.prekeys)
+        body = invites.decode(link, keys)
+        invites.check(body, self._given.wall(), keys)
         await self.enter(body, timeout)
 
     async def enter(self, invite: InviteBody, timeout: float) -> None:
@@ -497,8 +542,9 @@ class Node:
         """Become a node of another network. InviteError: others know us as a member of ours."""
         if not self._is_founder:
             raise InviteError(
-                f"this node belongs to the network {self.network!r} and the invite to another, "
-                f"{name!r}: choose another --data-dir"
+                f"{belonging(self.network, self.settings.network, name, network)}: choose another "
+                "--data-dir, or begin afresh with --reset-network (`overlay up --reset-network`), "
+                "which forgets the network and its members and keeps the identity"
             )
         self._is_founder = False
         self.settings = self._born_into(network, name)
@@ -511,10 +557,49 @@ class Node:
         self._is_founder = False
         self._memory.set_network(self.settings.network, self.settings.network_name)
 
+    # --- first contact by hand -----------------------------------------------------------------
+
+    def keys(self) -> Keys:
+        """What this node signs with."""
+        return Keys(self._identity, self._memory.prekeys)
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        return self._given.wall()
+
+    def settle(self) -> None:
+        """Others may know us as a member of our network from now on."""
+        self._settle()
+
+    def enter_as_stranger(self, network: bytes, name: str) -> None:
+        """Become a node of another network, if this one has never met anybody. InviteError."""
+        if network == self.settings.network:
+            raise InviteError(
+                f"this node is in the network {plain(self.network)!r} already, from which the "
+                "offer is: `overlay connect` reaches its members"
+            )
+        if self._has_met():
+            raise InviteError(
+                f"this node belongs to the network {plain(self.network)!r}, where it has met "
+                f"others, and the offer is from another, {plain(name)!r}: answer it with a node "
+                "of another --data-dir"
+            )
+        self._is_founder = self._is_guest = True
+        self._move_to(network, name)
+
+    def _has_met(self) -> bool:
+        """Whether anybody else has ever been linked to us, in this life or an earlier one."""
+        signed = (signing.unpack(data) for data in self._memory.records())
+        kept = [signing.peek(each, Record) for each in signed if not isinstance(each, str)]
+        known = [*self.core.known(), *(each for each in kept if not isinstance(each, str))]
+        return bool(self.core.peers()) or any(each.peer_id != self._id for each in known)
+
     # --- topics and events ---------------------------------------------------------------------
 
     async def publish(self, topic: str, data: bytes | str) -> str:
         """See `overlay.api.Node.publish`."""
+        arguments.topic(topic)
+        arguments.content(data)
         content, is_text = (data.encode(), True) if isinstance(data, str) else (data, False)
         message_id: bytes = await self.driver.call(
             lambda request: Publish(request, topic, content, is_text)
@@ -523,9 +608,7 @@ class Node:
 
     def subscribe(self, topic: str) -> Feed[api.Message]:
         """See `overlay.api.Node.subscribe`."""
-        if not Topic().holds(topic):
-            text = f"a topic has 1 to {TOPIC_MAX} bytes, all of them printable"
-            raise CommandFailed(Failure.USAGE, text)
+        arguments.topic(topic)
         return self.driver.subscribe(topic)
 
     def events(self) -> Feed[api.Event]:
@@ -546,24 +629,30 @@ class Node:
             feed.put(event)
 
     def _on_link_change(self, change: LinkChange) -> None:
-        peer = (peer_id_text(change.peer), self._names().get(change.peer, ""))
+        if change.up and self._is_guest:
+            self._is_guest = False
+            self._settle()
+        peer = (peer_id_text(change.peer), self.name_of(change.peer))
         self._tell(api.LinkUp(*peer) if change.up else api.LinkDown(*peer, str(change.reason)))
 
     def _on_report(self, report: Report) -> None:
         self._given.report(report)
         told = report.fields
         if report.event == ATTEMPT_FAILED and told["code"] != GoodbyeCode.DUPLICATE:
-            peer = (peer_id_text(told["peer"]), self._names().get(told["peer"], ""))
+            peer = (peer_id_text(told["peer"]), self.name_of(told["peer"]))
             self._tell(api.DialFailed(*peer, str(told["code"]), told["text"]))
 
     # --- streams -------------------------------------------------------------------------------
 
     async def open_stream(self, peer: str, protocol: str, *, priority: int = 0) -> api.Stream:
         """See `overlay.api.Node.open_stream`."""
+        arguments.protocol(protocol)
+        arguments.priority(priority)
         return await self._streaming.open(peer, protocol, priority)
 
     def accept_streams(self, protocol: str) -> Feed[api.Stream]:
         """See `overlay.api.Node.accept_streams`."""
+        arguments.protocol(protocol)
         if self.leaving.is_set():
             raise CommandFailed(*OVER)
         return self._streaming.accept(protocol)
@@ -572,6 +661,9 @@ class Node:
         self, peer: str, protocol: str, data: bytes, *, timeout: float = 30.0
     ) -> bytes:
         """See `overlay.api.Node.request`."""
+        arguments.protocol(protocol)
+        arguments.octets("data", data)
+        arguments.seconds("timeout", timeout)
         return await self._streaming.request(peer, protocol, data, timeout)
 
     async def serve(
@@ -582,6 +674,8 @@ class Node:
         task_status: Starting = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `overlay.api.Node.serve`."""
+        arguments.protocol(protocol)
+        arguments.function("handler", handler)
         await self._streaming.serve(protocol, handler, task_status)
 
     async def _linked(self, peer: str) -> tuple[str, LinkId]:
@@ -589,3 +683,19 @@ class Node:
         found = self.resolve(peer)
         await self.driver.call(lambda request: Connect(request, found))
         return peer_id_text(found), self.link_to(found)
+
+
+def belonging(our_name: str, ours: bytes, their_name: str, theirs: bytes) -> str:
+    """That an invite is not for our network; their ids tell two of one name apart."""
+    name, other = plain(our_name), plain(their_name)
+    if name != other:
+        return f"this node belongs to the network {name}, and the invite to another, {other}"
+    return (
+        f"this node belongs to the network {name} ({short(ours)}), and the invite to another of "
+        f"that name ({short(theirs)})"
+    )
+
+
+def short(network: bytes) -> str:
+    """The beginning of a network's id, for people."""
+    return network.hex()[:SHORT_ID]

@@ -5,6 +5,7 @@ answer, or the failure as a JSON object ``{"code", "text"}``.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from overlay import api
 from overlay.core.stream.frames import BUSY, REFUSED, TIMEOUT
 from overlay.core.types import LinkId, PeerId
 from overlay.errors import CommandFailed, Failure, LinkClosed
+from overlay.node import arguments
 from overlay.node.feed import Feed
 from overlay.transport.interface import Starting
 from overlay.transport.streams import MeshStream, StreamReset
@@ -47,7 +49,7 @@ class PeerStream(api.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `trio.abc.SendStream`."""
-        await self._stream.send_all(data)
+        await self._stream.send_all(arguments.buffer(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """See `trio.abc.SendStream`."""
@@ -59,6 +61,8 @@ class PeerStream(api.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `trio.abc.ReceiveStream`."""
+        if max_bytes is not None:
+            arguments.whole("max_bytes", max_bytes, 1, sys.maxsize)
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
@@ -70,6 +74,7 @@ class PeerStream(api.Stream):
         if code is None:
             self._stream.reset()
         else:
+            arguments.code(code)
             self._stream.reset(code)
 
 
@@ -125,8 +130,6 @@ class Streaming:
             peer_id, link = await self._linked(peer)
             try:
                 return PeerStream(await self._opened(link, protocol, priority), peer_id)
-            except ValueError as error:
-                raise CommandFailed(Failure.USAGE, str(error)) from None
             except LinkClosed:
                 continue
         raise CommandFailed(Failure.CLOSED, "the link to this peer has ended again and again")
@@ -196,7 +199,9 @@ async def _answer(stream: api.Stream, handler: Handler) -> None:
             stream.reset(TIMEOUT)
             return
         try:
-            reply = DONE + await handler(stream.peer_id, request)
+            answer = await handler(stream.peer_id, request)
+            arguments.octets(f"what the handler of {stream.protocol!r} returns", answer)
+            reply = DONE + answer
         except CommandFailed as error:
             told = {"code": error.code[:CODE_MAX], "text": error.text[:TEXT_MAX]}
             reply = FAILED + json.dumps(told).encode()

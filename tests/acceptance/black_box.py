@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab.nodes import ROOT, Json, Node, Process, environment
+from tests.lab.nodes import ROOT, Enter, Json, Node, Process, environment
 
 QUIET = ("--set", "links.auto=false", "--set", "links.direct=false")
 """No links but those that are asked for."""
@@ -23,7 +23,9 @@ def make(*words: str) -> tuple[str, ...]:
     return ("make", *(f"--old-file={name}" for name in old), f"VENV={sys.prefix}", *words)
 
 
-def sh(*argv: str, timeout: float = 120.0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def sh(
+    *argv: str, timeout: float = 120.0, cwd: Path = ROOT, enter: Enter | None = None
+) -> subprocess.CompletedProcess[str]:
     """An external command to its end."""
     return subprocess.run(
         argv,
@@ -32,6 +34,7 @@ def sh(*argv: str, timeout: float = 120.0, cwd: Path = ROOT) -> subprocess.Compl
         timeout=timeout,
         cwd=cwd,
         env=environment(),
+        preexec_fn=enter,
         check=False,
     )
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import stock
-from benchmarks.cases import forwarding
+from benchmarks.cases import files, forwarding, start
 from benchmarks.cases.table import MEASURES
 from benchmarks.peer import ROOT
 
@@ -15,6 +15,9 @@ ROWS = (
     "stream-throughput",
     "ping-under-bulk",
     "publish-fifty",
+    "files",
+    "files-memory",
+    "words",
     "forwarding-cpu",
     "relay-forwarding",
     "relay-ping",
@@ -38,6 +41,18 @@ def test_a_copy_without_history_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match="no commit 00000000 to compare with"):
         with forwarding.tree_of("00000000"):
             pass
+
+
+@pytest.mark.slow
+def test_a_small_file_yields_the_figures_of_the_large_one() -> None:
+    figures = files.transfer(size=4 << 20)
+    assert figures["rate"] > 0
+    assert 0 <= figures["memory"] < 200
+
+
+@pytest.mark.slow
+def test_the_commands_that_only_print_are_timed() -> None:
+    assert start.words()[start.WORDS.name] > 0
 
 
 @pytest.mark.needs("unshare", "ip")

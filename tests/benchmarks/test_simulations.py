@@ -45,14 +45,16 @@ def row(name: str, *, ok: bool = True, bands_apply: bool = True, **more: Any) ->
 
 def test_a_line_shows_what_has_a_band_and_names_a_miss() -> None:
     line = line_of(row("plumtree-hops", ok=False))
-    assert line.startswith("| `plumtree-hops` | paper | 10,000 | hops 9.5 (8 to 10); **path 7 (6.3")
+    assert line.startswith(
+        "| `plumtree-hops` | paper | 10,000 | hops 9.5 links (8 to 10); **path 7 links (6.3"
+    )
     assert line.endswith("| 1,234 s | **no** |")
     assert "joined" not in line
 
 
 def test_bands_of_a_paper_say_nothing_of_what_ships() -> None:
     line = line_of(row("plumtree-hops", ok=False, bands_apply=False))
-    assert "hops 9.5; path 7 |" in line
+    assert "hops 9.5 links; path 7 links |" in line
     assert "**" not in line
 
 

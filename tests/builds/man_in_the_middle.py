@@ -19,7 +19,7 @@ from overlay.core.wire import dial_tokens as dial
 from overlay.core.wire import invite
 from overlay.core.wire.documents import AddressEntry, InviteBody, InviteMember
 from overlay.core.wire.messages import Message
-from overlay.identity import Identity
+from overlay.identity import Identity, ephemeral
 from overlay.transport.udp.transport import UdpTransport
 
 
@@ -106,4 +106,4 @@ class Middle:
 
 
 if __name__ == "__main__":
-    trio.run(Middle(invite.decode(sys.stdin.readline())).run)
+    trio.run(Middle(invite.decode(sys.stdin.readline(), ephemeral())).run)

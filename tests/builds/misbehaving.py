@@ -35,7 +35,7 @@ from overlay.core.types import LinkId, PeerId, RequestId
 from overlay.core.wire import invite
 from overlay.core.wire.messages import Message, Ping, Records
 from overlay.errors import CommandFailed
-from overlay.identity import Identity, Keys, MemoryPrekeys, peer_id_text
+from overlay.identity import Identity, Keys, MemoryPrekeys, ephemeral, peer_id_text
 from overlay.node.node import Node
 from overlay.transport.outbox import CONTROL
 from overlay.transport.sctp.association import BINARY
@@ -177,7 +177,7 @@ async def refused(stream: api.Stream) -> None:
 
 async def main(fault: str, directory: Path, link: str) -> None:
     """Join, misbehave, wait for the end."""
-    target = PeerId(invite.decode(link).members[0].peer_id)
+    target = PeerId(invite.decode(link, ephemeral()).members[0].peer_id)
     async with overlay.open_node(
         data_dir=directory, listen="127.0.0.1:0", join=link, name="bad", settings={}
     ) as node:

@@ -2,17 +2,17 @@
 
 import contextlib
 import json
-import os
-import pty
+import re
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Lines, Node, environment, wait_for
+from tests.lab.terminal import Terminal, on_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -122,14 +122,17 @@ def test_a_pipe_is_said_line_by_line_and_its_end_leaves(pair: list[Node]) -> Non
     assert heard == ["one", "two"]
 
 
-def test_who_has_nothing_to_say_listens_until_interrupted(pair: list[Node]) -> None:
+def test_who_has_nothing_to_say_has_left_at_once(pair: list[Node]) -> None:
+    """`: | overlay chat`, as any program that reads its input to the end."""
+    for options in ((), ("--json",)):
+        done = pair[0].run("chat", "silence", *options, stdin="")
+        assert done.returncode == 0, done.stderr
+        assert "error" not in done.stderr
+
+
+def test_who_only_listens_does_so_until_interrupted(pair: list[Node]) -> None:
     a, b = pair
     with chatting(a) as ada:
-        assert ada.popen.stdin is not None
-        ada.popen.stdin.close()
-        b.ok("publish", "lobby", "by hand")
-        with pytest.raises(subprocess.TimeoutExpired):
-            ada.popen.wait(0.2)
         while not any("by hand" in line for line in ada.out.all):
             b.ok("publish", "lobby", "by hand")
         assert ada.end() == 0
@@ -150,60 +153,77 @@ def test_two_of_one_name_are_told_apart(crew: Crew) -> None:
     second = crew.node("y").up("--name", "x", join=first.invite())
     first.wait_peers(1)
     with chatting(first) as one, chatting(second):
-        one.wait_for(lambda line: line == f"* x ({second.peer_id[:16]}) is here\n")
+        one.wait_for(lambda line: line == f"* x ({second.peer_id[8:16]}) is here\n")
+
+
+def at_a_terminal(node: Node, topic: str, **env: str) -> AbstractContextManager[Terminal]:
+    """`overlay chat` as a person uses it."""
+    return on_terminal([*OVERLAY, "chat", topic, "--data-dir", str(node.directory)], env=env)
 
 
 def test_a_terminal_keeps_what_is_being_typed(pair: list[Node]) -> None:
     a, b = pair
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        argv = [*OVERLAY, "chat", "tty", "--data-dir", str(a.directory)]
-        os.execve(argv[0], argv, {**environment(), "TERM": "xterm"})
-    try:
-        screen = Screen(terminal)
+    with at_a_terminal(a, "tty") as screen:
         screen.wait_for("> ")
         with chatting(b, "tty") as bob:
-            screen.wait_for("* b is here")
-            os.write(terminal, b"half a li")
+            screen.wait_for(r"\* b is here")
+            screen.type("half a li")
             screen.wait_for("half a li")
             bob.say("interrupting")
             screen.wait_for("b: interrupting\r\n> half a li")
-            os.write(terminal, b"ne\r")
+            screen.type("ne\r")
             bob.wait_for(lambda line: line == "a: half a line\n")
-        os.write(terminal, b"/help\r")
+        screen.type("/help\r")
         screen.wait_for("/who")
-        os.write(terminal, b"\x03")
-        screen.wait_end()
-        _, status = os.waitpid(pid, 0)
-        pid = 0
-        assert os.waitstatus_to_exitcode(status) == 0
+        screen.type("\x03")
+        assert screen.wait_end() == 0
         assert "a: half a line" not in screen.text, "our own words are on the screen already"
-    finally:
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        os.close(terminal)
 
 
-class Screen:
-    """What a terminal has shown so far."""
+SAID = 60
 
-    def __init__(self, terminal: int) -> None:
-        self.text = ""
-        self._terminal = terminal
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
 
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # EIO: the program has ended
-            while data := os.read(self._terminal, 4096):
-                self.text += data.decode(errors="replace")
+def test_the_prompt_is_never_doubled(pair: list[Node]) -> None:
+    """Bob says line after line while Ada types and presses Return, each whenever it comes."""
+    a, b = pair
+    with at_a_terminal(a, "flood") as screen, chatting(b, "flood") as bob:
+        screen.wait_for(r"\* b is here")
+        for number in range(SAID):
+            bob.say(f"line {number}.")
+            screen.type(f"typed {number}" + "\r" * (number % 3))
+        screen.type("\r")
+        screen.wait_for(rf"b: line {SAID - 1}\.")
+        bob.wait_for(lambda line: f"typed {SAID - 1}" in line)
+        screen.wait_for(r"> \Z")
+        screen.type("\x03")
+        assert screen.wait_end() == 0
+        rows = screen.screen()
+        assert [row for row in rows if re.search("> .*> ", row)] == [], "two prompts in a row"
+        said = [row for row in rows if re.fullmatch(r"b: line \d+\.", row)]
+        assert sorted(said) == sorted(f"b: line {n}." for n in range(SAID)), "each whole, in a row"
 
-    def wait_for(self, shown: str) -> None:
-        """Return once it shows this."""
-        wait_for(lambda: shown in self.text, PATIENCE, f"{shown!r} on the screen")
 
-    def wait_end(self) -> None:
-        """Return once the program has ended."""
-        self._thread.join(PATIENCE)
+def test_a_long_line_that_is_being_typed_is_wiped_away_whole(pair: list[Node]) -> None:
+    a, b = pair
+    with at_a_terminal(a, "long") as screen, chatting(b, "long") as bob:
+        screen.wait_for(r"\* b is here")
+        screen.type("#" * 170)
+        wait_for(lambda: screen.screen()[-1].endswith("#" * 12), PATIENCE, "three rows of it")
+        bob.say("interrupting")
+        screen.wait_for("b: interrupting")
+        wait_for(lambda: screen.screen()[-1].endswith("#" * 12), PATIENCE, "they are back")
+        assert "".join(screen.screen()).count("#") == 170
+
+
+def test_a_dumb_terminal_gets_lines_and_nothing_else(pair: list[Node]) -> None:
+    a, b = pair
+    with at_a_terminal(a, "dumb", TERM="dumb") as screen, chatting(b, "dumb") as bob:
+        screen.wait_for(r"\* b is here")
+        screen.type("hello\n")
+        bob.wait_for(lambda line: line == "a: hello\n")
+        bob.say("good day")
+        screen.wait_for("^b: good day")
+        screen.type("\x04")
+        assert screen.wait_end() == 0
+        assert "\x1b" not in screen.text
+        assert "a: hello" not in screen.text, "it is on the screen already"

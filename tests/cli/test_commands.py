@@ -10,6 +10,7 @@ import time
 import pytest
 
 from overlay import __version__
+from overlay.names import short_id
 from tests.cli.complaints import complaint, leave
 from tests.lab.nodes import OVERLAY, ROOT, Crew, Node, environment, heard, overlay, wait_for
 
@@ -66,22 +67,24 @@ def test_peers_sdp_shows_both_sides(pair: list[Node]) -> None:
     complaint(a.run("peers", "--sdp", a.peer_id), code=1)  # no link to itself
 
 
-@pytest.mark.parametrize("of", [lambda b: b.peer_id, lambda b: b.peer_id[:-4], lambda b: "b"])
+@pytest.mark.parametrize(
+    "of", [lambda b: b.peer_id, lambda b: b.peer_id[:-4], lambda b: b.peer_id[8:16], lambda b: "b"]
+)
 def test_a_peer_goes_by_its_id_a_prefix_or_its_name(pair: list[Node], of: object) -> None:
     a, b = pair
     answer = a.json("ping", of(b))  # type: ignore[operator]
     assert answer["peer_id"] == b.peer_id
     assert 0 < answer["rtt"] < 30
-    assert re.search(r"\d ms", a.ok("ping", of(b)))  # type: ignore[operator]
+    told = a.ok("ping", of(b))  # type: ignore[operator]
+    assert re.fullmatch(rf"b \({short_id(b.peer_id)}\): \d+\.\d ms \(host\)\n", told)
 
 
 def test_an_ambiguous_peer_lists_the_candidates(pair: list[Node]) -> None:
     a, b = pair
     for command in ("ping", "connect"):
         line = complaint(a.run(command, "12D3KooW"))
-        assert a.peer_id in line
-        assert b.peer_id in line
-        assert "(b)" in line
+        assert f"{a.peer_id[8:16]} (a, this node)" in line
+        assert f"{b.peer_id[8:16]} (b)" in line
 
 
 def test_a_name_that_two_peers_share_is_ambiguous(crew: Crew) -> None:
@@ -93,7 +96,7 @@ def test_a_name_that_two_peers_share_is_ambiguous(crew: Crew) -> None:
     first.wait_peers(2)
     wait_for(lambda: [peer["name"] for peer in first.peers()] == ["twin", "twin"], 20.0, "names")
     line = complaint(first.run("ping", "twin"))
-    assert all(twin.peer_id in line for twin in twins)
+    assert all(twin.peer_id[8:16] in line for twin in twins)
     first.ok("ping", twins[0].peer_id)
 
 
@@ -109,7 +112,7 @@ def test_a_peer_that_nobody_knows_is_a_usage_error(pair: list[Node]) -> None:
 def test_connect_to_a_neighbour_is_done_at_once(pair: list[Node]) -> None:
     a, b = pair
     assert a.json("connect", "b")["peer_id"] == b.peer_id
-    assert b.peer_id in a.ok("connect", b.peer_id)
+    assert a.ok("connect", b.peer_id).startswith(f"linked to b ({short_id(b.peer_id)}) at ")
 
 
 def test_ping_without_a_link_fails(crew: Crew) -> None:
@@ -133,7 +136,7 @@ def test_ping_without_a_link_fails(crew: Crew) -> None:
     traced = a.json("trace", "c")
     assert traced["hops"] == [middle.peer_id, c.peer_id]
     assert traced["rtt"] > 0
-    assert f" 2  {c.peer_id}\nthere and back in " in a.ok("trace", c.peer_id)
+    assert f" 2  {c.peer_id[8:16]}\nthere and back in " in a.ok("trace", c.peer_id)
     assert "itself" in complaint(a.run("trace", "a"))
     complaint(a.run("trace", "nobody"))
     a.ok("connect", c.peer_id)
@@ -181,7 +184,7 @@ def test_a_subscription_ends_after_its_count(pair: list[Node]) -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [line.partition(": ")[2] for line in out.splitlines()] == ["one", "�[2Jtwo"]
-    assert all(line.startswith(a.peer_id[:16]) for line in out.splitlines())
+    assert all(line.startswith(f"a ({a.peer_id[8:16]}): ") for line in out.splitlines())
 
 
 def test_a_subscription_ends_in_time(pair: list[Node]) -> None:
@@ -256,8 +259,9 @@ def test_invite_show_needs_no_node_and_tells_no_secret(crew: Crew) -> None:
 def secrets_of(link: str) -> list[bytes]:
     """What a link must not show: the invite key's seed and the dial tokens."""
     from overlay.core.wire import invite
+    from overlay.identity import ephemeral
 
-    body = invite.decode(link)
+    body = invite.decode(link, ephemeral())
     return [body.seed, *(member.token for member in body.members)]
 
 
@@ -273,7 +277,8 @@ def test_a_fabricated_answer_has_fresh_credentials_each_time(pair: list[Node]) -
 
 
 def test_version_and_help(pair: list[Node]) -> None:
-    assert overlay("--version").stdout == f"overlay, version {__version__}\n"
+    for option in ("--version", "-V"):
+        assert overlay(option).stdout == f"overlay, version {__version__}\n"
     for command in ("up", "join", "invite", "status", "peers", "connect", "ping", "trace", "wait",
                     "publish", "subscribe", "chat", "leave"):  # fmt: skip
         done = overlay(command, "--help")
@@ -281,6 +286,15 @@ def test_version_and_help(pair: list[Node]) -> None:
         assert "--data-dir" in done.stdout
         assert "--json" in done.stdout
         assert command in overlay("--help").stdout
+
+
+@pytest.mark.parametrize("group", ["", "invite", "sim"])
+def test_every_command_is_summed_up_in_a_whole_sentence(group: str) -> None:
+    done = overlay(*group.split(), "--help", env={"COLUMNS": "80"})
+    listed = done.stdout.partition("Commands:")[2]
+    assert listed.strip(), "a list of commands"
+    assert "..." not in listed
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
 HEAVY = ("aiortc", "av", "cryptography", "hypercorn", "msgspec", "nacl", "rich", "segno",

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("status",), ("peers",), ("connect", "x"), ("ping", "x"), ("wait",), ("publish", "t", "d"),
-        ("subscribe", "t"), ("invite",), ("leave",),
+        ("status",), ("peers",), ("connect", "x"), ("ping", "x"), ("wait", "--timeout", "0.2"),
+        ("publish", "t", "d"), ("subscribe", "t"), ("invite",), ("leave",),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -59,9 +59,21 @@ def test_an_unknown_key_names_its_source_and_the_nearest_key(crew: Crew) -> None
     assert str(file) in line
     assert "links.atuo" in line
     assert "links.auto" in line
-    line = failed_start(crew.node("b", env={"OVERLAY_LINKS_ATUO": "1"}))
-    assert "OVERLAY_LINKS_ATUO" in line
+
+
+def test_a_variable_that_is_none_of_ours_is_a_warning_and_a_wrong_value_is_refused(
+    crew: Crew,
+) -> None:
+    """Kubernetes sets such variables for a service that is called `overlay`."""
+    service = {"OVERLAY_PORT": "tcp://10.0.0.1:80", "OVERLAY_SERVICE_HOST": "10.0.0.1"}
+    node = crew.node("b", env={"OVERLAY_LINKS_ATUO": "1", **service}).up()
+    leave(node)
+    (line,) = (line for line in node.log.splitlines() if line.startswith("warning"))
+    assert "OVERLAY_LINKS_ATUO (did you mean OVERLAY_LINKS_AUTO?)" in line
+    assert "OVERLAY_PORT, OVERLAY_SERVICE_HOST (as Kubernetes" in line
+    line = failed_start(crew.node("c", env={"OVERLAY_LINKS_AUTO": "perhaps"}))
     assert "OVERLAY_LINKS_AUTO" in line
+    assert "true or false" in line
 
 
 # --- links -------------------------------------------------------------------------------------
@@ -100,9 +112,10 @@ def test_a_forged_link_is_refused(crew: Crew) -> None:
     import msgspec
 
     from overlay.core.wire import invite
+    from overlay.identity import ephemeral
 
     node = crew.node("a").up()
-    one, two = (invite.decode(node.invite()) for _ in range(2))
+    one, two = (invite.decode(node.invite(), ephemeral()) for _ in range(2))
     forged = invite.encode(msgspec.structs.replace(one, seed=two.seed))
     done = overlay("join", "-", "--data-dir", str(crew.directory / "b"), stdin=forged)
     assert "not made by whom it names" in complaint(done)
@@ -123,7 +136,7 @@ def test_a_link_to_another_network_is_refused(crew: Crew) -> None:
     assert "network" in complaint(here.run("join", "-", stdin=link))
     leave(here)
     line = failed_start(here, join=link)
-    assert "'home'" in line
+    assert "the network home, and the invite to another, mesh" in line
     assert "--data-dir" in line
     here.up()
 
@@ -266,6 +279,57 @@ def test_a_log_that_cannot_be_written_is_named(crew: Crew) -> None:
 def test_a_stopped_node_is_a_failure_and_not_a_hang(crew: Crew) -> None:
     node = crew.node("a").up()
     node.freeze()
-    line = complaint(node.run("wait", "--peers", "1", "--timeout", "0.1"), code=1)
+    line = complaint(node.run("wait", "--peers", "1", "--timeout", "0.1"))
     assert "does not answer" in line
     node.thaw()
+
+
+# --- what a paste does to a command line ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("—name", "--name"),
+        ("–name=bob", "--name=bob"),
+        ("—-data-dir", "--data-dir"),
+        ("—well", "—well"),
+        ("--name", "--name"),
+        ("a—name", "a—name"),
+    ],
+)
+def test_a_dash_in_place_of_two_hyphens_is_an_option(typed: str, meant: str) -> None:
+    from overlay.cli.main import undashed
+
+    assert undashed(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "overlay:EECGWFY4ROX3UGJITNXY7DY5",
+        "OVERLAY: eecgwfy4rox3ugjitnxy7dy5",
+        "KPVWYNGXHAIMCIWXVA3BVUATFHX2MTNQ",
+        "kpvwyngxhaimciwxva3bvuatfhx2mtnq",
+    ],
+)
+def test_a_link_or_a_piece_of_one_is_never_repeated(
+    secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from overlay.cli.main import complain
+
+    complain(f"Got unexpected extra argument ({secret})", 2)
+    assert secret.rsplit(":", maxsplit=1)[-1].strip() not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp", "0123456789abcdef", "unexpected"],
+)
+def test_what_is_no_piece_of_a_link_is_repeated(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from overlay.cli.main import complain
+
+    complain(f"there is no {word}", 2)
+    assert word in capsys.readouterr().err

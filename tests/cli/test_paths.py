@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from overlay.cli import ask
+from overlay.cli import ask, ping
 from overlay.cli.main import run
 
-PEER = "12D3KooWpeer"
+PEER, MINE = "12D3KooWpeer", "12D3KooWmine"
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any]) -> list[dict[str, Any]]:
@@ -16,14 +16,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any]) -> list[
     left = list(answers)
 
     class Scripted:
-        def __init__(self, _: object) -> None: ...
+        def __init__(self, *_: object) -> None: ...
 
         def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
             assert body == {"peer": "bob"}, path
             return left.pop(0) if len(left) > 1 else left[0]
 
-    monkeypatch.setattr(ask, "Client", Scripted)
-    monkeypatch.setattr(ask, "PING_INTERVAL", 0.001)
+        def get(self, path: str, _timeout: float) -> dict[str, Any]:
+            mine, theirs = ({"peer_id": MINE, "name": "me"}, {"peer_id": PEER, "name": "bob"})
+            return mine if path == "/status" else {"peers": [theirs]}
+
+    for module in (ask, ping):
+        monkeypatch.setattr(module, "Client", Scripted)
+    monkeypatch.setattr(ping, "PING_INTERVAL", 0.001)
     return left
 
 
@@ -42,7 +47,7 @@ def test_ping_goes_on_until_the_path_is_direct(
     assert len(left) == 1
     scripted(monkeypatch, relayed)
     assert run(["ping", "bob"]) == 0, "once, if nobody asks for more"
-    assert "relayed via 12D3KooWrelay" in capsys.readouterr().out
+    assert "relayed via relay" in capsys.readouterr().out
 
 
 def test_ping_gives_up_when_its_time_is_up(

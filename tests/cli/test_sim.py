@@ -71,8 +71,8 @@ def test_run_prints_a_table_and_replay_finds_the_trace_again(small: str, tmp_pat
     done = overlay("sim", "run", small, "--trace", trace)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert rows["reliability"][1:] == ["0.9", "to", "1", "ok"]
-    assert rows["degree"] == ["7"]
+    assert rows["reliability"][1:] == ["share", "0.9", "to", "1", "ok"]
+    assert rows["degree"] == ["7", "peers"]
     assert "8 nodes, seed 1, profile product: " in done.stdout
     again = overlay("sim", "replay", trace)
     assert again.returncode == 0, again.stderr
@@ -110,7 +110,8 @@ def test_without_matplotlib_a_report_is_refused_before_the_run(
     assert main.run(["sim", "run", small, "--report", str(tmp_path / "report")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "error: plots need the extra `sim`: install overlay-mesh[sim] (matplotlib)\n"
+    assert err.startswith("error: plots need the extra `sim`: install overlay-mesh[sim]")
+    assert "make install-sim" in err
     assert not (tmp_path / "report").exists()
 
 

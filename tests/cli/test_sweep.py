@@ -94,11 +94,14 @@ def answer(done: subprocess.CompletedProcess[str]) -> Json:
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_a_table_its_runs_plots_and_a_page(file: Path) -> None:
+def test_a_sweep_leaves_a_table_runs_plots_and_a_page_whose_words_are_documented(
+    file: Path,
+) -> None:
     done = overlay(*argv(file), timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     head, *rows, last = done.stdout.splitlines()
-    assert head.split() == ["network.loss", "ok", "degree", "success"]
+    told = re.split(r"\s{2,}", head.strip())
+    assert told == ["network.loss (share)", "ok", "degree (peers)", "success (share)"]
     assert [row.split()[:2] for row in rows] == [["0.0", "2/2"], ["0.1", "2/2"]]
     assert last == f"report {file.parent / 'out' / 'index.html'}"
     there = sorted(path.name for path in (file.parent / "out").iterdir())
@@ -107,6 +110,11 @@ def test_a_sweep_leaves_a_table_its_runs_plots_and_a_page(file: Path) -> None:
     again = overlay(*argv(file, "--json"), timeout=LIMIT)
     said = answer(again)
     assert (said["runs"], said["computed"], said["kept"], said["ok"]) == (4, 0, 4, True)
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    columns = (file.parent / "out" / "table.csv").read_text().partition("\n")[0].split(",")
+    measures = set(said["points"][0]["measures"]["degree"])
+    for word in {*said, *said["points"][0], *measures, *columns} - {"network.loss"}:
+        assert f"`{word}`" in page, word
     assert [point["set"] for point in said["points"]] == [
         {"network.loss": 0.0},
         {"network.loss": 0.1},
@@ -206,7 +214,7 @@ def test_a_killed_sweep_takes_its_workers_along_and_loses_nothing(
 ) -> None:
     process, all_of_it = begun
     process.signal(number)
-    assert process.popen.wait(30.0) == -number
+    assert process.popen.wait(30.0) == (143 if number == signal.SIGTERM else -number)
     wait_for(lambda: all_gone(all_of_it), 10.0, "the end of all workers")
     go_on(file, lines(file))
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.complaints import leave
+from overlay.errors import OverlayError
+from overlay.node.client import Client
+from tests.cli.complaints import failed_start, leave
 from tests.lab.nodes import OVERLAY, Crew, Node, Process, overlay, settled, wait_for
+from tests.lab.terminal import on_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -23,25 +26,81 @@ def gone(node: Node) -> bool:
     return names == {"certificate.pem", "dial.key", "identity.key", "lock", "overlay.db"}
 
 
-def test_for_people_up_prints_the_link_a_code_and_the_next_command(crew: Crew) -> None:
-    process = Process([*OVERLAY, "up", "--data-dir", str(crew.directory / "a"), "--name", "kitchen",
-                       "--listen", "127.0.0.1:0"])  # fmt: skip
+def welcome(crew: Crew, *options: str) -> str:
+    """What `up` prints into a pipe before people read on in the log."""
+    argv = [*OVERLAY, "up", "--data-dir", str(crew.directory / "a"), "--name", "kitchen"]
+    process = Process([*argv, "--listen", "127.0.0.1:0", *options])
     try:
         wait_for(lambda: "Ctrl-C" in "".join(process.out.all), 60.0, "the welcome")
         text = "".join(process.out.all)
         assert "kitchen" in text
-        (link,) = re.findall(r"^(overlay:\S+)$", text, re.MULTILINE)
-        assert any(block in text for block in "█▀▄")
-        (command,) = re.findall(r"^ +(\S.*overlay join \S+)$", text, re.MULTILINE)
-        assert command.endswith(link)
         assert re.search(r"12D3KooW\w{44}", text)
         assert re.search(r"127\.0\.0\.1:\d+", text)
+        return text
     finally:
         assert process.end() == 0
 
 
+def test_who_asks_for_it_gets_the_link_once_and_a_code_in_a_pipe_too(crew: Crew) -> None:
+    text = welcome(crew, "--print-invite")
+    (command,) = re.findall(r"^ +(\S.*overlay join \S+)$", text, re.MULTILINE)
+    assert text.lower().count("overlay:") == 1
+    assert command.lower().count("overlay:") == 1
+    assert any(block in text for block in "█▀▄")
+
+
+def test_a_pipe_gets_no_secret_that_nobody_asked_for(crew: Crew) -> None:
+    text = welcome(crew)
+    assert "overlay:" not in text.lower()
+    assert not any(block in text for block in "█▀▄"), "nor as a code"
+    (command,) = re.findall(r"^ +(\S.*overlay invite .*)$", text, re.MULTILINE)
+    assert f"--data-dir {crew.directory / 'a'}" in command
+
+
+@pytest.mark.parametrize(("columns", "lines", "is_whole"), [(80, 24, False), (200, 100, True)])
+def test_a_terminal_shows_the_link_once_and_a_whole_code_or_its_size(
+    crew: Crew, columns: int, lines: int, is_whole: bool
+) -> None:
+    argv = [*OVERLAY, "up", "--data-dir", str(crew.directory / "a"), "--listen", "127.0.0.1:0"]
+    with on_terminal([*argv, "--name", "kitchen"], columns=columns, lines=lines) as screen:
+        screen.wait_for("Ctrl-C leaves")
+        rows = screen.screen()
+        code = [row for row in rows if set(row) & set("█▀▄")]
+        assert screen.text.lower().count("overlay:") == 1
+        screen.wait_for(r"overlay join overlay:")
+        assert len({len(row) for row in code}) == int(is_whole), screen.text
+        said = re.search(r"QR code needs (\d+) columns and (\d+) lines", screen.text)
+        assert (said is None) == is_whole
+        if said is not None:
+            assert int(said[1]) > columns or int(said[2]) > lines, "it has no room"
+            assert all(len(row) <= columns for row in rows)
+            assert rows.index("Ctrl-C leaves.") < lines, "all of it is on the screen"
+        screen.type("\x03")
+        assert screen.wait_end() == 0
+
+
+def test_the_users_own_settings_need_no_option(crew: Crew) -> None:
+    """And an option, or OVERLAY_CONFIG, has others read in their place."""
+    home = crew.directory / "home"
+    own = home / "overlay" / "config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('name = "own"\n')
+    other = crew.directory / "other.toml"
+    other.write_text('name = "other"\n')
+    given = {"XDG_CONFIG_HOME": str(home), "OVERLAY_CONFIG": ""}
+    cases = [(given, [], "own"), (given, ["--config", str(other)], "other"),
+             ({**given, "OVERLAY_CONFIG": str(other)}, [], "other")]  # fmt: skip
+    for number, (env, options, name) in enumerate(cases):
+        node = crew.node(f"n{number}", env=env)
+        argv = [*OVERLAY, "up", "--json", "--listen", "127.0.0.1:0", *options]
+        node.process = Process([*argv, "--data-dir", str(node.directory)], env=env)
+        assert node.wait_ready().ready["name"] == name
+    own.write_text("[links\n")
+    assert str(own) in failed_start(crew.node("broken", env=given))
+
+
 def test_the_printed_command_works_as_it_is(crew: Crew) -> None:
-    first = Process([*OVERLAY, "up", "--data-dir", str(crew.directory / "a")])
+    first = Process([*OVERLAY, "up", "--print-invite", "--data-dir", str(crew.directory / "a")])
     try:
         printed = wait_for(
             lambda: re.search(r"^ +(\S.*overlay join \S+)$", "".join(first.out.all), re.MULTILINE),
@@ -164,7 +223,7 @@ def test_a_stopped_reader_of_a_subscription_does_not_hold_the_node(crew: Crew) -
     wait_for(lambda: "subscribed" in subscription.log, 30.0, "the subscription")
     subscription.signal(signal.SIGSTOP)
     for _ in range(12):
-        node.ok("publish", "news", "-", stdin=30_000 * "x")
+        node.ask("POST", "/publish", {"topic": "news", "data": 30_000 * "x"})
     node.ok("leave", timeout=40.0)
     assert node.process is not None
     assert node.process.popen.wait(30) == 0
@@ -188,7 +247,8 @@ main()
 
 def test_a_bug_in_the_core_ends_the_node_and_says_why(crew: Crew) -> None:
     node = crew.node("a", argv=[sys.executable, "-c", CRASHING]).up()
-    assert node.run("publish", "t", "x").returncode in {1, 3}
+    with pytest.raises(OverlayError):
+        Client(node.directory).post("/publish", {"topic": "t", "data": "x"})
     assert node.process is not None
     assert node.process.popen.wait(30) == 70
     node.process.err.finish()

@@ -45,6 +45,8 @@ def _value(annotation: Any, rule: bounds.Rule) -> st.SearchStrategy[Any]:
         case bounds.Text(high, low, alphabet):
             characters = st.sampled_from(sorted(alphabet)) if alphabet else _printable()
             return st.text(characters, min_size=low, max_size=min(high, low + 16))
+        case bounds.Name():
+            return st.text(max_size=16)
         case bounds.Topic():
             return st.text(_printable(), min_size=1, max_size=16)
         case bounds.OneOf():

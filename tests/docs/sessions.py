@@ -1,4 +1,4 @@
-"""Run the terminal sessions of a page, as a reader would type them, in a directory of their own.
+"""Run the terminal sessions of a page, as a reader would type them, in a clone of their own.
 
 A block ``console`` or ``console NAME`` belongs to the terminal of that name. ``$ `` starts a
 command, ``^C`` interrupts the one in the foreground, and every other line has to appear in what
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STAYS = re.compile(r"\boverlay (?:up|join|subscribe)\b[^|]*$|^overlay chat\b")
+STAYS = re.compile(r"\boverlay (?:up|join|subscribe|receive)\b[^|]*$|^overlay chat\b")
 READY = re.compile(r"Ctrl-C (?:leaves|ends it)")
 PATIENCE = 40.0
 """Seconds for any one command to end, or to print what the page shows (guess)."""
@@ -63,9 +63,9 @@ class Running:
         self._seen = 0
         self.process = subprocess.Popen(
             ["bash", "-o", "pipefail", "-c", self.command],
-            cwd=directory,
+            cwd=clone_in(directory),
             env=environment(directory),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if STAYS.search(step.command) else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,6 +113,8 @@ class Running:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _shows(self, shown: list[str]) -> bool:
         """Whether these lines are among ours, in this order, behind those already found."""
@@ -146,28 +148,46 @@ def environment(directory: Path) -> dict[str, str]:
         "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "COLUMNS": "120",
+        "COLUMNS": "80",
+        "LINES": "24",
         "OVERLAY_LISTEN": "127.0.0.1:0",
     }
 
 
 def play(text: str, directory: Path) -> None:
-    """Run a page's sessions from first to last; nothing of them is left running."""
+    """Run a page's sessions from first to last; nothing is left running, or lying in the clone."""
     _install(directory)
+    subprocess.run(["git", "init", "--quiet", clone_in(directory)], check=True)
     foreground: dict[str, Running] = {}
     try:
         for step in steps(text):
             _take(step, foreground, directory)
         for running in reversed(foreground.values()):
             running.interrupt()
+        left = left_behind(clone_in(directory))
+        assert not left, f"left in the clone: {left}"
     finally:
         for running in foreground.values():
             running.kill()
 
 
+def clone_in(directory: Path) -> Path:
+    """Where a reader types: beside the home, not in it."""
+    return directory / "clone"
+
+
+def left_behind(clone: Path) -> list[str]:
+    """What git sees there that it does not track, ignored or not, but for Python's caches."""
+    argv = ["git", "-C", str(clone), "status", "--porcelain", "--ignored", "--untracked-files=all"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if "__pycache__" not in line]
+
+
 def _take(step: Step, foreground: dict[str, Running], directory: Path) -> None:
     if step.command == "^C":
-        foreground.pop(step.terminal).interrupt()
+        ended = foreground.pop(step.terminal)
+        ended.interrupt()
+        ended.kill()
     elif not step.command:
         foreground[step.terminal].settle(step.shown)
     else:

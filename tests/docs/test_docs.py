@@ -119,5 +119,10 @@ def test_a_page_that_shows_what_does_not_happen_is_found_out(tmp_path: Path) -> 
             sessions.play(f"```console\n$ {wrong}\n```\n", tmp_path / wrong)
 
 
+def test_a_page_that_leaves_something_in_the_clone_is_found_out(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"left in the clone: .*identity\.key"):
+        sessions.play("```console\n$ mkdir one && echo x > one/identity.key\n```\n", tmp_path)
+
+
 def test_a_page_is_compared_by_order_with_anything_for_an_ellipsis(tmp_path: Path) -> None:
     sessions.play("```console\n$ printf 'a\\nbig   b\\nc\\n'\na\nb…b\n```\n", tmp_path)

@@ -98,7 +98,10 @@ class Process:
         enter: Enter | None = None,
         env: dict[str, str] | None = None,
         stdin: str | None = None,
+        is_open: bool = False,
     ) -> None:
+        """`is_open`: after `stdin`, its standard input says nothing and does not end."""
+
         def before_exec() -> None:
             die_with_parent()
             if enter is not None:
@@ -106,7 +109,7 @@ class Process:
 
         self.popen = subprocess.Popen(
             list(argv),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if is_open or stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -121,7 +124,9 @@ class Process:
         if stdin is not None:
             assert self.popen.stdin is not None
             self.popen.stdin.write(stdin)
-            self.popen.stdin.close()
+            self.popen.stdin.flush()
+            if not is_open:
+                self.popen.stdin.close()
 
     @property
     def log(self) -> str:
@@ -135,6 +140,8 @@ class Process:
         """SIGKILL to it and what it started; wait until it is gone and its pipes are closed."""
         self._signal_group(signal.SIGKILL)
         self.popen.wait()
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
         self.out.finish()
         self.err.finish()
 
@@ -346,7 +353,8 @@ class Crew:
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Ours without any overlay setting, with the repository importable."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OVERLAY_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OVERLAY_CONFIG": os.devnull}
+    return {**kept, **ours, **(extra or {})}
 
 
 def overlay(

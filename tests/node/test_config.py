@@ -19,6 +19,7 @@ from overlay.node.config import (
     parse_advertised,
     parse_duration,
     parse_listen,
+    users_own,
     variable,
 )
 
@@ -52,6 +53,20 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert load(file, environ, ["links.max=7"]).links.max == 7
     chosen = load(file, environ, ["name=set"], {"name": ("--name", "flag")})
     assert (chosen.name, chosen.links.max, chosen.links.direct) == ("flag", 6, False)
+
+
+def test_the_users_own_file_is_one_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert users_own() is None
+    file = tmp_path / "overlay" / "config.toml"
+    file.parent.mkdir()
+    file.symlink_to(tmp_path / "away")
+    assert users_own() == file, "one that leads nowhere is no silence"
+    assert str(file) in refusal(file)
+    (tmp_path / "away").write_text("max = 3\n")
+    assert str(file) in refusal(users_own())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +181,37 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) ->
     assert "links.atuo" in line
     assert "did you mean links.auto?" in line
     assert "--set" in refusal(assignments=["links.atuo=1"])
-    assert "OVERLAY_LINKS_AUTO" in refusal(environ={"OVERLAY_LINKS_ATUO": "1"})
+
+
+KUBERNETES = {
+    "OVERLAY_PORT": "tcp://10.0.0.1:80",
+    "OVERLAY_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "OVERLAY_PORT_80_TCP_ADDR": "10.0.0.1",
+    "OVERLAY_PORT_80_TCP_PORT": "80",
+    "OVERLAY_PORT_80_TCP_PROTO": "tcp",
+    "OVERLAY_RELAY_SERVICE_HOST": "10.0.0.2",
+    "OVERLAY_SERVICE_HOST": "10.0.0.1",
+    "OVERLAY_SERVICE_PORT": "80",
+    "OVERLAY_SERVICE_PORT_HTTP": "80",
+}
+
+
+def test_an_unknown_variable_is_one_line_and_no_refusal() -> None:
+    said: list[str] = []
+    environ = {**KUBERNETES, "OVERLAY_LINKS_ATUO": "1", "OVERLAY_ZZZZ": "\x1b", "OVERLAYS": "x"}
+    assert load(None, {**environ, "OVERLAY_NAME": "n"}, warn=said.append) == Config(name="n")
+    (line,) = said
+    assert "\n" not in line
+    assert "OVERLAY_LINKS_ATUO (did you mean OVERLAY_LINKS_AUTO?), OVERLAY_ZZZZ, " in line
+    assert f"{', '.join(sorted(KUBERNETES))} (as Kubernetes" in line
+    assert line.count("did you mean") == 1
+    assert "OVERLAYS" not in line
+    said.clear()
+    assert load(None, {"OVERLAY_NAME": "n", "OVERLAY_CONFIG": "c"}, warn=said.append).name == "n"
+    assert said == []
+    line = refusal(environ={"OVERLAY_LINKS_AUTO": "perhaps", **KUBERNETES})
+    assert "OVERLAY_LINKS_AUTO" in line
+    assert "true or false" in line
 
 
 def test_a_key_with_dots_in_quotes_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -201,9 +246,11 @@ def test_a_key_like_no_other_is_refused_with_the_whole_list() -> None:
         ("listen=::1:7000", "IP:PORT"),
         ("advertise=192.0.2.1", "IP:PORT"),
         ("advertise=*:7", "IP:PORT"),
-        ("name=" + 65 * "x", "64 characters"),
-        ("name=a\x1b[2Jb", "64 characters"),
-        ("network.name=", "1 to 64"),
+        ("name=" + 65 * "x", "name: has 65 characters, and 64 are the most"),
+        ("name=a\x1b[2Jb", "name: has U+001B ESCAPE, a control character: leave it out"),
+        ("network.name=", "network.name: is empty"),
+        ("links.max=\x1b[2J\u202e", "not �[2J�"),
+        ("no\u202esuch=1", "no�such: no such key"),
         ("nothing", "KEY=VALUE"),
     ],
 )

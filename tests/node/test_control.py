@@ -5,6 +5,7 @@ import http.client
 import json
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from overlay.core.overlay import Overlay
 from overlay.core.types import PeerId
 from overlay.errors import CommandFailed, NoNode, UsageError
 from overlay.identity import Identity, peer_id_text
-from overlay.node import control
+from overlay.node import client, control
 from overlay.node.client import Client
 from overlay.node.config import of_settings
 from overlay.node.directory import DataDirectory, socket_address
@@ -135,7 +136,9 @@ async def test_status_and_peers_answer_with_objects(served: Served) -> None:
     status = await served.get("/status")
     assert status["peer_id"] == served.node.peer_id
     assert (status["name"], status["network"], status["links"]) == ("tester", "home", 0)
-    assert await served.get("/peers") == {"peers": []}
+    told = await served.get("/peers")
+    assert told["peers"] == []
+    assert told["self"] == {"peer_id": served.node.peer_id, "name": served.node.name}
 
 
 async def test_a_command_that_the_core_rejects_keeps_its_code_and_text(served: Served) -> None:
@@ -247,6 +250,59 @@ async def test_wait_times_out_with_what_there_is(served: Served) -> None:
     with pytest.raises(CommandFailed, match="only 0 of 1") as caught:
         await served.post("/wait", {"peers": 1, "timeout": 0.05})
     assert caught.value.code == "timeout"
+
+
+async def test_without_a_link_a_publication_waits_for_one_if_told_to(served: Served) -> None:
+    published: list[Publish] = []
+
+    def script(event: Any) -> list[Any] | None:
+        if isinstance(event, Publish):
+            published.append(event)
+            return [Resolved(event.request, b"\x01" * 16)]
+        return None
+
+    served.core.script = script
+    with pytest.raises(CommandFailed, match="nothing is published") as caught:
+        await served.post("/publish", {"topic": "t", "data": "x", "timeout": 0.05})
+    assert caught.value.code == "not_linked"
+    with pytest.raises(UsageError, match="printable"):
+        await served.post("/publish", {"topic": "", "data": "x", "timeout": 1e6})
+    assert published == []
+    served.node.links = lambda: 1  # type: ignore[method-assign]
+    await served.post("/publish", {"topic": "t", "data": "x", "timeout": 1e6})
+    assert len(published) == 1
+
+
+async def test_a_body_that_never_comes_whole_is_given_up(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "BODY_TIMEOUT", 0.05)
+    half = b'POST /wait HTTP/1.1\r\nHost: node\r\nContent-Length: 11\r\n\r\n{"pe'
+    status, body = await served.raw(half)
+    assert status == 400
+    assert "whole" in body["error"]["text"]
+
+
+async def test_who_waits_for_long_hears_that_the_node_lives(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client takes a node for stopped that says nothing for as long as these wait."""
+    monkeypatch.setattr(client, "SILENCE", 1.5)
+    monkeypatch.setattr(client, "states_of", lambda _: {"S"})
+    told: list[str] = []
+
+    async def wait() -> None:
+        with pytest.raises(CommandFailed, match="only 0 of 1"):
+            await served.post("/wait", {"peers": 1, "timeout": 2.5})
+
+    def listen() -> None:
+        with served.client.stream("/subscribe?topic=news") as stream:
+            assert list(stream.until(time.monotonic() + 2.5, told.append)) == []
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(trio.to_thread.run_sync, listen)
+    assert told == []
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_no_nat_is_blamed_for_what_it_has_not_done() -> None:
     [
         ("host", None, "directly"),
         ("reflexive", None, "directly"),
-        ("relayed", "12D3KooWrelay", "through the relay 12D3KooWrelay"),
+        ("relayed", "12D3KooWrelay", "through the relay relay"),
         ("relayed", None, "through a relay"),
         (None, None, "cannot be reached"),
     ],

@@ -4,8 +4,11 @@ import io
 import json
 import logging
 import os
+import re
 import stat
 import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,10 @@ from overlay.core.events import Report
 from overlay.core.types import PeerId
 from overlay.errors import ConfigError, UsageError
 from overlay.identity import peer_id_text
+from overlay.names import short_id
 from overlay.node import logs
 from overlay.node.config import LogSection
-from overlay.node.logs import Background, background, log_report, open_log
+from overlay.node.logs import Background, LogFile, background, log_report, open_log
 
 PEER = PeerId(bytes(range(32)))
 
@@ -41,13 +45,75 @@ def test_each_line_is_an_object_with_event_level_and_time(section: LogSection) -
     assert "timestamp" in line
 
 
+class Screen(io.StringIO):
+    """A terminal that a person reads."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def lines_for_people(stream: io.StringIO, **names: str) -> list[str]:
+    """A few events as people read them; a peer is called as `names` has it."""
+    known = logs.Names()
+    known.of = lambda peer: names.get("bob", "") if peer == PEER else ""
+    logger = logs.make_logger(LogSection(), stream, known)
+    log_report(logger, Report("info", "peer_up", {"peer": PEER, "negotiated": "mesh", "via": None}))
+    log_report(logger, Report("warning", "odd", {"text": "one\ntwo", "count": 3, "from": "x=y"}))
+    return stream.getvalue().splitlines()
+
+
+def test_people_read_local_time_names_and_a_line_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TZ", "UTC-5:30")  # five and a half hours east (POSIX)
+    time.tzset()
+    try:
+        before = datetime.now(UTC).timestamp()
+        up, odd = lines_for_people(io.StringIO(), bob="bob")
+        (shown, _) = lines_for_people(Screen())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    day, hour, said = up.split(" ", 2)
+    at = datetime.fromisoformat(f"{day} {hour}+05:30").timestamp()
+    assert abs(at - before) < 60
+    short = short_id(peer_id_text(PEER))
+    assert said == f"info peer_up peer=bob ({short}) negotiated=mesh"
+    assert odd.endswith("warning odd text=one�two count=3 from='x=y'")
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d info peer_up peer={short} negotiated=mesh", shown)
+
+
+@pytest.mark.parametrize(
+    ("env", "is_coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": ""}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+    ],
+    ids=str,
+)
+def test_colours_are_for_terminals_that_have_them(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], is_coloured: bool
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.setenv(name, env.get(name, ""))
+    assert ("\x1b[33mwarning" in "".join(lines_for_people(Screen()))) == is_coloured
+    assert ("\x1b" in "".join(lines_for_people(Screen()))) == is_coloured
+    assert "\x1b" not in "".join(lines_for_people(io.StringIO()))
+
+
 def test_no_secret_is_written_and_no_bytes_in_full(section: LogSection) -> None:
     secret = os.urandom(32)
     fields = dict.fromkeys(logs.SECRET, secret) | {"attempt": secret, "invite": "overlay:AZx"}
+    fields["text"] = "it quotes overlay:EECGWFY4ROX3 and KPVWYNGXHAIMCIWXVA3BVUATFHX2MTNQ"
     with open_log(section) as log:
         log_report(log.logger, Report("warning", "odd", fields))
     text = Path(section.file).read_text()
     assert "overlay:AZx" not in text
+    assert "it quotes" in text
+    assert "EECGWFY4ROX3" not in text
+    assert "KPVWYNGXHAIMCIWXVA3BVUATFHX2MTNQ" not in text
     assert secret.hex() not in text
     assert secret[:4].hex() in text, "a prefix tells two attempts apart"
 
@@ -175,3 +241,47 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         with pytest.raises(BrokenPipeError):
             pipe.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), write)
+
+
+def test_a_log_on_a_full_disk_goes_on_when_there_is_room_and_says_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    disk = os.open("/dev/full", os.O_WRONLY)
+    stream = Background(LogFile(disk, "node.log"))
+    stream.write("one\n")
+    stream.write("two\n")
+    stream.release()
+    while stream._unwritten < 2:
+        pass  # both are lost
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), disk)
+    stream.write("three\n")
+    stream.finish()
+    assert path.read_text() == "(2 lines missed)\nthree\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: log.file: node.log cannot be written: No space left")
+    os.close(disk)
+
+
+def test_what_follows_waits_until_all_is_written_or_nobody_reads() -> None:
+    order: list[str] = []
+    terminal = HeldTerminal()
+    done = threading.Event()
+
+    def follow() -> None:
+        order.append(terminal.getvalue())
+        done.set()
+
+    with background(terminal) as stream:
+        stream.write("screen")
+        stream.afterwards(follow)
+        assert order == []
+        terminal.free.set()
+        assert done.wait(60)
+    assert order == ["screen"]
+    terminal.close()
+    done.clear()
+    with background(terminal) as stream:
+        stream.write("nobody reads it")
+        stream.afterwards(done.set)
+        assert done.wait(60)

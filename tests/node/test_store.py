@@ -41,13 +41,33 @@ def test_everything_is_there_again_after_a_restart(path: Path) -> None:
     assert store.port() == 0
     store.set_network(b"n" * 32, "home")
     store.set_port(4711)
+    store.set_name("kitchen")
     store.remember(b"p" * 32, b"record")
     store.prekeys.save(7, b"k" * 32)
     store = reopened(store, path)
     assert store.network() == (b"n" * 32, "home")
     assert store.port() == 4711
+    assert store.name() == "kitchen"
     assert store.records() == (b"record",)
     assert store.prekeys.load(7) == b"k" * 32
+    store.close()
+
+
+def test_a_network_is_forgotten_with_its_peers_and_nothing_else(path: Path) -> None:
+    store = Store(path, Wall())
+    boot = store.next_boot()
+    store.set_network(b"n" * 32, "home")
+    store.set_port(4711)
+    store.set_name("kitchen")
+    store.remember(b"p" * 32, b"record")
+    store.prekeys.save(7, b"k" * 32)
+    store.forget_network()
+    store = reopened(store, path)
+    assert store.network() is None
+    assert store.records() == ()
+    assert store.prekeys.load(7) is None
+    assert (store.port(), store.name()) == (4711, "kitchen")
+    assert store.next_boot() > boot
     store.close()
 
 
@@ -175,3 +195,58 @@ def test_a_migration_that_fails_changes_nothing(
     assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     assert db.execute("SELECT name FROM sqlite_master WHERE name = 'extra'").fetchone() is None
     db.close()
+
+
+# --- a disk that is full -------------------------------------------------------------------------
+
+
+def fill_up(store: Store) -> None:
+    """Let the file grow no further: what SQLite says then is what it says of a full disk."""
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_full_disk_costs_the_node_its_memory_and_is_told_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="overlay.store")
+    store = Store(path, Wall())
+    store.set_network(b"n" * 32, "home")
+    fill_up(store)
+    for number in range(200):
+        store.remember(bytes([number]) * 32, b"r" * 500)
+    for day in range(200):
+        store.prekeys.save(day, bytes([day]) * 32)
+    assert store.prekeys.load(199) == bytes([199]) * 32, "it is kept in memory"
+    store.set_port(7)
+    (line,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    assert str(path) in line
+    assert "full" in line
+    store.set_network(b"n" * 32, "home")  # it is so already: nothing is written
+    with pytest.raises(ConfigError, match=r"overlay\.db cannot be used .*full.*make room"):
+        store.set_network(b"m" * 32, "h" * 60_000)
+    store._db.execute("PRAGMA max_page_count = 100000")
+    store.prekeys.delete(0)
+    store.trouble.quiet()
+    assert len(caplog.records) == 1, "it was still wrong a moment ago"
+    store.trouble.quiet()
+    store.trouble.quiet()
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+    assert "can be written again" in caplog.records[-1].getMessage()
+    store = reopened(store, path)
+    assert store.prekeys.load(199) == bytes([199]) * 32, "and written when there is room"
+    assert store.prekeys.load(0) is None
+    store.close()
+
+
+def test_a_key_that_cannot_be_destroyed_yet_is_not_used_again(path: Path) -> None:
+    store = Store(path, Wall())
+    store.prekeys.save(7, b"k" * 32)
+    store._db.execute("PRAGMA query_only = ON")
+    store.prekeys.delete(7)
+    assert store.prekeys.load(7) is None
+    store._db.execute("PRAGMA query_only = OFF")
+    store.prekeys.tend()
+    store = reopened(store, path)
+    assert store.prekeys.load(7) is None
+    store.close()

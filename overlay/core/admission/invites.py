@@ -17,8 +17,8 @@ from overlay.core.membership.records import RecordBook
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import Timers
 from overlay.core.types import EndReason, GoodbyeCode, LinkId, PeerId, Refusal, RequestId
+from overlay.core.wire import compact, invite
 from overlay.core.wire import dial_tokens as dial
-from overlay.core.wire import invite
 from overlay.core.wire.documents import Grant, InviteBody, InviteMember, Signed
 from overlay.core.wire.messages import TokenGrant, TokenRequest
 from overlay.errors import Failure
@@ -68,7 +68,8 @@ class _Joining:
     grant: tuple[bytes, int]
     began_at: float
     gives_up_at: float
-    links: dict[LinkId, PeerId] = field(default_factory=dict)
+    links: dict[LinkId, PeerId | None] = field(default_factory=dict)
+    """Whom each dial is for: None if the invite does not say."""
     failures: dict[str, str] = field(default_factory=dict)
     rounds: int = 0
 
@@ -117,10 +118,13 @@ class Inviting:
         if not addresses and not hidden:
             context.emit(Rejected(command.request, Failure.NO_ADDRESS, NO_ADDRESS))
             return
-        seed, invite_id = crypto.token(32), crypto.token(8)
         expires_at = int(context.wall(now) + command.expires_in)
+        network, nonce = context.settings.network, crypto.token(compact.NONCE_BYTES)
+        invite_id = compact.invite_id(nonce, network, context.peer_id, expires_at)
+        token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
+        seed = compact.invite_seed(token)
         grant = Grant(
-            network=context.settings.network,
+            network=network,
             invite_id=invite_id,
             invite_key=crypto.public_of(seed),
             issuer=context.peer_id,
@@ -129,7 +133,6 @@ class Inviting:
             expires_at=expires_at,
         )
         signed = invite.make_grant(grant, crypto)
-        token = dial.make_token(context.settings.dial_key, dial.INVITE, invite_id, expires_at)
         ours = InviteMember(context.peer_id, crypto.fingerprint, token, addresses)
         making = _Making(command.request, signed, seed, {}, [] if hidden else [ours])
         others = min(command.members, MEMBERS_MAX) - len(making.members)
@@ -237,7 +240,12 @@ class Inviting:
     def on_attempt_failed(self, link: LinkId, code: str, text: str, now: float) -> None:
         """One dial of a join has failed; when it was the last of its round, try all again later."""
         for joining in list(self._joins.values()):
-            if joining.links.pop(link, None) is None:
+            if link not in joining.links:
+                continue
+            peer = joining.links.pop(link)
+            if peer is None and code == GoodbyeCode.DUPLICATE:  # Who that was is linked already.
+                self._end(joining)
+                self.context.emit(Resolved(joining.command.request, None))
                 continue
             joining.failures[code] = text
             if not joining.links:
@@ -279,7 +287,7 @@ class Inviting:
         self._timers.stop((Due.REDIAL, request))
         self._timers.stop((Due.GIVE_UP, request))
         for link, named in joining.links.items():
-            if named != sparing:
+            if named is None or named != sparing:
                 self.connecting.call_off(named, link)
 
     # --- time --------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ Each way is a machine of its own: `dialling`, `offering` with `answering` at the
 detour over a circuit (`detour`), for peers that users talk to. What they share is the `table`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from overlay.core.connect.answering import Answering
 from overlay.core.connect.attempts import STEPS, Attempts, Detour, Due, Step, StepEvent
 from overlay.core.connect.detour import Detours
-from overlay.core.connect.dialling import Dialling
+from overlay.core.connect.dialling import DIAL_TIMEOUT, Dialling
 from overlay.core.connect.history import Outcome, Rung
 from overlay.core.connect.offering import OwnOffers
 from overlay.core.connect.punching import ICE_SHARE, UNSEEN, Punching
@@ -80,6 +80,9 @@ CLIMB_SILENT = 2.0
 NOT_DIALABLE = "no address of the peer is proven to be reachable"
 COMMAND_TIMEOUT = 12.0
 """Seconds (guess) that a command to connect keeps trying."""
+GIVE_UP_LATER = 0.25
+"""Seconds (guess) until the next look whether a dial over a circuit is over, for which it waits."""
+IN_TIME = "no relay has led there in time"
 
 
 class Connecting:
@@ -112,11 +115,13 @@ class Connecting:
         # When a round beside each link began.
         self._climbed: BoundedDict[PeerId, float] = BoundedDict(PEERS_MAX)
 
-    def on_met(self, peers: list[PeerId]) -> None:
+    def on_met(self, names: Iterable[bytes]) -> None:
         """An invite or the cache has named these: they may be dialled even if others may not."""
-        self._dialling.on_met(peers)
+        self._dialling.on_met(names)
 
-    def dial_invite(self, body: InviteBody, grant: tuple[bytes, int]) -> dict[LinkId, PeerId]:
+    def dial_invite(
+        self, body: InviteBody, grant: tuple[bytes, int]
+    ) -> dict[LinkId, PeerId | None]:
         """Dial every member that an invite names at all its addresses, all at once."""
         return self._dialling.invite(body, grant)
 
@@ -524,7 +529,8 @@ class Connecting:
                 attempts.offering = None
             else:
                 continue
-            failed = Failed(attempts, rung, code, text)
+            told = f"over a relay {text}" if rung is Rung.CIRCUIT else text
+            failed = Failed(attempts, rung, code, told)
             if rung is Rung.CIRCUIT and not overtaken:
                 return self._fail(self._detours.on_dial_failed(failed), now)
             if not overtaken:
@@ -537,8 +543,12 @@ class Connecting:
             return []
         return []
 
-    def call_off(self, peer: PeerId, link: LinkId) -> None:
+    def call_off(self, peer: PeerId | None, link: LinkId) -> None:
         """A dial is not needed any more; one that has found its listener goes on."""
+        if peer is None:
+            if link not in self.links.by_id:
+                self.table.hangup(link, EndReason.CANCELLED)
+            return
         attempts = self.table.by_peer.get(peer)
         if attempts is not None and link in attempts.dials and link not in self.links.by_id:
             del attempts.dials[link]
@@ -588,6 +598,8 @@ class Connecting:
         for each in relaying:
             if each.detour is Detour.SOON:
                 stuck += self._detour(each, now)
+            elif each.detour is Detour.DIALLING:
+                self._detours.dial_reserve(each, now)
             elif each.waiting:
                 self._detours.take(each, now)  # A neighbour of both may have come meanwhile.
         stuck += [peer for each in upgrading for peer in self._upgrade(each, now)]
@@ -621,10 +633,17 @@ class Connecting:
         why = cause(self.table.nat(), self.table.history.nat_of(attempts.peer))
         # A round that has just begun has not come as far as the one before it.
         no_relay = attempts.reasons.get(Rung.CIRCUIT) or attempts.before.get(Rung.CIRCUIT, "")
+        if not no_relay and Rung.CIRCUIT in attempts.since:
+            no_relay = IN_TIME
         parts = [text, no_relay, why]
         return code, "; ".join(dict.fromkeys(filter(None, parts)))
 
     def _give_up(self, attempts: Attempts, now: float) -> None:
+        late = any(at + DIAL_TIMEOUT <= now for _, at in attempts.waiting)
+        if attempts.detour is Detour.DIALLING and attempts.waiting and not late:
+            # The peer has agreed to the circuit that it is dialled over.
+            self.table.timers.set((Due.GIVE_UP, attempts.peer), now + GIVE_UP_LATER)
+            return
         for request, at in attempts.waiting:
             if at <= now:
                 self.context.emit(Rejected(request, *self._told(attempts)))

@@ -23,8 +23,11 @@ from overlay.errors import Failure
 STAGGER_CIRCUIT = 0.15
 """Seconds from the beginning of a round to the question for a circuit (guess): a link within a city
 is up by then, and costs no relay anything."""
+STAGGER_RESERVE = 1.0
+"""Seconds from the dial over one circuit to that over another one beside it (guess): on a way that
+loses one packet in five a handshake takes longer, and now and then as long as a dial may."""
 ASK_AGAIN = 0.5
-"""Seconds (guess) until a command looks again for a neighbour that could relay."""
+"""Seconds (guess) until the next look for a neighbour that could relay, or for a circuit."""
 NO_RELAY: dict[str, tuple[str, str]] = {
     CircuitCode.OFF: (Failure.REFUSED, "no common neighbour relays for others (relay.serve)"),
     CircuitCode.FULL: (Failure.REFUSED, "the common neighbours relay as much as they may"),
@@ -92,12 +95,18 @@ class Detours:
             return True
         attempts.since.setdefault(Rung.CIRCUIT, now)
         if self.dialling.over_circuit(attempts):
+            self.table.timers.set((Due.CIRCUIT, peer), now + STAGGER_RESERVE)
             return True
         if not self.circuits.ask(peer, now):
             self._on_no_relay(attempts, now)
             return False
         attempts.detour = Detour.ASKING
         return True
+
+    def dial_reserve(self, attempts: Attempts, now: float) -> None:
+        """The dial over a circuit takes long: go over another one, too, once another stands."""
+        if not self.table.links.is_up(attempts.peer) and not self.dialling.over_circuit(attempts):
+            self.table.timers.set((Due.CIRCUIT, attempts.peer), now + ASK_AGAIN)
 
     def _on_no_relay(self, attempts: Attempts, now: float) -> None:
         """There is nobody to ask; for a command it is tried again in a moment."""
@@ -113,13 +122,14 @@ class Detours:
     def awaits(self, peer: PeerId) -> Attempts | None:
         """The attempts that a circuit which has come to stand is for; None: it is in reserve.
 
-        Also none where it is the peer that has begun this round.
+        Also none where it is the peer that has begun this round. Where our offer has been declined
+        since both NATs leave no direct path, the peer may have got us the circuit nonetheless.
         """
         attempts = self.table.by_peer.get(peer)
         if attempts is None or self.table.links.is_up(peer) or attempts.detour is Detour.DIALLING:
             return None
         begun = attempts.detour is not Detour.OFF or attempts.offering is not None
-        return attempts if begun else None
+        return attempts if begun or attempts.waiting else None
 
     def on_no_circuit(self, peer: PeerId, code: str) -> Failed | None:
         """No relay will, or can."""
@@ -142,6 +152,8 @@ class Detours:
 
     def on_dial_failed(self, failed: Failed) -> Failed | None:
         """A dial over a circuit has come to nothing: another circuit may do."""
+        if any(circuit is not None for circuit in failed.attempts.dials.values()):
+            return None  # the one beside it goes on
         failed.attempts.detour = Detour.OFF
         peer = failed.attempts.peer
         if self.table.links.is_up(peer) or self.dialling.over_circuit(failed.attempts):

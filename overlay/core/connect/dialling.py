@@ -3,6 +3,7 @@
 The listener's side of ICE is written by the dialler, from what it knows of it beforehand.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overlay.core.addresses import circuit_address, is_private
@@ -36,13 +37,14 @@ class Dialling:
     table: Table
     reflexive: Reflexive
     circuits: Circuits
-    # Peers whom an invite or the cache named: they may be dialled even if others may not.
-    _met: BoundedDict[PeerId, None] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
+    # Peers whom an invite or the cache named, by their ids and by their certificates' fingerprints:
+    # they may be dialled even if others may not.
+    _met: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(PEERS_MAX))
 
-    def on_met(self, peers: list[PeerId]) -> None:
+    def on_met(self, names: Iterable[bytes]) -> None:
         """An invite or the cache has named these."""
-        for peer in peers:
-            self._met.put(peer, None)
+        for name in names:
+            self._met.put(name, None)
 
     def record(self, attempts: Attempts, now: float, *, claimed: bool) -> bool:
         """Dial a peer where its record says; returns whether there was anything to dial.
@@ -50,8 +52,11 @@ class Dialling:
         `claimed`: even where nobody has seen it.
         """
         peer = attempts.peer
-        record, met = self.table.book.get(peer), peer in self._met
-        if record is None or record.token is None or not (met or self.context.settings.direct):
+        record = self.table.book.get(peer)
+        if record is None or record.token is None:
+            return False
+        met = peer in self._met or record.fingerprint in self._met
+        if not (met or self.context.settings.direct):
             return False
         standing = self.table.links.by_peer.get(peer)
         # Whom we are linked to by a path of its own has been at these addresses lately.
@@ -100,19 +105,20 @@ class Dialling:
             return True
         return False
 
-    def invite(self, body: InviteBody, grant: tuple[bytes, int]) -> dict[LinkId, PeerId]:
+    def invite(self, body: InviteBody, grant: tuple[bytes, int]) -> dict[LinkId, PeerId | None]:
         """Dial every member that an invite names at all its addresses, all at once."""
         invite_id, expires_at = grant
-        links: dict[LinkId, PeerId] = {}
+        links: dict[LinkId, PeerId | None] = {}
         for member in body.members:
-            peer = PeerId(member.peer_id)
+            peer = PeerId(member.peer_id) if member.peer_id else None
             addresses = [Address(entry.host, entry.port) for entry in member.addresses]
             if not addresses:
                 continue
             expected = Expected(peer, Negotiated.INVITE, inbound=False, invite=body)
             claim = (dial.INVITE, invite_id, expires_at)
             link = self._dial(addresses, member.fingerprint, member.token, claim, expected)
-            self.table.of(peer).dials[link] = None
+            if peer is not None:
+                self.table.of(peer).dials[link] = None
             links[link] = peer
         return links
 

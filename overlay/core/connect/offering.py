@@ -173,6 +173,8 @@ class OwnOffers:
             self.detours.meet_soon(attempts, body.relays, now)
             return self._on_accepted(attempts, attempts.offering, body, via, now)
         self.table.abandon(attempts)
+        if body.reason == Declined.NATS:
+            self.detours.meet_soon(attempts, body.relays, now)
         attempts.postponed = body.reason == Declined.BUSY
         text = DECLINED.get(body.reason, f"the peer declined: {body.reason[:80]}")
         return Failed(attempts, Rung.OFFER, Failure.REFUSED, text)

@@ -28,6 +28,8 @@ from overlay.core.wire.documents import InviteBody
 from overlay.core.wire.messages import Hello, Proof
 
 LABEL = b"overlay hello 1"
+NOBODY = PeerId(b"")
+"""In place of the id of a listener whom the dialler knows by its fingerprint alone."""
 MAX_CLOCK_SKEW = 300.0
 """Seconds (guess): signed expiries mean nothing between clocks further apart."""
 
@@ -51,7 +53,8 @@ class Accepted:
 class HelloExchange:
     """The hello of one link, as one end sees it.
 
-    The dialler knows which peer it expects; the listener of a direct dial does not.
+    The dialler knows which peer it expects, unless an invite names but its certificate; the
+    listener of a direct dial does not.
     """
 
     def __init__(
@@ -123,7 +126,8 @@ class HelloExchange:
             record=record,
             resumes=resumes,
         )
-        signed = self._transcript(unsigned, by_dialler=self._dialler)
+        me = context.peer_id
+        signed = self._transcript(unsigned, by_dialler=self._dialler, me=me)
         return msgspec.structs.replace(unsigned, signature=context.crypto.sign(signed))
 
     def on_proof(self, proof: Proof, now: float) -> Accepted | Refusal:
@@ -147,16 +151,30 @@ class HelloExchange:
             refusal = self._admit(proof, now)
             if refusal is not None:
                 return refusal
-        signed = self._transcript(proof, by_dialler=not self._dialler)
-        if not self._context.crypto.verify(peer, signed, proof.signature):
+        if not self._is_signed(proof, peer):
             return Refusal(GoodbyeCode.REFUSED, "the proof of identity does not hold on this link")
         return Accepted(peer, proof.boot, negotiated, proof.record, self._wire, proof.resumes)
+
+    def _is_signed(self, proof: Proof, peer: PeerId) -> bool:
+        """Whether the peer has signed this very link.
+
+        Who dials by an invite may know nothing of us but our certificate, and then signs no id of
+        ours beside its fingerprint; we answer with it, so that both ends are proven in the end.
+        """
+        verify = self._context.crypto.verify
+        names = [self._context.peer_id]
+        if not self._dialler and self._negotiated is Negotiated.INVITE:
+            names.append(NOBODY)
+        by_dialler = not self._dialler
+        signed = (self._transcript(proof, by_dialler=by_dialler, me=name) for name in names)
+        return any(verify(peer, each, proof.signature) for each in signed)
 
     def _admit(self, proof: Proof, now: float) -> Refusal | None:
         """Whether the dialler may come in the way that it claims, by the token that it used.
 
-        A dial by an invite's token needs the invite; one by a member's token is a member's, as is
-        an offer. (docs/decisions/0004-dial-tokens.md)
+        A dial by an invite's token needs the invite, and so does who has answered an offer by hand;
+        one by a member's token is a member's, as is an offer through the mesh.
+        (docs/decisions/0004-dial-tokens.md)
         """
         self._admission = proof.admission
         kind = self._facts.token_kind
@@ -175,7 +193,7 @@ class HelloExchange:
             return Refusal(
                 GoodbyeCode.PROTOCOL, "the link did not come about the way that is claimed"
             )
-        if kind != dial.INVITE:
+        if kind != dial.INVITE and claimed is not Negotiated.MANUAL:
             return None
         settings = self._context.settings
         grant = invite.check_admission(
@@ -188,11 +206,17 @@ class HelloExchange:
         )
         if isinstance(grant, Refusal):
             return grant
-        if grant.invite_id != self._facts.token_id:
+        if grant.invite_id != self._meant():
             return Refusal(
                 GoodbyeCode.REFUSED, "the invite and the dial token do not belong together"
             )
         return None
+
+    def _meant(self) -> bytes:
+        """The id of the invite by whose dial token, or of the offer by which, the peer comes in."""
+        if self._facts.token_kind == dial.INVITE:
+            return self._facts.token_id
+        return b"" if self._invite is None else invite.grant_of(self._invite).invite_id
 
     def _nonces(self) -> tuple[bytes, bytes]:
         """The dialler's and the listener's."""
@@ -204,13 +228,12 @@ class HelloExchange:
         """What makes this session unlike any other; the invite key signs it."""
         return hashlib.sha256(b"".join([self._facts.exporter, *self._nonces()])).digest()
 
-    def _transcript(self, proof: Proof, *, by_dialler: bool) -> bytes:
+    def _transcript(self, proof: Proof, *, by_dialler: bool, me: PeerId) -> bytes:
         """What is signed: equal at both ends of one link, unlike on any other."""
-        facts, me = self._facts, self._context
-        assert self._expected is not None
-        ours = (me.peer_id, me.crypto.fingerprint, facts.dtls_role)
+        facts = self._facts
+        ours = (me, self._context.crypto.fingerprint, facts.dtls_role)
         their_role = "server" if facts.dtls_role == "client" else "client"
-        theirs = (self._expected, facts.remote_fingerprint, their_role)
+        theirs = (self._expected or NOBODY, facts.remote_fingerprint, their_role)
         dialler, listener = (ours, theirs) if self._dialler else (theirs, ours)
         fields = [
             by_dialler,

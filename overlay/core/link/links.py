@@ -62,6 +62,10 @@ PINGS_MAX = 256
 PING_TIMEOUT = 10.0
 """Seconds (guess)."""
 UNANSWERED = f"the peer did not answer within {PING_TIMEOUT:g} s"
+UNHEARD = (
+    "nothing has been heard of this peer for 6 s: it is gone, or the network between is; "
+    "the link waits a minute for it"
+)
 
 
 class LinkState(StrEnum):
@@ -122,7 +126,8 @@ LIVENESS: dict[type, LinkEvent] = {
 class Expected:
     """What an attempt of ours is meant to become."""
 
-    peer: PeerId
+    peer: PeerId | None
+    """None: an invite names but its certificate."""
     negotiated: Negotiated
     inbound: bool
     via: PeerId | None = None
@@ -331,7 +336,8 @@ class Links:
         if refusal is not None:
             return self._refuse(link, refusal)
         if not link.inbound:
-            rival = self.by_peer.get(link.expected.peer) if link.expected else None
+            whom = link.expected.peer if link.expected else None
+            rival = self.by_peer.get(whom) if whom is not None else None
             if rival is not None and rival.state is LinkState.UP and not _improves(link, rival):
                 return self._refuse(link, DUPLICATE)  # Another attempt has been faster.
             link.asked_at = now
@@ -466,8 +472,7 @@ class Links:
         if link is None:
             return []
         self._drop(link)
-        for token in [token for token, ping in self._pings.items() if ping.link == link_id]:
-            self._give_up(token, Failure.BROKEN, f"the link to the peer has ended ({reason})")
+        self._give_up_all(link_id, Failure.BROKEN, f"the link to the peer has ended ({reason})")
         return self._ended(link, reason, f"the link was lost ({reason})")
 
     def _ended(self, link: Link, code: str, text: str) -> list[LinkFact]:
@@ -515,10 +520,17 @@ class Links:
     def on_liveness(self, event: LinkSuspect | LinkAlive | LinkSilent) -> PeerId | None:
         """Note what the transport thinks of a link; returns its peer if that is news."""
         link = self.by_id.get(event.link)
-        return link.peer if link is not None and link.on(LIVENESS[type(event)]) else None
+        if link is None or not link.on(LIVENESS[type(event)]):
+            return None
+        if link.state is LinkState.SILENT:
+            self._give_up_all(link.id, Failure.SILENT, UNHEARD)
+        return link.peer
 
     def ping(self, link: Link, request: RequestId | None, now: float) -> None:
         """Ask for a pong, for a command or to know the round trip."""
+        if request is not None and link.state is LinkState.SILENT:
+            self.context.emit(Rejected(request, Failure.SILENT, UNHEARD))
+            return
         token = int.from_bytes(self.context.crypto.token(7), "big")
         while len(self._pings) >= PINGS_MAX:
             self._give_up(next(iter(self._pings)), Failure.TIMEOUT, UNANSWERED)
@@ -536,6 +548,10 @@ class Links:
         link.rtt = now - ping.sent_at
         if ping.request is not None:
             self.context.emit(Resolved(ping.request, link.rtt))
+
+    def _give_up_all(self, link: LinkId, code: Failure, text: str) -> None:
+        for token in [token for token, ping in self._pings.items() if ping.link == link]:
+            self._give_up(token, code, text)
 
     def _give_up(self, token: int, code: Failure, text: str) -> None:
         ping = self._pings.pop(token)

@@ -189,7 +189,7 @@ class Membership:
     def welcome(self, link: Link, now: float) -> None:
         """Send a new neighbour all records that we have; of too many, some to a newcomer only."""
         some = not self.knows_everybody(now)
-        if some and link.negotiated is not Negotiated.INVITE:
+        if some and link.negotiated not in (Negotiated.INVITE, Negotiated.MANUAL):
             return
         peers = [peer for peer in self.book.peers() if peer != link.peer]
         if some:

@@ -4,6 +4,9 @@ Of the observers in one network prefix it is likely that one person speaks, so a
 vote (RFC 8489 gives a server's word no proof at all). An address stands when more than half of the
 prefixes name it, or half of them and more than half of the observers; and two observers at least.
 So fewer than half of the observers, or all in one prefix, cannot move it.
+
+Whose link has fallen silent saw us before that, perhaps behind a router that has been switched off
+and on since: against those that are heard its word counts for nothing.
 """
 
 from collections import Counter
@@ -55,6 +58,7 @@ class Observers:
     def __init__(self) -> None:
         # By neighbour, and whether it was asked beside its link (`overlay.core.nat.asking`).
         self._said: BoundedDict[tuple[PeerId, bool], Observation] = BoundedDict(OBSERVERS_MAX)
+        self._silent: dict[PeerId, None] = {}
         self._order = 0
 
     def say(
@@ -80,9 +84,28 @@ class Observers:
         said = self._said.get((peer, False))
         return said.mapped if said is not None else None
 
+    def silent(self, peer: PeerId) -> None:
+        """A neighbour's link has fallen silent."""
+        self._silent[peer] = None
+
+    def heard(self, peer: PeerId) -> None:
+        """It is heard again."""
+        self._silent.pop(peer, None)
+
+    def _counting(self) -> list[Observation]:
+        """Without those of silent neighbours that are at odds with what others say there."""
+        fresh = [said for said in self._said.values() if said.peer not in self._silent]
+        told, mapped = {said.realm for said in fresh}, {said.mapped for said in fresh}
+        return [
+            said
+            for said in self._said.values()
+            if said.peer not in self._silent or said.realm not in told or said.mapped in mapped
+        ]
+
     def forget(self, peer: PeerId) -> None:
         """A neighbour is gone, and its vote with it."""
         self._said.pop((peer, False), None)
+        self.heard(peer)
         self.forget_asked(peer)
 
     def forget_asked(self, peer: PeerId) -> None:
@@ -97,14 +120,14 @@ class Observers:
         ours = set(own)
         return [
             said
-            for said in self._said.values()
+            for said in self._counting()
             if said.mapped not in ours or not is_private(said.mapped.host)
         ]
 
     def mapped(self, own: Iterable[Address]) -> list[Address]:
         """Every address that is not our own at which anybody sees us, most observers first."""
         ours = set(own)
-        voices = Counter(said.mapped for said in self._said.values() if said.mapped not in ours)
+        voices = Counter(said.mapped for said in self._counting() if said.mapped not in ours)
         return sorted(voices, key=lambda each: (-voices[each], each))
 
     def agreed(self, own: Iterable[Address]) -> list[Address]:

@@ -79,6 +79,15 @@ class Reflexive:
         kept = self.observers.say(peer, address, observer, local, asked=asked)
         return kept and self.agreed() != before
 
+    def on_liveness(self, peer: PeerId, *, silent: bool) -> bool:
+        """A neighbour has fallen silent, or is heard again; returns the same as `vote`."""
+        before = self.agreed()
+        if silent:
+            self.observers.silent(peer)
+        else:
+            self.observers.heard(peer)
+        return self.agreed() != before
+
     def seen_by(self, peer: PeerId) -> Address | None:
         """Where this neighbour last saw us."""
         return self.observers.seen_by(peer)

@@ -13,10 +13,9 @@ import msgspec
 
 from overlay.core.wire import documents as d
 from overlay.core.wire import messages as m
+from overlay.names import NAME_MAX
 
 LIST_MAX = 256
-NAME_MAX = 64
-"""Characters of a node's or a network's name."""
 TOPIC_MAX = 256
 """Bytes of a topic in UTF-8."""
 GOSSIP_MAX = 60 * 1024
@@ -107,6 +106,14 @@ class Text:
         if not self.low <= len(value) <= self.high:
             return False
         return self.alphabet.issuperset(value) if self.alphabet else value.isprintable()
+
+
+class Name:
+    """What somebody calls a node or a network: whoever shows it judges it (decision 0046)."""
+
+    def holds(self, value: Any) -> bool:
+        """Short enough: what is a character depends on the Unicode that a Python knows."""
+        return len(value) <= NAME_MAX
 
 
 class Topic:
@@ -340,7 +347,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "sequence": _COUNTER,
         "issued_at": _INSTANT,
         "expires_at": _INSTANT,
-        "name": Text(NAME_MAX),
+        "name": Name(),
         "fingerprint": _HASH,
         "addresses": _ADDRESSES,
         "token": _INSIDE,
@@ -426,7 +433,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
     },
     d.Admission: {"grant": _INSIDE, "signature": _SIGNATURE},
     d.InviteMember: {
-        "peer_id": _KEY,
+        "peer_id": Bytes(0, 32),
         "fingerprint": _HASH,
         "token": _TOKEN,
         "addresses": _ADDRESSES,
@@ -435,7 +442,7 @@ BOUNDS: dict[type[msgspec.Struct], dict[str, Rule]] = {
         "grant": _INSIDE,
         "seed": _KEY,
         "members": Many(MEMBERS_MAX, _INSIDE),
-        "network_name": Text(NAME_MAX),
+        "network_name": Name(),
     },
 }
 

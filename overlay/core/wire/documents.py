@@ -188,6 +188,7 @@ class InviteMember(msgspec.Struct, array_like=True, frozen=True):
     """A member whom the holder of an invite can dial."""
 
     peer_id: bytes
+    """Empty: not known before its hello; the fingerprint says whom one dials."""
     fingerprint: bytes
     token: bytes
     addresses: list[AddressEntry]

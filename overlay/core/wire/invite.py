@@ -1,66 +1,113 @@
 """Invites: a link that lets its holder in, and what the holder shows to be let in.
 
-``overlay:`` and base64url of version ‖ MessagePack ‖ checksum. The issuer's `Grant` names a
-public invite key; the link carries that key's seed. A joiner signs its own key and the session
-with it, so any member can check an admission, and nobody can use one twice on another link.
+The issuer's `Grant` names a public invite key; the link carries that key's seed, or what it is
+derived from. A joiner signs its own key and the session with it, so any member can check an
+admission, and nobody can use one twice on another link.
 """
 
-import base64
 import hashlib
-import re
 from dataclasses import dataclass
 
 import msgspec
 
 from overlay.core.types import Address, Crypto, GoodbyeCode, PeerId, Refusal
-from overlay.core.wire import signing
-from overlay.core.wire.bounds import ADMISSION_MAX
+from overlay.core.wire import compact, old_links, signing
+from overlay.core.wire.armour import PREFIX, TEXT_MAX, Damage, armour, bare, found
+from overlay.core.wire.armour import read as read_armour
+from overlay.core.wire.bounds import ADMISSION_MAX, violation
 from overlay.core.wire.codec import Broken, Reader
 from overlay.core.wire.documents import AddressEntry, Admission, Grant, InviteBody, Signed
 from overlay.errors import InviteError
 
-PREFIX = "overlay:"
-INVITE_VERSION = 1
-CHECKSUM_BYTES = 4
-LINK_MAX = 32 * 1024
-"""Characters of a link, white space included."""
 ADMISSION_LABEL = b"overlay admission 1"
-_BODIES = Reader(InviteBody)
+OTHERS = {
+    4: "an offer, which `overlay answer` takes",
+    5: "an answer, which `overlay accept` takes where the offer was made",
+    6: "sealed, so an offer or an answer: `overlay answer` or `overlay accept` takes it",
+}
+"""What else is armoured like a link (`overlay.core.wire.by_hand`)."""
 _ADMISSIONS = Reader(Admission)
-_ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
-_AGAIN = "ask for the link again, or copy all of it, from `overlay:` to its last character"
+AGAIN = f"ask for the link again, or copy all of it, from `{PREFIX}` to its last character"
 
 
 # --- the link ----------------------------------------------------------------------------------
 
 
 def encode(body: InviteBody) -> str:
-    """The invite as a link: one word that survives e-mail. It is a secret."""
-    payload = bytes([INVITE_VERSION]) + msgspec.msgpack.encode(body)
-    packed = payload + _checksum(payload)
-    return PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    """The invite as a link: one word that survives chat and mail. It is a secret."""
+    return armour(compact.write(body, grant_of(body)))
 
 
-def decode(text: str) -> InviteBody:
-    """The invite in a link; white space and line breaks in it do no harm.
+def decode(text: str, crypto: Crypto) -> InviteBody:
+    """The invite in a text that has a link in it, wrapped, quoted and decorated as may be.
 
     Raises InviteError, one line: no link at all, truncated, mistyped, of a newer version. Whether
     it has expired, or is a forgery, is for `check` to say.
     """
-    packed = _unwrap(text)
-    payload, checksum = packed[:-CHECKSUM_BYTES], packed[-CHECKSUM_BYTES:]
-    if len(packed) <= CHECKSUM_BYTES or _checksum(payload) != checksum:
-        raise InviteError(_damage(packed))
-    if payload[0] != INVITE_VERSION:
-        raise InviteError(
-            f"the invite link has version {payload[0]}, this overlay reads version "
-            f"{INVITE_VERSION}: update overlay, or ask for a link from the same version"
-        )
-    body = _BODIES.read(payload[1:], LINK_MAX)
-    if isinstance(body, Broken):
-        raise InviteError(f"the invite link is malformed ({body.why}): ask for a new one")
+    errors: list[InviteError] = []
+    for pieces in found(text):
+        try:
+            return _read(pieces, crypto)
+        except InviteError as error:
+            errors.append(error)
+    if errors:
+        raise errors[-1]
+    if len(text) > TEXT_MAX:
+        raise InviteError(f"this is no invite link: it is too long; {AGAIN}")
+    raise InviteError(f"this is no invite link: one begins with `{PREFIX}`; {AGAIN}")
+
+
+def is_whole(text: str) -> bool:
+    """Whether there is all of a link in it."""
+    for pieces in found(text):
+        old = bare(pieces[0])[: len(old_links.BEGIN)].lower() == old_links.BEGIN
+        if isinstance(old_links.payload(pieces) if old else read_armour(pieces), bytes):
+            return True
+    return False
+
+
+def _read(pieces: list[str], crypto: Crypto) -> InviteBody:
+    """The invite in the link that these words begin with. Raises InviteError."""
+    if bare(pieces[0])[: len(old_links.BEGIN)].lower() == old_links.BEGIN:
+        body = old_links.read(pieces, AGAIN)
+        grant_of(body)
+        return body
+    payload = read_armour(pieces)
+    if isinstance(payload, Damage):
+        other = old_links.payload(pieces)
+        if other is not None:  # It is whole, in the letters of version 1, and of another one.
+            raise InviteError(_newer(other[0]))
+        raise InviteError(f"{_damage(payload)}; {AGAIN}")
+    if payload[0] >> 4 in OTHERS:
+        raise InviteError(f"this is no invite link: it is {OTHERS[payload[0] >> 4]}")
+    if payload[0] >> 4 != compact.VERSION:
+        raise InviteError(_newer(payload[0] >> 4))
+    try:
+        body = compact.read(payload, crypto.public_of)
+    except (compact.Cut, compact.Odd) as error:
+        why = str(error) or "it ends early"
+        raise InviteError(f"the invite link is malformed ({why}): ask for a new one") from None
+    outside = violation(body)
+    if outside is not None:
+        raise InviteError(f"the invite link is malformed ({outside}): ask for a new one")
     grant_of(body)
     return body
+
+
+def _newer(version: int) -> str:
+    return (
+        f"the invite link has version {version}, this overlay reads version {compact.VERSION} and "
+        "older: update overlay, or ask for a link from the same version"
+    )
+
+
+def _damage(damage: Damage) -> str:
+    """What has most likely happened to a link whose checksum is wrong."""
+    if damage.other:
+        return f"the invite link is mistyped or shortened: {damage.other!r} is in none"
+    if damage.cut or compact.missing(damage.packed):
+        return "the invite link is truncated: its end is missing"
+    return "the invite link is mistyped (its checksum is wrong)"
 
 
 def grant_of(body: InviteBody) -> Grant:
@@ -71,15 +118,15 @@ def grant_of(body: InviteBody) -> Grant:
     return grant
 
 
-def check(body: InviteBody, wall: float, crypto: Crypto) -> Grant:
+def check(body: InviteBody, wall: float, crypto: Crypto, what: str = "invite link") -> Grant:
     """The grant, if a member would honour it now. Raises InviteError: forged or expired."""
     grant = signing.verified(body.grant, Grant, crypto)
     if isinstance(grant, str) or crypto.public_of(body.seed) != grant.invite_key:
-        raise InviteError("the invite link was not made by whom it names: ask for a new one")
+        raise InviteError(f"the {what} was not made by whom it names: ask for a new one")
     if grant.expires_at <= wall:
         ago = _duration(wall - grant.expires_at)
         raise InviteError(
-            f"the invite link expired {ago} ago: ask for a new one (or set this machine's clock)"
+            f"the {what} expired {ago} ago: ask for a new one (or set this machine's clock)"
         )
     return grant
 
@@ -88,7 +135,10 @@ def check(body: InviteBody, wall: float, crypto: Crypto) -> Grant:
 class ExplainedMember:
     """Whom an invite lets one dial, and where."""
 
-    peer: PeerId
+    peer: PeerId | None
+    """None: the link leaves it out, and the member's hello will prove it."""
+    fingerprint: bytes
+    """SHA-256 of its certificate: only the node that has it will do."""
     addresses: tuple[tuple[Address, bool], ...]
     """With each, whether it is proven."""
 
@@ -113,7 +163,11 @@ def explain(body: InviteBody, wall: float) -> Explanation:
     """What `overlay invite show` prints: no seed, no token. Raises InviteError if malformed."""
     grant = grant_of(body)
     members = tuple(
-        ExplainedMember(PeerId(member.peer_id), tuple(map(_address, member.addresses)))
+        ExplainedMember(
+            PeerId(member.peer_id) or None,
+            member.fingerprint,
+            tuple(map(_address, member.addresses)),
+        )
         for member in body.members
     )
     return Explanation(
@@ -183,46 +237,7 @@ def _admission_text(grant: Signed, session: bytes, peer: PeerId) -> bytes:
     return signing.labelled(ADMISSION_LABEL, msgspec.msgpack.encode(parts))
 
 
-# --- reading what people paste -----------------------------------------------------------------
-
-
-def _unwrap(text: str) -> bytes:
-    """The bytes that a link stands for. Raises InviteError."""
-    if len(text) > LINK_MAX:
-        raise InviteError(f"this is no invite link: it is too long; {_AGAIN}")
-    word = "".join(text.split()).strip("<>\"'`")
-    if not word.lower().startswith(PREFIX):
-        raise InviteError(f"this is no invite link: one begins with `{PREFIX}`; {_AGAIN}")
-    encoded = word[len(PREFIX) :].rstrip("=")
-    if not _ALPHABET.fullmatch(encoded):
-        raise InviteError(f"the invite link is mistyped: it has a character too many; {_AGAIN}")
-    if len(encoded) % 4 == 1:  # no number of bytes is written like this (RFC 4648 §4)
-        raise InviteError(f"the invite link is truncated; {_AGAIN}")
-    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-
-
-def _checksum(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()[:CHECKSUM_BYTES]
-
-
-def _damage(packed: bytes) -> str:
-    """What has most likely happened to a link whose checksum is wrong."""
-    if _ends_early(packed):
-        return f"the invite link is truncated; {_AGAIN}"
-    return f"the invite link is mistyped (its checksum is wrong); {_AGAIN}"
-
-
-def _ends_early(packed: bytes) -> bool:
-    """Whether the body, or the checksum behind it, is not all there."""
-    for missing in range(1, CHECKSUM_BYTES + 1):
-        body = packed[1 : len(packed) - CHECKSUM_BYTES + missing]
-        if not isinstance(_BODIES.read(body, LINK_MAX), Broken):
-            return True
-    try:
-        msgspec.msgpack.decode(packed[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return "truncated" in str(error)  # msgspec has no type for it; a test watches the word
-    return False
+# --- words -------------------------------------------------------------------------------------
 
 
 def _address(entry: AddressEntry) -> tuple[Address, bool]:

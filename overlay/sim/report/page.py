@@ -3,11 +3,13 @@
 import base64
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from overlay.sim.report.plots import Picture
 from overlay.sim.report.report import Report, shown, shown_band
+from overlay.sim.scenario import units
 
 STYLE = """
 :root { color-scheme: light; }
@@ -53,14 +55,13 @@ def of_run(report: Report, pictures: Iterable[Picture], command: str) -> str:
         paragraph(failure, "missed") if failure else paragraph("every promise held", "ok"),
         paragraph(f"{facts}; {rate}."),
         _heading("Measures"),
-        table(("measure", "value", "band", ""), _measures(report)),
+        _measures(report),
         *_published(report),
         *(figure(each) for each in pictures),
         _heading("Again"),
         f"<pre>{html.escape(command)}</pre>",
         paragraph(f"trace hash {answer['trace_hash']}"),
-        _heading("Unlike the shipped configuration"),
-        f"<pre>{html.escape(json.dumps(answer['config_diff'], indent=1))}</pre>",
+        *_unlike(answer["config_diff"]),
     ]
     return document(report.name, parts)
 
@@ -77,8 +78,13 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Iterable[Row]) -> str:
-    """A table; what is in it is text."""
+def table(heads: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table; what is in it is text. Columns that are empty are left out; nothing without rows."""
+    kept = [column for column, _ in enumerate(heads) if any(row[column].text for row in rows)]
+    if not kept:
+        return ""
+    heads = [heads[column] for column in kept]
+    rows = [[row[column] for column in kept] for row in rows]
     head = "".join(f"<th>{html.escape(each)}</th>" for each in heads)
     body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
@@ -104,11 +110,27 @@ def _cell(cell: Cell) -> str:
     return f"<td{kind}>{html.escape(cell.text)}</td>"
 
 
-def _measures(report: Report) -> Iterable[Row]:
+def _measures(report: Report) -> str:
+    """The measures with their units, and the bands of those that have one."""
     words = {True: Cell("ok", "ok"), False: Cell("missed", "missed"), None: Cell("")}
-    for name, verdict in report.verdicts().items():
-        band = shown_band(verdict.band) if verdict.band else ""
-        yield Cell(name), Cell(shown(verdict.value), "number"), Cell(band), words[verdict.ok]
+    rows = [
+        (
+            Cell(name),
+            Cell(shown(verdict.value), "number"),
+            Cell(units.of_measure(name)),
+            Cell(shown_band(verdict.band) if verdict.band else ""),
+            words[verdict.ok],
+        )
+        for name, verdict in report.verdicts().items()
+    ]
+    return table(("measure", "value", "unit", "band", ""), rows)
+
+
+def _unlike(diff: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of the configuration that are not as they ship, if there are any."""
+    if diff:
+        yield _heading("Unlike the shipped configuration")
+        yield f"<pre>{html.escape(json.dumps(diff, indent=1))}</pre>"
 
 
 def _published(report: Report) -> Iterable[str]:
@@ -118,13 +140,14 @@ def _published(report: Report) -> Iterable[str]:
             Cell(beside.measure if beside.x is None else f"{beside.measure} at {beside.x:g}"),
             Cell(f"{beside.published:g}", "number"),
             Cell(shown(beside.measured), "number"),
+            Cell(units.of_measure(beside.measure)),
             Cell(beside.figures.source, "source"),
         )
         for beside in report.published()
     ]
     if rows:
         yield _heading("Beside what others have published")
-        yield table(("", "measure", "published", "here", "source"), rows)
+        yield table(("", "measure", "published", "here", "unit", "source"), rows)
 
 
 def _heading(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from overlay.errors import UsageError
 from overlay.sim.report.report import Beside, Report
 from overlay.sim.report.timeline import Timeline
+from overlay.sim.scenario import units
 from overlay.sim.scenario.scenario import Published
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def require() -> None:
         import_module("matplotlib.figure")
     except ImportError:
         text = "plots need the extra `sim`: install overlay-mesh[sim] (matplotlib)"
-        raise UsageError(text) from None
+        raise UsageError(f"{text}; in a clone, `make install-sim` does that") from None
 
 
 def of_run(report: Report, timeline: Timeline) -> list[Picture]:
@@ -109,7 +110,8 @@ def _bands(report: Report) -> "Figure | None":
         axes.text(-0.05, y, f"{low:g}", ha="right", va="center", color=SOFT, fontsize=7, zorder=2)
         axes.text(1.05, y, f"{high:g}", ha="left", va="center", color=SOFT, fontsize=7, zorder=2)
         axes.text(1.62, y, f"{value:.5g}", ha="right", va="center", color=INK, fontsize=8)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    titles = [units.titled(name, units.of_measure(name)) for name, *_ in rows]
+    axes.set_yticks(range(len(rows)), titles)
     axes.set_xlim(-0.5, 1.65)
     axes.set_xticks([])
     axes.invert_yaxis()
@@ -126,7 +128,8 @@ def _published(report: Report) -> Iterator[tuple[str, str, "Figure | None"]]:
     for number, (over, group) in enumerate(groupby(rows, _over), 1):
         figure, (axes,) = _panels(1, 3.6)
         beside = list(group)
-        _curves(axes, list(_measured(beside)), list(_theirs(report, beside)), over, "")
+        title = _common(beside)
+        _curves(axes, list(_measured(beside)), list(_theirs(report, beside)), over, title)
         yield f"published-{number}", "Beside the published figures", figure
 
 
@@ -136,7 +139,14 @@ def _over(row: Beside) -> str:
 
 def label_of(figures: Published) -> str:
     """What the horizontal axis of published figures is."""
-    return figures.label or figures.along
+    return figures.label or units.titled(figures.along, units.of_key(figures.along))
+
+
+def _common(rows: list[Beside]) -> str:
+    """What the vertical axis is: the measure, or where there are several their unit."""
+    names = {row.measure: None for row in rows}
+    told = {units.of_measure(name): None for name in names}
+    return units.titled(*names, *told) if len(names) == len(told) == 1 else ", ".join(told)
 
 
 def _measured(rows: list[Beside]) -> Iterator[Curve]:
@@ -176,7 +186,8 @@ def _timeline(report: Report, timeline: Timeline) -> "Figure | None":
             judged = getattr(lane, name)
             xs, ys = [each.at for each in judged], [each.share for each in judged]
             panel.plot(xs, ys, "o", markersize=3.5, alpha=0.7, **style)
-    for panel, label in zip(panels, ("nodes up", "links a node", *asked), strict=True):
+    shares = (f"{name}\n(share)" for name in asked)
+    for panel, label in zip(panels, ("nodes up", "links a node", *shares), strict=True):
         panel.set_ylabel(label)
         panel.set_xlim(lanes[0].begin, lanes[0].end)
         panel.set_ylim(bottom=0)

@@ -60,7 +60,7 @@ HEALED = 0.99
 INTEGRATED = 5
 """Links (BENCHMARKS, join-burst)."""
 CHURNING = {
-    "isolated": "seconds that a node which had a link was without any, at most",
+    "alone": "seconds that a node which had a link was without any, at most",
 }
 REQUESTING = {
     "success": "the share of requests answered in time",
@@ -77,6 +77,19 @@ CONNECTING = {
 CONTROL = {
     "byzantine_control": "what `byzantine_view` comes to where anybody named replaces anybody",
 }
+KINDS = (
+    ("always", ALWAYS),
+    ("with `[churn]`", CHURNING),
+    ("with `[[publish]]`", PUBLISHING),
+    ("with `[[publish]]` and `[[faults]]`", HEALING),
+    ("with messages so rare that each one's time is over before the next", {**TRAFFIC, **SETTLING}),
+    ("with `[[requests]]`", REQUESTING),
+    ("with traces among them", TRYING),
+    ("with links asked for among them", CONNECTING),
+    ("with `[[adversaries]]`", BYZANTINE),
+    ("with adversaries that flood", CONTROL),
+)
+"""Every measure with what it is, by what a scenario must have for it."""
 
 
 def names_for(scenario: Scenario) -> list[str]:
@@ -216,7 +229,7 @@ class Tally:
         self._links_max = 0
         self._alone: dict[str, float] = {}
         """Who has no link any more, and since when."""
-        self._isolated = 0.0
+        self._alone_at_most = 0.0
         self._last = 0.0
         self._last_bad = 0.0
         self._hops: list[int] = []
@@ -271,7 +284,7 @@ class Tally:
 
     def _not_alone(self, node: str, now: float) -> None:
         since = self._alone.pop(node, now)
-        self._isolated = max(self._isolated, now - since)
+        self._alone_at_most = max(self._alone_at_most, now - since)
 
     def _open(self, phases: list[_Judged], event: Event) -> None:
         judged = phases[phase_of(event.id)]
@@ -349,7 +362,7 @@ class Tally:
             "join_time": max(self._join_times.values(), default=None),
             "integrate_time": self._integrate_time(),
             "links_max": self._links_max,
-            "isolated": self._isolated,
+            "alone": self._alone_at_most,
             **graphs.measures(views, setting(self._scenario, "active_size")),
             **_of_phases("reliability", self._published),
             **_of_phases("reliability_median", self._published, median),

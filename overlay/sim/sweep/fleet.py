@@ -35,7 +35,7 @@ def require() -> None:
         import_module("distributed")
     except ImportError:
         text = "a sweep needs the extra `sweep`: install overlay-mesh[sweep] (dask.distributed)"
-        raise UsageError(text) from None
+        raise UsageError(f"{text}; in a clone, `make install-sim` does that") from None
 
 
 def compute(

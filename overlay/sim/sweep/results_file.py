@@ -7,6 +7,7 @@ the next one.
 import fcntl
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,7 @@ class Results:
 
         `fresh`: forget what is in it.
         """
-        self._path = path
+        self.path = path
         self._kept: dict[str, Result] = {}
         try:
             self._file = path.open("a+b")
@@ -47,7 +48,8 @@ class Results:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk: it has said so before
+            self._file.close()
 
     def of(self, keys: Iterable[str]) -> dict[str, Result]:
         """What there is of these cells, in their order."""
@@ -70,7 +72,7 @@ class Results:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{self._path}: another sweep is writing to it") from None
+            raise UsageError(f"{self.path}: another sweep is writing to it") from None
         if fresh:
             self._file.truncate(0)
         self._read_all()
@@ -91,4 +93,4 @@ class Results:
             self._kept[result["cell"]] = result
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             text = f"line {number} is no result of a sweep (--fresh starts anew)"
-            raise ConfigError(f"{self._path}: {text}") from None
+            raise ConfigError(f"{self.path}: {text}") from None

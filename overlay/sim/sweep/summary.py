@@ -13,6 +13,7 @@ from overlay.sim.report import page, plots
 from overlay.sim.report.page import Cell
 from overlay.sim.report.plots import Curve, Picture
 from overlay.sim.report.report import shown
+from overlay.sim.scenario import units
 from overlay.sim.scenario.scenario import Published
 from overlay.sim.sweep.results_file import Result
 from overlay.sim.sweep.sweep import Sweep
@@ -70,7 +71,8 @@ def _spread(name: str, results: Iterable[Result]) -> Spread | None:
 
 def rows(sweep: Sweep, table: Iterable[Point]) -> Iterator[list[str]]:
     """The table as texts, its head first."""
-    yield [*sweep.axes, "ok", *sweep.measures]
+    measures = (units.titled(name, units.of_measure(name)) for name in sweep.measures)
+    yield [*(_axis(key) for key in sweep.axes), "ok", *measures]
     for point in table:
         spreads = ("" if each is None else str(each) for each in point.measures.values())
         yield [*map(written, point.values), f"{point.good}/{point.runs}", *spreads]
@@ -130,7 +132,7 @@ def _over_axis(sweep: Sweep, table: Sequence[Point], name: str, below: str) -> P
     """A curve for each combination of the other axes; what is no number is numbered from 1."""
     keys, values = list(sweep.axes), sweep.axes[below]
     at, numeric = keys.index(below), all(map(_is_number, values))
-    label = below
+    label = _axis(below)
     if not numeric:
         label += f" ({', '.join(f'{i}: {written(value)}' for i, value in enumerate(values, 1))})"
     lines: dict[str, list[tuple[float, Spread]]] = {}
@@ -143,7 +145,13 @@ def _over_axis(sweep: Sweep, table: Sequence[Point], name: str, below: str) -> P
         x = point.values[at] if numeric else 1 + values.index(point.values[at])
         lines.setdefault(", ".join(others) or "measured here", []).append((x, spread))
     curves = [_curve(line, found) for line, found in lines.items()]
-    return plots.of_curves(name, name, label, curves, list(_published(sweep, name, below)))
+    title = units.titled(name, units.of_measure(name))
+    return plots.of_curves(name, title, label, curves, list(_published(sweep, name, below)))
+
+
+def _axis(key: str) -> str:
+    """A key of the scenario with its unit."""
+    return units.titled(key, units.of_key(key))
 
 
 def _curve(label: str, found: list[tuple[float, Spread]]) -> Curve:
@@ -169,7 +177,8 @@ def _over_seeds(results: Mapping[str, Result], name: str) -> Picture:
     seen = [(result["seed"], result["measures"][name]["value"]) for result in found]
     known = sorted((seed, value) for seed, value in seen if value is not None)
     curve = Curve("measured here", [seed for seed, _ in known], [value for _, value in known])
-    return plots.of_curves(name, name, "seed", [curve], [])
+    title = units.titled(name, units.of_measure(name))
+    return plots.of_curves(name, title, "seed", [curve], [])
 
 
 def html(
@@ -187,7 +196,8 @@ def html(
             "the least and the most of them."
         ),
         *(page.paragraph(text, "missed") for text in failures),
-        page.table(head, ([Cell(text) for text in row] for row in body)),
+        page.table(head, [[Cell(text) for text in row] for row in body])
+        or page.paragraph("No cell has run to its end."),
         *(page.figure(picture) for picture in drawn),
     ]
     return page.document(sweep.name, parts)

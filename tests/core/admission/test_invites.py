@@ -14,6 +14,7 @@ from overlay.core.events import (
     Resolved,
 )
 from overlay.core.types import Address, Negotiated
+from overlay.core.wire import invite as invites
 from overlay.core.wire.documents import InviteMember, Record
 from overlay.sim.clock import EPOCH
 from overlay.sim.world import World
@@ -66,6 +67,25 @@ def test_an_invite_names_neighbours_and_works_without_its_maker() -> None:
     request = world.join(later, shared)
     world.run_until(lambda: request in later.results, within=10.0)
     assert later.results[request] == Resolved(request, None)
+
+
+def test_a_link_leads_to_members_whom_it_names_by_their_certificates_alone() -> None:
+    """Its maker is gone, and of the others it carries no ids."""
+    world = World(4)
+    nodes = chain(world, 4)
+    world.run_until(lambda: is_full_mesh(nodes), within=30.0)
+    made = world.invite(nodes[0], members=4)
+    late = world.spawn(direct=False)
+    read = invites.decode(invites.encode(made), late.crypto)
+    assert [bool(member.peer_id) for member in read.members[:2]] == [True, False]
+    world.crash(nodes[0])
+    request = world.join(late, read)
+    world.run_until(lambda: request in late.results, within=10.0)
+    assert late.results[request] == Resolved(request, None)
+    assert late.neighbours() & {node.peer_id for node in nodes[1:]}
+    again = world.join(late, read)
+    world.run_until(lambda: again in late.results, within=10.0)
+    assert late.results[again] == Resolved(again, None), "whoever answered is linked already"
 
 
 def test_an_invite_follows_the_addresses_and_there_is_none_without_any() -> None:

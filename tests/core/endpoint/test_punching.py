@@ -27,6 +27,7 @@ class Restarting:
         self.link, self.pairs = link, dict[Any, None]()
         self.agent = SimpleNamespace(
             local=SimpleNamespace(ufrag="u"),
+            controlling=True,
             stray_check=lambda: b"check",
             has_valid_pair=False,
             go_beyond=lambda _: None,

@@ -283,6 +283,68 @@ def test_an_invite_token_without_its_invite_does_not_let_in(ends: tuple[Party, P
     assert isinstance(by_invite(one, two, wrong_seed), Refusal)
 
 
+def test_who_knows_the_listener_by_its_certificate_alone_is_let_in_and_told_the_id(
+    ends: tuple[Party, Party],
+) -> None:
+    one, two = ends
+    dialler = HelloExchange(
+        one.context,
+        one.facts(two, dialler=True),
+        dialler=True,
+        expected=None,
+        negotiated=Negotiated.INVITE,
+        invite_body=invited(two),
+    )
+    listener = two.listens(one, token_kind=dial.INVITE, token_id=b"i" * 8)
+    of_dialler, of_listener = outcome(dialler, listener)
+    assert isinstance(of_dialler, Accepted)
+    assert isinstance(of_listener, Accepted)
+    assert of_listener.peer == two.crypto.peer_id
+
+
+def test_a_member_dials_nobody_in_particular(ends: tuple[Party, Party]) -> None:
+    """Only an invite may leave the listener's id out of what is signed."""
+    one, two = ends
+    dialler = HelloExchange(
+        one.context,
+        one.facts(two, dialler=True),
+        dialler=True,
+        expected=None,
+        negotiated=Negotiated.DIRECT,
+    )
+    refused, _ = outcome(dialler, two.listens(one))
+    assert isinstance(refused, Refusal)
+
+
+def by_hand(one: Party, two: Party, shown: InviteBody | None, offered: InviteBody | None) -> object:
+    """What the maker of an offer says to who has answered it, and shows an admission."""
+    dialler = HelloExchange(
+        one.context,
+        one.facts(two, dialler=True),
+        dialler=True,
+        expected=two.crypto.peer_id,
+        negotiated=Negotiated.MANUAL,
+        invite_body=shown,
+    )
+    listener = HelloExchange(
+        two.context,
+        replace(two.facts(one, dialler=False), token_kind=None),
+        dialler=False,
+        expected=one.crypto.peer_id,
+        negotiated=Negotiated.MANUAL,
+        invite_body=offered,
+    )
+    return outcome(dialler, listener)[0]
+
+
+def test_who_answers_an_offer_by_hand_shows_it(ends: tuple[Party, Party]) -> None:
+    one, two = ends
+    offer = invited(two)
+    assert isinstance(by_hand(one, two, offer, offer), Accepted)
+    for shown, offered in ((None, offer), (offer, None), (invited(two, expires_in=-1), offer)):
+        assert isinstance(by_hand(one, two, shown, offered), Refusal)
+
+
 def test_a_member_token_does_not_pass_for_a_negotiation_through_the_mesh(
     ends: tuple[Party, Party],
 ) -> None:

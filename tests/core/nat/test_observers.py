@@ -92,3 +92,25 @@ def test_a_carriers_network_is_another_realm() -> None:
 def test_what_is_kept_is_bounded() -> None:
     observers = said(*((f"20.{n % 250}.0.1", RIGHT) for n in range(3 * OBSERVERS_MAX)))
     assert len(observers.outside([LAN])) == OBSERVERS_MAX
+
+
+def test_the_word_of_a_silent_neighbour_counts_for_nothing_against_others() -> None:
+    """It may be of before the router was switched off and on."""
+    observers = said(("20.1.0.1", RIGHT), ("20.2.0.1", WRONG))
+    assert {each.mapped for each in observers.outside([LAN])} == {RIGHT, WRONG}
+    observers.silent(peer(1))
+    assert [each.mapped for each in observers.outside([LAN])] == [RIGHT]
+    assert observers.mapped([LAN]) == [RIGHT]
+    observers.heard(peer(1))
+    assert len(observers.outside([LAN])) == 2
+
+
+def test_the_word_of_a_silent_neighbour_counts_where_nothing_else_is_known() -> None:
+    """Beside one that says the same, and where all are silent: then it is we who are cut off."""
+    observers = said(("20.1.0.1", RIGHT), ("20.2.0.1", RIGHT))
+    observers.silent(peer(1))
+    assert observers.agreed([LAN]) == [RIGHT]
+    observers.silent(peer(0))
+    assert observers.agreed([LAN]) == [RIGHT]
+    observers.forget(peer(0))
+    assert observers.mapped([LAN]) == [RIGHT]

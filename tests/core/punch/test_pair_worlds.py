@@ -329,7 +329,7 @@ def test_a_neighbour_that_is_slow_to_say_where_it_sees_the_peer_delays_and_spoil
     asker.core._connecting._punching.neighbours = partial(
         _without, asker.core._connecting._punching.neighbours, pair.publics[2].peer_id
     )
-    pair.world.network.feed = fed  # type: ignore[method-assign]
+    pair.world.network.feed = fed  # type: ignore[method-assign, unused-ignore]
     found = pair.connect()
     assert (found.path, found.technique) == (Path.DIRECT, "prediction")
     assert found.direct_after is not None

@@ -30,6 +30,8 @@ def outside(rule: bounds.Rule) -> list[Any]:
         case bounds.Text(high, low, alphabet):
             bad = ["a" * (high + 1), "a" * low + "\x1b", "a" * low + "\n"]
             return bad + (["a" * (low - 1)] if low else []) + (["é" * high] if alphabet else [])
+        case bounds.Name():
+            return ["a" * 65]
         case bounds.Topic():
             return ["", "é" * 129, "a" * 257, "bell\a"]
         case bounds.OneOf():

@@ -5,6 +5,7 @@ command line and its socket; whether a pair is direct the laboratory decides: it
 where the bytes of a stream went.
 """
 
+import json
 import sys
 import threading
 import time
@@ -22,7 +23,10 @@ from tests.lab.nodes import Crew, Failed, Json, Node
 
 CARRIER = (sys.executable, "-m", "tests.builds.carrier")
 """The ordinary node, which also sends bytes by stream."""
-ASKED = ("--set", "links.auto=false")
+STAY = ("--set", "links.guests=10m")
+"""Links stay that neither end has a use for, as those to the public nodes in a mesh without gossip:
+who has one left is seen by one observer alone, and cannot foretell its ports (decision 0040)."""
+ASKED = ("--set", "links.auto=false", *STAY)
 """No link but those that a command asks for: what a pair's connect takes is its own."""
 MATRIX = tuple(name for name, kind in KINDS.items() if kind.udp)
 """The kinds of which every pair is tried."""
@@ -142,7 +146,7 @@ class Mesh:
         node = self.crew.node(f"public{number}", argv=argv, enter=host.enter, env=env)
         join = self.publics[0].invite("--members", "1") if self.publics else None
         listen = f"{'*' if ipv6 else host.address}:{4000 + number}"
-        node.up(*self.settings, *settings, listen=listen, join=join)
+        node.up(*STAY, *self.settings, *settings, listen=listen, join=join)
         if join:
             node.wait_peers(1)
         if known:
@@ -215,8 +219,9 @@ class Mesh:
         except Failed as failure:
             return Try(*kinds, time.monotonic() - began_at, why=str(failure))
         seconds = time.monotonic() - began_at
-        if expected(*kinds) == "direct" and patience:
-            wait_until_direct(a, b, patience)
+        missed = ""
+        if expected(*kinds) == "direct" and patience and not wait_until_direct(a, b, patience):
+            missed = told_of(a, b)
         if not counted:
             return Try(*kinds, seconds, path=path_of(a, b), first_path=row["path"])
         self.laboratory.reset_counters()
@@ -228,10 +233,19 @@ class Mesh:
             seconds,
             path_of(a, b),
             first_path=row["path"],
-            why=why,
+            why=why or missed,
             between=between,
             through=through,
         )
+
+
+def told_of(a: Node, b: Node) -> str:
+    """What both ends have tried with each other, and how many links they have to be seen by."""
+    told = {}
+    for one, other in ((a, b), (b, a)):
+        rungs = one.ask("POST", "/doctor", {"peer": other.peer_id})["rungs"]
+        told[one.name] = {"links": len(one.neighbours()), "rungs": rungs}
+    return json.dumps(told)
 
 
 def connect(a: Node, b: Node) -> Json:

@@ -207,6 +207,18 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert "outside its band 20 to 21" in text
 
 
+def test_a_report_has_units_and_nothing_empty() -> None:
+    text = page.of_run(busy()[0], (), "")
+    for name, unit in (("reliability", "share"), ("delay", "s"), ("hops", "links")):
+        assert re.search(rf"<td>{name}</td><td class=\"number\">[^<]*</td><td>{unit}</td>", text)
+    assert "<th>band</th>" in text
+    quiet = page.of_run(told(read({"nodes": 2, "duration": 5.0}, "quiet.toml"))[0], (), "")
+    assert "<th>unit</th>" in quiet
+    assert "<th>band</th>" not in quiet, "a column without a word"
+    assert "Unlike the shipped" not in quiet
+    assert page.table(("one", "two"), []) == ""
+
+
 def test_what_a_file_says_is_text_on_the_page() -> None:
     text = page.of_run(busy()[0], (), "")
     assert "<b>" not in text

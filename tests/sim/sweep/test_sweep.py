@@ -284,7 +284,7 @@ def test_a_point_is_the_mean_over_its_seeds_with_the_least_and_the_most(losses: 
     assert (spread.mean, spread.least, spread.most) == (5.5, 5.0, 6.0)
     assert [point.good for point in others] == [2, 2, 2]
     assert list(summary.rows(sweep, [first])) == [
-        ["network.loss", "profile", "ok", "degree"],
+        ["network.loss (share)", "profile", "ok", "degree (peers)"],
         ["0.0", "product", "1/2", "5.5 (5 to 6)"],
     ]
 
@@ -343,6 +343,13 @@ def test_every_measure_has_a_plot_whatever_was_swept(losses: Path, axes: str) ->
     assert text.count("<img ") == 1
 
 
+def test_a_sweep_of_which_nothing_has_run_has_no_empty_table(losses: Path) -> None:
+    sweep = load(losses, "1.0")
+    text = summary.html(sweep, [], [], [])
+    assert "<table>" not in text
+    assert "No cell has run" in text
+
+
 def test_published_curves_along_the_axis_are_drawn_beside(
     losses: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,4 +365,5 @@ def test_published_curves_along_the_axis_are_drawn_beside(
     sweep = load(losses, "1.0")
     summary.pictures(sweep, everything(sweep))
     profiles = ["profile = product", "profile = paper"]
-    assert seen == [("network.loss", profiles, ["others"]), ("network.jitter", profiles, [])]
+    loss, jitter = "network.loss (share)", "network.jitter (s)"
+    assert seen == [(loss, profiles, ["others"]), (jitter, profiles, [])]

@@ -1,0 +1,1 @@
+"""Files from one member to another: offered, agreed to, verified, resumed."""

@@ -108,6 +108,8 @@ from overlay.core.wire.documents import Record
 from overlay.errors import Failure
 
 FULL = (GoodbyeCode.FULL, "this node has no room for a guest")
+TURNS = 2
+"""Turns that timers have at an event: what one makes due at once is done in the next."""
 UNNEEDED = "this link serves no purpose any more; the records that it brought lead on"
 
 
@@ -164,9 +166,10 @@ class Overlay(Snapshots):
 
         `now`: seconds of a clock that never goes back.
         """
-        if now >= self.agenda.earliest:
-            self.agenda.begin_turn(now)
-            self._on_time(now)
+        for _ in range(TURNS):
+            if now >= self.agenda.earliest:
+                self.agenda.begin_turn(now)
+                self._on_time(now)
         match event:
             case Received():
                 self._on_received(event.link, event.message, now)

@@ -5,6 +5,7 @@ hostile peer sends whatever Hypothesis thinks of, mixed with messages that the v
 seen. Whatever comes out must be encodable, and state must stay bounded.
 """
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -121,6 +122,15 @@ def test_no_order_of_events_makes_the_core_raise(events: list[Event], gaps: list
     for event, gap in zip(events, gaps, strict=False):
         now += gap
         handle(victim.core, event, now)
+
+
+def test_a_link_that_is_relayed_and_in_doubt_leaves_no_due_timer() -> None:
+    """What the offer beside it makes due at once is done in the same instant."""
+    world, victim, link, _ = linked()
+    (facts,) = [view.facts for view in victim.core.peers() if view.link == link]
+    moved = dataclasses.replace(facts, path=PathKind.RELAYED)
+    handle(victim.core, PathMoved(link, moved), world.now)
+    handle(victim.core, LinkSuspect(link), world.now)
 
 
 @MANY

@@ -20,7 +20,7 @@ from overlay.core.context import Context
 from overlay.core.events import Await, OpenPort, Resolved, SendFrom
 from overlay.core.ice import stun
 from overlay.core.limits import BoundedDict
-from overlay.core.nat.behaviour import Behaviour, Findings, behaviour, is_open
+from overlay.core.nat.behaviour import Behaviour, Dependence, Findings, behaviour, is_open
 from overlay.core.nat.knocking import Neighbour
 from overlay.core.nat.lifetime import Lifetime, Measurement
 from overlay.core.nat.reflexive import Reflexive
@@ -140,10 +140,26 @@ class Examining:
 
     def consider(self, now: float) -> None:
         """Somebody sees us from outside, or has become able to help: examine soon, if need be."""
-        idle = self._current is None and Due.START not in self._timers
-        idle = idle and self.context.settings.examine
+        idle = self._current is None and self.context.settings.examine
         if idle and not self._is_proven() and self.reflexive.observers.outside(self.reflexive.own):
-            self._timers.set(Due.START, now + FIRST_AFTER)
+            soon = now + FIRST_AFTER
+            due = self._timers.deadlines.get(Due.START)
+            if due is None or (due > soon and self._shows_another_family()):
+                self._timers.set(Due.START, soon)
+
+    def _shows_another_family(self) -> bool:
+        """Whether somebody new can help over the family that is told of, and that nobody has."""
+        examined = {each.ipv6 for each in self.findings}
+        ours = {":" in each.host for each in self.reflexive.listening}
+        if not examined or not ours - examined:
+            return False
+        able = any(
+            each.is_public
+            and (":" in each.remote.host) not in examined
+            and each.peer not in self._helped
+            for each in self.neighbours()
+        )
+        return able and self.behaviour().filtering is Dependence.UNKNOWN
 
     def on_moved(self, now: float) -> None:
         """We are elsewhere: what was found there says nothing here."""

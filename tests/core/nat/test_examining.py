@@ -1,13 +1,19 @@
 """Worlds with NAT boxes: what a node finds out is what its box was built to be."""
 
+import random
 from typing import Any
 
 import pytest
 
-from overlay.core.events import Examine, PortHeard, Resolved
+from overlay.core.context import Context, Settings
+from overlay.core.events import Examine, OpenPort, PortHeard, Resolved
 from overlay.core.ice import stun
-from overlay.core.nat.behaviour import Behaviour, Dependence, Ports
-from overlay.core.types import Address, RequestId
+from overlay.core.nat.behaviour import Behaviour, Dependence, Findings, Ports
+from overlay.core.nat.examining import FIRST_AFTER, OPENING_TIMEOUT, Examining
+from overlay.core.nat.knocking import Neighbour
+from overlay.core.nat.reflexive import Reflexive
+from overlay.core.types import Address, LinkId, PeerId, RequestId
+from overlay.sim.crypto import Ledger, StandInCrypto
 from overlay.sim.network.conditions import Conditions
 from overlay.sim.network.ice import IceNetwork
 from overlay.sim.node import SimNode
@@ -337,6 +343,63 @@ def test_a_mapping_that_dies_sooner_than_links_are_asked_changes_all_the_time() 
     before = [each.mapped for each in node.core.behaviour().observers]
     world.run_for(30.0)
     assert [each.mapped for each in node.core.behaviour().observers] != before
+
+
+# --- both families --------------------------------------------------------------------------------
+
+
+class Host:
+    """Of both families, with neighbours over IPv6 alone that have examined it there."""
+
+    def __init__(self) -> None:
+        crypto = StandInCrypto(Ledger(), random.Random(0))
+        settings = Settings(bytes(32), "n", boot=1, name="host", dial_key=bytes(32))
+        self.context = Context(settings, crypto, random.Random(1))
+        self.reflexive = Reflexive()
+        self.reflexive.listen((Address("2a00:9::10", 4000), Address("11.9.0.10", 4000)), ())
+        self.neighbours: list[Neighbour] = []
+        self.examining = Examining(
+            self.context, self.reflexive, lambda: self.neighbours, lambda peer, message: None
+        )
+        for number in (1, 2):
+            self.observer(number, ipv6=True)
+        before = Findings(ipv6=True, helper=self.neighbours[0].peer, near=True, strange=True)
+        self.examining.findings = [before]
+        self.examining.consider(0.0)
+        self.examining.on_time(FIRST_AFTER)
+        self.examining.on_time(FIRST_AFTER + OPENING_TIMEOUT)
+        assert self.opened() == ["2a00:9::10"]
+
+    def observer(self, number: int, *, ipv6: bool = False) -> None:
+        """One more neighbour, which strangers reach, and which sees us where we are."""
+        remote = Address(f"2a01:{number}::10" if ipv6 else f"11.{number}.0.10", 4000)
+        own = next(each for each in self.reflexive.listening if (":" in each.host) == ipv6)
+        peer = PeerId(number.to_bytes(32, "big"))
+        self.neighbours.append(Neighbour(peer, LinkId(number), remote, own, is_public=True))
+        self.reflexive.vote(peer, own, remote, own)
+
+    def opened(self) -> list[str]:
+        """From where it wants to be examined now."""
+        return [each.host for each in self.context.drain() if isinstance(each, OpenPort)]
+
+
+def test_who_can_help_over_the_other_family_is_asked_at_once() -> None:
+    """Told is IPv4, as soon as two say where they see us: and nobody has examined that."""
+    host = Host()
+    host.observer(3)
+    host.observer(4)
+    assert host.examining.behaviour().filtering is Dependence.UNKNOWN
+    host.examining.consider(10.0)
+    host.examining.on_time(10.0 + FIRST_AFTER)
+    assert host.opened() == ["11.9.0.10"]
+
+
+def test_nobody_new_over_that_family_is_nothing_to_hurry_for() -> None:
+    host = Host()
+    host.observer(3, ipv6=True)
+    host.examining.consider(10.0)
+    host.examining.on_time(10.0 + FIRST_AFTER)
+    assert host.opened() == []
 
 
 # --- paths ---------------------------------------------------------------------------------------

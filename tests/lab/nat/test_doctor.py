@@ -26,10 +26,13 @@ class Mesh:
         self.publics = [
             crew.node(f"public{number}", enter=host.enter) for number, host in enumerate(hosts)
         ]
-        self.publics[0].up(listen=None)
+        # Over IPv4 alone, as the homes: of a host with both the doctor tells IPv4, which nobody
+        # can examine whose only links to those that strangers reach run over IPv6.
+        at = [f"{host.address}:4000" for host in hosts]
+        self.publics[0].up(listen=at[0])
         self.invite = self.publics[0].invite()
-        for node in self.publics[1:]:
-            node.up(join=self.invite, listen=None)
+        for node, address in zip(self.publics[1:], at[1:], strict=True):
+            node.up(join=self.invite, listen=address)
 
         for kind in WITH_UDP:
             node = crew.node(kind, enter=laboratory.standing(kind).host.enter)

@@ -88,21 +88,26 @@ def _readdressed(link: str, port: int) -> str:
     return invite.encode(msgspec.structs.replace(body, members=[moved]))
 
 
-def _megabytes(receiver: Peer) -> float:
+def _megabytes(receiver: Peer, seconds: float = SECONDS) -> float:
     """MB/s that reach the receiving application."""
     time.sleep(WARM_SECONDS)
     first = receiver.ask("streamed")
-    time.sleep(SECONDS)
+    time.sleep(seconds)
     last = receiver.ask("streamed")
     rate: float = (last["bytes"] - first["bytes"]) / (last["at"] - first["at"]) / 1e6
     return rate
 
 
-def throughput() -> dict[str, float]:
-    """One stream between two nodes, as full as it gets."""
+def bare(seconds: float = SECONDS) -> float:
+    """MB/s of one stream between two nodes, as full as it gets, over so many seconds."""
     with linked() as (sender, receiver, target):
         sender.ask("fill", peer=target, streams=1, size=PIECE)
-        rate = _megabytes(receiver)
+        return _megabytes(receiver, seconds)
+
+
+def throughput() -> dict[str, float]:
+    """The same for both rows."""
+    rate = bare()
     return {ON_TRIO.name: rate, ON_ASYNCIO.name: rate}
 
 

@@ -142,10 +142,9 @@ class Examining:
         """Somebody sees us from outside, or has become able to help: examine soon, if need be."""
         idle = self._current is None and self.context.settings.examine
         if idle and not self._is_proven() and self.reflexive.observers.outside(self.reflexive.own):
-            soon = now + FIRST_AFTER
             due = self._timers.deadlines.get(Due.START)
-            if due is None or (due > soon and self._shows_another_family()):
-                self._timers.set(Due.START, soon)
+            if due is None or (due > now + FIRST_AFTER and self._shows_another_family()):
+                self._timers.set(Due.START, now + FIRST_AFTER)
 
     def _shows_another_family(self) -> bool:
         """Whether somebody new can help over the family that is told of, and that nobody has."""
@@ -153,12 +152,8 @@ class Examining:
         ours = {":" in each.host for each in self.reflexive.listening}
         if not examined or not ours - examined:
             return False
-        able = any(
-            each.is_public
-            and (":" in each.remote.host) not in examined
-            and each.peer not in self._helped
-            for each in self.neighbours()
-        )
+        new = [each for each in self.neighbours() if each.peer not in self._helped]
+        able = any(each.is_public and (":" in each.remote.host) not in examined for each in new)
         return able and self.behaviour().filtering is Dependence.UNKNOWN
 
     def on_moved(self, now: float) -> None:

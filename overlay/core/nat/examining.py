@@ -8,7 +8,7 @@ address, and at last the helper knocks at the node's own port, for a record clai
 somebody has tried.
 
 Stages follow each other: one time-out or answer ends each. How long an idle mapping lives is
-measured later, one length of silence after the other, with a socket for each.
+measured later, by `overlay.core.nat.measuring`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,13 @@ from overlay.core.ice import stun
 from overlay.core.limits import BoundedDict
 from overlay.core.nat.behaviour import Behaviour, Dependence, Findings, behaviour, is_open
 from overlay.core.nat.knocking import Neighbour
-from overlay.core.nat.lifetime import Lifetime, Measurement
+from overlay.core.nat.measuring import (
+    KNOCK_TIMEOUT,
+    OPENING_TIMEOUT,
+    RESEND,
+    RESENDS,
+    Measuring,
+)
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.timers import Timers
 from overlay.core.types import Address, PeerId, PortId, RequestId
@@ -36,15 +42,8 @@ RETRY_FIRST = 5.0
 """Seconds (guess) after an examination that has not shown all, twice as many after each other."""
 WAIT_FOR_HELPER = 10.0
 """Seconds (guess) until the next look for a neighbour that strangers reach, which costs nothing."""
-RESEND = 0.25
-"""Seconds (guess) between two packets that say the same, while there is no answer."""
-RESENDS = 8
 PORT_LIFE = 12.0
 """Seconds for which our further socket stays open: longer than all stages together."""
-OPENING_TIMEOUT = 3.0
-"""Seconds (guess) for a socket to open, its packet to be seen, and the first knock to be told."""
-KNOCK_TIMEOUT = 1.8
-"""Seconds (guess) from the word of the first knock: the second follows a second later."""
 PROBE_TIMEOUT = 1.0
 """Seconds (guess) for the answers of the helper's other port, and for a packet to ourselves."""
 FRESH = 60.0
@@ -72,8 +71,6 @@ class Due(StrEnum):
     START = "start"
     RESEND = "resend"
     STAGE = "stage"  # the stage has lasted long enough
-    SILENCE = "silence"  # a lifetime is to be measured
-    MEASURED = "measured"  # the knock after a silence should have come in
 
 
 @dataclass(slots=True)
@@ -117,9 +114,8 @@ class Examining:
     tell: Callable[[PeerId, KnockMessage], None]
     """Sends a message to a neighbour, if it is one still."""
     findings: list[Findings] = field(default_factory=list)
-    lifetime: Lifetime = field(default_factory=Lifetime)
+    measuring: Measuring = field(init=False)
     _current: _Examination | None = None
-    _measuring: Measurement | None = None
     _ended_at: float = float("-inf")
     _poor: int = 0  # examinations, one after the other, that have not shown all
     _waiting: list[RequestId] = field(default_factory=list)
@@ -131,10 +127,17 @@ class Examining:
 
     def __post_init__(self) -> None:
         self._timers = Timers(self.context.agenda)
+        self.measuring = Measuring(
+            self.context,
+            self.neighbours,
+            self.tell,
+            self._new_port,
+            is_busy=lambda: self._current is not None,
+        )
 
     def behaviour(self) -> Behaviour:
         """A snapshot of what is known."""
-        return behaviour(self.reflexive, self.findings, self.lifetime.seconds)
+        return behaviour(self.reflexive, self.findings, self.measuring.lifetime.seconds)
 
     # --- when --------------------------------------------------------------------------------
 
@@ -159,8 +162,7 @@ class Examining:
     def on_moved(self, now: float) -> None:
         """We are elsewhere: what was found there says nothing here."""
         self.findings, self._poor, self._ended_at = [], 0, float("-inf")
-        self.lifetime, self._measuring = Lifetime(), None
-        self._timers.stop(Due.SILENCE)
+        self.measuring.on_moved()
         if self._current is not None:
             self._drop()
         self._timers.stop(Due.START)
@@ -222,11 +224,8 @@ class Examining:
             current.local = local
             self.tell(current.helper.peer, KnockAsk(current.request, own=False))
             self._resend(current, now)
-        elif self._measuring is not None and self._measuring.port == port:
-            measuring = self._measuring
-            ask = KnockAsk(measuring.request, own=False, after=int(measuring.silence))
-            self.tell(measuring.helper.peer, ask)
-            self._timers.set(Due.RESEND, now)
+        else:
+            self.measuring.on_port_opened(port, now)
 
     def on_port_heard(self, port: PortId, data: bytes, remote: Address, now: float) -> bool:
         """A datagram at a further socket of ours."""
@@ -234,8 +233,7 @@ class Examining:
         current = self._current
         if isinstance(message, stun.ParseError):
             return False
-        if self._measuring is not None and self._measuring.port == port:
-            self._on_measured(self._measuring, message, remote, now)
+        self.measuring.on_port_heard(port, message, remote, now)
         if current is None or current.port != port or current.local is None:
             return False
         if message.message_class is stun.MessageClass.SUCCESS:
@@ -277,10 +275,7 @@ class Examining:
 
     def on_knocked(self, peer: PeerId, message: Knocked, now: float) -> bool:
         """The helper has knocked, or a stranger has."""
-        measuring = self._measuring
-        if measuring is not None and message.request == measuring.request:
-            measuring.told = True
-            self._timers.set(Due.MEASURED, now + KNOCK_TIMEOUT)
+        self.measuring.on_knocked(message.request, now)
         current = self._current
         if current is None or peer != current.helper.peer:
             return False
@@ -300,8 +295,7 @@ class Examining:
     def on_refused(self, peer: PeerId, message: KnockRefuse, now: float) -> bool:
         """The helper will not."""
         current = self._current
-        if self._measuring is not None and message.request == self._measuring.request:
-            self._end_measurement(self._measuring, now)
+        self.measuring.on_refused(message.request, now)
         ours = current is not None and message.request in (current.request, current.main)
         if current is None or not ours or peer != current.helper.peer:
             return False
@@ -408,8 +402,8 @@ class Examining:
         self._timers.set(Due.START, now + self._rest())
         self._resolve()
         nothing_between = found.near and found.fresh and found.fresh[0] == found.fresh[1]
-        if self.lifetime.next() is not None and found.fresh and not nothing_between:
-            self._timers.set(Due.SILENCE, now)
+        if found.fresh and not nothing_between:
+            self.measuring.begin(now)
         if address is not None:
             return self.reflexive.knocked(address, now)
         # A knock that got lost ends no claim; two examinations in a row do.
@@ -426,52 +420,6 @@ class Examining:
         for request in waiting:
             self.context.emit(Resolved(request, None))
 
-    # --- lifetimes ---------------------------------------------------------------------------
-
-    def _measure(self, now: float) -> None:
-        """Let a mapping be idle for a while, and see whether the helper still gets through."""
-        silence = self.lifetime.next()
-        helpers = [each for each in self.neighbours() if each.is_public]
-        if silence is None or self._measuring is not None:
-            return
-        if not helpers or self._current is not None:
-            self._timers.set(Due.SILENCE, now + RETRY_FIRST)
-            return
-        helper = self.context.random.choice(helpers)
-        request = self.context.crypto.token(12)
-        self._measuring = Measurement(helper, self._new_port(), request, silence)
-        self._timers.set(Due.MEASURED, now + silence + OPENING_TIMEOUT)
-        lasts = silence + OPENING_TIMEOUT
-        self.context.emit(OpenPort(self._measuring.port, helper.local.host, lasts))
-
-    def _on_measured(
-        self, measuring: Measurement, message: stun.Message, remote: Address, now: float
-    ) -> None:
-        if message.transaction_id != measuring.request or remote != measuring.helper.remote:
-            return
-        if message.message_class is stun.MessageClass.SUCCESS:
-            measuring.seen = True
-        elif message.message_class is stun.MessageClass.INDICATION:
-            measuring.heard = True
-            self._end_measurement(measuring, now)
-
-    def _end_measurement(self, measuring: Measurement, now: float) -> None:
-        self._timers.stop(Due.MEASURED)
-        self._measuring = None
-        if measuring.heard or (measuring.seen and measuring.told):
-            self.lifetime.learn(measuring.silence, lived=measuring.heard)
-        if self.lifetime.next() is not None:
-            self._timers.set(Due.SILENCE, now + RETRY_FIRST)
-
-    def _resend_measuring(self, now: float) -> None:
-        measuring = self._measuring
-        if measuring is None or measuring.seen or measuring.sends >= RESENDS:
-            return
-        measuring.sends += 1
-        data = stun.encode(stun.binding_request(measuring.request), None)
-        self.context.emit(SendFrom(measuring.port, data, measuring.helper.remote))
-        self._timers.set(Due.RESEND, now + RESEND)
-
     # --- time --------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> bool:
@@ -486,15 +434,10 @@ class Examining:
                 case Due.RESEND:
                     if self._current is not None:
                         self._resend(self._current, now)
-                    self._resend_measuring(now)
                 case Due.STAGE:
                     if self._current is not None:
                         changed |= self._next(self._current, now)
-                case Due.SILENCE:
-                    self._measure(now)
-                case Due.MEASURED:
-                    if self._measuring is not None:
-                        self._end_measurement(self._measuring, now)
                 case _:
                     assert_never(due)
+        self.measuring.on_time(now)
         return changed

@@ -9,8 +9,9 @@ from overlay.core.context import Context, Settings
 from overlay.core.events import Examine, OpenPort, PortHeard, Resolved
 from overlay.core.ice import stun
 from overlay.core.nat.behaviour import Behaviour, Dependence, Findings, Ports
-from overlay.core.nat.examining import FIRST_AFTER, OPENING_TIMEOUT, Examining
+from overlay.core.nat.examining import FIRST_AFTER, Examining
 from overlay.core.nat.knocking import Neighbour
+from overlay.core.nat.measuring import OPENING_TIMEOUT
 from overlay.core.nat.reflexive import Reflexive
 from overlay.core.types import Address, LinkId, PeerId, RequestId
 from overlay.sim.crypto import Ledger, StandInCrypto

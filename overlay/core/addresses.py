@@ -66,6 +66,19 @@ def prefix_of(host: str, bits4: int, bits6: int) -> str:
 
 
 @lru_cache(maxsize=CACHED)
+def link_of(host: str) -> str:
+    """The network that is most likely one link, whose hosts share a way out: /24 or /64 (guess).
+
+    >>> link_of("192.168.1.10"), link_of("2001:db8::7")
+    ('192.168.1.0/24', '2001:db8::/64')
+    """
+    address = parse(host)
+    if address is None:
+        return ""
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 64), strict=False))
+
+
+@lru_cache(maxsize=CACHED)
 def is_private(host: str) -> bool:
     """Whether the address means something on its own network only, or is none.
 

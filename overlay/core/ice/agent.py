@@ -286,6 +286,7 @@ class IceAgent:
         pair = self._check_list.learn(local, remote, priority)
         if pair is None:
             return
+        pair.heard = True
         # RFC 8445 §7.3.1.5: USE-CANDIDATE of the controlling peer nominates the pair.
         pair.nominated |= use_candidate and not self.controlling
         watch = self._path.watch
@@ -345,7 +346,7 @@ class IceAgent:
         )
         self._transactions.add(transaction, now)
         pair.on(PairEvent.CHECKED)
-        pair.checked_at = now
+        pair.checked_at, pair.sends = now, pair.sends + 1
         self._send(data, pair)
 
     def _send(self, data: bytes, pair: CandidatePair) -> None:
@@ -355,7 +356,7 @@ class IceAgent:
     def _open_own_nat(self, now: float) -> None:
         """Check with a low TTL wherever that is to be, not waiting for the pacer's turn."""
         if self._low_ttl.until is not None:
-            waiting = (each for each in self._check_list if each.state is PairState.WAITING)
+            waiting = self._check_list.waiting()
             low = [each for each in waiting if self._low_ttl.to(each.remote) is not None]
             for pair in sorted(low, key=lambda each: each.order)[:BURST]:
                 self._check(pair, now, CHECK_SENDS)
@@ -364,12 +365,13 @@ class IceAgent:
         """Ordinary checks and retransmissions, one whenever the pacer allows (RFC 8445 §6.1.4).
 
         New pairs come first; those from our further addresses take turns with what is due again.
+        What is due where the peer has been heard comes before all: one way works already.
         """
         while now >= self._pacer.at:
             waiting = self._check_list.next_waiting() if self._state.is_checking else None
             resend = self._transactions.next_due(now)
-            yields = resend is not None and not self._pacer.sent_again
-            if waiting is not None and not (waiting.turn and yields):
+            takes_turns = waiting is not None and waiting.turn and not self._pacer.sent_again
+            if waiting is not None and not (resend and (takes_turns or resend.pair.heard)):
                 self._check(waiting, now, CHECK_SENDS)
                 self._pacer.sent(now, verified=False)
             elif resend is not None:
@@ -382,7 +384,7 @@ class IceAgent:
         pair = transaction.pair
         if transaction.sends_left:
             self._transactions.sent_again(transaction, now)
-            pair.checked_at = now
+            pair.checked_at, pair.sends = now, pair.sends + 1
             self._pacer.sent(now, verified=pair.state is PairState.SUCCEEDED, again=True)
             self._send(transaction.data, pair)
             return
@@ -426,6 +428,9 @@ class IceAgent:
         if transaction.nominate:
             self._nomination.withdraw()
         self._consider_nomination(now)
+        if transaction.nominate and self._state.is_checking and not self.has_valid_pair:
+            # Nothing else works, and this did: perhaps all that is amiss is that packets got lost.
+            self._check(transaction.pair, now, CHECK_SENDS)
 
     def _on_success(self, transaction: Transaction, now: float) -> None:
         """The pair is valid: it works both ways (RFC 8445 §7.2.5.3)."""

@@ -15,6 +15,7 @@ from overlay.core.addresses import (
     TYPE_PREFERENCES,
     candidate_priority,
     is_circuit,
+    link_of,
 )
 from overlay.core.ice.states import PAIR, PairEvent, PairState
 from overlay.core.types import Address, Candidate, PathKind
@@ -25,6 +26,9 @@ MAX_SIGNALLED = 8
 """Remote candidates out of an offer or answer (guess)."""
 MAX_REFLEXIVE = 8
 """Remote addresses learnt from checks; beyond it the oldest of no use makes room (guess)."""
+SPARE_UNTIL = 4
+"""Checks from the best of our addresses on one link (guess: over two seconds) before the others on
+it have their turn."""
 MAX_PAIRS = 100
 """RFC 8445 §6.1.2.5."""
 
@@ -46,6 +50,8 @@ class Base:
     """The best of the candidates that share it."""
     turn: int = 0
     """How many of its family we prefer to it."""
+    first: Address | None = None
+    """The best base on the same link, if that is another one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +76,27 @@ class CandidatePair:
     """When the last check went out."""
     answered_at: float = float("-inf")
     """When a check on it was last answered."""
+    sends: int = 0
+    """How many checks have gone out, repeated ones as well."""
+    heard: bool = False
+    """An authentic check of the peer's has come this way."""
+    first: "CandidatePair | None" = None
+    """The same remote address from the best base on the same link, if that is another one."""
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it is kept back: addresses on one link share their way out.
+
+        Deviation: RFC 8445 checks all. Behind a router that keeps ports, where two of a host's
+        addresses send to one remote, the first has the port that others know of, and the second
+        another: our peers would be told of one, and checked from the other.
+        """
+        first = self.first
+        if first is None or self.state is not PairState.WAITING:
+            return False
+        if first.state is PairState.SUCCEEDED:
+            return True
+        return first.state is not PairState.FAILED and first.sends < SPARE_UNTIL
 
     @property
     def prflx_priority(self) -> int:
@@ -174,8 +201,11 @@ class CheckList:
 
     def next_waiting(self) -> CandidatePair | None:
         """The pair to check next (RFC 8445 §6.1.4.2)."""
-        waiting = (pair for pair in self if pair.state is PairState.WAITING)
-        return min(waiting, key=lambda pair: pair.order, default=None)
+        return min(self.waiting(), key=lambda pair: pair.order, default=None)
+
+    def waiting(self) -> Iterator[CandidatePair]:
+        """The pairs that have not been checked yet, and may be."""
+        return (pair for pair in self if pair.state is PairState.WAITING and not pair.is_spare)
 
     def best_valid(self) -> CandidatePair | None:
         """The best of the valid list (RFC 8445 §7.2.5.3.2)."""
@@ -196,7 +226,8 @@ class CheckList:
 
     def _better_than(self, pair: CandidatePair) -> Iterator[CandidatePair]:
         unsettled = (PairState.WAITING, PairState.IN_PROGRESS)
-        return (each for each in self if each.priority > pair.priority and each.state in unsettled)
+        better = (each for each in self if each.priority > pair.priority and not each.is_spare)
+        return (each for each in better if each.state in unsettled)
 
     def keep_only(self, selected: CandidatePair) -> None:
         """Forget the other pairs: one that comes up later proves itself anew."""
@@ -242,6 +273,8 @@ class CheckList:
         pair = self._pairs.get(key)
         if pair is None:
             pair = CandidatePair(base.local, remote.address, base.priority, remote, base.turn)
+            if base.first is not None and link_of(base.first.host) != link_of(remote.address.host):
+                pair.first = self._pairs.get((base.first, remote.address))
             pair.sort(self.controlling)
             if not self._room_for(pair):
                 return None
@@ -306,9 +339,13 @@ def _bases(candidates: Sequence[Candidate]) -> list[Base]:
         best[key] = max(best.get(key, 0), _clamped(candidate.priority))
     turns = {False: count(), True: count()}
     by_priority = sorted(best.items(), key=lambda item: -item[1])[:MAX_BASES]
-    return [
-        Base(local, ipv6, priority, next(turns[ipv6])) for (local, ipv6), priority in by_priority
-    ]
+    firsts: dict[str, Address] = {}
+    bases = []
+    for (local, ipv6), priority in by_priority:
+        first = firsts.setdefault(link_of(local.host), local) if local is not None else None
+        other = first if first is not None and local and first.host != local.host else None
+        bases.append(Base(local, ipv6, priority, next(turns[ipv6]), other))
+    return bases
 
 
 def _best(pairs: Iterator[CandidatePair]) -> CandidatePair | None:

@@ -51,6 +51,11 @@ class Transaction:
     sends: int = 1
     resend_at: float = inf
 
+    @property
+    def urgency(self) -> tuple[bool, bool, float]:
+        """The less, the sooner it is sent again."""
+        return not self.pair.heard, self.pair.turn > 0, self.resend_at
+
 
 class Transactions:
     """At most `MAX_TRANSACTIONS`, the oldest given up for the newest."""
@@ -117,9 +122,12 @@ class Transactions:
         return None if first is None or first.resend_at == inf else first
 
     def next_due(self, now: float) -> Transaction | None:
-        """The one to be sent again, or given up, at once, if any: from our best address first."""
+        """The one to be sent again, or given up, at once, if any.
+
+        Where the peer has been heard first, then from our best address.
+        """
         due = (each for each in self if each.resend_at <= now)
-        return min(due, key=lambda each: (each.pair.turn > 0, each.resend_at), default=None)
+        return min(due, key=lambda each: each.urgency, default=None)
 
     def _drop_stale(self, now: float) -> None:
         for each in list(self):

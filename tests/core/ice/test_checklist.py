@@ -7,6 +7,7 @@ from overlay.core.ice.checklist import (
     MAX_BASES,
     MAX_PAIRS,
     MAX_REFLEXIVE,
+    SPARE_UNTIL,
     CheckList,
     pair_priority,
     unicast,
@@ -114,6 +115,43 @@ def test_each_remote_candidate_has_a_check_before_any_has_a_second() -> None:
     best_first = [each.address for each in sorted(remotes, key=lambda each: -each.priority)]
     assert checked[:8] == [*best_first, mapped.address]
     assert checked[8:16] == checked[:8]
+
+
+def test_addresses_on_one_link_are_spared_for_when_the_best_of_them_comes_to_nothing() -> None:
+    """Through a router that keeps ports two of them would get different ones (hard cases)."""
+    ours = [Address(f"192.168.1.{n}", 5000) for n in (10, 11, 12)]
+    elsewhere = Address("10.7.0.1", 5000)
+    check_list = listing(*(host(each, 200 - n) for n, each in enumerate([*ours, elsewhere])))
+    check_list.add_remote(host(THEIRS))
+    first, *_ = check_list.waiting()
+    assert [pair.local for pair in check_list.waiting()] == [ours[0], elsewhere]
+    first.state, first.sends = PairState.IN_PROGRESS, SPARE_UNTIL - 1
+    assert [pair.local for pair in check_list.waiting()] == [elsewhere]
+    first.sends += 1
+    assert [pair.local for pair in check_list.waiting()] == [*ours[1:], elsewhere]
+    first.state = PairState.SUCCEEDED
+    assert [pair.local for pair in check_list.waiting()] == [elsewhere]
+
+
+def test_nobody_waits_for_what_is_kept_back() -> None:
+    ours = [Address(f"192.168.1.{n}", 5000) for n in (10, 11)]
+    remotes = Address("10.0.0.2", 5000), Address("203.0.113.1", 5000)
+    check_list = listing(*(host(each, 200 - n) for n, each in enumerate(ours)))
+    for n, remote in enumerate(remotes):
+        check_list.add_remote(host(remote, 100 - n))
+    first, second = check_list.waiting()
+    first.state, second.state = PairState.IN_PROGRESS, PairState.SUCCEEDED
+    first.checked_at = 3.0
+    assert check_list.better_asked_at(second, now=5.0) == 3.0
+    first.state = PairState.FAILED
+    assert [(pair.local, pair.remote) for pair in check_list.waiting()] == [(ours[1], remotes[0])]
+
+
+def test_on_their_own_link_all_our_addresses_are_checked() -> None:
+    ours = [Address(f"192.168.1.{n}", 5000) for n in (10, 11)]
+    check_list = listing(*(host(each, 200 - n) for n, each in enumerate(ours)))
+    check_list.add_remote(host(Address("192.168.1.99", 5000)))
+    assert [pair.local for pair in check_list.waiting()] == ours
 
 
 def test_a_full_list_drops_its_worst_idle_pair_for_a_better_one() -> None:

@@ -102,8 +102,8 @@ def test_whoever_is_never_heard_gets_packets_of_the_usual_ttl_after_a_while() ->
 
 
 def agent_with(count: int, low_ttl: LowTtl, remotes: list[Candidate]) -> IceAgent:
-    """An answerer with so many addresses of its own, started."""
-    locals_ = [Address(f"10.0.0.{each + 1}", 5000) for each in range(count)]
+    """An answerer with so many addresses of its own, each on another link, started."""
+    locals_ = [Address(f"10.0.{each + 1}.1", 5000) for each in range(count)]
     own = [Candidate("host", each, candidate_priority("host", n)) for n, each in enumerate(locals_)]
     agent = IceAgent(
         controlling=False, local=credentials("b"), candidates=own, random=Random(1), now=0.0

@@ -137,7 +137,26 @@ class Examining:
 
     def behaviour(self) -> Behaviour:
         """A snapshot of what is known."""
-        return behaviour(self.reflexive, self.findings, self.measuring.lifetime.seconds)
+        known = behaviour(self.reflexive, self.findings, self.measuring.lifetime.seconds)
+        if known.mapping is not Dependence.INDEPENDENT and self._is_doubtful():
+            return replace(known, mapping=Dependence.UNKNOWN, differs=False)
+        return known
+
+    def _seems_dependent(self) -> bool:
+        """Whether a helper alone has shown us at two addresses, and no other host was asked."""
+        seems = any(each.same_port is False for each in self.findings)
+        return seems and all(each.elsewhere is None for each in self.findings)
+
+    def _is_doubtful(self) -> bool:
+        """Whether another host could say more of a mapping that seems to depend on the peer.
+
+        Only one to which nobody has sent yet can: an open router gives ports away to early packets,
+        the helper's knocks among them.
+        """
+        if not self._seems_dependent():
+            return False
+        helpers = [each for each in self.neighbours() if each.is_public]
+        return any(self._second(each) is not None for each in helpers)
 
     # --- when --------------------------------------------------------------------------------
 
@@ -397,7 +416,8 @@ class Examining:
         is_whole = is_whole and bool(found.main) == (address is not None or bool(found.near))
         # What two hosts say of a fresh socket no early packet has spoilt.
         asked = any(each.elsewhere is not None for each in self.findings)
-        is_whole = is_whole and (asked or self._second(helper) is None)
+        alone = self._second(helper) is None and not self._seems_dependent()
+        is_whole = is_whole and (asked or alone)
         self._poor = 0 if is_whole else self._poor + 1
         self._timers.set(Due.START, now + self._rest())
         self._resolve()

@@ -104,6 +104,28 @@ def test_early_packets_of_neighbours_do_not_make_it_another_nat(seed: int) -> No
     assert known.words == expected({})
 
 
+def test_what_one_helper_shows_of_a_mapping_is_asked_another_as_soon_as_there_is_one() -> None:
+    """Found in the laboratory: the second host was linked, but not yet known to be reachable."""
+    world, boxes = mesh(1)
+    observer = world.spawn(host="11.7.0.10", examine=False)
+    world.join(observer, world.invite(world.nodes[0]))
+    node = world.spawn(host=HOME)
+    box = boxes.put(node, Box(WAN, accepts=True))
+    ours = Address(WAN, node.address.port)
+    for each in (world.nodes[0], observer):
+        box.early[each.address, ours] = None
+    world.join(node, world.invite(world.nodes[0]))
+    world.run_until(lambda: len(node.core.peers()) == 2, 12.0)
+    world.run_for(20.0)
+    assert node.core.behaviour().differs, "no two see it at the same address"
+    assert node.core.behaviour().mapping == ADDRESS_PORT, "it cannot know better"
+    late = world.spawn(host="11.2.0.10")
+    box.early[late.address, ours] = None
+    world.join(late, world.invite(world.nodes[0]))
+    world.run_for(60.0)
+    assert node.core.behaviour().words == expected({})
+
+
 def test_a_strangers_knock_that_comes_late_is_no_strangers_any_more() -> None:
     """The second host may be the stranger's: once a packet has gone there, its filter is open."""
     world, boxes = mesh(3)

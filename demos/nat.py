@@ -101,7 +101,7 @@ def link_everybody(stage: Stage, homes: Sequence[Node]) -> None:
         connect(a, b)
     stage.step("every two homes are linked; those look for a direct path that came about without")
     found = searched(list(combinations(homes, 2)))
-    by = {each: [pair for pair, by in found.items() if by == each] for each in TECHNIQUES}
+    by = {each: [pair for pair, how in found.items() if how == each] for each in TECHNIQUES}
     stage.told["techniques"] = {name: len(some) for name, some in by.items() if some}
     stage.close(table_of(by))
 

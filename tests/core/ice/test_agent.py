@@ -8,10 +8,18 @@ from overlay.core.addresses import candidate_priority
 from overlay.core.ice import outputs as ice
 from overlay.core.ice import stun
 from overlay.core.ice.agent import IceAgent
-from overlay.core.ice.checks import TA, UNVERIFIED_BURST, UNVERIFIED_RATE
+from overlay.core.ice.checklist import CheckList
+from overlay.core.ice.checks import (
+    TA,
+    UNVERIFIED_BURST,
+    UNVERIFIED_RATE,
+    Transaction,
+    Transactions,
+)
 from overlay.core.types import Address, Candidate, PathKind
 from tests.core.ice.by_hand import answer_by_hand, b_key, check, give
 from tests.core.ice.world import (
+    Datagram,
     Firewall,
     Gateway,
     Host,
@@ -354,6 +362,41 @@ def test_a_nomination_that_is_never_answered_gives_the_next_pair_its_turn() -> N
     assert world.run_until(9.0, lambda: connected(a))
     assert a.route is not None
     assert a.route.remote == good
+
+
+def test_the_only_way_is_tried_again_when_its_nomination_gets_lost() -> None:
+    """As long as one takes to be given up, every packet that nominates is lost."""
+    world = World(12)
+    a, b = world.host("a", "10.0.0.1"), world.host("b", "10.0.0.2")
+
+    def is_lost(datagram: Datagram) -> bool:
+        request = stun.parse(datagram.data)
+        return isinstance(request, stun.Message) and request.use_candidate and world.now < 6.0
+
+    world.lost = is_lost
+    meet(a, b)
+    assert world.run_until(9.5, lambda: connected(a, b))
+    assert world.now > 6.0
+
+
+def test_what_is_due_where_the_peer_has_been_heard_is_sent_again_first() -> None:
+    transactions = Transactions()
+    remotes = [Address("10.0.0.2", port) for port in (1, 2)]
+    check_list = CheckList(controlling=True, candidates=[])
+    for number, remote in enumerate(remotes):
+        pair = check_list.learn(None, remote, 9)
+        assert pair is not None
+        pair.heard = remote == remotes[1]
+        transactions.add(
+            Transaction(
+                bytes([number]), pair, b"", b"", controlling=True, nominate=False, rescue=False,
+                sends_left=3, sent_at=0.0, rto=0.1 * (1 + number),
+            ),
+            0.0,
+        )  # fmt: skip
+    due = transactions.next_due(1.0)
+    assert due is not None
+    assert due.pair.remote == remotes[1], "though the other has waited longer"
 
 
 def test_against_a_lite_listener_the_first_check_nominates() -> None:
